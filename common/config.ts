@@ -1,0 +1,158 @@
+/**
+ * What a pod reads at start and on change: the topology document (one per MailCluster, same for every pod) and its own server
+ * configuration. Written by `operator/topology.ts` (operator and `mailcluster run` alike), parsed here, nowhere else.
+ * Refuses: anything that does not match; the error names the path. All durations are milliseconds, all sizes bytes.
+ */
+
+export interface MemberConfig {
+  /** Name of the pod or process; the SAN of its certificate. */
+  readonly name: string;
+  readonly dag: string | null;
+  readonly site: string;
+  /** `dag/NAME` or `site/NAME`. */
+  readonly boundary: string;
+  readonly address: { readonly host: string; readonly port: number };
+  readonly state: 'active' | 'cordoned' | 'draining' | 'gone';
+}
+
+export interface MailboxDatabaseConfig {
+  readonly name: string;
+  readonly boundary: string;
+  /** Lower-case domains and addresses; an address beats a domain. */
+  readonly domains: readonly string[];
+  readonly addresses: readonly string[];
+  /** How local parts compare; default case-insensitive (architecture.md section 8). */
+  readonly caseSensitiveLocalParts: boolean;
+  readonly copies: readonly {
+    readonly name: string;
+    readonly site: string;
+    /** LMTP endpoint of this copy. */
+    readonly lmtp: { readonly host: string; readonly port: number };
+    readonly replayLagMs: number;
+  }[];
+  readonly activeCopy: string;
+  /** Raised by every change of the active copy (protocol.md section 1). */
+  readonly activation: number;
+  readonly lossWindowMs: number;
+}
+
+export interface SendConnectorConfig {
+  readonly name: string;
+  /** Lower-case domains, `*.example.org`, or `*`. */
+  readonly addressSpaces: readonly { readonly domain: string; readonly cost: number }[];
+  /** Smart hosts in order of preference; `delivery: MX` arrives with issue 8. */
+  readonly smartHosts: readonly { readonly host: string; readonly port: number }[];
+  readonly tls: 'None' | 'Opportunistic' | 'Required';
+  readonly sites: readonly string[];
+}
+
+export interface PoliciesConfig {
+  readonly shadowRedundancy: {
+    readonly enabled: boolean;
+    readonly preference: 'PreferRemote' | 'RemoteOnly' | 'LocalOnly';
+    readonly maxRetriesForRemoteSiteShadow: number;
+    readonly maxRetriesForLocalSiteShadow: number;
+    readonly rejectMessageOnShadowFailure: boolean;
+    readonly heartbeatFrequencyMs: number;
+    readonly resubmitTimeSpanMs: number;
+    readonly messageAutoDiscardIntervalMs: number;
+  };
+  readonly safetyNet: { readonly holdTimeMs: number; readonly unresponsivePrimaryTimeoutMs: number };
+  readonly queues: {
+    readonly messageExpirationMs: number;
+    readonly delayNotificationMs: number;
+    /** Waits between attempts to a relay, in order; the last repeats (Exchange: TransientFailureRetry...). */
+    readonly retryIntervalsMs: readonly number[];
+    readonly mailboxRetryIntervalMs: number;
+    readonly maxConcurrentDeliveriesPerDestination: number;
+  };
+  readonly limits: {
+    readonly maxMessageBytes: number;
+    readonly maxHeaderBytes: number;
+    readonly maxRecipients: number;
+    readonly maxReceivedHops: number;
+  };
+}
+
+export interface TopologyDocument {
+  readonly cluster: string;
+  readonly generation: number;
+  readonly sites: readonly { readonly name: string; readonly hubSite: boolean }[];
+  readonly members: readonly MemberConfig[];
+  readonly frontends: readonly { readonly name: string; readonly site: string }[];
+  readonly policies: PoliciesConfig;
+  readonly acceptedDomains: readonly {
+    readonly name: string;
+    readonly type: 'Authoritative' | 'ExternalRelay' | 'InternalRelay';
+  }[];
+  readonly databases: readonly MailboxDatabaseConfig[];
+  readonly sendConnectors: readonly SendConnectorConfig[];
+}
+
+/** Files of the private identity of a pod, PEM. Re-read on change without a restart. */
+export interface TlsFiles {
+  readonly caFile: string;
+  readonly certificateFile: string;
+  readonly keyFile: string;
+}
+
+export interface TransportConfig {
+  readonly name: string;
+  /** Where the topology document is; re-read when it changes. */
+  readonly topologyFile: string;
+  readonly queueDatabaseDirectory: string;
+  readonly tls: TlsFiles;
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly admin: { readonly host: string; readonly port: number };
+  readonly metrics: { readonly host: string; readonly port: number };
+  /** Host name in `Received:` and in EHLO/LHLO. */
+  readonly hostname: string;
+  readonly store: { readonly segmentBytes: number; readonly reserveBytes: number };
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+export interface ListenerConfig {
+  readonly name: string;
+  readonly host: string;
+  /** 0 = any free port; the chosen one is reported in the ready message. */
+  readonly port: number;
+  readonly tls: 'None' | 'StartTls' | 'StartTlsRequired' | 'Implicit';
+  /** Networks (CIDR) whose clients may relay to foreign domains. */
+  readonly relayFrom: readonly string[];
+  /** File of a users Secret (`user: password-hash` per line), or null when AUTH is not offered. */
+  readonly usersFile: string | null;
+}
+
+export interface FrontendConfig {
+  readonly name: string;
+  readonly site: string;
+  readonly topologyFile: string;
+  /** Identity for the inner hops. */
+  readonly tls: TlsFiles;
+  /** Certificate shown to SMTP clients, or null: STARTTLS is then offered with the pod's own certificate. */
+  readonly smtpTls: { readonly certificateFile: string; readonly keyFile: string } | null;
+  readonly listeners: readonly ListenerConfig[];
+  readonly metrics: { readonly host: string; readonly port: number };
+  readonly hostname: string;
+  readonly limits: FrontendLimits;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+/** semantics.md section 9; every limit has a name, a default, a reply and a metric. */
+export interface FrontendLimits {
+  readonly maxMessageBytes: number;
+  readonly maxHeaderBytes: number;
+  readonly maxRecipients: number;
+  readonly maxCommandLineBytes: number;
+  readonly maxDataLineBytes: number;
+  readonly maxErrors: number;
+  readonly maxJunkCommands: number;
+  readonly idleTimeoutMs: number;
+  readonly dataTimeoutMs: number;
+  readonly minDataBytesPerSecond: number;
+  readonly maxConnections: number;
+  readonly maxConnectionsPerClient: number;
+  /** Replay buffer per session (semantics.md R9) and the cap over all sessions, bytes. */
+  readonly replayBufferBytes: number;
+  readonly totalReplayBufferBytes: number;
+}

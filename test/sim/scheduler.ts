@@ -1,0 +1,161 @@
+/**
+ * Simulated time. Owns: the event heap every simulated port schedules on, and the seeded generator of the run. One event runs at a
+ * time; all promise reactions it causes settle before the next one. Equal times are ordered by a seeded tie-break, so that a
+ * seed is one history, reproducible to the byte.
+ */
+import type { Clock, Timer } from '../../common/platform/clock.ts';
+import type { Random } from '../../common/platform/random.ts';
+
+/** mulberry32 over a 32-bit seed; good enough for choices, cheap, deterministic. */
+export class SeededRandom implements Random {
+  #state: number;
+  constructor(seed: number) {
+    this.#state = seed >>> 0;
+  }
+  next(): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
+    let t = this.#state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000;
+  }
+  /** Integer in [low, high]. */
+  integer(low: number, high: number): number {
+    return low + Math.floor(this.next() * (high - low + 1));
+  }
+  chance(probability: number): boolean {
+    return this.next() < probability;
+  }
+  pick<T>(items: readonly T[]): T {
+    const item = items[Math.floor(this.next() * items.length)];
+    if (item === undefined) throw new Error('pick from an empty list');
+    return item;
+  }
+  bytes(length: number): Buffer {
+    const out = Buffer.allocUnsafe(length);
+    for (let i = 0; i < length; i++) out[i] = Math.floor(this.next() * 256);
+    return out;
+  }
+  /** An independent generator, so that one part's draws do not shift another's. */
+  fork(): SeededRandom {
+    return new SeededRandom(Math.floor(this.next() * 0x1_0000_0000));
+  }
+}
+
+interface Entry {
+  atMs: number;
+  tie: number;
+  order: number;
+  run: (() => void) | null;
+}
+
+const before = (a: Entry, b: Entry): boolean =>
+  a.atMs !== b.atMs ? a.atMs < b.atMs : a.tie !== b.tie ? a.tie < b.tie : a.order < b.order;
+
+export class Scheduler {
+  readonly random: SeededRandom;
+  readonly #ties: SeededRandom;
+  #heap: Entry[] = [];
+  #nowMs = 0;
+  #order = 0;
+  #failure: unknown = null;
+  eventCount = 0;
+
+  constructor(seed: number) {
+    this.random = new SeededRandom(seed);
+    this.#ties = this.random.fork();
+  }
+
+  get nowMs(): number {
+    return this.#nowMs;
+  }
+
+  /** Runs `callback` after `delayMs` of simulated time. */
+  schedule(delayMs: number, callback: () => void): Timer {
+    const entry: Entry = {
+      atMs: this.#nowMs + Math.max(0, delayMs),
+      tie: this.#ties.next(),
+      order: this.#order++,
+      run: callback,
+    };
+    this.#push(entry);
+    return {
+      cancel: () => {
+        entry.run = null;
+      },
+    };
+  }
+
+  /** Ends the run: `run` rejects with this error. */
+  fail(error: unknown): void {
+    this.#failure ??= error;
+  }
+
+  /** Runs events until `until()` is true, time passes `limitMs`, or nothing is left. Returns whether `until()` became true. */
+  async run(until: () => boolean, limitMs: number): Promise<boolean> {
+    for (;;) {
+      if (this.#failure !== null) throw this.#failure;
+      if (until()) return true;
+      const entry = this.#pop();
+      if (entry === null) return until();
+      if (entry.atMs > limitMs) {
+        this.#push(entry);
+        this.#nowMs = Math.max(this.#nowMs, limitMs);
+        return false;
+      }
+      this.#nowMs = entry.atMs;
+      const callback = entry.run;
+      if (callback === null) continue;
+      this.eventCount += 1;
+      callback();
+      // Lets every promise reaction of this event settle before the next one.
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** A pod's clock on this scheduler; `offsetMs` and `drift` make it differ from true time, `jumpWall` moves its wall clock. */
+  clock(offsetMs = 0, drift = 1): Clock & { jumpWall(deltaMs: number): void } {
+    let wallOffsetMs = 1_700_000_000_000 + offsetMs;
+    return {
+      monotonicMs: () => offsetMs + this.#nowMs * drift,
+      wallMs: () => Math.floor(wallOffsetMs + this.#nowMs * drift),
+      setTimer: (delayMs, callback) => this.schedule(delayMs / drift, callback),
+      jumpWall: (deltaMs) => {
+        wallOffsetMs += deltaMs;
+      },
+    };
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap;
+    let i = heap.length;
+    heap.push(entry);
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      const other = heap[parent] as Entry;
+      if (!before(entry, other)) break;
+      heap[i] = other;
+      i = parent;
+    }
+    heap[i] = entry;
+  }
+
+  #pop(): Entry | null {
+    const heap = this.#heap;
+    const top = heap[0];
+    const last = heap.pop();
+    if (top === undefined || last === undefined) return null;
+    if (heap.length === 0) return top;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && before(heap[child + 1] as Entry, heap[child] as Entry)) child += 1;
+      if (!before(heap[child] as Entry, last)) break;
+      heap[i] = heap[child] as Entry;
+      i = child;
+    }
+    heap[i] = last;
+    return top;
+  }
+}

@@ -1,0 +1,39 @@
+/** Message tracking (semantics.md D10): one record per event, searchable afterwards. Never on the commit path. */
+export type TrackingEventName =
+  | 'RECEIVE'
+  | 'HAREDIRECT'
+  | 'HARECEIVE'
+  | 'HADISCARD'
+  | 'SEND'
+  | 'DELIVER'
+  | 'DEFER'
+  | 'FAIL'
+  | 'DSN'
+  | 'EXPIRE'
+  | 'ABORT'
+  | 'SAFETYNET'
+  | 'RESUBMIT'
+  | 'PROMOTE'
+  | 'DEMOTE'
+  | 'REMOVE'
+  | 'DUPLICATEDELIVER'
+  | 'POISON'
+  | 'LOAD'
+  | 'FRONTEND';
+
+export interface TrackingRecord {
+  readonly atMs: number;
+  readonly event: TrackingEventName;
+  /** Program that saw it: member or front-end name. */
+  readonly source: string;
+  readonly attemptId: string;
+  readonly messageId?: string;
+  readonly from?: string;
+  readonly recipients?: readonly string[];
+  readonly peer?: string;
+  readonly detail?: string;
+}
+
+export interface Tracking {
+  record(record: TrackingRecord): void;
+}

@@ -1,0 +1,80 @@
+/**
+ * What the admin API, `mailcluster status` and the metrics may ask of a running transport. Plain data, cheap to compute, read only.
+ * Implemented by the runtime (`server.ts`); served by `admin.ts`.
+ */
+import type { CopyId, RecipientState } from '../../common/message.ts';
+import type {
+  CopyFacts,
+  CopyState,
+  Queue,
+  SafetyNetCounts,
+  SafetyNetEntry,
+  SafetyNetFilter,
+  StoreSpace,
+} from '../store/database.ts';
+
+export interface PeerView {
+  readonly member: string;
+  readonly connected: boolean;
+  /** Wall clock of the last authenticated frame, ms; null when never. */
+  readonly lastContactMs: number | null;
+  readonly identity: string | null;
+  /** Why there is no connection, or null. */
+  readonly problem: string | null;
+}
+
+export interface TransportStatus {
+  readonly name: string;
+  readonly site: string;
+  readonly dag: string | null;
+  readonly boundary: string;
+  readonly identity: string;
+  readonly openCounter: number;
+  readonly state: 'recovering' | 'ready' | 'stopping';
+  readonly generation: number;
+  readonly queues: Readonly<
+    Record<Queue, { readonly messages: number; readonly bytes: number; readonly oldestMs: number | null }>
+  >;
+  readonly safetyNet: SafetyNetCounts;
+  /** In-transit copies known to be on this database only; null while some peer has not answered since start (then it is unknown, not 0). */
+  readonly unprotected: number | null;
+  readonly discardsPending: number;
+  readonly quarantined: number;
+  readonly backPressure: 'Normal' | 'Medium' | 'High';
+  readonly peers: readonly PeerView[];
+  readonly space: StoreSpace;
+}
+
+/** One delivery queue (next hop), Exchange's Get-Queue. */
+export interface NextHopView {
+  readonly queue: Queue;
+  readonly nextHop: string;
+  readonly messages: number;
+  readonly nextRetryMs: number | null;
+  readonly lastError: string | null;
+}
+
+export interface MessageSummary {
+  readonly id: CopyId;
+  readonly queue: Queue;
+  readonly role: 'primary' | 'shadow';
+  readonly from: string;
+  readonly recipients: readonly RecipientState[];
+  readonly sizeBytes: number;
+  readonly acceptedAtMs: number;
+  readonly holders: readonly { readonly member: string; readonly status: string }[];
+}
+
+export interface MessageDetail {
+  readonly facts: CopyFacts;
+  readonly state: CopyState;
+}
+
+export interface TransportView {
+  status(): TransportStatus;
+  nextHops(): readonly NextHopView[];
+  /** In id order, starting after `after`. */
+  messages(queue: Queue | null, after: CopyId | null, limit: number): readonly MessageSummary[];
+  message(id: CopyId): Promise<MessageDetail | null>;
+  safetyNet(filter: SafetyNetFilter, limit: number): Promise<readonly SafetyNetEntry[]>;
+}

@@ -1,0 +1,213 @@
+/**
+ * The queue database as the rest of the transport sees it. Two engines implement it: the segment log (`segment-log.ts`,
+ * production and simulator) and memory (`memory.ts`, fast unit tests of the core); both pass `test/contract/store.ts`.
+ *
+ * Promises
+ * - `commit` resolves only when its writes, and every write handed over earlier, survive power loss; the writes of one call
+ *   are recovered all or none, in order. Bodies are covered by the sync of the commit that names them.
+ * - `note` writes ride with the next group and cost no sync of their own; they may be lost by a crash, never reordered.
+ * - After the first failed write or sync nothing resolves any more and `onFatal` is called once with the reason: the process
+ *   must end (protocol.md 27).
+ * - A damaged record is quarantined and reported at open or on read, and never hides its neighbours.
+ * Refuses: a second opener of the directory, a newer format version, another member's database.
+ */
+import type { CopyId, CopyKind, Envelope, Epoch, Identity, RecipientState, Standing } from '../../common/message.ts';
+import type { TrackingEvent } from '../../common/peer/messages.ts';
+
+/** The queue a copy is in is its state (semantics.md section 7; Exchange's queue names). */
+export type Queue =
+  | 'submission'
+  | 'delivery'
+  | 'unreachable'
+  | 'poison'
+  | 'shadow'
+  | 'primarySafetyNet'
+  | 'shadowSafetyNet';
+
+/** Never changes after the COMMIT record. */
+export interface CopyFacts {
+  readonly id: CopyId;
+  readonly ancestor: CopyId | null;
+  readonly kind: CopyKind;
+  readonly envelope: Envelope;
+  /** SHA-256 of the body, hex. */
+  readonly digest: string;
+  readonly sizeBytes: number;
+  /** Wall clock at which this copy was accepted here; for people. */
+  readonly acceptedAtMs: number;
+  /** For a shadow copy: what was seen of the owner when it was taken (protocol.md 1). */
+  readonly takenFrom: { readonly identity: Identity; readonly openCounter: number; readonly nonce: string } | null;
+  /** The front end's events, kept for `trace`. */
+  readonly events: readonly TrackingEvent[];
+}
+
+export type PlacementStatus = 'sentEnd' | 'confirmed' | 'unasked' | 'owesAck';
+
+/** Another member that holds, may hold, or must acknowledge this copy (protocol.md section 11). */
+export interface Placement {
+  readonly identity: Identity;
+  readonly member: string;
+  readonly epoch: Epoch;
+  readonly status: PlacementStatus;
+}
+
+/** Everything of a copy that changes. Small; written whole, except that `recipients` may be written as a patch. */
+export interface CopyState {
+  readonly queue: Queue;
+  readonly epoch: Epoch;
+  readonly standing: Standing;
+  readonly abortedThrough: number;
+  /** Null until categorised. */
+  readonly recipients: readonly RecipientState[] | null;
+  readonly placements: readonly Placement[];
+  /** Elapsed monotonic age in ms up to the last write of this state (semantics.md S16). */
+  readonly ageMs: number;
+  /** Wall clock when the last recipient became final; null while in transit. */
+  readonly finalAtMs: number | null;
+  /** Why it was accepted or is held with one copy only; null when protected. */
+  readonly unprotected: string | null;
+  readonly suspended: boolean;
+  readonly crashCount: number;
+  /** A delay DSN was sent. */
+  readonly delayed: boolean;
+  /** DSN copy ids this copy has forked. */
+  readonly dsns: readonly CopyId[];
+  /** Attempts made so far per next hop, for the retry schedule; lazily written. */
+  readonly attempts: number;
+}
+
+/** What remains when the body is gone but somebody must still be answered (protocol.md 9). */
+export interface Tombstone {
+  readonly id: CopyId;
+  readonly kind: 'aborted' | 'final';
+  readonly epoch: Epoch;
+  readonly abortedThrough: number;
+  /** For `final`: outcomes to tell the holders. */
+  readonly recipients: readonly RecipientState[] | null;
+  readonly digest: string | null;
+  readonly placements: readonly Placement[];
+}
+
+/** What this database last saw of a peer's database (protocol.md 1). */
+export interface Seen {
+  readonly member: string;
+  readonly identity: Identity;
+  readonly openCounter: number;
+  readonly nonce: string;
+  readonly syncedSequence: number;
+}
+
+export type Write =
+  /** Final record of a streamed body: the copy exists from here on. Replaces an existing copy of that id. */
+  | { readonly kind: 'commit'; readonly facts: CopyFacts; readonly state: CopyState; readonly body: BodyWriter }
+  /**
+   * New state of a copy that exists in transit (queue is not a Safety Net). `recipients` in `state` is ignored when `outcomes`
+   * is given: then only the listed recipients change, by index.
+   */
+  | {
+      readonly kind: 'state';
+      readonly id: CopyId;
+      readonly state: CopyState;
+      readonly outcomes?: readonly (readonly [number, RecipientState])[];
+    }
+  /** The copy moves into a Safety Net (state.queue says which): it leaves memory and is found through footers from now on. */
+  | { readonly kind: 'move'; readonly id: CopyId; readonly state: CopyState }
+  /** A Safety Net copy comes back into transit (in memory again). */
+  | { readonly kind: 'recall'; readonly id: CopyId; readonly state: CopyState }
+  /** The copy and its body are gone. No error when it is not there. */
+  | { readonly kind: 'remove'; readonly id: CopyId }
+  | { readonly kind: 'tombstone'; readonly tombstone: Tombstone }
+  | { readonly kind: 'forget'; readonly id: CopyId }
+  | { readonly kind: 'seen'; readonly seen: Seen }
+  /** Small durable facts of the server (cordon latch, suspended queues, accrued time ...); value null removes the key. */
+  | { readonly kind: 'fact'; readonly key: string; readonly value: unknown };
+
+/** A body on its way into the log. One per OPEN stream; chunks of many bodies interleave. */
+export interface BodyWriter {
+  readonly id: CopyId;
+  readonly sizeBytes: number;
+  /** Buffered for the next group; resolves when the buffer has been handed to the OS (not synced): the flow-control point. */
+  append(chunk: Buffer): Promise<void>;
+  /** SHA-256 over everything appended, hex. Callable once appending is over. */
+  digest(): string;
+  /** Bytes already appended, from `offset`, at most `maxBytes`; for replay to another shadow (semantics.md R5). Empty at the end. */
+  read(offset: number, maxBytes: number): Promise<Buffer>;
+  /** The body will never be committed; its space is reclaimed with the segment. Idempotent, no-op after commit. */
+  discard(): void;
+}
+
+export interface StoredCopy {
+  readonly facts: CopyFacts;
+  readonly state: CopyState;
+}
+
+export interface Quarantined {
+  /** Null when not even the id could be read. */
+  readonly id: CopyId | null;
+  readonly segment: string;
+  readonly offset: number;
+  readonly reason: string;
+}
+
+export interface Recovered {
+  /** In-transit and shadow copies, in commit order. */
+  readonly copies: readonly StoredCopy[];
+  readonly tombstones: readonly Tombstone[];
+  readonly seen: readonly Seen[];
+  readonly facts: ReadonlyMap<string, unknown>;
+  readonly quarantined: readonly Quarantined[];
+  /** True when the directory was empty or new: the identity is new. */
+  readonly created: boolean;
+}
+
+export interface SafetyNetEntry {
+  readonly id: CopyId;
+  readonly role: 'primary' | 'shadow';
+  readonly databases: readonly string[];
+  readonly finalAtMs: number;
+  readonly sizeBytes: number;
+}
+
+export interface SafetyNetFilter {
+  readonly role?: 'primary' | 'shadow';
+  readonly database?: string;
+  readonly fromMs?: number;
+  readonly toMs?: number;
+}
+
+export interface StoreSpace {
+  readonly totalBytes: number;
+  readonly liveBytes: number;
+  readonly safetyNetBytes: number;
+  readonly freeBytes: number;
+  readonly segments: number;
+}
+
+export interface SafetyNetCounts {
+  readonly primary: { readonly messages: number; readonly bytes: number };
+  readonly shadow: { readonly messages: number; readonly bytes: number };
+  readonly oldestMs: number | null;
+}
+
+export interface QueueDatabase {
+  readonly identity: Identity;
+  /** Every open of this database so far, newest last (at most the last 64). */
+  readonly chain: readonly { readonly openCounter: number; readonly nonce: string }[];
+  readonly recovered: Recovered;
+  /** Sequence of the last record known to be durable. */
+  readonly syncedSequence: number;
+  beginBody(id: CopyId): BodyWriter;
+  commit(writes: readonly Write[]): Promise<void>;
+  note(writes: readonly Write[]): void;
+  /** Bytes of a live or Safety Net body in order. Throws an Error with code DAMAGED when a checksum does not match, NOTFOUND when absent. */
+  readBody(id: CopyId): AsyncIterable<Buffer>;
+  /** A Safety Net copy by id (a live one is the core's business); null when absent. */
+  lookup(id: CopyId): Promise<StoredCopy | null>;
+  /** Oldest first; memory bounded by one segment footer. */
+  safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry>;
+  safetyNetCounts(): SafetyNetCounts;
+  /** Drops segments whose every Safety Net entry became final before `beforeMs` (live leftovers are copied out first). Returns entries dropped. */
+  expireSafetyNet(beforeMs: number): Promise<number>;
+  space(): StoreSpace;
+  close(): Promise<void>;
+}
