@@ -1,4 +1,8 @@
-/** Every metric the programs export (observability.md). Owns: names, types, help, labels, buckets. The only place a metric is declared. */
+/**
+ * Every metric the programs export (observability.md). Owns: names, types, help, labels, buckets. The only place a metric is declared;
+ * `docs/metrics.md` is generated from it (`make docs`). Names carry no prefix here. `cluster`, `dag`, `site` and `member` are
+ * default labels of every sample and not repeated. Labels are bounded: never a recipient, domain, id or address.
+ */
 export interface MetricDeclaration {
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly help: string;
@@ -9,8 +13,150 @@ export interface MetricDeclaration {
 
 const declare = <const T extends Record<string, MetricDeclaration>>(catalog: T): T => catalog;
 
+/** 0.5 ms to 60 s: one sync is about 1 ms, the last intake deadline 10 s. */
+const LATENCY = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60] as const;
+const SIZES = [1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864] as const;
+
 export const METRIC_CATALOG = declare({
+  // Front end
+  smtp_connections_total: { type: 'counter', help: 'SMTP connections accepted, by listener.', labels: ['listener'] },
+  smtp_connections: { type: 'gauge', help: 'SMTP connections open now, by listener.', labels: ['listener'] },
+  smtp_sessions_rejected_total: {
+    type: 'counter',
+    help: 'SMTP connections turned away or cut off, by reason.',
+    labels: ['reason'],
+  },
+  smtp_commands_total: {
+    type: 'counter',
+    help: 'SMTP commands answered, by verb and reply code.',
+    labels: ['verb', 'code'],
+  },
+  smtp_auth_total: { type: 'counter', help: 'AUTH attempts, by result.', labels: ['result'] },
+  smtp_limits_total: { type: 'counter', help: 'Times a limit of the SMTP edge was reached, by limit.', labels: ['limit'] },
+  proxy_duration_seconds: {
+    type: 'histogram',
+    help: 'From the end of data to the reply for the client, at the front end.',
+    labels: ['outcome'],
+    buckets: LATENCY,
+  },
+  proxy_upstream_failures_total: {
+    type: 'counter',
+    help: 'Transports that failed a transaction, by the stage it had reached.',
+    labels: ['stage'],
+  },
+  proxy_replays_total: { type: 'counter', help: 'Messages replayed to another transport, by result.', labels: ['result'] },
+  proxy_replay_buffer_bytes: { type: 'gauge', help: 'Bytes held for replay over all sessions.', labels: [] },
+  proxy_transports_available: { type: 'gauge', help: 'Transports this front end may choose from now.', labels: [] },
+
+  // Intake
   messages_accepted_total: { type: 'counter', help: 'Messages answered 250, by protection.', labels: ['protection'] },
+  messages_refused_total: { type: 'counter', help: 'Messages refused by the transport, by reason.', labels: ['reason'] },
+  accept_duration_seconds: {
+    type: 'histogram',
+    help: 'From the end of data to the durable answer, at the transport.',
+    labels: [],
+    buckets: LATENCY,
+  },
+  shadow_commit_duration_seconds: {
+    type: 'histogram',
+    help: 'From the end of data to the durable confirmation of the shadow, by scope (remote or local site).',
+    labels: ['scope'],
+    buckets: LATENCY,
+  },
+  shadow_attempts_total: {
+    type: 'counter',
+    help: 'Attempts to place a shadow copy, by result and scope.',
+    labels: ['result', 'scope'],
+  },
+  message_size_bytes: { type: 'histogram', help: 'Size of accepted messages.', labels: [], buckets: SIZES },
+
+  // Redundancy
+  unprotected_messages: {
+    type: 'gauge',
+    help: 'Messages in transit known to be on this database only (the safety number); NaN while some peer has not answered since start.',
+    labels: [],
+  },
+  shadow_queue_messages: { type: 'gauge', help: 'Shadow copies held, by primary.', labels: ['primary'] },
+  shadow_promotions_total: { type: 'counter', help: 'Shadow copies that became primary, by reason.', labels: ['reason'] },
+  reshadowed_total: { type: 'counter', help: 'Messages given a new shadow after losing one.', labels: [] },
+  discards_pending: { type: 'gauge', help: 'Discard notices not yet acknowledged by the shadow.', labels: [] },
+  heartbeat_age_timestamp_seconds: {
+    type: 'gauge',
+    help: 'Time of the last authenticated contact, by peer; subtract from time().',
+    labels: ['peer'],
+  },
+  peer_up: { type: 'gauge', help: '1 while an authenticated connection to the peer is open.', labels: ['peer'] },
+  peer_protocol_errors_total: {
+    type: 'counter',
+    help: 'Peer connections dropped because the other side spoke wrongly, by reason.',
+    labels: ['reason'],
+  },
+  reconciled_total: { type: 'counter', help: 'Copies settled by comparing states with a peer, by result.', labels: ['result'] },
+  fenced: { type: 'gauge', help: '1 while this member holds back because another may own its messages.', labels: [] },
+
+  // Queues and delivery
+  queue_messages: { type: 'gauge', help: 'Copies in a queue, by kind.', labels: ['kind'] },
+  queue_bytes: { type: 'gauge', help: 'Bytes in a queue, by kind.', labels: ['kind'] },
+  queue_oldest_message_timestamp_seconds: {
+    type: 'gauge',
+    help: 'When the oldest message of a queue was accepted, by kind.',
+    labels: ['kind'],
+  },
+  delivery_duration_seconds: {
+    type: 'histogram',
+    help: 'Duration of one delivery attempt, by route.',
+    labels: ['route'],
+    buckets: LATENCY,
+  },
+  delivered_total: { type: 'counter', help: 'Recipients delivered or relayed, by route.', labels: ['route'] },
+  deferred_total: { type: 'counter', help: 'Delivery attempts put off, by reason.', labels: ['reason'] },
+  failed_total: { type: 'counter', help: 'Recipients that failed for good, by reason.', labels: ['reason'] },
+  expired_total: { type: 'counter', help: 'Recipients given up because the message expired.', labels: [] },
+  dsn_total: { type: 'counter', help: 'Delivery status notifications created, by kind.', labels: ['kind'] },
+  poison_messages: { type: 'gauge', help: 'Messages in the poison queue.', labels: [] },
+
+  // Safety Net
+  safety_net_messages: { type: 'gauge', help: 'Messages in Safety Net, by role.', labels: ['role'] },
+  safety_net_bytes: { type: 'gauge', help: 'Bytes in Safety Net, by role.', labels: ['role'] },
+  safety_net_oldest_timestamp_seconds: {
+    type: 'gauge',
+    help: 'When the oldest message in Safety Net became final.',
+    labels: [],
+  },
+  safety_net_expired_total: { type: 'counter', help: 'Messages dropped from Safety Net after the hold time.', labels: [] },
+  resubmitted_total: { type: 'counter', help: 'Messages resubmitted from Safety Net, by role.', labels: ['role'] },
+  duplicates_suppressed_total: { type: 'counter', help: 'Deliveries the store recognised as duplicates.', labels: [] },
+
+  // Store
+  store_commit_duration_seconds: {
+    type: 'histogram',
+    help: 'From handing writes over to their being durable.',
+    labels: [],
+    buckets: LATENCY,
+  },
+  store_commit_batch_size: {
+    type: 'histogram',
+    help: 'Commits that shared one sync.',
+    labels: [],
+    buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256],
+  },
+  store_syncs_total: { type: 'counter', help: 'fdatasync calls.', labels: [] },
+  store_bytes: { type: 'gauge', help: 'Bytes of the queue database, by use (live, safetyNet, total).', labels: ['use'] },
+  store_free_bytes: { type: 'gauge', help: 'Bytes the queue database can still take.', labels: [] },
+  backpressure_level: { type: 'gauge', help: '0 Normal, 1 Medium, 2 High, by resource.', labels: ['resource'] },
+  corrupt_records_total: { type: 'counter', help: 'Damaged records quarantined.', labels: [] },
+
+  // Process
+  build_info: { type: 'gauge', help: 'Always 1; version and runtime in the labels.', labels: ['version', 'node'] },
+  member_state: { type: 'gauge', help: '1 for the state this member is in.', labels: ['state'] },
+  topology_generation: { type: 'gauge', help: 'Generation of the topology in force.', labels: [] },
+  topology_rejected_total: { type: 'counter', help: 'Topology documents refused because they could not be read.', labels: [] },
+  certificate_expiration_timestamp_seconds: {
+    type: 'gauge',
+    help: 'When the certificate in use expires, by purpose.',
+    labels: ['purpose'],
+  },
+  tracking_dropped_total: { type: 'counter', help: 'Tracking records lost because the disk did not take them.', labels: [] },
 });
 
 export type MetricName = keyof typeof METRIC_CATALOG;

@@ -1,0 +1,59 @@
+# MailCluster: everything a person types. `make` alone prints this list. Nothing here needs root; a few process tests do and say so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# npm itself runs with the PATH the user came with: it deletes and rewrites node_modules, where our own node lives.
+USER_PATH := $(PATH)
+# Node 24 is a pinned development dependency (package "node"): whatever Node the machine has, everything below runs on that one.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+SETUP_STAMP := node_modules/.mailcluster-setup
+
+.PHONY: help setup demo test bench soak lint types fmt docs clean
+
+help: ## Print this list
+	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nOne stage of the tests: node test/run.ts unit   (stages: node test/run.ts --list)\n'
+
+setup: $(SETUP_STAMP) ## Install the pinned npm packages (Node 24 among them) into node_modules, nothing elsewhere
+
+# The stamp is older than the lockfile after a pull that changed it; `npm ci` then starts from an empty node_modules.
+$(SETUP_STAMP): package-lock.json .npmrc
+	@PATH='$(USER_PATH)'; \
+	command -v npm >/dev/null || { echo 'setup: npm is missing. On Debian or Ubuntu: apt-get install nodejs npm' >&2; exit 2; }; \
+	echo "setup: npm ci ($$(grep -c '^    "node_modules/' package-lock.json) packages of package-lock.json, into ./node_modules only; npm $$(npm --version), node $$(node --version))"; \
+	npm ci --no-audit --no-fund --loglevel=error
+	@want="v$$(sed -n 's/^    "node": "\(.*\)",$$/\1/p' package.json)"; got="$$(node --version)"; \
+	test "$$got" = "$$want" || { echo "setup: node_modules/.bin/node is $$got, wanted $$want: did npm run install scripts (npm config get ignore-scripts)?" >&2; exit 2; }; \
+	echo "setup: ready, node $$got"
+	@touch $@
+
+demo: setup ## Two sites, four transports, two front ends on this machine: send, kill, count (about a minute)
+	@node examples/demo.ts
+
+test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, simulator, process
+	@node test/run.ts
+
+bench: setup ## Accept rates side by side with Postfix (quiet machine, root or a user for the Postfix rig)
+	@node test/bench/accept.ts $(BENCH)
+
+soak: setup ## The simulator for hours: make soak SEEDS=1000000
+	@node test/run.ts --soak $(or $(SEEDS),1000000)
+
+lint: setup ## Biome: lint and formatting
+	@biome check --error-on-warnings .
+
+types: setup ## TypeScript: check types
+	@tsc -p . --noEmit
+
+fmt: setup ## Biome: format and apply safe fixes
+	@biome check --write .
+
+docs: setup ## Write the generated documents and sections again
+	@node test/house/generate.ts --write
+
+clean: ## Remove node_modules and what runs left in .state
+	rm -rf node_modules .state coverage

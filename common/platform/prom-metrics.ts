@@ -1,0 +1,80 @@
+/**
+ * The metrics port over prom-client; the only import of it. Owns: one registry per process with every metric of the catalogue and the
+ * runtime's own (event loop lag, GC, memory, CPU), all with the prefix `mailcluster_`. Output is OpenMetrics text.
+ * Promise: metrics without labels are exported from the start with 0. Refuses labels the catalogue does not declare (throws: a bug).
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { METRIC_CATALOG, type MetricDeclaration, type MetricName } from './metric-catalog.ts';
+import type { Labels, Metrics } from './metrics.ts';
+
+export const METRIC_PREFIX = 'mailcluster_';
+
+export interface ExportedMetrics extends Metrics {
+  /** What `content-type` the text of `render` has. */
+  readonly contentType: string;
+  render(): Promise<string>;
+  /** Runs before each rendering, to set gauges from state that is cheap to read. */
+  onRender(update: () => void): void;
+  /** Name, type and help of everything in the registry, sorted; for the document. */
+  describe(): Promise<readonly { readonly name: string; readonly type: string; readonly help: string }[]>;
+}
+
+type Instrument =
+  | { readonly kind: 'counter'; readonly metric: Counter }
+  | { readonly kind: 'gauge'; readonly metric: Gauge }
+  | { readonly kind: 'histogram'; readonly metric: Histogram };
+
+type OpenRegistry = Registry<typeof Registry.OPENMETRICS_CONTENT_TYPE>;
+
+function instrument(registry: OpenRegistry, name: string, declaration: MetricDeclaration): Instrument {
+  const options = {
+    name: METRIC_PREFIX + name,
+    help: declaration.help,
+    labelNames: [...declaration.labels],
+    registers: [registry],
+  };
+  switch (declaration.type) {
+    case 'counter':
+      return { kind: 'counter', metric: new Counter(options) };
+    case 'gauge':
+      return { kind: 'gauge', metric: new Gauge(options) };
+    case 'histogram':
+      return { kind: 'histogram', metric: new Histogram({ ...options, buckets: [...(declaration.buckets ?? [])] }) };
+  }
+}
+
+/** `defaults`: cluster, dag, site, member; on every sample. */
+export function createMetrics(defaults: Labels): ExportedMetrics {
+  const registry: OpenRegistry = new Registry(Registry.OPENMETRICS_CONTENT_TYPE);
+  registry.setDefaultLabels({ ...defaults });
+  collectDefaultMetrics({ register: registry, prefix: METRIC_PREFIX });
+  const instruments = new Map<MetricName, Instrument>();
+  for (const [name, declaration] of Object.entries(METRIC_CATALOG)) {
+    instruments.set(name as MetricName, instrument(registry, name, declaration));
+  }
+  const updates: (() => void)[] = [];
+
+  const find = <K extends Instrument['kind']>(name: MetricName, kind: K): Extract<Instrument, { kind: K }> => {
+    const found = instruments.get(name);
+    if (found?.kind !== kind) throw new TypeError(`metric ${name} is a ${found?.kind ?? 'stranger'}, used as a ${kind}`);
+    return found as Extract<Instrument, { kind: K }>;
+  };
+
+  return {
+    contentType: registry.contentType,
+    increment: (name, labels = {}, by = 1) => find(name, 'counter').metric.inc(labels, by),
+    set: (name, value, labels = {}) => find(name, 'gauge').metric.set(labels, value),
+    observe: (name, value, labels = {}) => find(name, 'histogram').metric.observe(labels, value),
+    onRender: (update) => updates.push(update),
+    render: async () => {
+      for (const update of updates) update();
+      return await registry.metrics();
+    },
+    describe: async () => {
+      const all = await registry.getMetricsAsJSON();
+      return all
+        .map(({ name, type, help }) => ({ name, type: String(type), help }))
+        .sort((a, b) => (a.name < b.name ? -1 : 1));
+    },
+  };
+}

@@ -1,0 +1,368 @@
+/**
+ * One message held between its client and a transport. Owns: the buffers, the streams and the timers of this message; executes what the
+ * pure machine (`session.ts`) decides and tells it what happened. Promise: memory bounded by the body buffer; everything is freed with the
+ * answer. Fails only as the machine says: a reply, or a close without one.
+ */
+import { createHash } from 'node:crypto';
+import type { AttemptId, CopyId, Envelope } from '../common/message.ts';
+import type { Resolved, Result, TrackingEvent } from '../common/peer/messages.ts';
+import type { OutgoingStream, OutgoingStreamHandlers, PeerSession } from '../common/peer/session-api.ts';
+import { unreachable } from '../common/platform/assert.ts';
+import type { Clock, Timer } from '../common/platform/clock.ts';
+import type { Logger } from '../common/platform/log.ts';
+import type { Metrics } from '../common/platform/metrics.ts';
+import type { DataAnswer, DataDecision, DataEnd, DataSink } from '../common/smtp/edge-api.ts';
+import { BodyBuffer, type ReplayBudget } from './body-buffer.ts';
+import type { TransportPeers } from './peers.ts';
+import type { Candidate } from './picker.ts';
+import { type HeldAction, type HeldEvent, type HeldState, INITIAL_STATE, type Step, type Try } from './session.ts';
+
+export interface HeldMessageDeps {
+  readonly frontend: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly peers: TransportPeers;
+  readonly budget: ReplayBudget;
+  readonly replayBufferBytes: number;
+  readonly step: (state: HeldState, event: HeldEvent) => Step;
+  readonly choose: (excluded: readonly string[]) => Candidate | null;
+  readonly onReleased: () => void;
+}
+
+/** Above this much unsent the client has to wait. */
+const UNSENT_LIMIT_BYTES = 128 * 1024;
+const MAX_EVENTS = 64;
+
+export class HeldMessage implements DataSink {
+  readonly id: AttemptId;
+  readonly #deps: HeldMessageDeps;
+  readonly #envelope: Envelope;
+  readonly #drain: () => void;
+  readonly #log: Logger;
+  readonly #buffer: BodyBuffer;
+  readonly #hash = createHash('sha256');
+  readonly #decision = Promise.withResolvers<DataDecision>();
+  readonly #answer = Promise.withResolvers<DataAnswer>();
+  readonly #events: TrackingEvent[];
+  readonly #streams = new Map<number, OutgoingStream>();
+  readonly #timers = new Map<string, Timer>();
+  readonly #asks = new Map<number, { cancel(): void }>();
+  readonly #queue: HeldEvent[] = [];
+  #stepping = false;
+  #state: HeldState = INITIAL_STATE;
+  /** The stream that gets the body now. */
+  #pumped: number | null = null;
+  #congested = false;
+  #discarding = false;
+  #digest: string | null = null;
+  #endOfDataMs: number | null = null;
+  #replays = 0;
+
+  constructor(
+    deps: HeldMessageDeps,
+    id: AttemptId,
+    envelope: Envelope,
+    drain: () => void,
+    history: readonly TrackingEvent[],
+  ) {
+    this.#deps = deps;
+    this.id = id;
+    this.#envelope = envelope;
+    this.#drain = drain;
+    this.#events = [...history];
+    this.#log = deps.log.child({ attemptId: id });
+    this.#buffer = new BodyBuffer(deps.replayBufferBytes, deps.budget);
+  }
+
+  open(): Promise<DataDecision> {
+    this.#note('DATA');
+    this.#dispatch({ kind: 'Start' });
+    return this.#decision.promise;
+  }
+
+  // DataSink
+
+  write(chunk: Buffer): boolean {
+    if (this.#discarding || this.#state.phase === 'done') return true;
+    this.#hash.update(chunk);
+    this.#buffer.push(chunk);
+    this.#pump();
+    this.#trim();
+    this.#congested = this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES;
+    return !this.#congested;
+  }
+
+  end(end: DataEnd): Promise<DataAnswer> {
+    this.#endOfDataMs = this.#deps.clock.monotonicMs();
+    if (end.rejected !== null) {
+      this.#dispatch({ kind: 'BodyRejected', reply: end.rejected });
+      return this.#answer.promise;
+    }
+    this.#note(`end of data, ${this.#buffer.sizeBytes} bytes`);
+    this.#digest = this.#hash.digest('hex');
+    this.#dispatch({ kind: 'BodyEnded' });
+    this.#pump();
+    return this.#answer.promise;
+  }
+
+  abort(reason: string): void {
+    this.#log.info({ reason }, 'client gone before the end of data');
+    this.#dispatch({ kind: 'ClientGone', reason });
+  }
+
+  // Machine
+
+  #dispatch(event: HeldEvent): void {
+    this.#queue.push(event);
+    if (this.#stepping) return;
+    this.#stepping = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        const { state, actions } = this.#deps.step(this.#state, next);
+        this.#state = state;
+        for (const action of actions) this.#execute(action);
+      }
+    } finally {
+      this.#stepping = false;
+    }
+  }
+
+  #execute(action: HeldAction): void {
+    switch (action.kind) {
+      case 'pick': {
+        const chosen = this.#deps.choose(action.excluded);
+        this.#dispatch(
+          chosen === null
+            ? { kind: 'NonePicked' }
+            : { kind: 'Picked', member: chosen.member.name, identity: chosen.identity },
+        );
+        return;
+      }
+      case 'open':
+        return this.#open(action.attempt);
+      case 'drop':
+        this.#streams.get(action.serial)?.drop(action.reason);
+        return this.#forget(action.serial);
+      case 'continue':
+        return this.#decision.resolve({ kind: 'accept', sink: this });
+      case 'pump':
+        return this.#startPump(action.serial, action.replay);
+      case 'end':
+        return this.#end(action.serial);
+      case 'resolve':
+        return this.#resolve(action.attempt, action.deadlineMs);
+      case 'discard-body':
+        this.#discarding = true;
+        this.#pumped = null;
+        this.#buffer.release();
+        return this.#relax();
+      case 'refuse':
+        this.#log.warn({ reply: action.reply }, 'no transport took the message');
+        return this.#decision.resolve({ kind: 'refuse', reply: action.reply });
+      case 'answer':
+        return this.#say(action.answer, action.protection);
+      case 'set-timer':
+        this.#timers.get(action.timer)?.cancel();
+        this.#timers.set(
+          action.timer,
+          this.#deps.clock.setTimer(action.delayMs, () => this.#dispatch({ kind: 'TimerFired', timer: action.timer })),
+        );
+        return;
+      case 'clear-timer':
+        return this.#timers.get(action.timer)?.cancel();
+      case 'release':
+        return this.#release();
+      default:
+        return unreachable(action, 'Unknown action of a held session');
+    }
+  }
+
+  #open(attempt: Try): void {
+    const { serial, member } = attempt;
+    const session = this.#deps.peers.session(member);
+    if (session === null) return this.#dispatch({ kind: 'Lost', serial, reason: 'connection gone' });
+    this.#note(`open to ${member}, try ${attempt.number}`);
+    this.#deps.peers.countStream(member, 1);
+    const stream = session.openStream(
+      {
+        id: this.#copyId,
+        epoch: { try: attempt.number, term: 0, owner: attempt.identity },
+        kind: 'intake',
+        envelope: this.#envelope,
+        state: null,
+      },
+      this.#handlers(attempt),
+    );
+    this.#streams.set(serial, stream);
+  }
+
+  #handlers(attempt: Try): OutgoingStreamHandlers {
+    const { serial, member } = attempt;
+    const failed = (what: string, reason: string): void => {
+      const stage = this.#stage(serial);
+      this.#deps.metrics.increment('proxy_upstream_failures_total', { stage });
+      this.#log.warn({ peer: member, try: attempt.number, stage, reason }, what);
+      this.#note(`${what} at ${stage}: ${member}`);
+    };
+    return {
+      onOpenOk: () => this.#dispatch({ kind: 'OpenOk', serial }),
+      onCredit: () => this.#pump(),
+      onRefuse: (refuse) => {
+        if (!this.#forgetOver(serial)) return;
+        failed('transport refused', `${refuse.reply.code} ${refuse.reply.enhanced} ${refuse.reply.text}`);
+        this.#dispatch({ kind: 'Refused', serial, refuse });
+      },
+      onResult: (result) => {
+        if (!this.#forgetOver(serial)) return;
+        this.#log.debug({ peer: member, try: attempt.number, outcome: result.outcome }, 'transport answered');
+        const { outcome, reply } = result;
+        this.#dispatch({ kind: 'Result', serial, outcome, reply, matches: this.#isOurs(attempt, result) });
+      },
+      onLost: (reason) => {
+        if (!this.#forgetOver(serial)) return;
+        failed('transport lost', reason);
+        this.#dispatch({ kind: 'Lost', serial, reason });
+      },
+    };
+  }
+
+  #isOurs(attempt: Try, result: Result): boolean {
+    const ours =
+      result.id === this.#copyId &&
+      result.epoch.try === attempt.number &&
+      (result.digest === null || result.digest === this.#digest);
+    if (!ours) this.#log.error({ peer: attempt.member, result }, 'transport answered for something else');
+    return ours;
+  }
+
+  #stage(serial: number): string {
+    const fate = this.#state.tries.find((t) => t.serial === serial)?.fate;
+    return fate === 'opening' ? 'open' : fate === 'open' ? 'body' : 'end';
+  }
+
+  #forgetOver(serial: number): boolean {
+    if (!this.#streams.has(serial)) return false;
+    this.#forget(serial);
+    return true;
+  }
+
+  #forget(serial: number): void {
+    if (!this.#streams.delete(serial)) return;
+    if (this.#pumped === serial) this.#pumped = null;
+    const member = this.#state.tries.find((t) => t.serial === serial)?.member;
+    if (member !== undefined) this.#deps.peers.countStream(member, -1);
+  }
+
+  #resolve(attempt: Try, deadlineMs: number): void {
+    this.#asks.get(attempt.serial)?.cancel();
+    const through = attempt.number;
+    const onAnswer = (resolved: Resolved, session: PeerSession): void => {
+      this.#log.info(
+        { peer: attempt.member, try: through, answer: resolved.answer },
+        'transport told what became of it',
+      );
+      this.#note(`resolved ${resolved.answer}: ${attempt.member}`);
+      this.#dispatch({
+        kind: 'Resolved',
+        serial: attempt.serial,
+        answer: resolved.answer,
+        sameIdentity: session.hello.database?.identity === attempt.identity,
+        matches: resolved.digest === null || resolved.digest === this.#digest,
+      });
+    };
+    const ask = this.#deps.peers.resolve(attempt.member, { id: this.#copyId, through, deadlineMs }, onAnswer);
+    this.#asks.set(attempt.serial, ask);
+  }
+
+  // Body
+
+  #startPump(serial: number, replay: boolean): void {
+    if (replay) {
+      this.#replays += 1;
+      this.#buffer.rewind();
+    }
+    this.#pumped = serial;
+    this.#pump();
+    this.#trim();
+  }
+
+  #pump(): void {
+    const serial = this.#pumped;
+    const stream = serial === null ? undefined : this.#streams.get(serial);
+    if (serial === null || stream === undefined) return;
+    for (let bytes = this.#buffer.take(stream.credit); bytes !== null; bytes = this.#buffer.take(stream.credit))
+      stream.chunk(bytes);
+    if (this.#buffer.unsentBytes === 0 && this.#state.bodyEnded) {
+      this.#pumped = null;
+      this.#dispatch({ kind: 'Flushed', serial });
+    }
+    this.#relax();
+  }
+
+  #relax(): void {
+    if (!this.#congested || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES / 2) return;
+    this.#congested = false;
+    this.#drain();
+  }
+
+  /** Over the limit the body stops being whole - but never while it is still to be given to another transport. */
+  #trim(): void {
+    if (!this.#buffer.whole || this.#buffer.withinLimits || this.#pumped === null) return;
+    this.#buffer.giveUp();
+    this.#dispatch({ kind: 'Overflowed' });
+  }
+
+  #end(serial: number): void {
+    const stream = this.#streams.get(serial);
+    // Lost in the same tick: its event is already on the way.
+    if (stream === undefined || this.#digest === null) return;
+    stream.end({ sizeBytes: this.#buffer.sizeBytes, digest: this.#digest, events: this.#events.slice(-MAX_EVENTS) });
+  }
+
+  // End
+
+  #say(answer: DataAnswer, protection: 'shadowed' | 'unprotected' | null): void {
+    const { clock, metrics } = this.#deps;
+    const outcome = answer.kind === 'close' ? 'closed' : protection === null ? 'refused' : 'accepted';
+    const seconds = this.#endOfDataMs === null ? 0 : (clock.monotonicMs() - this.#endOfDataMs) / 1000;
+    metrics.observe('proxy_duration_seconds', seconds, { outcome });
+    if (this.#replays > 0) metrics.increment('proxy_replays_total', { result: outcome }, this.#replays);
+    const facts = {
+      sizeBytes: this.#buffer.sizeBytes,
+      tries: this.#state.tries.length,
+      seconds,
+      ...(answer.kind === 'close'
+        ? { reason: answer.reason }
+        : { code: answer.reply.code, enhanced: answer.reply.enhanced }),
+      ...(protection === null ? {} : { protection, peer: this.#state.tries.at(-1)?.member }),
+    };
+    if (outcome === 'accepted') this.#log.info(facts, 'message accepted');
+    else if (outcome === 'refused') this.#log.warn(facts, 'message refused');
+    else this.#log.error(facts, 'connection closed without a reply');
+    this.#answer.resolve(answer);
+  }
+
+  #release(): void {
+    for (const timer of this.#timers.values()) timer.cancel();
+    this.#timers.clear();
+    for (const ask of this.#asks.values()) ask.cancel();
+    this.#asks.clear();
+    this.#pumped = null;
+    this.#buffer.release();
+    this.#relax();
+    // A client that is gone hears nothing, but nobody may wait for ever.
+    this.#answer.resolve({ kind: 'close', reason: 'the client is gone' });
+    this.#deps.onReleased();
+  }
+
+  #note(detail: string): void {
+    if (this.#events.length >= 2 * MAX_EVENTS) return;
+    this.#events.push({ event: 'FRONTEND', atMs: this.#deps.clock.wallMs(), source: this.#deps.frontend, detail });
+  }
+
+  /** The attempt id is the copy id of what the message leaves (protocol.md 1). */
+  get #copyId(): CopyId {
+    return this.id as string as CopyId;
+  }
+}

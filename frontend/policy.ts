@@ -1,0 +1,62 @@
+/**
+ * Who may send what where, PURE. Owns: the relay decision and the known-recipient decision at RCPT (semantics.md D1). Promise: no open
+ * relay - a foreign domain is accepted only from a network in the listener's `relayFrom` or from an authenticated user; everything not
+ * understood counts as foreign. Refuses with replies of the table; never rewrites an address.
+ */
+import { BlockList, isIP } from 'node:net';
+import type { ListenerConfig, TopologyDocument } from '../common/config.ts';
+import type { ClientInfo, Reply } from '../common/message.ts';
+import { reply } from '../common/smtp/replies.ts';
+import { normalDomain, splitAddress } from './address.ts';
+import { Directory } from './picker.ts';
+
+/** The networks of one listener whose clients may relay. Throws on anything that is not an address or a CIDR. */
+export function relayNetworks(listener: Pick<ListenerConfig, 'name' | 'relayFrom'>): BlockList {
+  const list = new BlockList();
+  for (const entry of listener.relayFrom) {
+    const [address = '', prefix, ...rest] = entry.split('/');
+    const family = isIP(address);
+    const bits = prefix === undefined ? (family === 4 ? 32 : 128) : /^\d{1,3}$/.test(prefix) ? Number(prefix) : -1;
+    if (family === 0 || rest.length > 0 || bits < 0 || bits > (family === 4 ? 32 : 128))
+      throw new Error(`listener ${listener.name}: relayFrom ${JSON.stringify(entry)} is not a network like 10.0.0.0/8`);
+    list.addSubnet(address, bits, family === 4 ? 'ipv4' : 'ipv6');
+  }
+  return list;
+}
+
+export function inNetworks(list: BlockList, address: string): boolean {
+  // An IPv4 client on a dual-stack socket is an IPv4 client.
+  const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1] ?? address;
+  const plain = mapped.split('%', 1)[0] ?? mapped;
+  const family = isIP(plain);
+  return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+export class RecipientPolicy {
+  readonly directory: Directory;
+  readonly #accepted = new Map<string, TopologyDocument['acceptedDomains'][number]['type']>();
+  readonly #hasDomains: boolean;
+
+  constructor(document: Pick<TopologyDocument, 'acceptedDomains' | 'databases' | 'members'>) {
+    this.directory = new Directory(document);
+    for (const domain of document.acceptedDomains) this.#accepted.set(normalDomain(domain.name), domain.type);
+    this.#hasDomains = document.acceptedDomains.length > 0;
+  }
+
+  /** Null accepts. `trusted`: the client is in a `relayFrom` network. */
+  check(address: string, client: Pick<ClientInfo, 'user'>, trusted: boolean): Reply | null {
+    // RFC 5321 4.5.1: <postmaster> without a domain; the categoriser maps it to the first accepted domain.
+    if (address.toLowerCase() === 'postmaster') return this.#hasDomains ? null : reply('unknownRecipient');
+    const parts = splitAddress(address);
+    if (parts === null) return reply('badRecipient', { reason: 'no domain' });
+    const type = this.#accepted.get(parts.domain);
+    // A mailbox database delivers what it claims; nothing leaves the cluster.
+    if (this.directory.databaseOf(address) !== null) return null;
+    if (type === 'Authoritative') return reply('unknownRecipient');
+    const mayRelay = trusted || client.user !== null;
+    if (mayRelay) return null;
+    if (type === undefined) return reply('relayDenied');
+    // The relay behind us might follow a route hidden in the local part (RFC 1123 5.2.16); that would make it an open relay through us.
+    return /[@%!]/.test(parts.local) ? reply('relayDenied') : null;
+  }
+}

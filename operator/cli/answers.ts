@@ -1,0 +1,92 @@
+/**
+ * What the admin API of a transport answers, as far as the commands read it (the other side: `transport/runtime/admin.ts`; programs do
+ * not import each other, so the shapes stand here again). Owns nothing. Fields a newer or older member lacks are shown as `-`.
+ */
+import type { Envelope, RecipientState } from '../../common/message.ts';
+
+export interface StatusAnswer {
+  readonly name: string;
+  readonly site: string;
+  readonly dag: string | null;
+  readonly identity: string;
+  readonly openCounter: number;
+  readonly state: string;
+  readonly generation: number;
+  readonly queues: Readonly<
+    Record<string, { readonly messages: number; readonly bytes: number; readonly oldestMs: number | null }>
+  >;
+  readonly safetyNet: {
+    readonly primary: { readonly messages: number; readonly bytes: number };
+    readonly shadow: { readonly messages: number; readonly bytes: number };
+    readonly oldestMs: number | null;
+  };
+  readonly unprotected: number | null;
+  readonly discardsPending: number;
+  readonly quarantined: number;
+  readonly backPressure: string;
+  readonly peers: readonly {
+    readonly member: string;
+    readonly connected: boolean;
+    readonly lastContactMs: number | null;
+    readonly problem: string | null;
+  }[];
+}
+
+export interface NextHopAnswer {
+  readonly queue: string;
+  readonly nextHop: string;
+  readonly messages: number;
+  readonly nextRetryMs: number | null;
+  readonly lastError: string | null;
+}
+
+export interface MessageAnswer {
+  readonly id: string;
+  readonly queue: string;
+  readonly role: 'primary' | 'shadow';
+  readonly from: string;
+  readonly recipients: readonly RecipientState[];
+  readonly sizeBytes: number;
+  readonly acceptedAtMs: number;
+  readonly holders: readonly { readonly member: string; readonly status: string }[];
+}
+
+export interface MessageDetailAnswer {
+  readonly facts: {
+    readonly id: string;
+    readonly kind: string;
+    readonly envelope: Envelope;
+    readonly digest: string;
+    readonly sizeBytes: number;
+    readonly acceptedAtMs: number;
+    readonly events: readonly { readonly event: string; readonly atMs: number; readonly source: string; readonly detail?: string }[];
+  };
+  readonly state: {
+    readonly queue: string;
+    readonly epoch: { readonly try: number; readonly term: number; readonly owner: string };
+    readonly recipients: readonly RecipientState[] | null;
+    readonly placements: readonly { readonly member: string; readonly status: string }[];
+    readonly finalAtMs: number | null;
+    readonly unprotected: string | null;
+  };
+}
+
+export interface SafetyNetAnswer {
+  readonly id: string;
+  readonly role: 'primary' | 'shadow';
+  readonly databases: readonly string[];
+  readonly finalAtMs: number;
+  readonly sizeBytes: number;
+}
+
+export interface TraceAnswer {
+  readonly atMs: number;
+  readonly event: string;
+  readonly source: string;
+  readonly attemptId: string;
+  readonly messageId?: string;
+  readonly from?: string;
+  readonly recipients?: readonly string[];
+  readonly peer?: string;
+  readonly detail?: string;
+}

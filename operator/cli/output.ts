@@ -1,0 +1,76 @@
+/**
+ * How the commands speak: tables for people, JSON for programs. Pure. Promise: what came from mail (addresses, replies) cannot steer the
+ * terminal: control characters are shown as `?`. Times are UTC, ages in the largest sensible unit, sizes in binary units.
+ */
+export interface Output {
+  out(text: string): void;
+  err(text: string): void;
+}
+
+export type Format = 'table' | 'json';
+
+export interface Column<Row> {
+  readonly title: string;
+  readonly value: (row: Row) => string | number | null;
+  readonly right?: boolean;
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+export const printable = (text: string): string => text.replace(CONTROL, '?');
+
+/** Lines without trailing blanks; a null cell is `-`. */
+export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
+  const cells = rows.map((row) =>
+    columns.map((column) => {
+      const value = column.value(row);
+      return value === null || value === '' ? '-' : printable(String(value));
+    }),
+  );
+  const widths = columns.map((column, index) =>
+    Math.max(column.title.length, ...cells.map((row) => (row[index] ?? '').length)),
+  );
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, index) =>
+        columns[index]?.right === true ? cell.padStart(widths[index] ?? 0) : cell.padEnd(widths[index] ?? 0),
+      )
+      .join('  ')
+      .trimEnd();
+  return [line(columns.map((column) => column.title)), ...cells.map(line)].map((text) => `${text}\n`).join('');
+}
+
+export function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+const AGE_UNITS = [
+  { name: 'd', ms: 86_400_000 },
+  { name: 'h', ms: 3_600_000 },
+  { name: 'm', ms: 60_000 },
+  { name: 's', ms: 1_000 },
+] as const;
+
+export function duration(ms: number): string {
+  const unit = AGE_UNITS.find((one) => Math.abs(ms) >= one.ms);
+  if (unit === undefined) return `${Math.round(ms)}ms`;
+  const value = ms / unit.ms;
+  return `${value < 10 ? Math.round(value * 10) / 10 : Math.round(value)}${unit.name}`;
+}
+
+export function size(bytes: number): string {
+  let value = bytes;
+  for (const unit of ['B', 'KiB', 'MiB', 'GiB']) {
+    if (value < 1024) return `${value < 10 && unit !== 'B' ? value.toFixed(1) : Math.round(value)} ${unit}`;
+    value /= 1024;
+  }
+  return `${value.toFixed(1)} TiB`;
+}
+
+/** `2026-01-02 03:04:05.678` (UTC). */
+export function time(ms: number): string {
+  return new Date(ms).toISOString().replace('T', ' ').replace('Z', '');
+}
+
+export const count = (number: number, word: string): string => `${number} ${word}${number === 1 ? '' : 's'}`;

@@ -1,0 +1,443 @@
+/**
+ * Generated from crds/*.yaml by operator/resource/generate-types.ts; do not edit. Resources after validation and defaulting.
+ */
+
+export interface Metadata {
+  readonly name: string;
+  readonly namespace: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+export interface MailCluster {
+  readonly kind: 'MailCluster';
+  readonly metadata: Metadata;
+  readonly spec: MailClusterSpec;
+}
+
+export interface MailClusterSpec {
+  /** Places whose failure must not lose mail; usually a topology zone each. */
+  readonly sites: readonly {
+    /** Name of the site. */
+    readonly name: string;
+    /** Labels of the nodes which are in this site. */
+    readonly nodeLabels?: Readonly<Record<string, string>>;
+    /** Relayed mail whose least-cost path crosses this site stops here (Exchange: HubSiteEnabled). */
+    readonly hubSite: boolean;
+  }[];
+  /** Paths between sites and what they cost (Exchange: IP site links). */
+  readonly siteLinks: readonly {
+    /** Name of the link. */
+    readonly name: string;
+    /** The two sites it joins. */
+    readonly sites: readonly string[];
+    /** Cost of the link; the path with the lowest sum wins. */
+    readonly cost: number;
+    /** Larger messages take another path or are refused. */
+    readonly maxMessageSize?: string;
+  }[];
+  /** Database availability groups: each is one transport high availability boundary over one or more sites. */
+  readonly dags: readonly {
+    /** Name of the DAG. */
+    readonly name: string;
+    /** Transports of the DAG by site. */
+    readonly members: readonly {
+      /** A site of spec.sites. */
+      readonly site: string;
+      /** Transports of this DAG in this site. */
+      readonly replicas: number;
+    }[];
+  }[];
+  /** Transports of no DAG: the boundary of each entry is its site. */
+  readonly standalone: readonly {
+    /** A site of spec.sites. */
+    readonly site: string;
+    /** Transports of this site. */
+    readonly replicas: number;
+  }[];
+  /** Settings of every transport. */
+  readonly transport: {
+    /** The volume of a queue database. */
+    readonly storage: {
+      /** Size of the volume. */
+      readonly size: string;
+      /** Storage class; the default class of the cluster when absent. */
+      readonly storageClassName?: string;
+      /** What becomes of the volume of a removed member once it is empty. */
+      readonly whenScaled: 'DeleteWhenEmpty' | 'Retain';
+      /** What becomes of the volumes when the MailCluster is deleted. */
+      readonly whenDeleted: 'Retain' | 'Delete';
+    };
+    /** Resources of the container. */
+    readonly resources?: {
+      readonly requests?: Readonly<Record<string, string | number>>;
+      readonly limits?: Readonly<Record<string, string | number>>;
+    };
+    /** What a transport accepts from a front end or a peer. */
+    readonly limits: {
+      /** Largest message. */
+      readonly maxMessageSize: string;
+      /** Largest header section (552 5.3.4). */
+      readonly maxHeaderSize: string;
+      /** Recipients of one message (452 4.5.3). */
+      readonly maxRecipients: number;
+      /** Received fields before a message counts as looping (554 5.4.6). */
+      readonly maxReceivedHops: number;
+    };
+  };
+  /** The stateless SMTP servers in front of the transports. */
+  readonly frontend: {
+    /** Front ends in all, spread evenly over the sites; 2 when neither this nor autoscaling is set. */
+    readonly replicas?: number;
+    /** Let the load decide instead of replicas; counts are totals over the sites. */
+    readonly autoscaling?: {
+      /** Fewest front ends. */
+      readonly min: number;
+      /** Most front ends. */
+      readonly max: number;
+      /** Average CPU use to aim at, percent of the request. */
+      readonly targetCPU: number;
+    };
+    /** Secret with tls.crt and tls.key shown to SMTP clients; the private certificate of the pod when absent. */
+    readonly tlsSecretRef?: {
+      readonly name: string;
+    };
+    /** Ports on which mail is accepted. */
+    readonly listeners: readonly {
+      /** Name of the listener; also the name of the port of the Service. */
+      readonly name: string;
+      /** TCP port of the Service; on one machine a free port is taken unless --listen says otherwise. */
+      readonly port: number;
+      /** None: never; StartTls: offered; StartTlsRequired: nothing before it; Implicit: from the first byte. */
+      readonly tls: 'None' | 'StartTls' | 'StartTlsRequired' | 'Implicit';
+      /** Networks whose clients may send to foreign domains; everybody else reaches accepted domains only. */
+      readonly relayFrom: readonly string[];
+      /** Offer AUTH; who passes may send to foreign domains. */
+      readonly auth?: {
+        /** Secret with a key users: one user:password-hash per line. */
+        readonly secretRef: {
+          readonly name: string;
+        };
+      };
+    }[];
+    /** Believe PROXY protocol headers from these networks. */
+    readonly proxyProtocol?: {
+      readonly trustedCIDRs: readonly string[];
+    };
+    /** The Service in front of the front ends. */
+    readonly service: {
+      readonly type: 'LoadBalancer' | 'NodePort' | 'ClusterIP';
+      /** Local keeps the address of the client. */
+      readonly externalTrafficPolicy: 'Local' | 'Cluster';
+      readonly annotations?: Readonly<Record<string, string>>;
+    };
+    /** Resources of the container. */
+    readonly resources?: {
+      readonly requests?: Readonly<Record<string, string | number>>;
+      readonly limits?: Readonly<Record<string, string | number>>;
+    };
+    /** What one front end lets a client do. */
+    readonly limits: {
+      /** Largest message, checked at MAIL SIZE= and while it arrives. */
+      readonly maxMessageSize: string;
+      /** Largest header section (552 5.3.4). */
+      readonly maxHeaderSize: string;
+      /** Recipients of one message (452 4.5.3); RFC 5321 4.5.3.1.8 asks for at least 100. */
+      readonly maxRecipients: number;
+      /** Longest command line; RFC 5321 4.5.3.1.4 asks for at least 512. */
+      readonly maxCommandLineSize: string;
+      /** Longest line of a message; RFC 5321 4.5.3.1.6 asks for at least 1000. */
+      readonly maxDataLineSize: string;
+      /** Errors of one session before 421. */
+      readonly maxErrors: number;
+      /** NOOP, RSET, VRFY without mail before 421. */
+      readonly maxJunkCommands: number;
+      /** Silence of a client before 421. */
+      readonly idleTimeout: string;
+      /** Longest time for one message body. */
+      readonly dataTimeout: string;
+      /** Slowest message body. */
+      readonly minDataBytesPerSecond: number;
+      /** Connections of one front end. */
+      readonly maxConnections: number;
+      /** Connections of one client address (IPv6: /64). */
+      readonly maxConnectionsPerClient: number;
+      /** Body of one session kept for another transport. */
+      readonly replayBufferSize: string;
+      /** The same over all sessions. */
+      readonly totalReplayBufferSize: string;
+    };
+  };
+  /** How the second copy is made and kept (Exchange: Set-TransportConfig). */
+  readonly shadowRedundancy: {
+    /** Off: one copy only, and no Shadow Safety Net (Exchange: ShadowRedundancyEnabled). */
+    readonly enabled: boolean;
+    /** Where the shadow of a member of a DAG over several sites goes (Exchange: ShadowMessagePreferenceSetting). */
+    readonly preference: 'PreferRemote' | 'RemoteOnly' | 'LocalOnly';
+    /** Attempts on members of other sites (Exchange: MaxRetriesForRemoteSiteShadow). */
+    readonly maxRetriesForRemoteSiteShadow: number;
+    /** Attempts on members of the same site (Exchange: MaxRetriesForLocalSiteShadow). */
+    readonly maxRetriesForLocalSiteShadow: number;
+    /** True: 451 when no second copy can be made. False: accept, count as unprotected, protect later. */
+    readonly rejectMessageOnShadowFailure: boolean;
+    /** How often a shadow asks its primary (Exchange: ShadowHeartbeatFrequency, 2m). */
+    readonly heartbeatFrequency: string;
+    /** Silence of a primary before its shadows take over (Exchange: ShadowResubmitTimeSpan, 3h). */
+    readonly resubmitTimeSpan: string;
+    /** How long discard notices of a silent holder are shown as pending (Exchange: ShadowMessageAutoDiscardInterval). */
+    readonly messageAutoDiscardInterval: string;
+  };
+  /** Copies kept after processing, for resubmission. */
+  readonly safetyNet: {
+    /** How long a processed message is kept (Exchange: SafetyNetHoldTime). */
+    readonly holdTime: string;
+    /** Wait for a primary before its part is resubmitted from Shadow Safety Net (Exchange: 12h). */
+    readonly unresponsivePrimaryTimeout: string;
+    /** Shadow Safety Net; follows shadowRedundancy.enabled and need not be written. */
+    readonly shadow?: boolean;
+  };
+  /** Retry, delay notices and expiry. */
+  readonly queues: {
+    /** Age at which undelivered mail is returned (Exchange: MessageExpirationTimeout). */
+    readonly messageExpiration: string;
+    /** Age at which the sender is told of a delay (Exchange: DelayNotificationTimeout). */
+    readonly delayNotification: string;
+    /** Waits between attempts to a relay, in order; the last one repeats. */
+    readonly retryIntervals: readonly string[];
+    /** Wait between attempts to a mailbox database (Exchange: MailboxDeliveryQueueRetryInterval). */
+    readonly mailboxRetryInterval: string;
+    /** Connections of one transport to one destination (Exchange: MaxPerDomainOutboundConnections). */
+    readonly maxConcurrentDeliveriesPerDestination: number;
+  };
+  /** Domains for which anybody may send mail here. */
+  readonly acceptedDomains: readonly {
+    /** Domain in lower case; an internationalised one as its A-label. */
+    readonly name: string;
+    /** Authoritative: unknown recipients are refused; InternalRelay: unknown ones are relayed; ExternalRelay: all are relayed. */
+    readonly type: 'Authoritative' | 'InternalRelay' | 'ExternalRelay';
+  }[];
+  /** Ways out for mail to other domains. */
+  readonly sendConnectors: readonly {
+    /** Name of the connector. */
+    readonly name: string;
+    /** Domains it serves; the most exact match wins, then the lowest cost. */
+    readonly addressSpaces: readonly {
+      /** A domain, *.domain for all below it, or * for every other. */
+      readonly domain: string;
+      /** Connectors with the same match: the lowest cost wins. */
+      readonly cost: number;
+    }[];
+    /** SmartHost: hand everything to the hosts below. MX: ask DNS. */
+    readonly delivery: 'SmartHost' | 'MX';
+    /** Hosts in order of preference. */
+    readonly smartHosts: readonly {
+      /** Name or address. */
+      readonly host: string;
+      /** TCP port. */
+      readonly port: number;
+    }[];
+    /** None: never; Opportunistic: when offered; Required: with a certificate that proves the name, or not at all. */
+    readonly tls: 'None' | 'Opportunistic' | 'Required';
+    /** Sites whose transports send through it; all when empty. */
+    readonly sites: readonly string[];
+  }[];
+  /** Shared limits and the ledger of external deliveries; mail flows without it. */
+  readonly redis: {
+    /** Managed: the operator runs one (on one machine: as None). External: yours. None: every front end counts for itself. */
+    readonly mode: 'Managed' | 'External' | 'None';
+    /** Secret and key with a redis:// or rediss:// URL. */
+    readonly urlSecretRef?: {
+      readonly name: string;
+      readonly key: string;
+    };
+  };
+  /** Who signs the certificates between the pods; a private authority of the operator when absent. */
+  readonly certificates?: {
+    /** An issuer of cert-manager. */
+    readonly issuerRef?: {
+      readonly name: string;
+      readonly kind: 'Issuer' | 'ClusterIssuer';
+    };
+  };
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+export interface MailClusterStatus {
+  readonly observedGeneration?: number;
+  readonly topologyGeneration?: number;
+  /** Ready and wanted members, for example 4/4. */
+  readonly membersReady?: string;
+  /** Ready and wanted front ends, for example 2/2. */
+  readonly frontendsReady?: string;
+  readonly oldestMessageTime?: string;
+  readonly counts?: {
+    readonly queued?: number;
+    readonly shadow?: number;
+    readonly unprotected?: number;
+    readonly poison?: number;
+    readonly primarySafetyNet?: number;
+    readonly shadowSafetyNet?: number;
+  };
+  readonly members?: readonly {
+    readonly name: string;
+    readonly boundary?: string;
+    readonly site?: string;
+    readonly state?: 'Pending' | 'Active' | 'Cordoned' | 'Draining' | 'Empty' | 'Lost';
+    readonly generation?: number;
+    readonly queued?: number;
+    readonly shadow?: number;
+    readonly unprotected?: number;
+    readonly restartReason?: string;
+  }[];
+  readonly conditions?: readonly {
+    readonly type: string;
+    readonly status: 'True' | 'False' | 'Unknown';
+    readonly observedGeneration?: number;
+    readonly lastTransitionTime: string;
+    readonly reason: string;
+    readonly message: string;
+  }[];
+}
+
+export interface MailboxDatabase {
+  readonly kind: 'MailboxDatabase';
+  readonly metadata: Metadata;
+  readonly spec: MailboxDatabaseSpec;
+}
+
+export interface MailboxDatabaseSpec {
+  /** The MailCluster of the same namespace which delivers to this database. */
+  readonly clusterRef: {
+    readonly name: string;
+  };
+  /** DAG whose members deliver to this database. */
+  readonly dag?: string;
+  /** Standalone site whose members deliver to this database. */
+  readonly site?: string;
+  /** Who lives here; an address beats a domain. */
+  readonly recipients: {
+    /** Every address of these domains. */
+    readonly domains?: readonly string[];
+    /** Single addresses. */
+    readonly addresses?: readonly string[];
+    /** Single addresses from a ConfigMap, one per line; for more than a resource can hold. */
+    readonly addressesFrom?: {
+      readonly configMapRef: {
+        readonly name: string;
+        readonly key: string;
+      };
+    };
+    /** How the part before the @ compares; the envelope is never rewritten. */
+    readonly localParts: 'CaseInsensitive' | 'CaseSensitive';
+  };
+  /** Copies of the database; mail goes to the active one. */
+  readonly copies: readonly {
+    /** Name of the copy. */
+    readonly name: string;
+    /** Site of the cluster in which this copy lives. */
+    readonly site: string;
+    /** HOST:PORT of an LMTP server; or maildir:PATH, a small store of its own which mailcluster run starts on one machine. */
+    readonly lmtp: string;
+    /** How far this copy applies changes later on purpose (Exchange: ReplayLagTime). */
+    readonly replayLag: string;
+  }[];
+  /** Name of the copy which gets mail; changing it is the failover. */
+  readonly activeCopy: string;
+  readonly failover: {
+    /** Manual: somebody changes activeCopy. Automatic: probes of the endpoints do. */
+    readonly mode: 'Manual' | 'Automatic';
+    /** How much a failover may have lost; that much more is resubmitted. */
+    readonly lossWindow: string;
+  };
+}
+
+export interface MailboxDatabaseStatus {
+  readonly observedGeneration?: number;
+  readonly activeCopy?: string;
+  readonly activation?: number;
+  readonly lastFailoverTime?: string;
+  readonly counts?: {
+    readonly queued?: number;
+    readonly delivered?: number;
+  };
+  readonly copies?: readonly {
+    readonly name: string;
+    readonly reachable?: boolean;
+    readonly lastProbeTime?: string;
+    readonly message?: string;
+  }[];
+  readonly conditions?: readonly {
+    readonly type: string;
+    readonly status: 'True' | 'False' | 'Unknown';
+    readonly observedGeneration?: number;
+    readonly lastTransitionTime: string;
+    readonly reason: string;
+    readonly message: string;
+  }[];
+}
+
+export interface ResubmitRequest {
+  readonly kind: 'ResubmitRequest';
+  readonly metadata: Metadata;
+  readonly spec: ResubmitRequestSpec;
+}
+
+export interface ResubmitRequestSpec {
+  /** The MailCluster of the same namespace. */
+  readonly clusterRef: {
+    readonly name: string;
+  };
+  /** Which messages: exactly one of the four. */
+  readonly selector: {
+    /** Name of a MailboxDatabase. */
+    readonly database?: string;
+    /** Reverse-path. */
+    readonly sender?: string;
+    /** Forward-path. */
+    readonly recipient?: string;
+    /** Message-ID with its angle brackets. */
+    readonly messageId?: string;
+  };
+  /** Time of delivery, the ends included. */
+  readonly window: {
+    /** Start, RFC 3339. */
+    readonly from: string;
+    /** End; open when absent. */
+    readonly to?: string;
+  };
+  /** Only what was delivered under activations up to this one; set by the operator after a failover. */
+  readonly lostActivation?: number;
+  readonly reason: 'Failover' | 'Manual';
+  /** Count only. */
+  readonly dryRun: boolean;
+  /** Stop; what was resubmitted stays resubmitted. */
+  readonly cancel: boolean;
+}
+
+export interface ResubmitRequestStatus {
+  readonly observedGeneration?: number;
+  readonly state?: 'Pending' | 'Running' | 'Completed' | 'CompletedWithErrors' | 'Cancelled' | 'Failed';
+  readonly startTime?: string;
+  readonly completionTime?: string;
+  readonly counts?: {
+    readonly selected?: number;
+    readonly resubmitted?: number;
+    readonly byPrimaries?: number;
+    readonly byShadows?: number;
+    readonly failed?: number;
+  };
+  readonly members?: readonly {
+    readonly name: string;
+    readonly state?: 'Pending' | 'Running' | 'Done' | 'Lost';
+    readonly resubmitted?: number;
+    readonly message?: string;
+  }[];
+  readonly conditions?: readonly {
+    readonly type: string;
+    readonly status: 'True' | 'False' | 'Unknown';
+    readonly observedGeneration?: number;
+    readonly lastTransitionTime: string;
+    readonly reason: string;
+    readonly message: string;
+  }[];
+}

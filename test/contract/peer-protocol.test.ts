@@ -1,0 +1,612 @@
+/** The peer protocol between two sessions over the simulated network, and against a peer that speaks wrongly. */
+import { createHash } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import type { CopyId } from '../../common/message.ts';
+import type { WireFrame } from '../../common/peer/frames.ts';
+import type { Contact, End } from '../../common/peer/messages.ts';
+import { negotiateVersion } from '../../common/peer/session.ts';
+import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
+import { SeededRandom } from '../sim/scheduler.ts';
+import { helloOf, sampleDigest, sampleId, sampleOpen, sampleResult } from '../unit/peer-samples.ts';
+import { PeerRig, type RawPeer, recordedStream } from './peer-rig.ts';
+
+const contact: Contact = {
+  syncedSequence: 7,
+  wallMs: 1,
+  generation: 1,
+  hears: ['back'],
+  load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
+};
+const refuseWith = { reply: { code: 451, enhanced: '4.3.1', text: 'full' }, tryOther: true } as const;
+const endOf = (sizeBytes: number, digest = sampleDigest): End => ({ sizeBytes, digest, events: [] });
+const HELLO: WireFrame = { kind: 'HELLO', hello: helloOf('frontend', 'front') };
+const WELCOME: WireFrame = { kind: 'WELCOME', hello: helloOf('transport', 'back') };
+
+describe('handshake', () => {
+  test('both learn who the other is and which version', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    expect(rig.front.ready.hello.name).toBe('back');
+    expect(rig.back.ready.hello.name).toBe('front');
+    expect([rig.front.ready.version, rig.back.ready.version]).toEqual([1, 1]);
+    expect([rig.front.ready.dialled, rig.back.ready.dialled]).toEqual([true, false]);
+  });
+
+  test('the accepting side says nothing before HELLO', async () => {
+    const rig = new PeerRig();
+    const raw = await rig.rawDialler();
+    await rig.pass(1_000);
+    expect(raw.frames).toEqual([]);
+    raw.say(HELLO);
+    await rig.until(() => raw.frames.length > 0);
+    expect(raw.frames[0]?.kind).toBe('WELCOME');
+  });
+
+  test('a peer that offers versions 1 and 2 and unknown fields is welcome', async () => {
+    const rig = new PeerRig();
+    const hello = { ...helloOf('frontend', 'front', [1, 2]), zones: ['a'], seenMore: { x: 1 } };
+    await rig.ready({ frontHello: hello });
+    expect(rig.back.ready.version).toBe(1);
+    expect(rig.front.ready.version).toBe(1);
+    expect(rig.back.ready.hello).toEqual(helloOf('frontend', 'front', [1, 2]));
+  });
+
+  test('a peer that offers only version 2 is refused with a clear reason on both sides', async () => {
+    const rig = new PeerRig();
+    await rig.start({ frontHello: helloOf('frontend', 'front', [2]) });
+    await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
+    expect(rig.front.closes).toEqual([
+      { ready: false, reason: 'refused by the peer: NoCommonVersion: we speak 1, you offer 2' },
+    ]);
+    expect(rig.back.closes).toEqual([{ ready: false, reason: 'refused: NoCommonVersion: we speak 1, you offer 2' }]);
+  });
+
+  test('the highest common version is chosen', () => {
+    expect(negotiateVersion([1, 2, 3], [3, 2])).toBe(3);
+    expect(negotiateVersion([1, 2], [2, 1, 9])).toBe(2);
+    expect(negotiateVersion([1], [])).toBeNull();
+  });
+
+  test.each([
+    ['name', helloOf('frontend', 'somebody')],
+    ['role', helloOf('transport', 'front')],
+  ])('a HELLO whose %s is not that of the certificate is refused', async (_what, hello) => {
+    const rig = new PeerRig();
+    await rig.start({ frontHello: hello });
+    await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
+    expect(rig.front.reason).toContain('IdentityMismatch');
+    expect(rig.back.closes[0]?.ready).toBe(false);
+  });
+
+  test('a WELCOME with another name is refused by the dialler', async () => {
+    const rig = new PeerRig();
+    await rig.start({ backHello: helloOf('transport', 'other') });
+    await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
+    expect(rig.front.closes[0]).toMatchObject({ ready: false });
+    expect(rig.back.closes).toHaveLength(1);
+    expect(rig.back.reason).toContain('IdentityMismatch');
+  });
+
+  test('the check of either side decides', async () => {
+    const refuse = () => ({ kind: 'refuse', reason: 'ChainBroken', detail: 'k 7' }) as const;
+    for (const side of ['front', 'back'] as const) {
+      const rig = new PeerRig();
+      await rig.start({ [side]: { check: refuse } });
+      await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
+      expect(rig.front.reason).toContain('ChainBroken: k 7');
+      expect(rig.back.reason).toContain('ChainBroken: k 7');
+    }
+  });
+
+  test('silence ends the handshake', async () => {
+    const rig = new PeerRig();
+    await rig.rawDialler();
+    await rig.until(() => rig.back.closes.length > 0);
+    expect(rig.back.closes).toEqual([{ ready: false, reason: 'handshake timed out' }]);
+  });
+});
+
+describe('a stream', () => {
+  const accepted = async (rig: PeerRig, credit: number) => {
+    const got: Buffer[] = [];
+    const events: string[] = [];
+    const handlers = recordedStream();
+    rig.back.onStream = (stream) =>
+      stream.accept(
+        { credit, maxMessageBytes: 1_000_000 },
+        {
+          onChunk: (bytes) => got.push(bytes),
+          onEnd: (end) => events.push(`end ${end.sizeBytes}`),
+          onDrop: (reason) => events.push(`drop ${reason}`),
+          onLost: (reason) => events.push(`lost ${reason}`),
+        },
+      );
+    const out = rig.front.ready.openStream(sampleOpen, handlers);
+    await rig.until(() => handlers.calls.length > 0);
+    const incoming = rig.back.streams[0];
+    if (incoming === undefined) throw new Error('no stream');
+    return { got, events, handlers, out, incoming };
+  };
+
+  test('carries a body and its result', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const s = await accepted(rig, 100);
+    expect(s.out.credit).toBe(100);
+    s.out.chunk(Buffer.from('hello'));
+    expect(s.out.credit).toBe(95);
+    s.out.end(endOf(5));
+    await rig.until(() => s.events.length > 0);
+    expect(Buffer.concat(s.got).toString()).toBe('hello');
+    s.incoming.result(sampleResult);
+    expect(s.incoming.closed).toBe(true);
+    await rig.until(() => s.handlers.calls.length > 1);
+    expect(s.handlers.calls).toEqual(['ok 100', 'result protected']);
+    expect(s.incoming.open).toEqual(sampleOpen);
+    expect(s.incoming.remote).toEqual({ role: 'frontend', name: 'front' });
+    // Over means over: nothing more is told, also when the connection ends.
+    rig.front.ready.close('done');
+    await rig.until(() => rig.back.closes.length > 0);
+    expect(s.handlers.calls).toHaveLength(2);
+    expect(s.events).toEqual(['end 5']);
+  });
+
+  test('credit: the opener cannot exceed it, grants of one tick arrive as one', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const s = await accepted(rig, 10);
+    expect(() => s.out.chunk(Buffer.alloc(11))).toThrow('beyond credit');
+    s.out.chunk(Buffer.alloc(10));
+    expect(() => s.out.chunk(Buffer.alloc(1))).toThrow('beyond credit');
+    await rig.until(() => s.got.length > 0);
+    s.incoming.grant(4);
+    s.incoming.grant(6);
+    await rig.until(() => s.handlers.calls.includes('credit'));
+    expect(s.out.credit).toBe(10);
+    expect(s.handlers.calls).toEqual(['ok 10', 'credit']);
+  });
+
+  test('a large buffer is cut into frames of at most 64 KiB', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const s = await accepted(rig, 200_000);
+    s.out.chunk(Buffer.alloc(200_000, 7));
+    s.out.end(endOf(200_000));
+    await rig.until(() => s.events.length > 0);
+    expect(s.got.map((b) => b.length)).toEqual([65_536, 65_536, 65_536, 3_392]);
+  });
+
+  test('refused before accept: the opener hears it once, the connection stays', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    rig.back.onStream = (stream) => stream.refuse(refuseWith);
+    const handlers = recordedStream();
+    const out = rig.front.ready.openStream(sampleOpen, handlers);
+    await rig.pass(100);
+    expect(handlers.calls).toEqual(['refuse 451 full']);
+    out.chunk(Buffer.from('too late, harmless'));
+    out.drop('too late, harmless');
+    await rig.pass(100);
+    expect(rig.back.closes).toEqual([]);
+  });
+
+  test('refused while the body is on its way: frames in flight are tolerated', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const s = await accepted(rig, 100_000);
+    s.incoming.refuse(refuseWith);
+    s.out.chunk(Buffer.alloc(50_000));
+    s.out.chunk(Buffer.alloc(50_000));
+    s.out.end(endOf(100_000));
+    await rig.pass(100);
+    expect(s.handlers.calls).toEqual(['ok 100000', 'refuse 451 full']);
+    expect(s.got).toEqual([]);
+    expect(s.events).toEqual([]);
+    expect([rig.front.closes, rig.back.closes]).toEqual([[], []]);
+  });
+
+  test('dropped by the opener while OPEN-OK or CREDIT cross', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const s = await accepted(rig, 10);
+    s.out.drop('client vanished');
+    s.incoming.grant(5);
+    await rig.pass(100);
+    expect(s.events).toEqual(['drop client vanished']);
+    expect(s.handlers.calls).toEqual(['ok 10']);
+    const early = rig.front.ready.openStream(sampleOpen, s.handlers);
+    early.drop('at once');
+    await rig.pass(100);
+    expect(s.events).toEqual(['drop client vanished', 'drop at once']);
+    expect([rig.front.closes, rig.back.closes]).toEqual([[], []]);
+    s.incoming.result(sampleResult);
+    s.incoming.refuse(refuseWith);
+    await rig.pass(100);
+    expect([rig.front.closes, rig.back.closes]).toEqual([[], []]);
+  });
+
+  test('dropped before it was accepted: accept learns it', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const out = rig.front.ready.openStream(sampleOpen, recordedStream());
+    await rig.until(() => rig.back.streams.length > 0);
+    out.drop('changed my mind');
+    const stream = rig.back.streams[0] as IncomingStream;
+    await rig.until(() => stream.closed);
+    const drops: string[] = [];
+    const handlers = { onChunk: () => undefined, onEnd: () => undefined, onLost: () => undefined };
+    stream.accept({ credit: 1, maxMessageBytes: 1 }, { ...handlers, onDrop: (reason) => drops.push(reason) });
+    await rig.pass(10);
+    expect(drops).toEqual(['changed my mind']);
+    expect(rig.front.closes).toEqual([]);
+  });
+
+  test('more streams than allowed are refused with "try another"; an ended one makes room', async () => {
+    const rig = new PeerRig();
+    await rig.ready({ back: { maxIncomingStreams: 2 } });
+    const handlers = recordedStream();
+    for (let i = 0; i < 3; i++) rig.front.ready.openStream(sampleOpen, handlers);
+    await rig.pass(50);
+    expect(handlers.calls).toEqual(['refuse 451 too many messages at once']);
+    rig.back.streams[0]?.refuse(refuseWith);
+    rig.front.ready.openStream(sampleOpen, handlers);
+    await rig.pass(50);
+    expect(rig.back.streams).toHaveLength(3);
+  });
+
+  test('an envelope that fits no frame is refused here, without harm to the connection', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const recipients = Array.from({ length: 9_000 }, (_, i) => ({ address: `${'x'.repeat(120)}${i}@example.org` }));
+    const handlers = recordedStream();
+    rig.front.ready.openStream({ ...sampleOpen, envelope: { ...sampleOpen.envelope, recipients } }, handlers);
+    await rig.pass(50);
+    expect(handlers.calls).toEqual(['refuse 452 envelope too large']);
+    expect(rig.back.streams).toEqual([]);
+    expect(rig.back.closes).toEqual([]);
+  });
+});
+
+describe('the end of a connection', () => {
+  test('every open stream and the session are told exactly once, on both sides', async () => {
+    for (const how of ['close', 'reset', 'die'] as const) {
+      const rig = new PeerRig();
+      await rig.ready();
+      const lost: string[] = [];
+      rig.back.onStream = (stream) =>
+        stream.accept(
+          { credit: 10, maxMessageBytes: 10 },
+          {
+            onChunk: () => undefined,
+            onEnd: () => undefined,
+            onDrop: () => undefined,
+            onLost: (reason) => lost.push(reason),
+          },
+        );
+      const handlers = recordedStream();
+      for (let i = 0; i < 3; i++) rig.front.ready.openStream(sampleOpen, handlers);
+      const back = recordedStream();
+      await rig.until(() => handlers.calls.length === 3);
+      rig.back.ready.openStream(sampleOpen, back);
+      if (how === 'close') rig.front.ready.close('shutting down');
+      if (how === 'reset') rig.network.reset('front', 'back');
+      if (how === 'die') {
+        rig.frontLife.alive = false;
+        rig.network.reap();
+      }
+      await rig.pass(500);
+      expect(lost).toHaveLength(3);
+      expect(back.calls.filter((call) => call.startsWith('lost'))).toHaveLength(1);
+      expect(rig.back.closes).toHaveLength(1);
+      expect(rig.back.ready.closed).toBe(true);
+      if (how === 'die') continue;
+      expect(handlers.calls.filter((call) => call.startsWith('lost'))).toHaveLength(3);
+      expect(rig.front.closes).toHaveLength(1);
+      if (how === 'close') expect(rig.back.reason).toBe('closed by the peer: shutting down');
+    }
+  });
+
+  test('after the end calls are harmless and new streams are lost at once', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const session = rig.front.ready;
+    session.close('bye');
+    session.close('again');
+    session.send({ kind: 'CONTACT', contact });
+    const handlers = recordedStream();
+    expect(session.openStream(sampleOpen, handlers).credit).toBe(0);
+    expect(handlers.calls).toEqual([]);
+    await rig.pass(100);
+    expect(handlers.calls).toEqual(['lost the connection is closed']);
+    expect(rig.front.closes).toHaveLength(1);
+  });
+
+  test('what was said before close arrives', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    for (let i = 0; i < 50; i++) rig.front.ready.send({ kind: 'CONTACT', contact });
+    rig.front.ready.close('bye');
+    await rig.until(() => rig.back.closes.length > 0);
+    expect(rig.back.control).toHaveLength(50);
+  });
+});
+
+describe('keep-alive', () => {
+  test('an idle connection lives on PINGs', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    await rig.pass(60_000);
+    expect([rig.front.closes, rig.back.closes]).toEqual([[], []]);
+    expect(rig.back.control).toEqual([]);
+  });
+
+  test('a half-open connection is given up after deadAfterMs', async () => {
+    const rig = new PeerRig();
+    await rig.ready();
+    const since = rig.scheduler.nowMs;
+    rig.network.cut('back', 'front', 'a-to-b');
+    await rig.until(() => rig.front.closes.length > 0);
+    expect(rig.front.reason).toBe('nothing received for 3000 ms');
+    expect(rig.scheduler.nowMs - since).toBeLessThan(4_100);
+  });
+
+  test('a peer with a longer keep-alive answers our PING in time', async () => {
+    const rig = new PeerRig();
+    await rig.ready({ back: { keepAliveMs: 100_000, deadAfterMs: 200_000 } });
+    await rig.pass(30_000);
+    expect(rig.front.closes).toEqual([]);
+  });
+});
+
+describe('bounded memory', () => {
+  test('a peer that asks but does not read is dropped at the cap', async () => {
+    const rig = new PeerRig(1, { highWaterBytes: 65_536 });
+    const raw = await rig.rawDialler();
+    raw.say(HELLO);
+    await rig.until(() => rig.back.session !== null);
+    raw.hold();
+    const session = rig.back.ready;
+    const hears = Array.from({ length: 1_000 }, (_, i) => `member-${i}-${'x'.repeat(200)}`);
+    let sent = 0;
+    let peak = 0;
+    while (rig.back.closes.length === 0 && sent < 1_000) {
+      session.send({ kind: 'CONTACT', contact: { ...contact, hears } });
+      sent += 1;
+      peak = Math.max(peak, session.queuedBytes);
+      await rig.pass(1);
+    }
+    expect(rig.back.reason).toContain('asks but does not read');
+    expect(peak).toBeGreaterThan(8_000_000);
+    expect(peak).toBeLessThan(18_000_000);
+    expect(session.queuedBytes).toBe(0);
+  });
+});
+
+describe('a peer that speaks wrongly is dropped with the reason', () => {
+  const open = (stream: number): WireFrame => ({ kind: 'OPEN', stream, open: sampleOpen });
+  const chunk = (stream: number, bytes: number): WireFrame => ({ kind: 'CHUNK', stream, bytes: Buffer.alloc(bytes) });
+  const end = (stream: number, sizeBytes: number): WireFrame => ({ kind: 'END', stream, end: endOf(sizeBytes) });
+  const result = (stream: number): WireFrame => ({ kind: 'RESULT', stream, result: sampleResult });
+  const openOk = (stream: number): WireFrame => ({
+    kind: 'OPEN-OK',
+    stream,
+    ok: { credit: 10, maxMessageBytes: 1_000 },
+  });
+  const wrong: readonly (readonly [string, readonly WireFrame[], string])[] = [
+    ['CHUNK before OPEN-OK', [open(1), chunk(1, 1)], 'CHUNK: not allowed on a stream that is opening'],
+    ['END before OPEN-OK', [open(1), end(1, 0)], 'END: not allowed on a stream that is opening'],
+    ['even stream of a dialler', [open(2)], 'OPEN stream: 2 after -1'],
+    ['stream again', [open(3), open(3)], 'OPEN stream: 3 after 3'],
+    ['lower stream', [open(5), open(3)], 'OPEN stream: 3 after 5'],
+    ['CHUNK without OPEN', [chunk(1, 1)], 'CHUNK stream: 1 is not open'],
+    ['END without OPEN', [end(1, 0)], 'END stream: 1 is not open'],
+    [
+      'DROP twice',
+      [open(1), { kind: 'DROP', stream: 1, reason: 'x' }, { kind: 'DROP', stream: 1, reason: 'x' }],
+      'DROP',
+    ],
+    ['RESULT for a stream nobody opened', [result(2)], 'RESULT stream: 2 is not open'],
+    ['OPEN-OK for a stream of its own', [open(1), openOk(1)], 'OPEN-OK stream: 1 is not open'],
+    ['HELLO again', [HELLO], 'HELLO: not allowed after the handshake'],
+    ['WELCOME from a dialler', [WELCOME], 'WELCOME: not allowed after the handshake'],
+  ];
+  test.each(wrong)('%s', async (_name, frames, reason) => {
+    const rig = new PeerRig();
+    const raw = await rig.rawDialler();
+    raw.say(HELLO);
+    await rig.until(() => rig.back.session !== null);
+    raw.say(...frames);
+    await rig.until(() => rig.back.closes.length > 0);
+    expect(rig.back.reason).toContain(`protocol error: ${reason}`);
+    await rig.until(() => raw.closedReason !== null);
+    expect(raw.farewell).toContain(reason);
+    expect(rig.back.closes).toHaveLength(1);
+  });
+
+  const onAccepted: readonly (readonly [string, readonly WireFrame[], string])[] = [
+    ['CHUNK over credit', [chunk(1, 11)], 'CHUNK: 11 bytes with a credit of 10'],
+    ['CHUNK over what is left of credit', [chunk(1, 6), chunk(1, 6)], 'CHUNK: 6 bytes with a credit of 4'],
+    ['END with another size', [chunk(1, 5), end(1, 6)], 'END sizeBytes: says 6, 5 bytes came'],
+    ['CHUNK after END', [end(1, 0), chunk(1, 1)], 'CHUNK: not allowed on a stream that is ended'],
+    ['END twice', [end(1, 0), end(1, 0)], 'END: not allowed on a stream that is ended'],
+    ['DROP after END', [end(1, 0), { kind: 'DROP', stream: 1, reason: 'x' }], 'DROP: not allowed'],
+  ];
+  test.each(onAccepted)('%s', async (_name, frames, reason) => {
+    const rig = new PeerRig();
+    rig.back.onStream = (stream) =>
+      stream.accept(
+        { credit: 10, maxMessageBytes: 1_000 },
+        { onChunk: () => undefined, onEnd: () => undefined, onDrop: () => undefined, onLost: () => undefined },
+      );
+    const raw = await rig.rawDialler();
+    raw.say(HELLO, open(1));
+    await rig.until(() => raw.frames.some((frame) => frame.kind === 'OPEN-OK'));
+    raw.say(...frames);
+    await rig.until(() => rig.back.closes.length > 0);
+    expect(rig.back.reason).toContain(reason);
+  });
+
+  const toOpener: readonly (readonly [string, readonly WireFrame[], string])[] = [
+    ['RESULT before OPEN-OK', [result(1)], 'RESULT: not allowed on a stream that is opening'],
+    ['CREDIT before OPEN-OK', [{ kind: 'CREDIT', stream: 1, bytes: 1 }], 'CREDIT: not allowed'],
+    ['OPEN-OK twice', [openOk(1), openOk(1)], 'OPEN-OK: not allowed on a stream that is open'],
+    ['RESULT before END', [openOk(1), result(1)], 'RESULT: not allowed on a stream that is open'],
+    ['credit beyond 4 GiB', [openOk(1), { kind: 'CREDIT', stream: 1, bytes: 0xffff_ffff }], 'CREDIT bytes'],
+    ['odd stream of an acceptor', [open(7)], 'OPEN stream: 7 after 0'],
+    ['REFUSED after WELCOME', [{ kind: 'REFUSED', reason: 'x', detail: '' }], 'REFUSED: not allowed'],
+  ];
+  test.each(toOpener)('%s', async (_name, frames, reason) => {
+    const rig = new PeerRig();
+    const raw = await rig.rawAcceptor();
+    raw.say(WELCOME);
+    await rig.until(() => rig.front.session !== null);
+    const handlers = recordedStream();
+    rig.front.ready.openStream(sampleOpen, handlers);
+    raw.say(...frames);
+    await rig.until(() => rig.front.closes.length > 0);
+    expect(rig.front.reason).toContain(reason);
+    expect(handlers.calls.at(-1)).toContain('lost protocol error');
+  });
+
+  test('RESULT twice', async () => {
+    const rig = new PeerRig();
+    const raw = await rig.rawAcceptor();
+    raw.say(WELCOME);
+    await rig.until(() => rig.front.session !== null);
+    const handlers = recordedStream();
+    const out = rig.front.ready.openStream(sampleOpen, handlers);
+    raw.say(openOk(1));
+    await rig.until(() => handlers.calls.length > 0);
+    out.end(endOf(0));
+    await rig.until(() => raw.frames.some((frame) => frame.kind === 'END'));
+    raw.say(result(1), result(1));
+    await rig.until(() => rig.front.closes.length > 0);
+    expect(rig.front.reason).toContain('RESULT stream: 1 is not open');
+    expect(handlers.calls).toEqual(['ok 10', 'result protected']);
+  });
+
+  const first = async (say: (raw: RawPeer) => void): Promise<{ rig: PeerRig; raw: RawPeer }> => {
+    const rig = new PeerRig();
+    const raw = await rig.rawDialler();
+    say(raw);
+    await rig.until(() => rig.back.closes.length > 0 && raw.closedReason !== null);
+    expect(rig.back.closes[0]?.ready).toBe(false);
+    return { rig, raw };
+  };
+
+  test('anything but HELLO first', async () => {
+    const { raw } = await first((peer) => peer.say({ kind: 'CONTACT', contact }));
+    expect(raw.farewell).toBe('ProtocolError: CONTACT: not allowed before the handshake is done');
+  });
+
+  test('another protocol', async () => {
+    const { raw } = await first((peer) => peer.sayBytes(Buffer.from('EHLO client.example.org\r\n')));
+    expect(raw.farewell).toContain('ProtocolError: type: unknown frame type 32');
+  });
+
+  test('a HELLO larger than a handshake needs is refused before it is read', async () => {
+    const { raw } = await first((peer) => peer.sayBytes(Buffer.from([0, 2, 0, 0, 1, 0, 0, 0, 0])));
+    expect(raw.farewell).toContain('ProtocolError: HELLO length');
+  });
+});
+
+test('many interleaved streams both ways, fragmented, arrive intact', async () => {
+  for (const seed of [1, 2, 3]) {
+    const rig = new PeerRig(seed, { fragmentChance: 0.5, maxLatencyMs: 20, highWaterBytes: 100_000 });
+    await rig.ready();
+    const random = new SeededRandom(seed);
+    const done: string[] = [];
+    const receive = (stream: IncomingStream): void => {
+      const hash = createHash('sha256');
+      let sizeBytes = 0;
+      let allowed = random.integer(1, 5_000);
+      stream.accept(
+        { credit: allowed, maxMessageBytes: 1_000_000 },
+        {
+          onChunk: (bytes) => {
+            allowed -= bytes.length;
+            if (allowed < 0) throw new Error('credit exceeded');
+            hash.update(bytes);
+            sizeBytes += bytes.length;
+            const more = random.integer(1, 9_000);
+            allowed += more;
+            stream.grant(more);
+          },
+          onEnd: (end) => {
+            const digest = hash.digest('hex');
+            const outcome = digest === end.digest && sizeBytes === end.sizeBytes ? 'stored' : 'refused';
+            stream.result({ ...sampleResult, id: stream.open.id, outcome, digest });
+          },
+          onDrop: () => undefined,
+          onLost: () => undefined,
+        },
+      );
+    };
+    rig.back.onStream = receive;
+    rig.front.onStream = receive;
+    const send = (session: PeerSession, id: string): void => {
+      const body = random.bytes(random.integer(0, 40_000));
+      let at = 0;
+      const pour = (): void => {
+        while (at < body.length && out.credit > 0) {
+          const piece = body.subarray(at, at + Math.min(out.credit, random.integer(1, 8_000)));
+          out.chunk(piece);
+          at += piece.length;
+        }
+        if (at === body.length) {
+          at += 1;
+          out.end(endOf(body.length, createHash('sha256').update(body).digest('hex')));
+        }
+      };
+      const out = session.openStream(
+        { ...sampleOpen, id: id as CopyId },
+        {
+          onOpenOk: pour,
+          onCredit: pour,
+          onRefuse: () => done.push(`${id} refused`),
+          onResult: (result) => done.push(`${result.id} ${result.outcome}`),
+          onLost: (reason) => done.push(`${id} ${reason}`),
+        },
+      );
+    };
+    const expected: string[] = [];
+    for (let i = 0; i < 60; i++) {
+      send(rig.front.ready, `f${i}`);
+      send(rig.back.ready, `b${i}`);
+      expected.push(`f${i} stored`, `b${i} stored`);
+    }
+    await rig.until(() => done.length === 120, 60_000);
+    expect(done.sort()).toEqual(expected.sort());
+  }
+});
+
+test('sessions under random resets: each side ends, each stream is told exactly once', async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const rig = new PeerRig(seed, { fragmentChance: 0.4, resetChance: 0.03 });
+    await rig.start();
+    const ends = new Map<number, number>();
+    let opened = 0;
+    rig.back.onStream = (stream) => stream.refuse(refuseWith);
+    const once = (id: number) => (): void => void ends.set(id, (ends.get(id) ?? 0) + 1);
+    for (let round = 0; round < 200 && rig.front.closes.length === 0; round++) {
+      if (rig.front.session !== null) {
+        const id = opened++;
+        rig.front.session.openStream(
+          { ...sampleOpen, id: sampleId },
+          {
+            onOpenOk: () => undefined,
+            onCredit: () => undefined,
+            onRefuse: once(id),
+            onResult: once(id),
+            onLost: once(id),
+          },
+        );
+      }
+      await rig.pass(2);
+    }
+    await rig.pass(10_000);
+    expect(rig.front.closes.length).toBe(rig.back.closes.length);
+    if (rig.front.closes.length > 0) expect([...ends.values()]).toEqual(Array.from({ length: opened }, () => 1));
+    expect(ends.size).toBe(opened);
+  }
+});

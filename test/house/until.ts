@@ -1,0 +1,29 @@
+/**
+ * How tests wait for a state of another process: look, pause a little, look again, fail loudly at the deadline with the last reason.
+ * The only place in the tests where time alone passes.
+ */
+export interface Patience {
+  readonly deadlineMs: number;
+  readonly everyMs?: number;
+}
+
+/** Resolves with the first value that is neither null nor false; an exception of `look` counts as "not yet". */
+export async function until<T>(
+  what: string,
+  look: () => Promise<T | null | false> | T | null | false,
+  { deadlineMs, everyMs = 25 }: Patience,
+): Promise<T> {
+  const endMs = performance.now() + deadlineMs;
+  let last = 'not yet';
+  for (;;) {
+    try {
+      const value = await look();
+      if (value !== null && value !== false) return value;
+      last = 'not yet';
+    } catch (error) {
+      last = error instanceof Error ? error.message : String(error);
+    }
+    if (performance.now() >= endMs) throw new Error(`waited ${deadlineMs} ms in vain for: ${what} (last: ${last})`);
+    await new Promise<void>((resolve) => setTimeout(resolve, everyMs));
+  }
+}

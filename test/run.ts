@@ -1,0 +1,144 @@
+/**
+ * `make test`: every stage in the order of architecture.md section 5, one verdict line. Owns: the list of stages and their deadlines.
+ * A stage that runs nothing fails, a stage over its deadline is killed by process group and fails, and what was skipped for want
+ * of a package or of root is counted and named at the end. `node test/run.ts [--list] [--soak SEEDS] [STAGE...]`.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Counts, type Program, ProgramRunner } from './house/program.ts';
+
+interface Stage {
+  readonly name: string;
+  readonly deadlineMs: number;
+  readonly programs: readonly Program[];
+}
+
+const ROOT = join(import.meta.dirname, '..');
+const MINUTE = 60_000;
+
+const node = (title: string, ...args: string[]): Program => ({
+  title,
+  command: [process.execPath, ...args],
+  counts: 'lines',
+});
+
+const tool = (title: string, ...command: [string, ...string[]]): Program => ({ title, command, counts: 'exit' });
+
+const vitest = (path: string, ...args: string[]): Program =>
+  node(`vitest ${path}`, 'node_modules/vitest/vitest.mjs', 'run', path, ...args);
+
+/** Process tests measure, kill and share two cores: one file at a time. */
+const ALONE = '--no-file-parallelism';
+
+function stages(): readonly Stage[] {
+  return [
+    {
+      name: 'tidy',
+      deadlineMs: 3 * MINUTE,
+      programs: [
+        vitest('test/tidy.test.ts'),
+        tool('tsc', 'tsc', '-p', '.', '--noEmit'),
+        tool('biome', 'biome', 'check', '--error-on-warnings', '.'),
+      ],
+    },
+    { name: 'unit', deadlineMs: 4 * MINUTE, programs: [vitest('test/unit/')] },
+    { name: 'contract', deadlineMs: 5 * MINUTE, programs: [vitest('test/contract/')] },
+    { name: 'dialog', deadlineMs: 3 * MINUTE, programs: [vitest('test/dialog/')] },
+    { name: 'scenario', deadlineMs: 3 * MINUTE, programs: [vitest('test/scenario/')] },
+    { name: 'simulator', deadlineMs: 10 * MINUTE, programs: simulator() },
+    { name: 'process', deadlineMs: 10 * MINUTE, programs: [vitest('test/process/', ALONE)] },
+  ];
+}
+
+/** Tests of the simulator itself, then the seeds as a program of its own. */
+function simulator(seeds?: string): readonly Program[] {
+  const program = 'test/sim/run.ts';
+  const tests = readdirSync(join(ROOT, 'test/sim')).some((name) => name.endsWith('.test.ts'));
+  return [
+    ...(tests && seeds === undefined ? [vitest('test/sim/')] : []),
+    ...(existsSync(join(ROOT, program)) ? [node(program, program, ...(seeds ? ['--seeds', seeds] : []))] : []),
+  ];
+}
+
+interface Arguments {
+  readonly list: boolean;
+  readonly soak: string | null;
+  readonly names: readonly string[];
+}
+
+function parseArguments(args: readonly string[]): Arguments {
+  const soakAt = args.indexOf('--soak');
+  const soak = soakAt < 0 ? null : (args[soakAt + 1] ?? '');
+  if (soak !== null && !/^\d+$/.test(soak)) throw new Error('--soak wants a number of seeds');
+  const rest = args.filter((_, index) => soakAt < 0 || (index !== soakAt && index !== soakAt + 1));
+  const names = rest.filter((arg) => arg !== '--list');
+  const known = stages().map((stage) => stage.name);
+  const unknown = names.filter((name) => !known.includes(name));
+  if (unknown.length > 0) throw new Error(`no stage ${unknown.join(', ')}; there are: ${known.join(', ')}`);
+  return { list: rest.includes('--list'), soak, names };
+}
+
+const add = (a: Counts, b: Counts): Counts => ({
+  passed: a.passed + b.passed,
+  failed: a.failed + b.failed,
+  skipped: a.skipped + b.skipped,
+});
+
+const say = (counts: Counts): string => `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`;
+
+const NONE: Counts = { passed: 0, failed: 0, skipped: 0 };
+
+interface StageResult {
+  readonly counts: Counts;
+  readonly notes: readonly string[];
+}
+
+async function runStage(stage: Stage, runner: ProgramRunner): Promise<StageResult> {
+  const startMs = performance.now();
+  const notes: string[] = [];
+  let counts = NONE;
+  for (const program of stage.programs) {
+    console.log(`\n=== ${stage.name}: ${program.title}`);
+    const leftMs = Math.max(1, stage.deadlineMs - (performance.now() - startMs));
+    const outcome = await runner.run(program, leftMs, ROOT);
+    counts = add(counts, outcome.counts);
+    notes.push(...outcome.skipped);
+    if (outcome.counts.failed > 0)
+      notes.push(`FAILED ${stage.name}: ${program.title}: ${outcome.problem ?? 'see above'}`);
+  }
+  if (counts.passed + counts.failed + counts.skipped === 0) {
+    counts = { ...counts, failed: 1 };
+    notes.push(`FAILED ${stage.name}: the stage has no tests`);
+  }
+  const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+  console.log(`--- ${stage.name}: ${say(counts)} in ${seconds} s`);
+  return { counts, notes: [...notes, `stage ${stage.name.padEnd(9)} ${seconds.padStart(6)} s  ${say(counts)}`] };
+}
+
+async function main(): Promise<number> {
+  const { list, soak, names } = parseArguments(process.argv.slice(2));
+  if (list) {
+    for (const stage of stages()) console.log(stage.name);
+    return 0;
+  }
+  const chosen =
+    soak === null
+      ? stages().filter((stage) => names.length === 0 || names.includes(stage.name))
+      : [{ name: 'soak', deadlineMs: 48 * 60 * MINUTE, programs: simulator(soak) }];
+  const runner = new ProgramRunner();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => runner.interrupt());
+  const results: StageResult[] = [];
+  for (const stage of chosen) results.push(await runStage(stage, runner));
+  console.log('');
+  for (const { notes } of results) for (const note of notes) console.log(note);
+  const total = results.map((result) => result.counts).reduce(add, NONE);
+  console.log(say(total));
+  return total.failed === 0 ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(`test/run.ts: ${(error as Error).message}`);
+  process.exitCode = 2;
+}

@@ -1,0 +1,407 @@
+/**
+ * A simulated volume behind the disk port. Owns: durable bytes, what was written but not synced, and the faults.
+ * Promises: `crash` is a power cut - every 512-byte sector that was not synced is kept, lost or (at most one) torn by a seeded
+ * choice, and names that were not synced may vanish, a prefix of them in order staying; after a failed sync the dirty pages are
+ * never written (as Linux does). A handle belongs to an incarnation: once that is dead nothing it does takes effect and none of its
+ * promises settles. Refuses nothing a disk would accept. Errors carry ENOSPC, EIO, ENOENT, EEXIST like the real ones.
+ */
+import type { ExclusiveLock, FileHandle, Files } from '../../common/platform/files.ts';
+import type { Incarnation } from './incarnation.ts';
+import type { Scheduler, SeededRandom } from './scheduler.ts';
+
+const SECTOR = 512;
+
+export interface SimDiskOptions {
+  readonly capacityBytes?: number;
+  /** Simulated milliseconds of one write or read, and of one sync. */
+  readonly writeMs?: readonly [number, number];
+  readonly syncMs?: readonly [number, number];
+}
+
+type Undo = Map<number, Buffer>;
+
+class Inode {
+  bytes: Buffer = Buffer.alloc(0);
+  size = 0;
+  /** Everything below is known to be on the medium except for the sectors in `undo`. */
+  durableSize = 0;
+  /** Old contents of overwritten sectors below durableSize; the last map collects, earlier ones are being synced or were lost. */
+  undo: Undo[] = [new Map()];
+
+  write(buffers: readonly Uint8Array[], position: number): void {
+    let length = 0;
+    for (const buffer of buffers) length += buffer.length;
+    const end = position + length;
+    this.#keepOld(position, Math.min(end, this.durableSize));
+    this.#reserve(end);
+    let at = position;
+    for (const buffer of buffers) {
+      this.bytes.set(buffer, at);
+      at += buffer.length;
+    }
+    this.size = Math.max(this.size, end);
+  }
+
+  truncate(size: number): void {
+    // Treated as durable at once: nothing relies on a truncation surviving.
+    this.#reserve(size);
+    if (size < this.size) this.bytes.fill(0, size, this.size);
+    this.size = size;
+    this.durableSize = Math.min(this.durableSize, size);
+    for (const map of this.undo) for (const sector of map.keys()) if (sector * SECTOR >= size) map.delete(sector);
+  }
+
+  #keepOld(from: number, to: number): void {
+    const map = this.undo[this.undo.length - 1] as Undo;
+    for (let sector = Math.floor(from / SECTOR); sector * SECTOR < to; sector++)
+      if (!map.has(sector)) map.set(sector, Buffer.from(this.bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR)));
+  }
+
+  #reserve(size: number): void {
+    if (size <= this.bytes.length) return;
+    const grown = Buffer.alloc(Math.max(size, this.bytes.length * 2, 4096));
+    this.bytes.copy(grown, 0, 0, this.size);
+    this.bytes = grown;
+  }
+
+  copy(): Inode {
+    const other = new Inode();
+    other.bytes = Buffer.from(this.bytes.subarray(0, this.size));
+    other.size = this.size;
+    other.durableSize = this.size;
+    return other;
+  }
+
+  /** The power fails: decides for every sector that is not known to be durable. */
+  settle(random: SeededRandom): void {
+    const grownFrom = Math.floor(this.durableSize / SECTOR);
+    const grownTo = Math.ceil(this.size / SECTOR);
+    const old = new Map<number, Buffer | null>();
+    // The oldest undo wins: it is what the medium held.
+    for (let i = this.undo.length - 1; i >= 0; i--)
+      for (const [sector, data] of this.undo[i] as Undo) old.set(sector, data);
+    for (let sector = grownFrom; sector < grownTo; sector++) if (!old.has(sector)) old.set(sector, null);
+    this.undo = [new Map()];
+    if (old.size === 0) return;
+    const mode = random.integer(0, 3);
+    const sectors = [...old.keys()].sort((a, b) => a - b);
+    const cut = random.integer(0, sectors.length);
+    const torn = random.chance(0.5) ? random.pick(sectors) : -1;
+    sectors.forEach((sector, index) => {
+      const keep = mode === 0 ? false : mode === 1 ? true : mode === 2 ? index < cut : random.chance(0.5);
+      if (keep && sector !== torn) return;
+      const from = sector * SECTOR;
+      const start = sector === torn && mode !== 0 ? from + random.integer(1, SECTOR - 1) : from;
+      const previous = old.get(sector) ?? null;
+      const keptSize = sector === grownFrom ? Math.max(0, this.durableSize - from) : 0;
+      const end = Math.min(from + SECTOR, this.bytes.length);
+      if (start >= end) return;
+      if (previous !== null) previous.copy(this.bytes, start, start - from, end - from);
+      else this.bytes.fill(0, Math.max(start, from + keptSize), Math.max(start, end));
+    });
+    if (this.size > this.durableSize && random.chance(0.5)) {
+      const size = random.integer(this.durableSize, this.size);
+      this.bytes.fill(0, size, this.size);
+      this.size = size;
+    }
+    this.durableSize = this.size;
+  }
+}
+
+interface Volume {
+  readonly names: ReadonlyMap<string, Inode>;
+  readonly directories: ReadonlySet<string>;
+}
+
+interface NameChange {
+  readonly directory: string;
+  /** Puts the durable names into the state after this change. */
+  readonly apply: (names: Map<string, Inode>) => void;
+}
+
+const failure = (code: string, what: string): Error =>
+  Object.assign(new Error(`${code}: simulated, ${what}`), { code });
+const parent = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf('/')));
+const never = <T>(): Promise<T> => new Promise<T>(() => undefined);
+
+export class SimDisk {
+  readonly #scheduler: Scheduler;
+  readonly #random: SeededRandom;
+  readonly #capacity: number;
+  readonly #writeMs: readonly [number, number];
+  readonly #syncMs: readonly [number, number];
+  #names = new Map<string, Inode>();
+  #durableNames = new Map<string, Inode>();
+  #changes: NameChange[] = [];
+  #directories = new Set<string>();
+  #locks = new Map<string, Incarnation>();
+  #full = false;
+  #slow = 1;
+  #failWrite = 0;
+  #failSync = 0;
+  /** Operations so far, for tests that fail the n-th. */
+  readonly counts = { writes: 0, syncs: 0, reads: 0 };
+
+  constructor(scheduler: Scheduler, options: SimDiskOptions = {}) {
+    this.#scheduler = scheduler;
+    this.#random = scheduler.random.fork();
+    this.#capacity = options.capacityBytes ?? 1 << 30;
+    this.#writeMs = options.writeMs ?? [0.05, 0.15];
+    this.#syncMs = options.syncMs ?? [0.1, 0.5];
+  }
+
+  /** Power cut. The harness ends the incarnations that used the disk. */
+  crash(): void {
+    const kept = this.#random.integer(0, this.#changes.length);
+    for (const change of this.#changes.slice(0, kept)) change.apply(this.#durableNames);
+    this.#changes = [];
+    this.#names = new Map(this.#durableNames);
+    for (const inode of new Set(this.#names.values())) inode.settle(this.#random);
+    this.#locks.clear();
+  }
+
+  /** The volume is lost and comes back empty. */
+  wipe(): void {
+    this.#names = new Map();
+    this.#durableNames = new Map();
+    this.#changes = [];
+    this.#directories.clear();
+    this.#locks.clear();
+  }
+
+  /** What a volume snapshot would hold: everything written so far. */
+  snapshot(): unknown {
+    const names = new Map([...this.#names].map(([path, inode]) => [path, inode.copy()] as const));
+    return { names, directories: new Set(this.#directories) } satisfies Volume;
+  }
+
+  restore(snapshot: unknown): void {
+    const volume = snapshot as Volume;
+    this.#names = new Map([...volume.names].map(([path, inode]) => [path, inode.copy()] as const));
+    this.#durableNames = new Map(this.#names);
+    this.#changes = [];
+    this.#directories = new Set(volume.directories);
+    this.#locks.clear();
+  }
+
+  /** While full nothing can grow and no name can be created; overwriting still works. */
+  setFull(full: boolean): void {
+    this.#full = full;
+  }
+
+  setSlow(factor: number): void {
+    this.#slow = factor;
+  }
+
+  /** The n-th write from now (1 is the next) fails with EIO and so does every later one; 0 heals. */
+  failWrites(n: number): void {
+    this.#failWrite = n;
+  }
+
+  /** The n-th sync from now fails with EIO, its data is lost, and so is every later one; 0 heals. */
+  failSyncs(n: number): void {
+    this.#failSync = n;
+  }
+
+  /** Flips one bit on the medium (seeded where not given); null when there is nothing to flip. */
+  flipBit(path?: string, offset?: number): { readonly path: string; readonly offset: number } | null {
+    const candidates = [...this.#names.keys()].filter((name) => (this.#names.get(name)?.size ?? 0) > 0).sort();
+    if (candidates.length === 0) return null;
+    const chosen = path ?? this.#random.pick(candidates);
+    const inode = this.#names.get(chosen);
+    if (inode === undefined || inode.size === 0) return null;
+    const at = offset ?? this.#random.integer(0, inode.size - 1);
+    inode.bytes[at] = (inode.bytes[at] ?? 0) ^ (1 << this.#random.integer(0, 7));
+    return { path: chosen, offset: at };
+  }
+
+  /** Paths and sizes as a process sees them. */
+  entries(): readonly { readonly path: string; readonly sizeBytes: number }[] {
+    return [...this.#names].map(([path, inode]) => ({ path, sizeBytes: inode.size }));
+  }
+
+  /** Bytes of a file as a process sees them; for tests. */
+  bytesOf(path: string): Buffer {
+    const inode = this.#names.get(path);
+    if (inode === undefined) throw failure('ENOENT', path);
+    return Buffer.from(inode.bytes.subarray(0, inode.size));
+  }
+
+  usedBytes(): number {
+    let used = 0;
+    for (const inode of this.#names.values()) used += inode.size;
+    return used;
+  }
+
+  /** The disk port of one process run. */
+  files(incarnation: Incarnation): Files {
+    return {
+      open: (path, mode) => this.#step(incarnation, this.#writeMs, () => this.#open(incarnation, path, mode)),
+      list: (directory) =>
+        this.#step(incarnation, this.#writeMs, () => {
+          if (!this.#directories.has(directory)) throw failure('ENOENT', directory);
+          const prefix = `${directory}/`;
+          return [...this.#names.keys()]
+            .filter((path) => path.startsWith(prefix) && !path.slice(prefix.length).includes('/'))
+            .map((path) => path.slice(prefix.length))
+            .sort();
+        }),
+      makeDirectory: (path) =>
+        this.#step(incarnation, this.#writeMs, () => {
+          for (let at = path; at !== ''; at = parent(at)) this.#directories.add(at);
+        }),
+      rename: (from, to) =>
+        this.#step(incarnation, this.#writeMs, () => {
+          const inode = this.#names.get(from);
+          if (inode === undefined) throw failure('ENOENT', from);
+          this.#change(parent(to), (names) => {
+            names.delete(from);
+            names.set(to, inode);
+          });
+        }),
+      unlink: (path) =>
+        this.#step(incarnation, this.#writeMs, () => {
+          if (!this.#names.has(path)) throw failure('ENOENT', path);
+          this.#change(parent(path), (names) => names.delete(path));
+        }),
+      syncDirectory: (path) => this.#syncDirectory(incarnation, path),
+      freeBytes: () =>
+        this.#step(incarnation, this.#writeMs, () => (this.#full ? 0 : Math.max(0, this.#capacity - this.usedBytes()))),
+      lock: (path) => this.#step(incarnation, this.#writeMs, () => this.#lock(incarnation, path)),
+    };
+  }
+
+  #change(directory: string, apply: (names: Map<string, Inode>) => void): void {
+    apply(this.#names);
+    this.#changes.push({ directory, apply });
+  }
+
+  #lock(incarnation: Incarnation, path: string): ExclusiveLock | null {
+    const holder = this.#locks.get(path);
+    if (holder?.alive) return null;
+    // The holder is compared by identity, so that a released lock is not freed twice.
+    this.#locks.set(path, incarnation);
+    return {
+      release: async () => {
+        if (this.#locks.get(path) === incarnation) this.#locks.delete(path);
+      },
+    };
+  }
+
+  #open(incarnation: Incarnation, path: string, mode: 'create' | 'write' | 'read'): FileHandle {
+    let inode = this.#names.get(path);
+    if (mode === 'create') {
+      if (inode !== undefined) throw failure('EEXIST', path);
+      if (this.#full) throw failure('ENOSPC', path);
+      if (!this.#directories.has(parent(path))) throw failure('ENOENT', path);
+      const created = new Inode();
+      this.#change(parent(path), (names) => names.set(path, created));
+      inode = created;
+    }
+    if (inode === undefined) throw failure('ENOENT', path);
+    return this.#handle(incarnation, inode, path, mode !== 'read');
+  }
+
+  #handle(incarnation: Incarnation, inode: Inode, path: string, writable: boolean): FileHandle {
+    return {
+      writev: (buffers, position) => this.#write(incarnation, inode, path, writable, buffers, position),
+      read: (target, offset, length, position) =>
+        this.#step(incarnation, this.#writeMs, () => {
+          this.counts.reads += 1;
+          const end = Math.min(position + length, inode.size);
+          if (end <= position) return 0;
+          target.set(inode.bytes.subarray(position, end), offset);
+          return end - position;
+        }),
+      datasync: () => this.#datasync(incarnation, inode, path),
+      sizeBytes: () => this.#step(incarnation, this.#writeMs, () => inode.size),
+      truncate: (sizeBytes) =>
+        this.#step(incarnation, this.#writeMs, () => {
+          if (this.#full && sizeBytes > inode.size) throw failure('ENOSPC', path);
+          inode.truncate(sizeBytes);
+        }),
+      close: () => this.#step(incarnation, [0, 0.01], () => undefined),
+    };
+  }
+
+  /** Takes effect (or fails) now, settles later: a crash in between decides sector by sector. */
+  #write(
+    incarnation: Incarnation,
+    inode: Inode,
+    path: string,
+    writable: boolean,
+    buffers: readonly Uint8Array[],
+    position: number,
+  ): Promise<void> {
+    if (!incarnation.alive) return never();
+    this.counts.writes += 1;
+    let error: Error | null = null;
+    let length = 0;
+    for (const buffer of buffers) length += buffer.length;
+    const grows = position + length - inode.size;
+    if (!writable) error = failure('EBADF', path);
+    else if (this.#fails('write')) error = failure('EIO', `write ${path}`);
+    else if (grows > 0 && (this.#full || this.usedBytes() + grows > this.#capacity)) error = failure('ENOSPC', path);
+    else inode.write(buffers, position);
+    return this.#later(incarnation, this.#writeMs, () => {
+      if (error !== null) throw error;
+    });
+  }
+
+  #datasync(incarnation: Incarnation, inode: Inode, path: string): Promise<void> {
+    if (!incarnation.alive) return never();
+    this.counts.syncs += 1;
+    const covered = inode.undo[inode.undo.length - 1] as Undo;
+    const coveredSize = inode.size;
+    inode.undo.push(new Map());
+    // After a failed sync the pages count as clean but never reach the medium: their undo stays for the crash.
+    const failed = this.#fails('sync');
+    return this.#later(incarnation, this.#syncMs, () => {
+      if (failed) throw failure('EIO', `sync ${path}`);
+      const index = inode.undo.indexOf(covered);
+      // A crash in between has settled these sectors already.
+      if (index === -1) return;
+      inode.undo.splice(index, 1);
+      inode.durableSize = Math.max(inode.durableSize, Math.min(coveredSize, inode.size));
+    });
+  }
+
+  #syncDirectory(incarnation: Incarnation, path: string): Promise<void> {
+    if (!incarnation.alive) return never();
+    const covered = this.#changes.filter((change) => change.directory === path);
+    const failed = this.#fails('sync');
+    return this.#later(incarnation, this.#syncMs, () => {
+      if (failed) throw failure('EIO', `sync ${path}`);
+      for (const change of covered) if (this.#changes.includes(change)) change.apply(this.#durableNames);
+      this.#changes = this.#changes.filter((change) => !covered.includes(change));
+    });
+  }
+
+  #fails(what: 'write' | 'sync'): boolean {
+    const left = what === 'write' ? this.#failWrite : this.#failSync;
+    if (left === 0) return false;
+    const next = Math.max(1, left - 1);
+    if (what === 'write') this.#failWrite = next;
+    else this.#failSync = next;
+    return left === 1;
+  }
+
+  #step<T>(incarnation: Incarnation, span: readonly [number, number], run: () => T): Promise<T> {
+    return incarnation.alive ? this.#later(incarnation, span, run) : never();
+  }
+
+  #later<T>(incarnation: Incarnation, span: readonly [number, number], run: () => T): Promise<T> {
+    const [low, high] = span;
+    const delayMs = (low + this.#random.next() * (high - low)) * this.#slow;
+    return new Promise<T>((resolve, reject) => {
+      this.#scheduler.schedule(delayMs, () => {
+        if (!incarnation.alive) return;
+        try {
+          resolve(run());
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * The style that matters, as tests (architecture.md sentence 10): import rules, names, no sleeps, no effects on import, documents in
+ * step with the code. The rules are in `test/house/rules.ts`, who is excused and why in `test/house/exceptions.ts`.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { codeOf, folderMap, relativeLinks, shownBy, wordsAfter } from './house/documents.ts';
+import { EXCEPTIONS } from './house/exceptions.ts';
+import { generated } from './house/generate.ts';
+import {
+  decidingIsPure,
+  goodName,
+  hasHeader,
+  isProduct,
+  namedExportsOnly,
+  noSleeps,
+  packagesAtHome,
+  portsOnly,
+  programsKeepApart,
+  quietOnImport,
+  smallEnough,
+  switchesExplained,
+} from './house/rules.ts';
+import { listFiles, ROOT, readSource, readText, type Source } from './house/sources.ts';
+
+const files = listFiles();
+const sources = files.filter((path) => path.endsWith('.ts')).map((path) => readSource(path));
+const documents = files.filter((path) => path.endsWith('.md'));
+
+const complaints = (rule: (source: Source) => string[]): string[] => sources.flatMap((source) => rule(source));
+
+describe('imports', () => {
+  it('programs import common and never each other', () => expect(complaints(programsKeepApart)).toEqual([]));
+  it('what decides imports no I/O, clock, randomness or log', () => expect(decidingIsPure(sources)).toEqual([]));
+  it('third-party packages stay behind their one file', () => expect(packagesAtHome(sources)).toEqual([]));
+  it('named exports only, no barrels', () => expect(complaints((source) => namedExportsOnly(source))).toEqual([]));
+  it('nothing happens on import and no module keeps state', () =>
+    expect(complaints((source) => quietOnImport(source))).toEqual([]));
+  it('clock, timers and randomness come through the ports', () =>
+    expect(complaints((source) => portsOnly(source))).toEqual([]));
+  it('every import names a file that exists', () => {
+    const missing = sources.flatMap((source) =>
+      source.imports
+        .filter((one) => one.path !== null && !existsSync(join(ROOT, one.path)))
+        .map((one) => `${source.path}:${one.line} ${one.specifier}`),
+    );
+    expect(missing).toEqual([]);
+  });
+});
+
+describe('files', () => {
+  it('have names that say something', () =>
+    expect(files.filter((path) => path.endsWith('.ts')).flatMap(goodName)).toEqual([]));
+  it('say in a header what they are', () => expect(complaints(hasHeader)).toEqual([]));
+
+  it('are small (median up to 200 lines, none over 500, functions up to 70)', () => {
+    const sizes = sources.filter((source) => isProduct(source.path)).map((source) => source.lines);
+    sizes.sort((a, b) => a - b);
+    const median = sizes[Math.floor(sizes.length / 2)] ?? 0;
+    const total = sizes.reduce((sum, lines) => sum + lines, 0);
+    console.log(`product files: ${sizes.length}, lines: ${total}, median ${median}, largest ${sizes.at(-1) ?? 0}`);
+    expect(complaints((source) => smallEnough(source))).toEqual([]);
+    expect(median).toBeLessThanOrEqual(200);
+  });
+
+  it('contain no path of the machine they were written on', () => {
+    // In a clone whose parent folder is short (/src) the parent alone would match honest text.
+    const ours = dirname(ROOT).split('/').length > 2 ? [ROOT, dirname(ROOT)] : [ROOT];
+    const pattern = new RegExp(`(^|[\\s"'\`(=:])(${ours.join('|')}|/home/\\w+|/Users/\\w+)/`, 'm');
+    expect(files.filter((path) => pattern.test(readText(path)))).toEqual([]);
+  });
+
+  it('name no package host, and the lockfile no download address', () => {
+    const host = new RegExp(['https?:', '//(registry|proxy|artifacts?)\\.'].join(''));
+    expect(files.filter((path) => host.test(readText(path)))).toEqual([]);
+    expect(readText('package-lock.json')).not.toMatch(/"resolved":\s*"https?:/);
+  });
+
+  it('pin every package to one exact version', () => {
+    const { dependencies, devDependencies } = JSON.parse(readText('package.json')) as Record<
+      string,
+      Record<string, string>
+    >;
+    const loose = Object.entries({ ...dependencies, ...devDependencies }).filter(([, v]) => !/^\d+\.\d+\.\d+$/.test(v));
+    expect(loose).toEqual([]);
+  });
+
+  it('every exception is still needed', () => {
+    const none = {
+      entries: new Map(),
+      defaultExports: new Map(),
+      escapes: new Map(),
+      sleeps: new Map(),
+      longFiles: new Map(),
+    };
+    const needed = (path: string): boolean => {
+      const source = sources.find((one) => one.path === path);
+      if (source === undefined) return false;
+      const strict = [quietOnImport, namedExportsOnly, portsOnly, noSleeps, smallEnough];
+      return strict.some((rule) => rule(source, none).length > 0);
+    };
+    const excused = [EXCEPTIONS.defaultExports, EXCEPTIONS.escapes, EXCEPTIONS.sleeps, EXCEPTIONS.longFiles];
+    expect(excused.flatMap((map) => [...map.keys()]).filter((path) => !needed(path))).toEqual([]);
+  });
+});
+
+describe('tests', () => {
+  it('do not sleep', () => expect(complaints((source) => noSleeps(source))).toEqual([]));
+  it('are not switched off without a reason', () => expect(complaints(switchesExplained)).toEqual([]));
+});
+
+describe('documents', () => {
+  it('are fresh where they are generated (make docs)', () =>
+    expect(
+      generated()
+        .filter((one) => one.current !== one.wanted)
+        .map((one) => one.path),
+    ).toEqual([]));
+
+  it('ARCHITECTURE.md maps every top-level file and folder, and nothing that does not exist', () => {
+    const mapped = folderMap(readText('ARCHITECTURE.md'));
+    const hidden = new Set(['.git', '.gitignore', '.npmrc', '.state', 'node_modules', 'coverage']);
+    const there = readdirSync(ROOT).filter((name) => !hidden.has(name) && !name.endsWith('.log'));
+    expect(mapped.filter((path) => !path.includes('/')).sort()).toEqual(there.sort());
+    expect(mapped.filter((path) => !existsSync(join(ROOT, path)))).toEqual([]);
+  });
+
+  it('link only to files that exist', () => {
+    const dead = documents.flatMap((path) =>
+      relativeLinks(readText(path))
+        .filter((link) => !existsSync(join(ROOT, normalize(join(dirname(path), link)))))
+        .map((link) => `${path}: ${link}`),
+    );
+    expect(dead).toEqual([]);
+  });
+
+  it('mention only make targets that exist', () => {
+    const targets = new Set([...readText('Makefile').matchAll(/^([a-z]+):/gm)].map((found) => found[1]));
+    const unknown = documents.flatMap((path) =>
+      wordsAfter('make', codeOf(readText(path)))
+        .filter((word) => !targets.has(word))
+        .map((word) => `${path}: make ${word}`),
+    );
+    expect(unknown).toEqual([]);
+  });
+
+  it('mention only commands that `mailcluster --help` lists', () => {
+    const help = execFileSync(process.execPath, ['operator/cli/main.ts', '--help'], { cwd: ROOT, encoding: 'utf8' });
+    const commands = new Set([...help.matchAll(/^\s+(?:mailcluster )?([a-z][a-z-]+)\b/gm)].map((found) => found[1]));
+    const unknown = documents.flatMap((path) =>
+      wordsAfter('mailcluster', codeOf(readText(path)))
+        .filter((word) => !commands.has(word))
+        .map((word) => `${path}: mailcluster ${word}`),
+    );
+    expect(unknown).toEqual([]);
+  });
+
+  it('docs/guarantees.md names for every row tests that exist under that title', () => {
+    const rows = shownBy(readText('docs/guarantees.md'));
+    const wanted = 'R1 R2 R3 R4 R5 R6 R7 R8 R9 R11 S1 S2 S3 S4 S6 S10 D1 D2 D5 D6 D8 N1'.split(' ');
+    expect(rows.map((row) => row.name)).toEqual(wanted);
+    const problems = rows.flatMap((row) => [
+      ...(row.tests.length === 0 ? [`${row.name}: no test named`] : []),
+      ...row.tests
+        .filter(
+          ({ path, title }) => !existsSync(join(ROOT, path)) || (title !== null && !readText(path).includes(title)),
+        )
+        .map(({ path, title }) => `${row.name}: ${path} ${title === null ? 'does not exist' : `has no "${title}"`}`),
+    ]);
+    expect(problems).toEqual([]);
+  });
+});

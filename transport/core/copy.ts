@@ -1,0 +1,155 @@
+/**
+ * One message copy in memory and what follows from its state. Owns: the derived role, the part of the state that members
+ * exchange, and the pure merge of what another member says (protocol.md section 11).
+ * Promise: everything here only grows - a stale, repeated or reordered STATE changes nothing the second time.
+ */
+import {
+  type CopyId,
+  compareEpochs,
+  type Identity,
+  type RecipientState,
+  type SharedState,
+} from '../../common/message.ts';
+import type { CopyFacts, CopyState, Placement, Queue } from '../store/database.ts';
+
+/** Volatile companions of a durable copy; lost at a restart on purpose. */
+export interface Copy {
+  readonly facts: CopyFacts;
+  state: CopyState;
+  /** Recovered or replayed: ask the members once before it is delivered (protocol.md 7, 14). */
+  doubt: Doubt | null;
+  /** Recipient indexes in the hands of a delivery agent. */
+  readonly delivering: Set<number>;
+  /** A higher epoch was seen while deliveries are open: demote when they are back (row 33). */
+  demoteTo: SharedState | null;
+  /** Session number per member on which this holder is registered (protocol.md 9). */
+  readonly registered: Map<string, number>;
+  /** Monotonic time of the next delivery attempt per next hop. */
+  readonly retryAtMs: Map<string, number>;
+}
+
+export interface Doubt {
+  readonly untilMs: number;
+  /** Members whose answer is still awaited. */
+  readonly waiting: Set<string>;
+}
+
+export function newCopy(facts: CopyFacts, state: CopyState): Copy {
+  return {
+    facts,
+    state,
+    doubt: null,
+    delivering: new Set(),
+    demoteTo: null,
+    registered: new Map(),
+    retryAtMs: new Map(),
+  };
+}
+
+export type Role = 'primary' | 'shadow';
+
+/** Primary = the epoch's owner is this queue database; nothing else decides. */
+export function roleOf(state: CopyState, me: Identity): Role {
+  return state.epoch.owner === me ? 'primary' : 'shadow';
+}
+
+export const IN_TRANSIT: ReadonlySet<Queue> = new Set(['submission', 'delivery', 'unreachable']);
+
+export const isFinal = (recipient: RecipientState): boolean => recipient.outcome !== 'pending';
+
+/** Success is what enters Safety Net (semantics.md D8). */
+export const isSuccess = (recipient: RecipientState): boolean =>
+  recipient.outcome === 'delivered' || recipient.outcome === 'relayed';
+
+/** Final for everybody: a failure counts only once its DSN is safe (protocol.md 11). */
+export const isAnnounceable = (recipient: RecipientState): boolean =>
+  isFinal(recipient) && (isSuccess(recipient) || recipient.outcome === 'removed' || recipient.announced === true);
+
+export const allFinal = (recipients: readonly RecipientState[] | null): boolean =>
+  recipients !== null && recipients.length > 0 && recipients.every(isAnnounceable);
+
+export function databasesOf(recipients: readonly RecipientState[] | null): string[] {
+  const names = new Set<string>();
+  for (const recipient of recipients ?? [])
+    if (isSuccess(recipient) && recipient.database !== undefined) names.add(recipient.database);
+  return [...names];
+}
+
+export function sharedState(facts: CopyFacts, state: CopyState): SharedState {
+  return {
+    id: facts.id,
+    ancestor: facts.ancestor,
+    kind: facts.kind,
+    epoch: state.epoch,
+    standing: state.standing,
+    abortedThrough: state.abortedThrough,
+    digest: facts.digest,
+    sizeBytes: facts.sizeBytes,
+    recipients:
+      state.recipients?.map((recipient) =>
+        isAnnounceable(recipient) || !isFinal(recipient) ? recipient : pendingAgain(recipient),
+      ) ?? null,
+    final: allFinal(state.recipients),
+  };
+}
+
+/** A failure whose DSN is not yet safe is still pending for everybody else. */
+const pendingAgain = (recipient: RecipientState): RecipientState => ({
+  address: recipient.address,
+  outcome: 'pending',
+});
+
+function mergeRecipient(local: RecipientState, remote: RecipientState): RecipientState {
+  if (!isFinal(remote)) return local;
+  if (!isFinal(local)) return remote;
+  return (remote.activation ?? 0) > (local.activation ?? 0) ? remote : local;
+}
+
+/**
+ * What this member's state becomes when it hears `remote` about the same copy (equal digest). Higher epoch wins; per recipient the
+ * finality of the highest activation; released is sticky; an abort never reaches a released copy (protocol.md section 11).
+ */
+export function merge(local: CopyState, remote: SharedState): CopyState {
+  const epoch = compareEpochs(remote.epoch, local.epoch) > 0 ? remote.epoch : local.epoch;
+  const standing = local.standing === 'released' || remote.standing === 'released' ? 'released' : 'intake';
+  const abortedThrough = Math.max(local.abortedThrough, remote.abortedThrough);
+  const recipients = mergeRecipients(local.recipients, remote.recipients);
+  const unchanged =
+    epoch === local.epoch &&
+    standing === local.standing &&
+    abortedThrough === local.abortedThrough &&
+    recipients === local.recipients;
+  return unchanged ? local : { ...local, epoch, standing, abortedThrough, recipients };
+}
+
+function mergeRecipients(
+  local: readonly RecipientState[] | null,
+  remote: readonly RecipientState[] | null,
+): readonly RecipientState[] | null {
+  if (remote === null) return local;
+  if (local === null) return remote;
+  if (local.length !== remote.length) return local;
+  let changed = false;
+  const merged = local.map((recipient, index) => {
+    const other = remote[index];
+    if (other === undefined || other.address !== recipient.address) return recipient;
+    const result = mergeRecipient(recipient, other);
+    if (result !== recipient) changed = true;
+    return result;
+  });
+  return changed ? merged : local;
+}
+
+/** Replaces or adds the placement on one identity. */
+export function withPlacement(placements: readonly Placement[], placement: Placement): readonly Placement[] {
+  return [...placements.filter((other) => other.identity !== placement.identity), placement];
+}
+
+export const withoutPlacement = (placements: readonly Placement[], identity: Identity): readonly Placement[] =>
+  placements.filter((other) => other.identity !== identity);
+
+export const confirmedPlacements = (state: CopyState): readonly Placement[] =>
+  state.placements.filter((placement) => placement.status === 'confirmed');
+
+/** The id whose delivery a store recognises: the eldest ancestor's (protocol.md 23). */
+export const deliveryIdOf = (facts: CopyFacts): CopyId => facts.ancestor ?? facts.id;

@@ -1,0 +1,499 @@
+/**
+ * From released to final (semantics.md section 5): categorise, queue per next hop, retry, expire, fork DSNs, and the move into Safety Net with
+ * its discard status in one commit. Owns: that a recipient is final only by what a store, a relay, an expiry or an administrator said, and
+ * that finality is durable before anybody hears of it.
+ */
+import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
+import type { CopyFacts, CopyState, Tombstone } from '../store/database.ts';
+import { allFinal, type Copy, deliveryIdOf, isFinal, isSuccess, newCopy } from './copy.ts';
+import type { DeliveryResult, DsnKind, Route } from './events.ts';
+import { demote, obligations, settle, tellHolders } from './ownership.ts';
+import { createPrimary, reshadow } from './placing.ts';
+import { resolveRecipient } from './routing.ts';
+import {
+  commit,
+  dropCopy,
+  early,
+  type Hop,
+  late,
+  type OpenDelivery,
+  setState,
+  setTimer,
+  type Turn,
+  trustedNow,
+  wrong,
+} from './state.ts';
+import { everyMemberListed, putTombstone } from './tombstones.ts';
+import { transition } from './transitions.ts';
+
+/** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
+export function categorize(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  const recipients: RecipientState[] = (
+    copy.state.recipients ??
+    copy.facts.envelope.recipients.map(
+      (recipient): RecipientState => ({ address: recipient.address, outcome: 'pending' }),
+    )
+  ).slice();
+  const failed: number[] = [];
+  let routed = 0;
+  for (const [index, recipient] of recipients.entries()) {
+    if (isFinal(recipient)) continue;
+    const resolution = resolveRecipient(server.document, recipient.address);
+    if (resolution.kind === 'unknown') {
+      recipients[index] = finalNow(turn, recipient, 'failed', resolution.reply);
+      failed.push(index);
+    } else if (resolution.kind === 'route') routed += 1;
+  }
+  const reachable = routed > 0 || recipients.every(isFinal);
+  const queue = reachable ? 'delivery' : 'unreachable';
+  transition(server.coverage, 'Categorized', copy.state.queue, 'primary', queue);
+  setState(turn, copy, { ...copy.state, queue, recipients }, failed.length > 0 ? 'commit' : 'lazy');
+  for (const index of failed) forkDsn(turn, copy, 'failed', index);
+  enqueue(turn, copy);
+  finishIfFinal(turn, copy);
+}
+
+const finalNow = (turn: Turn, recipient: RecipientState, outcome: RecipientOutcome, reply: string): RecipientState => ({
+  ...recipient,
+  outcome,
+  reply,
+  atMs: trustedNow(turn),
+});
+
+/** Puts what is still pending into the queues of its next hops. */
+function enqueue(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  if (copy.state.queue !== 'delivery' || copy.state.suspended) return;
+  const hops = new Set<string>();
+  for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
+    if (isFinal(recipient) || copy.delivering.has(index)) continue;
+    const resolution = resolveRecipient(server.document, recipient.address);
+    if (resolution.kind !== 'route') continue;
+    const hop = server.hops.get(resolution.hop) ?? newHop(turn, resolution.hop, resolution.route);
+    hop.route = resolution.route;
+    if ((copy.retryAtMs.get(hop.key) ?? 0) <= turn.nowMs) hop.ready.add(copy.facts.id);
+    hops.add(hop.key);
+  }
+  for (const key of hops) pump(turn, key);
+}
+
+function newHop(turn: Turn, key: string, route: Route): Hop {
+  const hop: Hop = { key, route, ready: new Set(), active: 0, failures: 0, retryAtMs: null, lastError: null };
+  turn.server.hops.set(key, hop);
+  return hop;
+}
+
+/** Starts deliveries while the hop is up and below its concurrency (semantics.md D6). */
+export function pump(turn: Turn, key: string): void {
+  const { server } = turn;
+  const hop = server.hops.get(key);
+  if (hop === undefined) return;
+  // After a failed connection one delivery probes, the others wait.
+  const limit = hop.failures > 0 ? 1 : server.document.policies.queues.maxConcurrentDeliveriesPerDestination;
+  for (const id of hop.ready) {
+    if (hop.active >= limit || (hop.retryAtMs !== null && hop.retryAtMs > turn.nowMs)) return;
+    hop.ready.delete(id);
+    const copy = server.copies.get(id);
+    if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
+    startDelivery(turn, copy, hop);
+  }
+}
+
+function startDelivery(turn: Turn, copy: Copy, hop: Hop): void {
+  const { server } = turn;
+  const recipients: number[] = [];
+  for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
+    if (isFinal(recipient) || copy.delivering.has(index)) continue;
+    const resolution = resolveRecipient(server.document, recipient.address);
+    if (resolution.kind === 'route' && resolution.hop === hop.key) recipients.push(index);
+  }
+  if (recipients.length === 0) return;
+  for (const index of recipients) copy.delivering.add(index);
+  server.nextRequest += 1;
+  const open: OpenDelivery = {
+    requestId: server.nextRequest,
+    id: copy.facts.id,
+    hop: hop.key,
+    route: hop.route,
+    recipients,
+  };
+  server.deliveries.set(open.requestId, open);
+  hop.active += 1;
+  late(turn, {
+    copy: copy.facts.id,
+    kind: 'Deliver',
+    requestId: open.requestId,
+    facts: copy.facts,
+    deliveryId: deliveryIdOf(copy.facts),
+    route: hop.route,
+    recipients,
+    addresses: copy.state.recipients ?? [],
+  });
+}
+
+/** What the store or the relay said, recipient by recipient. */
+export function deliveryDone(turn: Turn, requestId: number, results: readonly DeliveryResult[]): void {
+  const { server } = turn;
+  const open = server.deliveries.get(requestId);
+  if (open === undefined) return;
+  server.deliveries.delete(requestId);
+  const hop = server.hops.get(open.hop);
+  const copy = server.copies.get(open.id);
+  if (hop !== undefined) {
+    hop.active -= 1;
+    judgeHop(turn, hop, results);
+  }
+  if (copy !== undefined) {
+    for (const index of open.recipients) copy.delivering.delete(index);
+    recordResults(turn, copy, open, results);
+  }
+  if (hop !== undefined) pump(turn, hop.key);
+}
+
+/** A hop where nothing went through rests for a while; any success wakes it. */
+function judgeHop(turn: Turn, hop: Hop, results: readonly DeliveryResult[]): void {
+  const down =
+    results.length > 0 &&
+    results.every((result) => result.kind === 'unknown' || (result.kind === 'deferred' && result.host));
+  if (!down) {
+    hop.failures = 0;
+    hop.retryAtMs = null;
+    return;
+  }
+  const first = results[0];
+  hop.failures += 1;
+  hop.lastError = first === undefined ? null : first.kind === 'unknown' ? first.reason : first.reply;
+  const waitMs = Math.min(60_000, 1_000 * 2 ** Math.min(hop.failures - 1, 6)) * (0.8 + 0.4 * turn.server.draw());
+  hop.retryAtMs = turn.nowMs + waitMs;
+  setTimer(turn, waitMs, 'hop', hop.key);
+}
+
+function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: readonly DeliveryResult[]): void {
+  const { server } = turn;
+  const recipients = (copy.state.recipients ?? []).slice();
+  const changed: number[] = [];
+  const failed: number[] = [];
+  let deferred = 0;
+  for (const result of results) {
+    const recipient = recipients[result.index];
+    if (recipient === undefined || isFinal(recipient)) continue;
+    const reply = result.kind === 'unknown' ? result.reason : result.reply;
+    if (result.kind === 'deferred' || result.kind === 'unknown') {
+      deferred += 1;
+      recipients[result.index] = { ...recipient, reply };
+      continue;
+    }
+    const outcome = result.kind;
+    recipients[result.index] = withPlace(finalNow(turn, recipient, outcome, reply), open.route);
+    changed.push(result.index);
+    if (outcome === 'failed') failed.push(result.index);
+    late(turn, {
+      copy: null,
+      kind: 'Count',
+      what: outcome === 'failed' ? 'failed' : 'delivered',
+      label: open.route.kind,
+    });
+    late(turn, {
+      copy: copy.facts.id,
+      kind: 'Track',
+      event: outcome === 'failed' ? 'FAIL' : outcome === 'relayed' ? 'SEND' : 'DELIVER',
+      facts: copy.facts,
+      id: copy.facts.id,
+      peer: open.hop,
+      detail: reply,
+      addresses: [recipient.address],
+    });
+  }
+  const state: CopyState = { ...copy.state, recipients, attempts: copy.state.attempts + (deferred > 0 ? 1 : 0) };
+  if (changed.length > 0) transition(server.coverage, 'RecipientFinal', copy.state.queue, 'primary', copy.state.queue);
+  const last = recipients.every(isFinal) && failed.length === 0;
+  // The move carries the last outcomes itself: one commit, not two.
+  if (last) copy.state = state;
+  else if (changed.length > 0) setState(turn, copy, state, 'commit', changed);
+  else setState(turn, copy, state, 'lazy', []);
+  for (const index of failed) forkDsn(turn, copy, 'failed', index);
+  if (deferred > 0) scheduleRetry(turn, copy, open.hop);
+  if (copy.demoteTo !== null) {
+    if (last) setState(turn, copy, state, 'commit');
+    demote(turn, copy, copy.demoteTo);
+    return;
+  }
+  if (wrong(turn, 'discard-before-all-recipients') && changed.length > 0) finalize(turn, copy);
+  else if (!finishIfFinal(turn, copy) && changed.length > 0)
+    tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
+}
+
+function withPlace(recipient: RecipientState, route: Route): RecipientState {
+  return route.kind === 'mailbox'
+    ? { ...recipient, database: route.database, databaseCopy: route.copy, activation: route.activation }
+    : { ...recipient, connector: route.connector };
+}
+
+/** D5: 4 x 1 min, 6 x 5 min, then every 10 min to relays; every 5 min to mailboxes; jittered. */
+function scheduleRetry(turn: Turn, copy: Copy, hop: string): void {
+  const { server } = turn;
+  const { retryIntervalsMs, mailboxRetryIntervalMs } = server.document.policies.queues;
+  const index = Math.min(copy.state.attempts - 1, retryIntervalsMs.length - 1);
+  const baseMs = hop.startsWith('mailbox:')
+    ? mailboxRetryIntervalMs
+    : (retryIntervalsMs[Math.max(0, index)] ?? mailboxRetryIntervalMs);
+  // While the hop itself is down its own timer decides; the copy is tried again as soon as it answers.
+  const down = (server.hops.get(hop)?.failures ?? 0) > 0;
+  const waitMs = down ? 0 : baseMs * (0.9 + 0.2 * server.draw());
+  transition(server.coverage, 'RetryScheduled', copy.state.queue, 'primary', copy.state.queue);
+  late(turn, { copy: null, kind: 'Count', what: 'deferred', label: down ? 'connection' : 'reply' });
+  late(turn, {
+    copy: copy.facts.id,
+    kind: 'Track',
+    event: 'DEFER',
+    facts: copy.facts,
+    id: copy.facts.id,
+    peer: hop,
+    detail: server.hops.get(hop)?.lastError ?? '',
+  });
+  if (down) {
+    server.hops.get(hop)?.ready.add(copy.facts.id);
+    return;
+  }
+  copy.retryAtMs.set(hop, turn.nowMs + waitMs);
+  setTimer(turn, waitMs + 1, 'retry', copy.facts.id);
+}
+
+export function retryDue(turn: Turn, id: CopyId): void {
+  const copy = turn.server.copies.get(id);
+  if (copy !== undefined && copy.state.epoch.owner === turn.server.me) enqueue(turn, copy);
+}
+
+export function hopDue(turn: Turn, key: string): void {
+  const hop = turn.server.hops.get(key);
+  if (hop === undefined) return;
+  hop.retryAtMs = null;
+  pump(turn, key);
+}
+
+/** Rows 20 and 21: Safety Net (or nothing, when nothing succeeded) and the discard status, in one commit. */
+export function finishIfFinal(turn: Turn, copy: Copy): boolean {
+  if (copy.state.queue !== 'delivery' || !allFinal(copy.state.recipients) || copy.delivering.size > 0) return false;
+  finalize(turn, copy);
+  return true;
+}
+
+function finalize(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  const id = copy.facts.id;
+  const succeeded = copy.state.recipients?.some(isSuccess) === true;
+  const state: CopyState = { ...copy.state, finalAtMs: trustedNow(turn), placements: [] };
+  const placements = obligations(copy);
+  const tombstone: Tombstone = {
+    id,
+    kind: 'final',
+    epoch: state.epoch,
+    abortedThrough: state.abortedThrough,
+    recipients: state.recipients,
+    digest: copy.facts.digest,
+    placements,
+  };
+  const registered = copy.registered;
+  dropCopy(server, copy);
+  if (succeeded && !wrong(turn, 'safety-net-skipped')) {
+    transition(server.coverage, 'AllRecipientsFinal', 'delivery', 'primary', 'primarySafetyNet');
+    commit(turn, { kind: 'move', id, state: { ...state, queue: 'primarySafetyNet' } });
+    late(turn, { copy: id, kind: 'Track', event: 'SAFETYNET', facts: copy.facts, id });
+  } else {
+    if (!succeeded) transition(server.coverage, 'NothingSucceeded', 'delivery', 'primary', 'removed');
+    commit(turn, { kind: 'remove', id });
+  }
+  if (placements.length > 0 || !everyMemberListed(turn)) putTombstone(turn, tombstone, commit);
+  const told = wrong(turn, 'discard-before-sync') ? { ...copy.facts, id } : copy.facts;
+  tellHolders(turn, told, state, registered, 'final');
+}
+
+// --- age -------------------------------------------------------------------------------------------------------------
+
+/** Delay DSN after `delayNotification`, expiry after `messageExpiration` (Exchange: DelayNotificationTimeout, MessageExpirationTimeout). */
+export function ageDue(turn: Turn, id: CopyId): void {
+  const { server } = turn;
+  const copy = server.copies.get(id);
+  if (copy === undefined || copy.state.epoch.owner !== server.me) return;
+  const { messageExpirationMs, delayNotificationMs } = server.document.policies.queues;
+  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
+  if (ageMs >= messageExpirationMs) return expire(turn, copy);
+  setTimer(
+    turn,
+    Math.max(1, (ageMs >= delayNotificationMs ? messageExpirationMs : delayNotificationMs) - ageMs),
+    'age',
+    id,
+  );
+  if (ageMs < delayNotificationMs || copy.state.delayed || copy.state.queue === 'submission') return;
+  setState(turn, copy, { ...copy.state, delayed: true }, 'lazy');
+  for (const [index, recipient] of (copy.state.recipients ?? []).entries())
+    if (!isFinal(recipient)) forkDsn(turn, copy, 'delayed', index);
+}
+
+function expire(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  if (copy.delivering.size > 0 || copy.state.standing === 'intake' || copy.doubt !== null) {
+    setTimer(turn, 1_000, 'age', copy.facts.id);
+    return;
+  }
+  transition(server.coverage, 'Expired', copy.state.queue, 'primary', 'delivery');
+  const expired: number[] = [];
+  const recipients = (
+    copy.state.recipients ??
+    copy.facts.envelope.recipients.map((entry): RecipientState => ({ address: entry.address, outcome: 'pending' }))
+  ).map((recipient, index) => {
+    if (isFinal(recipient)) return recipient;
+    expired.push(index);
+    return finalNow(turn, recipient, 'expired', recipient.reply ?? '');
+  });
+  for (const hop of server.hops.values()) hop.ready.delete(copy.facts.id);
+  setState(turn, copy, { ...copy.state, queue: 'delivery', recipients }, 'commit');
+  late(turn, { copy: null, kind: 'Count', what: 'expired' });
+  for (const index of expired) forkDsn(turn, copy, 'expired', index);
+  finishIfFinal(turn, copy);
+}
+
+// --- DSNs ------------------------------------------------------------------------------------------------------------
+
+/** RFC 3461 4.1 NOTIFY; RFC 5321 6.1: never about a message with an empty reverse-path; semantics.md S9: none from a resubmission. */
+function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
+  if (copy.facts.envelope.reversePath === '' || copy.facts.kind !== 'message') return false;
+  const notify = copy.facts.envelope.recipients[index]?.notify?.toUpperCase();
+  if (notify === undefined) return true;
+  const wanted = notify.split(',');
+  return kind === 'delayed' ? wanted.includes('DELAY') : wanted.includes('FAILURE');
+}
+
+export const dsnIdOf = (turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId =>
+  turn.server.hashId(`${id}/${index}/${kind}`);
+
+function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
+  const { server } = turn;
+  if (!wantsDsn(copy, dsn, index)) {
+    if (dsn !== 'delayed') announce(turn, copy, [index]);
+    return;
+  }
+  const id = dsnIdOf(turn, copy.facts.id, index, dsn);
+  if (server.copies.has(id) || server.composing.has(id)) return;
+  server.composing.add(id);
+  early(turn, {
+    kind: 'ComposeDsn',
+    id,
+    parent: copy.facts.id,
+    dsn,
+    recipient: index,
+    facts: copy.facts,
+    state: copy.state,
+  });
+}
+
+export interface ComposedDsn {
+  readonly stream: number;
+  readonly id: CopyId;
+  readonly parent: CopyId;
+  readonly envelope: CopyFacts['envelope'];
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+/** The DSN's body is in the log: it becomes a message of ours, which needs a shadow like any other. */
+export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
+  const { server } = turn;
+  server.composing.delete(dsn.id);
+  const parent = server.copies.get(dsn.parent);
+  if (parent === undefined || server.copies.has(dsn.id))
+    return early(turn, { kind: 'DiscardBody', stream: dsn.stream });
+  const facts: CopyFacts = {
+    id: dsn.id,
+    ancestor: null,
+    kind: 'dsn',
+    envelope: dsn.envelope,
+    digest: dsn.digest,
+    sizeBytes: dsn.sizeBytes,
+    acceptedAtMs: trustedNow(turn),
+    takenFrom: null,
+    events: [],
+  };
+  const alone = server.boundary.length === 0;
+  const copy = newCopy(facts, {
+    queue: 'submission',
+    epoch: { try: 1, term: 0, owner: server.me },
+    standing: 'released',
+    abortedThrough: 0,
+    recipients: null,
+    placements: [],
+    ageMs: 0,
+    finalAtMs: null,
+    unprotected: 'not yet placed',
+    suspended: false,
+    crashCount: 0,
+    delayed: false,
+    dsns: [],
+    attempts: 0,
+  });
+  createPrimary(turn, copy, dsn.stream);
+  server.single.add(dsn.id);
+  setState(
+    turn,
+    parent,
+    { ...parent.state, dsns: [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id] },
+    'commit',
+  );
+  late(turn, { copy: null, kind: 'Count', what: 'dsn' });
+  late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${dsn.parent}` });
+  reshadow(turn);
+  const byPolicy = !server.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
+  if (alone || byPolicy || wrong(turn, 'dsn-unprotected')) {
+    dsnSafe(turn, dsn.id);
+    settle(turn, copy);
+  }
+}
+
+/** Row 16: the DSN rests on two databases (or policy does not ask for it): the failure may be announced. */
+export function dsnSafe(turn: Turn, dsnId: CopyId): void {
+  for (const copy of turn.server.copies.values()) {
+    if (!copy.state.dsns.includes(dsnId)) continue;
+    const indexes = (copy.state.recipients ?? []).flatMap((recipient, index) => {
+      const about = dsnIdOf(turn, copy.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
+      return about === dsnId ? [index] : [];
+    });
+    announce(turn, copy, indexes);
+    return;
+  }
+}
+
+function announce(turn: Turn, copy: Copy, indexes: readonly number[]): void {
+  if (indexes.length === 0 || copy.state.recipients === null) return;
+  const recipients = copy.state.recipients.map((recipient, index) =>
+    indexes.includes(index) ? { ...recipient, announced: true } : recipient,
+  );
+  transition(turn.server.coverage, 'DsnProtected', copy.state.queue, 'primary', copy.state.queue);
+  setState(turn, copy, { ...copy.state, recipients }, 'commit', indexes);
+  finishIfFinal(turn, copy);
+}
+
+/** Rows 14: after a change of the document, routes are looked up anew. */
+export function routingChanged(turn: Turn): void {
+  const { server } = turn;
+  for (const copy of server.copies.values()) {
+    if (copy.state.epoch.owner !== server.me) continue;
+    if (copy.state.queue === 'unreachable') {
+      transition(server.coverage, 'RoutingChanged', 'unreachable', 'primary', 'submission');
+      setState(turn, copy, { ...copy.state, queue: 'submission' }, 'lazy');
+      settle(turn, copy);
+    } else enqueue(turn, copy);
+  }
+}
+
+/** After a restart: DSNs that were being composed when the process ended are forked again; ids are derived, so none doubles. */
+export function resumeFailures(turn: Turn, copy: Copy): void {
+  for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
+    if ((recipient.outcome !== 'failed' && recipient.outcome !== 'expired') || recipient.announced === true) continue;
+    const kind: DsnKind = recipient.outcome;
+    const id = dsnIdOf(turn, copy.facts.id, index, kind);
+    const dsn = turn.server.copies.get(id);
+    if (dsn === undefined && copy.state.dsns.includes(id)) announce(turn, copy, [index]);
+    else if (dsn === undefined) forkDsn(turn, copy, kind, index);
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * What goes into the core and what comes out. Owns: the vocabulary of `step()`. Plain data; bodies never enter (the core sees digest and size).
+ * A `stream` is the runtime's number for a body on its way in; a `member` is a name of the topology document.
+ */
+
+import type { TopologyDocument } from '../../common/config.ts';
+import type { CopyId, Envelope, Identity, RecipientState, Reply, SharedState } from '../../common/message.ts';
+import type {
+  Claim,
+  Contact,
+  ControlFrame,
+  Grant,
+  List,
+  Load,
+  Refuse,
+  Resolve,
+  Resolved,
+  Result,
+  State,
+  StateAck,
+  TrackingEvent,
+} from '../../common/peer/messages.ts';
+import type { TrackingEventName } from '../runtime/tracking-api.ts';
+import type { CopyFacts, CopyState, StoredCopy, Write } from '../store/database.ts';
+
+export type StoredCopies = ReadonlyMap<CopyId, StoredCopy>;
+
+export type CoreEvent =
+  | { readonly kind: 'TopologyChanged'; readonly document: TopologyDocument }
+  | {
+      readonly kind: 'PeerUp';
+      readonly member: string;
+      readonly identity: Identity;
+      readonly openCounter: number;
+      readonly nonce: string;
+    }
+  | { readonly kind: 'PeerDown'; readonly member: string }
+  | { readonly kind: 'PeerContact'; readonly member: string; readonly contact: Contact }
+  /** A front end opened a message. `stored`: this id rests in a Safety Net here. */
+  | {
+      readonly kind: 'IntakeOpened';
+      readonly stream: number;
+      readonly frontend: string;
+      readonly id: CopyId;
+      readonly try: number;
+      readonly envelope: Envelope;
+      readonly stored: StoredCopy | null;
+    }
+  /** Whole body is in the log (not synced), size and digest match what the sender announced. */
+  | {
+      readonly kind: 'IntakeEnded';
+      readonly stream: number;
+      readonly digest: string;
+      readonly sizeBytes: number;
+      readonly events: readonly TrackingEvent[];
+    }
+  /** The front end gave up or its connection ended, before or after END. */
+  | { readonly kind: 'IntakeLost'; readonly stream: number }
+  | { readonly kind: 'CandidateOpened'; readonly id: CopyId; readonly attempt: number }
+  | { readonly kind: 'CandidateRefused'; readonly id: CopyId; readonly attempt: number; readonly refuse: Refuse }
+  | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
+  | { readonly kind: 'CandidateResult'; readonly id: CopyId; readonly attempt: number; readonly result: Result }
+  | {
+      readonly kind: 'ShadowOpened';
+      readonly stream: number;
+      readonly member: string;
+      readonly identity: Identity;
+      readonly openCounter: number;
+      readonly nonce: string;
+      readonly id: CopyId;
+      readonly envelope: Envelope;
+      readonly state: SharedState;
+      readonly stored: StoredCopy | null;
+    }
+  | {
+      readonly kind: 'ShadowEnded';
+      readonly stream: number;
+      readonly digest: string;
+      readonly sizeBytes: number;
+      readonly events: readonly TrackingEvent[];
+    }
+  | { readonly kind: 'ShadowLost'; readonly stream: number }
+  /** `from` is a member or a front end (`role`). */
+  | {
+      readonly kind: 'ResolveAsked';
+      readonly from: string;
+      readonly role: 'transport' | 'frontend';
+      readonly resolve: Resolve;
+      readonly stored: StoredCopy | null;
+    }
+  | { readonly kind: 'ResolveAnswered'; readonly member: string; readonly resolved: Resolved }
+  | { readonly kind: 'ListReceived'; readonly member: string; readonly list: List; readonly stored: StoredCopies }
+  | { readonly kind: 'StateReceived'; readonly member: string; readonly state: State }
+  | { readonly kind: 'StateAcknowledged'; readonly member: string; readonly ack: StateAck }
+  | { readonly kind: 'ClaimReceived'; readonly member: string; readonly claim: Claim; readonly stored: StoredCopies }
+  | { readonly kind: 'GrantReceived'; readonly member: string; readonly grant: Grant }
+  | { readonly kind: 'DeliveryDone'; readonly requestId: number; readonly results: readonly DeliveryResult[] }
+  | {
+      readonly kind: 'DsnComposed';
+      readonly stream: number;
+      readonly id: CopyId;
+      readonly parent: CopyId;
+      readonly envelope: Envelope;
+      readonly digest: string;
+      readonly sizeBytes: number;
+    }
+  /** Space and load of this process, from the runtime. */
+  | { readonly kind: 'PressureChanged'; readonly level: 'Normal' | 'Medium' | 'High'; readonly resource: string }
+  | { readonly kind: 'TimerFired' };
+
+export type DeliveryResult = { readonly index: number } & (
+  | { readonly kind: 'delivered' | 'relayed'; readonly reply: string }
+  | {
+      readonly kind: 'deferred';
+      readonly reply: string /** The next hop as a whole cannot be used now. */;
+      readonly host: boolean;
+    }
+  | { readonly kind: 'failed'; readonly reply: string }
+  | { readonly kind: 'unknown'; readonly reason: string }
+);
+
+export type Route =
+  | {
+      readonly kind: 'mailbox';
+      readonly database: string;
+      readonly copy: string;
+      readonly activation: number;
+      readonly host: string;
+      readonly port: number;
+    }
+  | {
+      readonly kind: 'smartHost';
+      readonly connector: string;
+      readonly hosts: readonly { readonly host: string; readonly port: number }[];
+      readonly tls: 'None' | 'Opportunistic' | 'Required';
+    };
+
+export type DsnKind = 'failed' | 'delayed' | 'expired';
+
+/** `commit` with the runtime's stream number in place of the body. */
+export type CoreWrite =
+  | Exclude<Write, { readonly kind: 'commit' }>
+  | { readonly kind: 'commit'; readonly facts: CopyFacts; readonly state: CopyState; readonly stream: number };
+
+/** Effects that promise nothing: they may leave before anything is durable. */
+export type EarlyEffect =
+  | { readonly kind: 'AcceptStream'; readonly stream: number }
+  | { readonly kind: 'RefuseStream'; readonly stream: number; readonly refuse: Refuse }
+  /** Opens a stream to `member` and pumps the body of `id` into it as it grows; END waits for `EndCandidate`. */
+  | {
+      readonly kind: 'OpenCandidate';
+      readonly id: CopyId;
+      readonly attempt: number;
+      readonly member: string;
+      readonly purpose: 'shadow' | 'copy';
+      readonly envelope: Envelope;
+      readonly state: SharedState;
+    }
+  | {
+      readonly kind: 'EndCandidate';
+      readonly id: CopyId;
+      readonly attempt: number;
+      readonly digest: string;
+      readonly sizeBytes: number;
+      readonly events: readonly TrackingEvent[];
+    }
+  | { readonly kind: 'DropCandidate'; readonly id: CopyId; readonly attempt: number; readonly reason: string }
+  | { readonly kind: 'DiscardBody'; readonly stream: number }
+  | {
+      readonly kind: 'ComposeDsn';
+      readonly id: CopyId;
+      readonly parent: CopyId;
+      readonly dsn: DsnKind;
+      readonly recipient: number;
+      readonly facts: CopyFacts;
+      readonly state: CopyState;
+    }
+  | { readonly kind: 'ExpireSafetyNet'; readonly beforeMs: number };
+
+/** Effects that speak: they leave only when every commit of their copy (`copy`), or every commit so far (null), is durable. */
+export type LateEffect = { readonly copy: CopyId | null } & (
+  | { readonly kind: 'AnswerStream'; readonly stream: number; readonly result: Result }
+  | { readonly kind: 'Send'; readonly to: string; readonly frame: ControlFrame }
+  | {
+      readonly kind: 'Deliver';
+      readonly requestId: number;
+      readonly facts: CopyFacts;
+      readonly deliveryId: CopyId;
+      readonly route: Route;
+      readonly recipients: readonly number[];
+      readonly addresses: readonly RecipientState[];
+    }
+  | {
+      readonly kind: 'Track';
+      readonly event: TrackingEventName;
+      readonly facts: CopyFacts | null;
+      readonly id: CopyId;
+      readonly peer?: string;
+      readonly detail?: string;
+      readonly addresses?: readonly string[];
+    }
+  | { readonly kind: 'Count'; readonly what: CoreCount; readonly label?: string; readonly value?: number }
+);
+
+export type CoreCount =
+  | 'accepted'
+  | 'refused'
+  | 'shadowAttempt'
+  | 'delivered'
+  | 'deferred'
+  | 'failed'
+  | 'expired'
+  | 'dsn'
+  | 'discarded'
+  | 'reshadowed'
+  | 'reconciled'
+  | 'acceptDuration';
+
+export interface StepResult {
+  readonly commit: CoreWrite[];
+  /** Lazy writes: ride with the next group, cost no sync, guard nothing. */
+  readonly note: CoreWrite[];
+  readonly now: EarlyEffect[];
+  readonly afterCommit: LateEffect[];
+  /** Monotonic time of the next TimerFired, or null. */
+  wakeAtMs: number | null;
+}
+
+export const emptyStep = (): StepResult => ({ commit: [], note: [], now: [], afterCommit: [], wakeAtMs: null });
+
+/** What a front end is told about the present load (CONTACT). */
+export type { Load, Reply };

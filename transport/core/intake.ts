@@ -1,0 +1,382 @@
+/**
+ * How a copy comes into being (protocol.md section 3): as primary from a front end, as shadow from its owner; and RESOLVE, the question what
+ * became of it. Owns: that one id has one copy, that an abort wins over a late END, and that the shadow answers only for what it has durably.
+ */
+
+import type { Reply } from '../../common/message.ts';
+import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch } from '../../common/message.ts';
+import type { Resolve, TrackingEvent } from '../../common/peer/messages.ts';
+import { reply } from '../../common/smtp/replies.ts';
+import type { CopyFacts, CopyState, StoredCopy } from '../store/database.ts';
+import { addWaiter, answerWaiters, standingOf } from './answers.ts';
+import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
+import { demote } from './ownership.ts';
+import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
+import {
+  addCopy,
+  commit,
+  early,
+  type IncomingShadow,
+  type Intake,
+  late,
+  note,
+  type Placing,
+  type Turn,
+  trustedNow,
+  wrong,
+} from './state.ts';
+import { putTombstone } from './tombstones.ts';
+import { transition } from './transitions.ts';
+
+export interface IntakeOpening {
+  readonly stream: number;
+  readonly frontend: string;
+  readonly id: CopyId;
+  readonly try: number;
+  readonly envelope: Envelope;
+  readonly stored: StoredCopy | null;
+}
+
+/** OPEN of a front end: everything that can be refused is refused now, before the 354. */
+export function intakeOpened(turn: Turn, opening: IntakeOpening): void {
+  const { server } = turn;
+  const refuse = (said: Reply, tryOther: boolean): void => {
+    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: { reply: said, tryOther } });
+    early(turn, { kind: 'DiscardBody', stream: opening.stream });
+    late(turn, { copy: null, kind: 'Count', what: 'refused', label: 'open' });
+  };
+  if (server.pressure !== 'Normal') return refuse(reply('backPressure'), true);
+  if (server.self.state !== 'active') return refuse(reply('shuttingDown'), true);
+  if (server.intakeOf.has(opening.id)) return refuse(reply('localError'), true);
+  if ((server.tombstones.get(opening.id)?.abortedThrough ?? 0) >= opening.try) {
+    transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'primary', 'aborted');
+    return refuse(reply('shadowFailure'), false);
+  }
+  const shadows = server.document.policies.shadowRedundancy;
+  if (shadows.rejectMessageOnShadowFailure && pickCandidate(turn, []) === null)
+    return refuse(reply('shadowFailure'), true);
+  const intake: Intake = { ...opening, waiting: true, openedAtMs: turn.nowMs };
+  server.intakes.set(opening.stream, intake);
+  server.intakeOf.set(opening.id, opening.stream);
+  early(turn, { kind: 'AcceptStream', stream: opening.stream });
+  if (opening.stored !== null) return;
+  const placing: Placing = {
+    id: opening.id,
+    purpose: 'shadow',
+    epoch: { try: opening.try, term: 0, owner: server.me },
+    attempts: [],
+    end: null,
+    phase: 'placing',
+    waiting: new Map(),
+  };
+  startPlacing(turn, placing);
+}
+
+/** END of a front end: the copy exists from here on, as soon as its COMMIT is durable. */
+export function intakeEnded(
+  turn: Turn,
+  stream: number,
+  digest: string,
+  sizeBytes: number,
+  events: readonly TrackingEvent[],
+): void {
+  const { server } = turn;
+  const intake = server.intakes.get(stream);
+  if (intake === undefined) return early(turn, { kind: 'DiscardBody', stream });
+  const placing = server.placings.get(intake.id);
+  const existing = server.copies.get(intake.id);
+  if (placing === undefined || server.tombstones.get(intake.id)?.kind === 'final')
+    return heldOtherwise(turn, intake, placing);
+  if ((server.tombstones.get(intake.id)?.abortedThrough ?? 0) >= intake.try)
+    return heldOtherwise(turn, intake, placing, 'refused');
+  if (existing !== undefined && (existing.state.epoch.try >= intake.try || existing.facts.digest !== digest))
+    return heldOtherwise(turn, intake, placing);
+  const facts: CopyFacts = {
+    id: intake.id,
+    ancestor: null,
+    kind: 'message',
+    envelope: intake.envelope,
+    digest,
+    sizeBytes,
+    acceptedAtMs: existing?.facts.acceptedAtMs ?? trustedNow(turn),
+    takenFrom: null,
+    events,
+  };
+  if (existing === undefined) {
+    if (server.tombstones.delete(intake.id)) note(turn, { kind: 'forget', id: intake.id });
+    createPrimary(turn, newCopy(facts, newState(placing)), stream);
+  } else raiseTry(turn, existing, facts, placing, stream);
+  bodyComplete(turn, placing, { digest, sizeBytes, events, atMs: turn.nowMs });
+}
+
+const newState = (placing: Placing): CopyState => ({
+  queue: 'submission',
+  epoch: placing.epoch,
+  standing: 'intake',
+  abortedThrough: placing.epoch.try - 1,
+  recipients: null,
+  placements: [],
+  ageMs: 0,
+  finalAtMs: null,
+  unprotected: null,
+  suspended: false,
+  crashCount: 0,
+  delayed: false,
+  dsns: [],
+  attempts: 0,
+});
+
+/** Row 6: this member held a lower try of the same message and now owns the higher one. */
+function raiseTry(turn: Turn, existing: Copy, facts: CopyFacts, placing: Placing, stream: number): void {
+  const { server } = turn;
+  transition(server.coverage, 'TryRaised', existing.state.queue, 'primary', 'submission');
+  for (const hop of server.hops.values()) hop.ready.delete(facts.id);
+  const state: CopyState = { ...existing.state, queue: 'submission', epoch: placing.epoch, placements: [] };
+  server.held.get(existing.state.epoch.owner)?.delete(facts.id);
+  const copy = newCopy(facts, state);
+  server.copies.set(facts.id, copy);
+  commit(turn, { kind: 'commit', facts, state, stream });
+}
+
+/** The id is known here in a way that this END cannot change: say so and let the front end ask. */
+function heldOtherwise(
+  turn: Turn,
+  intake: Intake,
+  placing: Placing | undefined,
+  outcome: 'owned' | 'refused' = 'owned',
+): void {
+  const { server } = turn;
+  server.intakes.delete(intake.stream);
+  server.intakeOf.delete(intake.id);
+  if (placing !== undefined) finish(turn, placing, null);
+  early(turn, { kind: 'DiscardBody', stream: intake.stream });
+  if (outcome === 'refused') transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'primary', 'aborted');
+  if (!intake.waiting) return;
+  const epoch = server.copies.get(intake.id)?.state.epoch ?? { try: intake.try, term: 0, owner: server.me };
+  late(turn, {
+    copy: intake.id,
+    kind: 'AnswerStream',
+    stream: intake.stream,
+    result: {
+      id: intake.id,
+      epoch,
+      outcome,
+      digest: null,
+      reply: outcome === 'refused' ? reply('shadowFailure') : null,
+    },
+  });
+}
+
+/** The front end vanished. Before END nothing was promised; after it the message goes its way (semantics.md R7). */
+export function intakeLost(turn: Turn, stream: number): void {
+  const { server } = turn;
+  const intake = server.intakes.get(stream);
+  if (intake === undefined) return;
+  intake.waiting = false;
+  const placing = server.placings.get(intake.id);
+  if (placing?.end !== null && placing !== undefined) return;
+  server.intakes.delete(stream);
+  server.intakeOf.delete(intake.id);
+  if (placing !== undefined) finish(turn, placing, null);
+  early(turn, { kind: 'DiscardBody', stream });
+  answerWaiters(turn, intake.id);
+}
+
+// --- as a shadow -----------------------------------------------------------------------------------------------------
+
+export interface ShadowOpening extends IncomingShadow {
+  readonly stored: StoredCopy | null;
+}
+
+export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
+  const { server } = turn;
+  const refuse = (said: Reply): void => {
+    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: { reply: said, tryOther: true } });
+    early(turn, { kind: 'DiscardBody', stream: opening.stream });
+  };
+  const sameBoundary =
+    server.boundary.some((member) => member.name === opening.member) || wrong(turn, 'shadow-outside-boundary');
+  // Only the owner places a copy of what it owns, inside its boundary (semantics.md S14).
+  if (!sameBoundary || opening.state.epoch.owner !== opening.identity) return refuse(reply('localError'));
+  if (server.pressure !== 'Normal' || server.self.state !== 'active')
+    return refuse(reply('backPressure'));
+  if (opening.stored !== null) {
+    refuse(reply('localError'));
+    late(turn, {
+      copy: opening.id,
+      kind: 'Send',
+      to: opening.member,
+      frame: {
+        kind: 'GRANT',
+        grant: {
+          items: [
+            {
+              id: opening.id,
+              granted: true,
+              verdict: 'final',
+              state: { ...sharedState(opening.stored.facts, opening.stored.state), final: true },
+            },
+          ],
+        },
+      },
+    });
+    return;
+  }
+  if (refusedByTombstone(turn, opening)) return refuse(reply('shadowFailure'));
+  server.incoming.set(opening.stream, opening);
+  early(turn, { kind: 'AcceptStream', stream: opening.stream });
+}
+
+function refusedByTombstone(turn: Turn, opening: IncomingShadow): boolean {
+  const tombstone = turn.server.tombstones.get(opening.id);
+  if (tombstone === undefined || wrong(turn, 'late-shadow-resurrects')) return false;
+  return tombstone.kind === 'final' || tombstone.abortedThrough >= opening.state.epoch.try;
+}
+
+export function shadowEnded(
+  turn: Turn,
+  stream: number,
+  digest: string,
+  sizeBytes: number,
+  events: readonly TrackingEvent[],
+): void {
+  const { server } = turn;
+  const opening = server.incoming.get(stream);
+  if (opening === undefined) return early(turn, { kind: 'DiscardBody', stream });
+  server.incoming.delete(stream);
+  const epoch = opening.state.epoch;
+  const answer = (outcome: 'stored' | 'refused' | 'owned'): void =>
+    late(turn, {
+      copy: wrong(turn, 'shadow-confirms-before-sync') ? ('' as CopyId) : opening.id,
+      kind: 'AnswerStream',
+      stream,
+      result: { id: opening.id, epoch, outcome, digest, reply: null },
+    });
+  if (refusedByTombstone(turn, opening)) {
+    transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'shadow', 'aborted');
+    early(turn, { kind: 'DiscardBody', stream });
+    return answer('refused');
+  }
+  const existing = server.copies.get(opening.id);
+  if (existing !== undefined) {
+    early(turn, { kind: 'DiscardBody', stream });
+    return answer(reparent(turn, existing, opening, digest) ? 'stored' : 'owned');
+  }
+  const facts: CopyFacts = {
+    id: opening.id,
+    ancestor: opening.state.ancestor,
+    kind: opening.state.kind,
+    envelope: opening.envelope,
+    digest,
+    sizeBytes,
+    acceptedAtMs: trustedNow(turn),
+    takenFrom: { identity: opening.identity, openCounter: opening.openCounter, nonce: opening.nonce },
+    events,
+  };
+  const state: CopyState = {
+    queue: 'shadow',
+    epoch,
+    standing: opening.state.standing,
+    abortedThrough: opening.state.abortedThrough,
+    recipients: opening.state.recipients,
+    placements: [],
+    ageMs: 0,
+    finalAtMs: null,
+    unprotected: null,
+    suspended: false,
+    crashCount: 0,
+    delayed: false,
+    dsns: [],
+    attempts: 0,
+  };
+  transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
+  addCopy(server, newCopy(facts, state));
+  if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });
+  commit(turn, { kind: 'commit', facts, state, stream });
+  late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
+  answer('stored');
+}
+
+/** The copy is here already: it becomes the sender's shadow when the epoch says so and the bytes are the same (protocol.md 7, 8). */
+function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: string): boolean {
+  const { server } = turn;
+  const order = compareEpochs(opening.state.epoch, existing.state.epoch);
+  if (existing.facts.digest !== digest || order < 0) return false;
+  if (roleOf(existing.state, server.me) === 'primary')
+    return order > 0 && demote(turn, existing, { ...opening.state, digest });
+  transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
+  const merged = merge(existing.state, opening.state);
+  const copy = existing;
+  server.held.get(copy.state.epoch.owner)?.delete(copy.facts.id);
+  copy.state = merged;
+  const held = server.held.get(merged.epoch.owner) ?? new Set<CopyId>();
+  held.add(copy.facts.id);
+  server.held.set(merged.epoch.owner, held);
+  commit(turn, { kind: 'state', id: copy.facts.id, state: merged });
+  return sameEpoch(merged.epoch, opening.state.epoch);
+}
+
+export function shadowLost(turn: Turn, stream: number): void {
+  if (turn.server.incoming.delete(stream)) early(turn, { kind: 'DiscardBody', stream });
+}
+
+// --- RESOLVE ---------------------------------------------------------------------------------------------------------
+
+/** What became of `id`? A primary asks its candidates to abort; a front end asks its primary. */
+export function resolveAsked(
+  turn: Turn,
+  from: string,
+  role: 'transport' | 'frontend',
+  resolve: Resolve,
+  stored: StoredCopy | null,
+): void {
+  const { server } = turn;
+  const { id, through } = resolve;
+  const copy = server.copies.get(id);
+  if (stored !== null) {
+    transition(server.coverage, 'AbortDenied', stored.state.queue, roleOf(stored.state, server.me), stored.state.queue);
+    return late(turn, {
+      copy: id,
+      kind: 'Send',
+      to: from,
+      frame: {
+        kind: 'RESOLVED',
+        resolved: { id, through, answer: 'final', epoch: stored.state.epoch, digest: stored.facts.digest },
+      },
+    });
+  }
+  if (
+    role === 'transport' &&
+    copy !== undefined &&
+    copy.state.queue === 'shadow' &&
+    copy.state.standing === 'intake' &&
+    copy.state.epoch.try <= through &&
+    copy.state.epoch.owner === server.peers.get(from)?.identity
+  ) {
+    transition(server.coverage, 'AbortAcknowledged', 'shadow', 'shadow', 'aborted');
+    server.copies.delete(id);
+    server.held.get(copy.state.epoch.owner)?.delete(id);
+    if (!wrong(turn, 'late-shadow-resurrects')) commit(turn, { kind: 'remove', id });
+    leaveTombstone(turn, id, through, copy.state.epoch);
+  } else if (copy === undefined && standingOf(turn, id, through).answer === 'unknown' && !intakeUndecided(turn, id)) {
+    transition(server.coverage, 'AbortAcknowledgedUnknown', '-', 'primary', 'aborted');
+    leaveTombstone(turn, id, through, { try: through, term: 0, owner: server.me });
+  } else if (copy !== undefined && standingOf(turn, id, through).answer !== 'open') {
+    transition(server.coverage, 'AbortDenied', copy.state.queue, roleOf(copy.state, server.me), copy.state.queue);
+  }
+  addWaiter(turn, id, { from, through, untilMs: turn.nowMs + Math.min(resolve.deadlineMs, 60_000) });
+  answerWaiters(turn, id);
+}
+
+/** A body of that id is still arriving from another front end connection. */
+const intakeUndecided = (turn: Turn, id: CopyId): boolean => turn.server.intakeOf.has(id);
+
+function leaveTombstone(turn: Turn, id: CopyId, through: number, epoch: SharedState['epoch']): void {
+  putTombstone(
+    turn,
+    { id, kind: 'aborted', epoch, abortedThrough: through, recipients: null, digest: null, placements: [] },
+    commit,
+  );
+}
+
+export { resolveAnswered };

@@ -1,0 +1,494 @@
+/**
+ * Who owns a copy and who holds it (protocol.md sections 4 and 5): LIST, STATE, CLAIM and their answers, discard by pull, doubt, demotion.
+ * Owns: that a copy changes hands or leaves `shadow` only by what its owner durably said, and never by age or ignorance.
+ */
+import { type CopyId, compareEpochs, type Identity, type SharedState, sameEpoch } from '../../common/message.ts';
+import type { Claim, Grant, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
+import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
+import { type Copy, IN_TRANSIT, isSuccess, merge, sharedState, withPlacement } from './copy.ts';
+import { categorize, dsnSafe } from './delivery.ts';
+import type { StoredCopies } from './events.ts';
+import { repeatResolves } from './placing.ts';
+import {
+  commit,
+  DEADLINES,
+  dropCopy,
+  late,
+  type Server,
+  setState,
+  setTimer,
+  type Turn,
+  trustedNow,
+  wrong,
+} from './state.ts';
+import { everyMemberListed, forgetIfAnswered, sweepTombstones } from './tombstones.ts';
+import { transition } from './transitions.ts';
+
+const PAGE = 500;
+
+/** Something just made this copy safe (or accepted by policy): go on with it. */
+export function protectedNow(turn: Turn, copy: Copy): void {
+  if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
+  // protocol.md 7: the owner of a replay asks all members before it delivers.
+  if (copy.state.epoch.try > 1 && copy.doubt === null) beginDoubt(turn, copy);
+  settle(turn, copy);
+}
+
+/** Delivers what may be delivered: released, mine, nobody left to ask. */
+export function settle(turn: Turn, copy: Copy): void {
+  if (
+    copy.state.queue === 'submission' &&
+    copy.state.standing === 'released' &&
+    copy.doubt === null &&
+    copy.state.epoch.owner === turn.server.me
+  )
+    categorize(turn, copy);
+}
+
+// --- doubt (protocol.md 7, 14) ---------------------------------------------------------------------------------------
+
+export function beginDoubt(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  if (wrong(turn, 'claim-ignored')) return;
+  const waiting = new Set(server.boundary.filter((member) => member.state !== 'gone').map((member) => member.name));
+  if (waiting.size === 0) return;
+  copy.doubt = { untilMs: turn.nowMs + DEADLINES.doubtMs, waiting };
+  server.doubtful.add(copy.facts.id);
+  setTimer(turn, DEADLINES.doubtMs, 'doubt', copy.facts.id);
+  for (const member of waiting) if (server.peers.has(member)) sendClaims(turn, member, [copy]);
+}
+
+function sendClaims(turn: Turn, member: string, copies: readonly Copy[]): void {
+  for (let start = 0; start < copies.length; start += PAGE) {
+    const items = copies.slice(start, start + PAGE).map((copy) => ({ id: copy.facts.id, epoch: copy.state.epoch }));
+    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim: { items } } });
+  }
+}
+
+/** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
+export function doubtTimedOut(turn: Turn, id: CopyId): void {
+  const copy = turn.server.copies.get(id);
+  if (copy?.doubt === null || copy === undefined) return;
+  for (const member of copy.doubt.waiting) {
+    const later = turn.server.unasked.get(member) ?? new Set<CopyId>();
+    later.add(id);
+    turn.server.unasked.set(member, later);
+  }
+  endDoubt(turn, copy);
+}
+
+function endDoubt(turn: Turn, copy: Copy): void {
+  copy.doubt = null;
+  turn.server.doubtful.delete(copy.facts.id);
+  late(turn, { copy: null, kind: 'Count', what: 'reconciled' });
+  settle(turn, copy);
+}
+
+function answered(turn: Turn, copy: Copy, member: string): void {
+  if (copy.doubt === null) return;
+  copy.doubt.waiting.delete(member);
+  if (copy.doubt.waiting.size === 0) endDoubt(turn, copy);
+}
+
+// --- contact ---------------------------------------------------------------------------------------------------------
+
+/** A session with a member is up: list what I hold of its copies, ask what is in doubt, repeat what it did not answer. */
+export function peerUp(turn: Turn, member: string, identity: Identity, openCounter: number, nonce: string): void {
+  const { server } = turn;
+  server.sessions += 1;
+  server.peers.set(member, { identity, openCounter, nonce, session: server.sessions, load: null, listed: false });
+  server.lastHeardMs.set(member, turn.nowMs);
+  sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
+  const doubtful: Copy[] = [];
+  for (const id of server.doubtful) {
+    const copy = server.copies.get(id);
+    if (copy?.doubt?.waiting.has(member) === true) doubtful.push(copy);
+  }
+  for (const id of server.unasked.get(member) ?? []) {
+    const copy = server.copies.get(id);
+    if (copy !== undefined && copy.state.epoch.owner === server.me) doubtful.push(copy);
+  }
+  server.unasked.delete(member);
+  sendClaims(turn, member, doubtful);
+  repeatResolves(turn, member);
+}
+
+function sendList(turn: Turn, member: string, owner: Identity, ids: readonly CopyId[], whole: boolean): void {
+  const items = ids.flatMap((id) => {
+    const copy = turn.server.copies.get(id);
+    return copy === undefined ? [] : [{ id, epoch: copy.state.epoch, standing: copy.state.standing }];
+  });
+  for (let start = 0; start === 0 || start < items.length; start += PAGE) {
+    const complete = whole && start + PAGE >= items.length;
+    late(turn, {
+      copy: null,
+      kind: 'Send',
+      to: member,
+      frame: { kind: 'LIST', list: { owner, items: items.slice(start, start + PAGE), complete } },
+    });
+  }
+}
+
+/** A holder tells what it has of mine (protocol.md 9). */
+export function listReceived(turn: Turn, member: string, list: List, stored: StoredCopies): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  if (peer === undefined || list.owner !== server.me) return;
+  for (const item of list.items) {
+    const copy = server.copies.get(item.id);
+    if (copy === undefined) {
+      sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null));
+      continue;
+    }
+    copy.registered.set(member, peer.session);
+    if (copy.state.epoch.owner !== server.me) {
+      sendState(turn, member, { id: item.id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
+    } else if (copy.state.standing === 'released') {
+      if (sameEpoch(item.epoch, copy.state.epoch)) confirmHolder(turn, copy, member, peer.identity);
+      sendState(turn, member, { id: item.id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
+    }
+  }
+  if (!list.complete) return;
+  peer.listed = true;
+  dropVanishedHolders(turn, member, peer.identity, peer.session);
+  sweepTombstones(turn);
+  findSingles(turn);
+}
+
+function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identity): void {
+  turn.server.single.delete(copy.facts.id);
+  if (
+    copy.state.placements.some(
+      (placement) =>
+        placement.identity === identity &&
+        placement.status === 'confirmed' &&
+        sameEpoch(placement.epoch, copy.state.epoch),
+    )
+  )
+    return;
+  const placement: Placement = { identity, member, epoch: copy.state.epoch, status: 'confirmed' };
+  setState(
+    turn,
+    copy,
+    { ...copy.state, unprotected: null, placements: withPlacement(copy.state.placements, placement) },
+    'lazy',
+  );
+  if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
+}
+
+/** A holder that listed everything and did not name a copy does not have it. */
+function dropVanishedHolders(turn: Turn, member: string, identity: Identity, session: number): void {
+  for (const copy of turn.server.copies.values()) {
+    if (copy.state.epoch.owner !== turn.server.me || copy.registered.get(member) === session) continue;
+    const left = copy.state.placements.filter(
+      (placement) => placement.identity !== identity && placement.member !== member,
+    );
+    if (left.length !== copy.state.placements.length) setState(turn, copy, { ...copy.state, placements: left }, 'lazy');
+  }
+}
+
+/** Once everybody has told what they hold, what nobody named rests here alone. */
+function findSingles(turn: Turn): void {
+  const { server } = turn;
+  if (!everyMemberListed(turn)) return;
+  for (const copy of server.copies.values())
+    if (
+      copy.state.epoch.owner === server.me &&
+      copy.state.standing === 'released' &&
+      IN_TRANSIT.has(copy.state.queue) &&
+      !copy.state.placements.some((placement) => placement.status === 'confirmed')
+    )
+      server.single.add(copy.facts.id);
+}
+
+/** What this member says about an id it has no live copy of. */
+function answerFor(turn: Turn, id: CopyId, stored: StoredCopy | null): State {
+  const tombstone = turn.server.tombstones.get(id);
+  if (stored !== null)
+    return { id, verdict: 'final', state: { ...sharedState(stored.facts, stored.state), final: true } };
+  if (tombstone !== undefined) return { id, verdict: tombstone.kind, state: tombstoneState(tombstone) };
+  return { id, verdict: 'unknown', state: null };
+}
+
+const tombstoneState = (tombstone: Tombstone): SharedState => ({
+  id: tombstone.id,
+  ancestor: null,
+  kind: 'message',
+  epoch: tombstone.epoch,
+  standing: tombstone.kind === 'final' ? 'released' : 'intake',
+  abortedThrough: tombstone.abortedThrough,
+  digest: tombstone.digest,
+  sizeBytes: 0,
+  recipients: tombstone.recipients,
+  final: tombstone.kind === 'final',
+});
+
+function sendState(turn: Turn, member: string, state: State): void {
+  late(turn, { copy: state.id, kind: 'Send', to: member, frame: { kind: 'STATE', state } });
+}
+
+/** Streams finality or progress to the holders that registered on their present connection (protocol.md 9, semantics.md S6). */
+export function tellHolders(
+  turn: Turn,
+  facts: Copy['facts'],
+  state: CopyState,
+  registered: ReadonlyMap<string, number>,
+  verdict: Verdict,
+): void {
+  for (const [member, session] of registered) {
+    const peer = turn.server.peers.get(member);
+    if (peer?.session === session)
+      sendState(turn, member, {
+        id: facts.id,
+        verdict,
+        state: { ...sharedState(facts, state), final: verdict === 'final' },
+      });
+  }
+}
+
+// --- what an owner says ----------------------------------------------------------------------------------------------
+
+export function stateReceived(turn: Turn, member: string, state: State): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  const copy = server.copies.get(state.id);
+  if (peer === undefined) return;
+  if (copy === undefined) {
+    if (state.verdict === 'final' || state.verdict === 'aborted')
+      acknowledge(turn, member, state.id, state.state?.epoch ?? null, 'unknown');
+    return;
+  }
+  const remote = state.state;
+  if (remote === null) {
+    // protocol.md 10: "unknown" is never "done".
+    if (wrong(turn, 'unknown-is-done') && copy.state.queue === 'shadow') removeShadow(turn, copy, member);
+    return;
+  }
+  if (state.verdict === 'aborted') return abortReceived(turn, member, copy, remote, peer.identity);
+  if (remote.digest !== null && remote.digest !== copy.facts.digest) return;
+  if (compareEpochs(remote.epoch, copy.state.epoch) < 0) return;
+  const saysOwner = remote.epoch.owner === peer.identity;
+  if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
+  if (copy.state.epoch.owner === server.me && !sameEpoch(remote.epoch, copy.state.epoch)) {
+    demote(turn, copy, remote);
+    return;
+  }
+  const merged = merge(copy.state, remote);
+  if (merged === copy.state) return;
+  const reparented = merged.epoch !== copy.state.epoch;
+  if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
+  setState(turn, copy, merged, reparented ? 'commit' : 'lazy');
+  if (reparented) announceHeld(turn, copy);
+}
+
+/** Lists one copy to its new owner, so that the owner knows and answers. */
+function announceHeld(turn: Turn, copy: Copy): void {
+  for (const [member, peer] of turn.server.peers)
+    if (peer.identity === copy.state.epoch.owner) sendList(turn, member, peer.identity, [copy.facts.id], false);
+}
+
+function abortReceived(turn: Turn, member: string, copy: Copy, remote: SharedState, from: Identity): void {
+  const mine = copy.state;
+  const byOwner = mine.epoch.owner === from && remote.epoch.owner === from;
+  if (
+    mine.queue === 'shadow' &&
+    byOwner &&
+    mine.standing === 'intake' &&
+    mine.epoch.try <= remote.abortedThrough &&
+    !wrong(turn, 'late-shadow-resurrects')
+  ) {
+    transition(turn.server.coverage, 'AbortAcknowledged', 'shadow', 'shadow', 'aborted');
+    removeShadow(turn, copy, member);
+  }
+}
+
+function removeShadow(turn: Turn, copy: Copy, member: string): void {
+  dropCopy(turn.server, copy);
+  commit(turn, { kind: 'remove', id: copy.facts.id });
+  acknowledge(turn, member, copy.facts.id, copy.state.epoch, 'removed');
+}
+
+/** Discard notification from the owner of exactly this copy (semantics.md S3, S4): the copy moves, it is not deleted. */
+function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedState): void {
+  const { server } = turn;
+  if (copy.state.epoch.owner === server.me) {
+    demote(turn, copy, { ...remote, final: true });
+    return;
+  }
+  if (copy.state.queue !== 'shadow') return;
+  const merged: CopyState = { ...merge(copy.state, remote), finalAtMs: trustedNow(turn) };
+  const succeeded = merged.recipients?.some(isSuccess) === true;
+  dropCopy(server, copy);
+  if (succeeded) {
+    transition(server.coverage, 'DiscardNotified', 'shadow', 'shadow', 'shadowSafetyNet');
+    commit(turn, { kind: 'move', id: copy.facts.id, state: { ...merged, queue: 'shadowSafetyNet' } });
+  } else {
+    transition(server.coverage, 'DiscardNotifiedFailed', 'shadow', 'shadow', 'removed');
+    commit(turn, { kind: 'remove', id: copy.facts.id });
+  }
+  late(turn, { copy: null, kind: 'Count', what: 'discarded' });
+  late(turn, {
+    copy: copy.facts.id,
+    kind: 'Track',
+    event: 'HADISCARD',
+    facts: copy.facts,
+    id: copy.facts.id,
+    peer: member,
+  });
+  acknowledge(turn, member, copy.facts.id, merged.epoch, succeeded ? 'moved' : 'removed');
+}
+
+function acknowledge(
+  turn: Turn,
+  member: string,
+  id: CopyId,
+  epoch: StateAck['epoch'] | null,
+  effect: StateAck['effect'],
+): void {
+  if (epoch === null) return;
+  late(turn, { copy: id, kind: 'Send', to: member, frame: { kind: 'STATE-ACK', ack: { id, epoch, effect } } });
+}
+
+export function stateAcknowledged(turn: Turn, member: string, ack: StateAck): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  const tombstone = server.tombstones.get(ack.id);
+  if (peer === undefined || tombstone === undefined || ack.effect === 'merged') return;
+  forgetIfAnswered(turn, {
+    ...tombstone,
+    placements: tombstone.placements.filter((placement) => placement.identity !== peer.identity),
+  });
+}
+
+// --- claims ----------------------------------------------------------------------------------------------------------
+
+/** A would-be owner asks. A grant is durable before it is said; a higher claim answers with itself (protocol.md 13). */
+export function claimReceived(turn: Turn, member: string, claim: Claim, stored: StoredCopies): void {
+  const items: Grant['items'][number][] = [];
+  for (const item of claim.items) items.push(grantFor(turn, member, item.id, item.epoch, stored.get(item.id) ?? null));
+  late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'GRANT', grant: { items } } });
+}
+
+function grantFor(
+  turn: Turn,
+  member: string,
+  id: CopyId,
+  epoch: CopyState['epoch'],
+  stored: StoredCopy | null,
+): Grant['items'][number] {
+  const { server } = turn;
+  const copy = server.copies.get(id);
+  if (copy === undefined) {
+    const answer = answerFor(turn, id, stored);
+    return { id, granted: true, verdict: answer.verdict, state: answer.state };
+  }
+  const order = compareEpochs(epoch, copy.state.epoch);
+  if (order < 0) return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
+  if (order > 0) {
+    const claimed = { ...sharedState(copy.facts, copy.state), epoch };
+    if (copy.state.epoch.owner === server.me) {
+      if (!demote(turn, copy, claimed))
+        return { id, granted: false, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
+    } else {
+      transition(server.coverage, 'ClaimGranted', copy.state.queue, 'shadow', copy.state.queue);
+      setState(turn, copy, { ...copy.state, epoch }, 'commit');
+    }
+    announceHeld(turn, copy);
+  }
+  const peer = server.peers.get(member);
+  if (peer !== undefined) copy.registered.set(member, peer.session);
+  return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
+}
+
+export function grantReceived(turn: Turn, member: string, grant: Grant): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  if (peer === undefined) return;
+  for (const item of grant.items) {
+    const copy = server.copies.get(item.id);
+    if (copy === undefined) continue;
+    if (item.state !== null && item.state.digest === copy.facts.digest)
+      heardAbout(turn, member, copy, item.state, item.verdict);
+    const still = server.copies.get(item.id);
+    if (still !== undefined) answered(turn, still, member);
+  }
+}
+
+/** A member's knowledge about a copy of mine: a higher owner demotes me, finality is merged, a holder is remembered. */
+function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState, verdict: Verdict): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me) return;
+  if (verdict === 'final') {
+    demote(turn, copy, { ...remote, final: true });
+    return;
+  }
+  if (compareEpochs(remote.epoch, copy.state.epoch) > 0) {
+    demote(turn, copy, remote);
+    return;
+  }
+  const merged = merge(copy.state, remote);
+  if (merged !== copy.state) setState(turn, copy, merged, 'lazy');
+  if (
+    peer !== undefined &&
+    verdict === 'pending' &&
+    sameEpoch(remote.epoch, copy.state.epoch) &&
+    copy.state.standing === 'released'
+  ) {
+    copy.registered.set(member, peer.session);
+    confirmHolder(turn, copy, member, peer.identity);
+  }
+}
+
+// --- demotion (protocol.md 12) ---------------------------------------------------------------------------------------
+
+/** A higher owner was seen: this copy becomes its shadow, or goes to rest when the owner says final. False while deliveries are open. */
+export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
+  const { server } = turn;
+  if (copy.delivering.size > 0) {
+    copy.demoteTo = remote;
+    return false;
+  }
+  const from = copy.state.queue;
+  const merged = merge(copy.state, remote);
+  const base: CopyState = { ...merged, placements: [], unprotected: null };
+  copy.demoteTo = null;
+  copy.doubt = null;
+  const id = copy.facts.id;
+  late(turn, {
+    copy: id,
+    kind: 'Track',
+    event: 'DEMOTE',
+    facts: copy.facts,
+    id,
+    detail: remote.final ? 'final elsewhere' : 'owned elsewhere',
+  });
+  if (remote.final) {
+    dropCopy(server, copy);
+    if (merged.recipients?.some(isSuccess) === true) {
+      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
+      commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });
+    } else {
+      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');
+      commit(turn, { kind: 'remove', id });
+    }
+    return true;
+  }
+  transition(server.coverage, 'Demoted', from, 'shadow', 'shadow');
+  forgetDelivery(server, id);
+  setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
+  announceHeld(turn, copy);
+  return true;
+}
+
+function forgetDelivery(server: Server, id: CopyId): void {
+  for (const hop of server.hops.values()) hop.ready.delete(id);
+  server.single.delete(id);
+  server.doubtful.delete(id);
+  server.placings.delete(id);
+}
+
+/** Members that may still hold a copy that has become final here. */
+export function obligations(copy: Copy): readonly Placement[] {
+  return copy.state.placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
+}

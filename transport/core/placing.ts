@@ -1,0 +1,500 @@
+/**
+ * Finding a shadow for one copy (semantics.md R3-R6, S8; protocol.md 6, 17). Owns: attempts, their deadlines, and what happens when they are used up.
+ * The same search serves an intake (the client waits) and a copy that has no shadow (nobody waits).
+ */
+
+import { type CopyId, sameEpoch } from '../../common/message.ts';
+import type { Refuse, Result } from '../../common/peer/messages.ts';
+import { assert } from '../../common/platform/assert.ts';
+import { reply } from '../../common/smtp/replies.ts';
+import type { CopyState, Placement } from '../store/database.ts';
+import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
+import { type Copy, IN_TRANSIT, sharedState, withPlacement } from './copy.ts';
+import { protectedNow } from './ownership.ts';
+import { nextCandidate } from './placement.ts';
+import {
+  type Attempt,
+  addCopy,
+  commit,
+  DEADLINES,
+  dropCopy,
+  early,
+  late,
+  note,
+  type Placing,
+  type Server,
+  setState,
+  setTimer,
+  type Turn,
+  trustedNow,
+  wrong,
+} from './state.ts';
+import { forgetIfAnswered, putTombstone } from './tombstones.ts';
+import { transition } from './transitions.ts';
+
+/** Starts the search; the body may still be arriving (`end` null). */
+export function startPlacing(turn: Turn, placing: Placing): void {
+  turn.server.placings.set(placing.id, placing);
+  nextAttempt(turn, placing);
+}
+
+function openStreamsTo(server: Server, member: string): number {
+  let count = 0;
+  for (const placing of server.placings.values())
+    for (const attempt of placing.attempts)
+      if (attempt.member === member && attempt.status !== 'failed' && attempt.status !== 'stored') count += 1;
+  return count;
+}
+
+function mayReceive(turn: Turn, member: string): boolean {
+  const peer = turn.server.peers.get(member);
+  if (peer === undefined) return false;
+  if (peer.load !== null && (!peer.load.accepting || peer.load.backPressure !== 'Normal')) return false;
+  // protocol.md 6a: a peer that leaves an END unanswered gets no new one.
+  for (const placing of turn.server.placings.values())
+    for (const attempt of placing.attempts)
+      if (
+        attempt.member === member &&
+        attempt.status === 'sentEnd' &&
+        attempt.endSentAtMs !== null &&
+        turn.nowMs - attempt.endSentAtMs > DEADLINES.unansweredEndMs
+      )
+        return false;
+  return true;
+}
+
+/** Whom to try next, or null. Exported for the check before an intake is accepted at all. */
+export function pickCandidate(turn: Turn, tried: readonly Attempt[]): string | null {
+  const { server } = turn;
+  const members = wrong(turn, 'shadow-outside-boundary')
+    ? server.document.members.filter((member) => member.name !== server.name)
+    : server.boundary;
+  const healthy = members
+    .filter((member) => member.state === 'active' && mayReceive(turn, member.name))
+    .map((member) => ({
+      member: member.name,
+      site: member.site,
+      queued: server.peers.get(member.name)?.load?.queued ?? 0,
+      open: openStreamsTo(server, member.name),
+    }));
+  const policy = server.document.policies.shadowRedundancy;
+  return nextCandidate({
+    self: server.self,
+    boundary: members,
+    healthy,
+    tried,
+    policy: wrong(turn, 'local-before-remote') ? { ...policy, preference: 'LocalOnly' } : policy,
+    draw: server.draw(),
+  });
+}
+
+function nextAttempt(turn: Turn, placing: Placing): void {
+  const { server } = turn;
+  const member = placing.phase === 'placing' ? pickCandidate(turn, placing.attempts) : null;
+  const peer = member === null ? undefined : server.peers.get(member);
+  if (member === null || peer === undefined) return exhausted(turn, placing);
+  const attempt: Attempt = {
+    number: placing.attempts.length,
+    member,
+    site: server.document.members.find((entry) => entry.name === member)?.site ?? '',
+    identity: peer.identity,
+    status: 'opening',
+    endSentAtMs: null,
+    inDoubt: false,
+  };
+  placing.attempts.push(attempt);
+  const copy = server.copies.get(placing.id);
+  const intake = server.intakes.get(server.intakeOf.get(placing.id) ?? -1);
+  const envelope = copy?.facts.envelope ?? intake?.envelope;
+  assert(envelope !== undefined, 'placing without a copy or an intake', { id: placing.id });
+  early(turn, {
+    kind: 'OpenCandidate',
+    id: placing.id,
+    attempt: attempt.number,
+    member,
+    purpose: placing.purpose,
+    envelope,
+    state: copy === undefined ? intakeState(placing) : { ...sharedState(copy.facts, copy.state), epoch: placing.epoch },
+  });
+  // Two seconds an attempt; while the body arrives the clock starts with it (architecture.md section 8).
+  if (placing.end !== null) setTimer(turn, DEADLINES.attemptMs, 'attempt', placing.id, attempt.number);
+}
+
+const intakeState = (placing: Placing) => ({
+  id: placing.id,
+  ancestor: null,
+  kind: 'message' as const,
+  epoch: placing.epoch,
+  standing: 'intake' as const,
+  abortedThrough: 0,
+  digest: null,
+  sizeBytes: 0,
+  recipients: null,
+  final: false,
+});
+
+/** The body is complete and its COMMIT handed to the log: END may go to whoever has answered OPEN-OK. */
+export function bodyComplete(turn: Turn, placing: Placing, end: NonNullable<Placing['end']>): void {
+  placing.end = end;
+  setTimer(turn, DEADLINES.allAttemptsMs, 'placing', placing.id);
+  const current = placing.attempts.at(-1);
+  if (current === undefined || current.status === 'failed') return nextAttempt(turn, placing);
+  setTimer(turn, DEADLINES.attemptMs, 'attempt', placing.id, current.number);
+  if (current.status === 'open') sendEnd(turn, placing, current);
+}
+
+function sendEnd(turn: Turn, placing: Placing, attempt: Attempt): void {
+  assert(placing.end !== null, 'END before the body is complete', { id: placing.id });
+  attempt.status = 'sentEnd';
+  attempt.endSentAtMs = turn.nowMs;
+  const { digest, sizeBytes, events } = placing.end;
+  early(turn, { kind: 'EndCandidate', id: placing.id, attempt: attempt.number, digest, sizeBytes, events });
+  if (wrong(turn, 'ack-before-shadow')) stored(turn, placing, attempt);
+}
+
+function attemptOf(turn: Turn, id: CopyId, number: number): { placing: Placing; attempt: Attempt } | null {
+  const placing = turn.server.placings.get(id);
+  const attempt = placing?.attempts[number];
+  return placing === undefined || attempt === undefined ? null : { placing, attempt };
+}
+
+export function candidateOpened(turn: Turn, id: CopyId, number: number): void {
+  const found = attemptOf(turn, id, number);
+  if (found === null || found.attempt.status !== 'opening') return;
+  found.attempt.status = 'open';
+  if (found.placing.end !== null && found.placing.phase === 'placing') sendEnd(turn, found.placing, found.attempt);
+}
+
+export function candidateRefused(turn: Turn, id: CopyId, number: number, _refuse: Refuse): void {
+  const found = attemptOf(turn, id, number);
+  if (found === null) return;
+  attemptFailed(turn, found.placing, found.attempt, false);
+}
+
+/** The connection ended. With an END out it may hold the copy, else it cannot. */
+export function candidateLost(turn: Turn, id: CopyId, number: number): void {
+  const found = attemptOf(turn, id, number);
+  if (found === null) return;
+  attemptFailed(turn, found.placing, found.attempt, found.attempt.status === 'sentEnd');
+}
+
+export function attemptTimedOut(turn: Turn, id: CopyId, number: number): void {
+  const found = attemptOf(turn, id, number);
+  if (
+    found === null ||
+    (found.attempt.status !== 'opening' && found.attempt.status !== 'open' && found.attempt.status !== 'sentEnd')
+  )
+    return;
+  const sentEnd = found.attempt.status === 'sentEnd';
+  // After END a late confirmation is still welcome; before it the stream is useless.
+  if (!sentEnd) early(turn, { kind: 'DropCandidate', id, attempt: number, reason: 'attempt deadline' });
+  attemptFailed(turn, found.placing, found.attempt, sentEnd);
+}
+
+function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: boolean): void {
+  if (attempt.status === 'stored') return;
+  const first = attempt.status !== 'failed';
+  attempt.status = 'failed';
+  attempt.inDoubt = inDoubt;
+  if (!first) return;
+  late(turn, { copy: null, kind: 'Count', what: 'shadowAttempt', label: 'failed' });
+  if (placing.phase === 'placing' && attempt.number === placing.attempts.length - 1) nextAttempt(turn, placing);
+}
+
+export function candidateResult(turn: Turn, id: CopyId, number: number, result: Result): void {
+  const found = attemptOf(turn, id, number);
+  if (found === null) return;
+  const { placing, attempt } = found;
+  const digestRight = result.digest === placing.end?.digest || wrong(turn, 'digest-ignored');
+  const epochRight = sameEpoch(result.epoch, placing.epoch) || wrong(turn, 'epoch-ignored');
+  // protocol.md 8: only "stored as shadow at exactly this epoch, digest equal" protects.
+  if (result.outcome === 'stored' && digestRight && epochRight) return stored(turn, placing, attempt);
+  attemptFailed(turn, placing, attempt, false);
+}
+
+function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
+  const { server } = turn;
+  const copy = server.copies.get(placing.id);
+  if (placing.phase === 'aborting' || copy === undefined || !sameEpoch(copy.state.epoch, placing.epoch)) return;
+  attempt.status = 'stored';
+  const peer = server.peers.get(attempt.member);
+  if (peer?.identity === attempt.identity) copy.registered.set(attempt.member, peer.session);
+  const placement: Placement = {
+    identity: attempt.identity,
+    member: attempt.member,
+    epoch: placing.epoch,
+    status: 'confirmed',
+  };
+  const wasIntake = copy.state.standing === 'intake';
+  transition(
+    server.coverage,
+    wasIntake ? 'Protected' : 'ReshadowCommitted',
+    copy.state.queue,
+    'primary',
+    copy.state.queue,
+  );
+  late(turn, { copy: null, kind: 'Count', what: 'shadowAttempt', label: 'stored' });
+  late(turn, {
+    copy: placing.id,
+    kind: 'Track',
+    event: 'HAREDIRECT',
+    facts: copy.facts,
+    id: placing.id,
+    peer: attempt.member,
+  });
+  finish(turn, placing, attempt);
+  setState(
+    turn,
+    copy,
+    {
+      ...copy.state,
+      standing: 'released',
+      unprotected: null,
+      placements: withPlacement(otherHolders(placing, copy), placement),
+    },
+    'lazy',
+  );
+  server.single.delete(placing.id);
+  if (wasIntake) {
+    answerIntake(turn, copy, 'protected');
+    answerWaiters(turn, placing.id);
+  } else late(turn, { copy: null, kind: 'Count', what: 'reshadowed' });
+  protectedNow(turn, copy);
+}
+
+/** Candidates that were sent END and may hold a copy stay known, so that they are told what becomes of it. */
+function otherHolders(placing: Placing, copy: Copy): readonly Placement[] {
+  let placements = copy.state.placements;
+  for (const attempt of placing.attempts)
+    if (attempt.inDoubt || attempt.status === 'sentEnd')
+      placements = withPlacement(placements, {
+        identity: attempt.identity,
+        member: attempt.member,
+        epoch: placing.epoch,
+        status: 'sentEnd',
+      });
+  return placements;
+}
+
+/** The search is over: streams that have no END out are dropped, the others may answer into the void. */
+export function finish(turn: Turn, placing: Placing, except: Attempt | null): void {
+  turn.server.placings.delete(placing.id);
+  for (const attempt of placing.attempts)
+    if (attempt !== except && (attempt.status === 'opening' || attempt.status === 'open'))
+      early(turn, { kind: 'DropCandidate', id: placing.id, attempt: attempt.number, reason: 'no longer needed' });
+}
+
+/** All attempts of `placing` are used up, or its overall deadline has passed. */
+export function exhausted(turn: Turn, placing: Placing): void {
+  const { server } = turn;
+  if (placing.phase === 'aborting') return;
+  if (placing.purpose === 'copy') {
+    finish(turn, placing, null);
+    const copy = server.copies.get(placing.id);
+    if (copy !== undefined) setState(turn, copy, { ...copy.state, placements: otherHolders(placing, copy) }, 'lazy');
+    return;
+  }
+  const reject = server.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
+  if (placing.end === null) {
+    // Nothing was sent an END: a plain refusal (protocol.md 5). With policy false the body goes on and is accepted alone.
+    if (reject || !mayAcceptAlone(turn)) refuseIntake(turn, placing, reply('shadowFailure'));
+    return;
+  }
+  const copy = server.copies.get(placing.id);
+  assert(copy !== undefined, 'placing of a complete body without a copy', { id: placing.id });
+  if (!reject && mayAcceptAlone(turn)) return acceptUnprotected(turn, placing, copy);
+  abortIntake(turn, placing, copy);
+}
+
+/** protocol.md 2: a member alone needs contact within three heartbeats, unless it is the only one by the document. */
+function mayAcceptAlone(turn: Turn): boolean {
+  const { server } = turn;
+  if (server.boundary.length === 0) return true;
+  const span = 3 * server.document.policies.shadowRedundancy.heartbeatFrequencyMs;
+  for (const member of server.boundary) {
+    const heard = server.lastHeardMs.get(member.name);
+    if (heard !== undefined && turn.nowMs - heard <= span) return true;
+  }
+  return false;
+}
+
+function acceptUnprotected(turn: Turn, placing: Placing, copy: Copy): void {
+  const { server } = turn;
+  finish(turn, placing, null);
+  transition(server.coverage, 'AcceptedUnprotected', copy.state.queue, 'primary', copy.state.queue);
+  const state: CopyState = {
+    ...copy.state,
+    standing: 'released',
+    unprotected: 'no shadow could be had',
+    placements: otherHolders(placing, copy),
+  };
+  setState(turn, copy, state, 'commit');
+  server.single.add(placing.id);
+  answerIntake(turn, copy, 'unprotected');
+  answerWaiters(turn, placing.id);
+  protectedNow(turn, copy);
+}
+
+/** protocol.md 6b: sync the abort, then RESOLVE to everyone who was sent an END; 451 when each has durably refused. */
+function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
+  const { server } = turn;
+  const asked = placing.attempts.filter((attempt) => attempt.inDoubt || attempt.status === 'sentEnd');
+  for (const attempt of placing.attempts)
+    if (attempt.status === 'opening' || attempt.status === 'open')
+      early(turn, { kind: 'DropCandidate', id: placing.id, attempt: attempt.number, reason: 'aborted' });
+  transition(server.coverage, 'IntakeAborted', copy.state.queue, 'primary', 'aborted');
+  const placements = asked.map(
+    (attempt): Placement => ({
+      identity: attempt.identity,
+      member: attempt.member,
+      epoch: placing.epoch,
+      status: 'sentEnd',
+    }),
+  );
+  dropCopy(server, copy);
+  const durable = wrong(turn, 'abort-not-durable') ? note : commit;
+  putTombstone(
+    turn,
+    {
+      id: placing.id,
+      kind: 'aborted',
+      epoch: placing.epoch,
+      abortedThrough: placing.epoch.try,
+      recipients: null,
+      digest: copy.facts.digest,
+      placements,
+    },
+    durable,
+  );
+  if (!wrong(turn, 'abort-not-durable')) durable(turn, { kind: 'remove', id: placing.id });
+  late(turn, {
+    copy: placing.id,
+    kind: 'Track',
+    event: 'ABORT',
+    facts: copy.facts,
+    id: placing.id,
+    detail: 'no shadow could be had',
+  });
+  placing.phase = 'aborting';
+  server.placings.set(placing.id, placing);
+  for (const attempt of asked) {
+    placing.waiting.set(attempt.identity, attempt.member);
+    late(turn, {
+      copy: placing.id,
+      kind: 'Send',
+      to: attempt.member,
+      frame: {
+        kind: 'RESOLVE',
+        resolve: { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs },
+      },
+    });
+  }
+  setTimer(turn, DEADLINES.resolveCapMs, 'cap', placing.id);
+  if (placing.waiting.size === 0 || wrong(turn, 'late-shadow-resurrects')) abortSettled(turn, placing, 'refused');
+  else answerWaiters(turn, placing.id);
+}
+
+/** Asks again whoever came back while an abort waits for it. */
+export function repeatResolves(turn: Turn, member: string): void {
+  const identity = turn.server.peers.get(member)?.identity;
+  for (const placing of turn.server.placings.values()) {
+    if (placing.phase !== 'aborting' || identity === undefined || !placing.waiting.has(identity)) continue;
+    late(turn, {
+      copy: placing.id,
+      kind: 'Send',
+      to: member,
+      frame: {
+        kind: 'RESOLVE',
+        resolve: { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs },
+      },
+    });
+  }
+}
+
+/** A candidate's answer to RESOLVE. */
+export function resolveAnswered(turn: Turn, member: string, id: CopyId, refused: boolean): void {
+  const { server } = turn;
+  const identity = server.peers.get(member)?.identity;
+  if (identity === undefined) return;
+  const tombstone = server.tombstones.get(id);
+  if (refused && tombstone !== undefined && tombstone.kind === 'aborted')
+    forgetIfAnswered(turn, {
+      ...tombstone,
+      placements: tombstone.placements.filter((placement) => placement.identity !== identity),
+    });
+  const placing = server.placings.get(id);
+  if (placing === undefined || placing.phase !== 'aborting' || !placing.waiting.has(identity)) return;
+  placing.waiting.delete(identity);
+  if (!refused) abortSettled(turn, placing, 'silent');
+  else if (placing.waiting.size === 0) abortSettled(turn, placing, 'refused');
+}
+
+/** protocol.md 6c: at the cap the connection is closed without a reply, the abort stays. */
+export function resolveCapReached(turn: Turn, id: CopyId): void {
+  const placing = turn.server.placings.get(id);
+  if (placing?.phase === 'aborting') abortSettled(turn, placing, 'silent');
+}
+
+function abortSettled(turn: Turn, placing: Placing, outcome: 'refused' | 'silent'): void {
+  const { server } = turn;
+  server.placings.delete(placing.id);
+  const stream = server.intakeOf.get(placing.id);
+  const intake = stream === undefined ? undefined : server.intakes.get(stream);
+  if (stream !== undefined) {
+    server.intakeOf.delete(placing.id);
+    server.intakes.delete(stream);
+  }
+  if (outcome === 'refused') late(turn, { copy: null, kind: 'Count', what: 'refused', label: 'shadow' });
+  if (intake?.waiting === true)
+    late(turn, {
+      copy: placing.id,
+      kind: 'AnswerStream',
+      stream: intake.stream,
+      result: {
+        id: placing.id,
+        epoch: placing.epoch,
+        outcome,
+        digest: null,
+        reply: outcome === 'refused' ? reply('shadowFailure') : null,
+      },
+    });
+  answerWaiters(turn, placing.id);
+}
+
+/** Gives copies that rest on one database only a shadow, a few at a time (semantics.md R6, S8). */
+export function reshadow(turn: Turn): void {
+  const { server } = turn;
+  let running = 0;
+  for (const placing of server.placings.values()) if (placing.purpose === 'copy') running += 1;
+  for (const id of server.single) {
+    if (running >= 16) break;
+    const copy = server.copies.get(id);
+    if (copy === undefined || !IN_TRANSIT.has(copy.state.queue) || copy.state.epoch.owner !== server.me) {
+      server.single.delete(id);
+      continue;
+    }
+    if (server.placings.has(id) || copy.doubt !== null || pickCandidate(turn, []) === null) continue;
+    running += 1;
+    startPlacing(turn, {
+      id,
+      purpose: 'copy',
+      epoch: copy.state.epoch,
+      attempts: [],
+      end: { digest: copy.facts.digest, sizeBytes: copy.facts.sizeBytes, events: copy.facts.events, atMs: turn.nowMs },
+      phase: 'placing',
+      waiting: new Map(),
+    });
+  }
+}
+
+/** Creates the copy of a body that is complete in the log. */
+export function createPrimary(turn: Turn, copy: Copy, stream: number): void {
+  transition(turn.server.coverage, 'BodyReceived', '-', 'primary', copy.state.queue);
+  addCopy(turn.server, copy);
+  commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
+  const remainingMs = Math.max(
+    0,
+    turn.server.document.policies.queues.messageExpirationMs - (trustedNow(turn) - copy.facts.acceptedAtMs),
+  );
+  setTimer(turn, Math.min(remainingMs, turn.server.document.policies.queues.delayNotificationMs), 'age', copy.facts.id);
+}

@@ -1,0 +1,347 @@
+/**
+ * The transport's core: `step(server, event, now)` (architecture.md section 3). Start reading here. Owns: which part answers which event. PURE: no I/O, no
+ * clock, no randomness of its own, no logger. What must be durable comes back in `commit` and `note`, what may be said early in `now`, what may be said
+ * only afterwards in `afterCommit`.
+ */
+
+import type { TopologyDocument } from '../../common/config.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
+import { assert, unreachable } from '../../common/platform/assert.ts';
+import type { Recovered } from '../store/database.ts';
+import { answerWaiters } from './answers.ts';
+import { newCopy, roleOf } from './copy.ts';
+import {
+  ageDue,
+  deliveryDone,
+  dsnComposed,
+  finishIfFinal,
+  hopDue,
+  resumeFailures,
+  retryDue,
+  routingChanged,
+} from './delivery.ts';
+import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
+import {
+  intakeEnded,
+  intakeLost,
+  intakeOpened,
+  resolveAsked,
+  shadowEnded,
+  shadowLost,
+  shadowOpened,
+} from './intake.ts';
+import type { Mutant } from './mutants.ts';
+import {
+  beginDoubt,
+  claimReceived,
+  doubtTimedOut,
+  grantReceived,
+  listReceived,
+  peerUp,
+  settle,
+  stateAcknowledged,
+  stateReceived,
+} from './ownership.ts';
+import {
+  attemptTimedOut,
+  candidateLost,
+  candidateOpened,
+  candidateRefused,
+  candidateResult,
+  exhausted,
+  reshadow,
+  resolveAnswered,
+  resolveCapReached,
+} from './placing.ts';
+import {
+  addCopy,
+  early,
+  note,
+  popTimer,
+  type Server,
+  setState,
+  setTimer,
+  type Turn,
+  trustedNow,
+  wrong,
+} from './state.ts';
+import { transition } from './transitions.ts';
+
+export interface CoreOptions {
+  readonly name: string;
+  readonly identity: Identity;
+  readonly document: TopologyDocument;
+  readonly recovered: Recovered;
+  readonly draw: () => number;
+  readonly hashId: (text: string) => CopyId;
+  readonly mutants?: ReadonlySet<Mutant>;
+}
+
+export interface Now {
+  readonly monotonicMs: number;
+  readonly wallMs: number;
+}
+
+/** Fact under which elapsed time is persisted (semantics.md S16). */
+const CLOCK_FACT = 'clock';
+const CLOCK_SAVE_MS = 30_000;
+const RESHADOW_MS = 1_000;
+
+/** Builds the core from what the queue database recovered; the first step's result comes back with it. */
+export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
+  const saved = options.recovered.facts.get(CLOCK_FACT) as { trustedMs: number; wallMs: number } | undefined;
+  const server: Server = {
+    name: options.name,
+    me: options.identity,
+    mutants: options.mutants ?? new Set(),
+    draw: options.draw,
+    hashId: options.hashId,
+    document: options.document,
+    ...placeOf(options.document, options.name),
+    pressure: 'Normal',
+    copies: new Map(),
+    tombstones: new Map(options.recovered.tombstones.map((tombstone) => [tombstone.id, tombstone])),
+    intakes: new Map(),
+    intakeOf: new Map(),
+    incoming: new Map(),
+    placings: new Map(),
+    peers: new Map(),
+    lastHeardMs: new Map(),
+    sessions: 0,
+    held: new Map(),
+    single: new Set(),
+    doubtful: new Set(),
+    unasked: new Map(),
+    resolveWaiters: new Map(),
+    hops: new Map(),
+    deliveries: new Map(),
+    composing: new Set(),
+    nextRequest: 0,
+    timers: [],
+    coverage: new Map(),
+    startedAtMs: now.monotonicMs,
+    trusted: {
+      baseMs: saved?.trustedMs ?? now.wallMs,
+      monotonicAtBaseMs: now.monotonicMs,
+      unwitnessedMs: saved === undefined ? 0 : Math.max(0, now.wallMs - saved.wallMs),
+      savedWallMs: saved?.wallMs ?? now.wallMs,
+    },
+  };
+  const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep() };
+  recover(turn, options.recovered);
+  setTimer(turn, CLOCK_SAVE_MS, 'clock');
+  setTimer(turn, RESHADOW_MS, 'reshadow');
+  setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
+  saveClock(turn);
+  return { server, result: finish(turn) };
+}
+
+function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary'> {
+  const self = document.members.find((member) => member.name === name);
+  assert(self !== undefined, 'this transport is not in the topology document', {
+    name,
+    generation: document.generation,
+  });
+  return {
+    self,
+    boundary: document.members.filter(
+      (member) => member.boundary === self.boundary && member.name !== name && member.state !== 'gone',
+    ),
+  };
+}
+
+/** Rows 5 and protocol.md 14: whatever survived is treated as accepted, and asks once before it is delivered. */
+function recover(turn: Turn, recovered: Recovered): void {
+  const { server } = turn;
+  for (const stored of recovered.copies) addCopy(server, newCopy(stored.facts, stored.state));
+  for (const copy of server.copies.values()) {
+    if (roleOf(copy.state, server.me) !== 'primary') continue;
+    if (copy.state.standing === 'intake') {
+      transition(server.coverage, 'RecoveredHeld', copy.state.queue, 'primary', copy.state.queue);
+      if (wrong(turn, 'recovered-intake-dropped')) {
+        server.copies.delete(copy.facts.id);
+        continue;
+      }
+    }
+    // Queues are rebuilt from scratch: routes may have changed, attempts were cut off.
+    const queue = copy.state.queue === 'poison' ? 'poison' : 'submission';
+    copy.state = { ...copy.state, standing: 'released', queue };
+    setTimer(turn, 1_000, 'age', copy.facts.id);
+    beginDoubt(turn, copy);
+    settle(turn, copy);
+    resumeFailures(turn, copy);
+    finishIfFinal(turn, copy);
+  }
+}
+
+export function step(server: Server, event: CoreEvent, now: Now): StepResult {
+  const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep() };
+  dispatch(turn, event);
+  return finish(turn);
+}
+
+function finish(turn: Turn): StepResult {
+  turn.out.wakeAtMs = turn.server.timers[0]?.atMs ?? null;
+  return turn.out;
+}
+
+function dispatch(turn: Turn, event: CoreEvent): void {
+  const { server } = turn;
+  switch (event.kind) {
+    case 'TopologyChanged':
+      return topologyChanged(turn, event.document);
+    case 'PeerUp':
+      peerUp(turn, event.member, event.identity, event.openCounter, event.nonce);
+      return reshadow(turn);
+    case 'PeerDown':
+      server.peers.delete(event.member);
+      return;
+    case 'PeerContact': {
+      const peer = server.peers.get(event.member);
+      if (peer === undefined) return;
+      peer.load = event.contact.load;
+      server.lastHeardMs.set(event.member, turn.nowMs);
+      witness(turn, event.contact.wallMs);
+      return reshadow(turn);
+    }
+    case 'IntakeOpened':
+      return intakeOpened(turn, event);
+    case 'IntakeEnded':
+      return intakeEnded(turn, event.stream, event.digest, event.sizeBytes, event.events);
+    case 'IntakeLost':
+      return intakeLost(turn, event.stream);
+    case 'CandidateOpened':
+      return candidateOpened(turn, event.id, event.attempt);
+    case 'CandidateRefused':
+      return candidateRefused(turn, event.id, event.attempt, event.refuse);
+    case 'CandidateLost':
+      return candidateLost(turn, event.id, event.attempt);
+    case 'CandidateResult':
+      return candidateResult(turn, event.id, event.attempt, event.result);
+    case 'ShadowOpened':
+      return shadowOpened(turn, event);
+    case 'ShadowEnded':
+      return shadowEnded(turn, event.stream, event.digest, event.sizeBytes, event.events);
+    case 'ShadowLost':
+      return shadowLost(turn, event.stream);
+    case 'ResolveAsked':
+      return resolveAsked(turn, event.from, event.role, event.resolve, event.stored);
+    case 'ResolveAnswered':
+      return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
+    case 'ListReceived':
+      listReceived(turn, event.member, event.list, event.stored);
+      return reshadow(turn);
+    case 'StateReceived':
+      return stateReceived(turn, event.member, event.state);
+    case 'StateAcknowledged':
+      return stateAcknowledged(turn, event.member, event.ack);
+    case 'ClaimReceived':
+      return claimReceived(turn, event.member, event.claim, event.stored);
+    case 'GrantReceived':
+      return grantReceived(turn, event.member, event.grant);
+    case 'DeliveryDone':
+      return deliveryDone(turn, event.requestId, event.results);
+    case 'DsnComposed':
+      return dsnComposed(turn, event);
+    case 'PressureChanged':
+      server.pressure = event.level;
+      return;
+    case 'TimerFired':
+      return timersFired(turn);
+    default:
+      unreachable(event, 'unknown core event');
+  }
+}
+
+function topologyChanged(turn: Turn, document: TopologyDocument): void {
+  const { server } = turn;
+  if (document.generation <= server.document.generation) return;
+  server.document = document;
+  Object.assign(server, placeOf(document, server.name));
+  routingChanged(turn);
+  reshadow(turn);
+}
+
+function timersFired(turn: Turn): void {
+  const { server } = turn;
+  for (let top = server.timers[0]; top !== undefined && top.atMs <= turn.nowMs; top = server.timers[0]) {
+    popTimer(server.timers);
+    const id = top.id as CopyId;
+    switch (top.kind) {
+      case 'attempt':
+        attemptTimedOut(turn, id, top.number);
+        break;
+      case 'placing': {
+        const placing = server.placings.get(id);
+        if (
+          placing !== undefined &&
+          placing.phase === 'placing' &&
+          placing.end !== null &&
+          turn.nowMs - placing.end.atMs >= 9_999
+        ) {
+          for (const attempt of placing.attempts) if (attempt.status === 'sentEnd') attempt.inDoubt = true;
+          exhausted(turn, placing);
+        }
+        break;
+      }
+      case 'cap':
+        resolveCapReached(turn, id);
+        break;
+      case 'doubt':
+        doubtTimedOut(turn, id);
+        break;
+      case 'hop':
+        hopDue(turn, top.id);
+        break;
+      case 'retry':
+        retryDue(turn, id);
+        break;
+      case 'age':
+        ageDue(turn, id);
+        break;
+      case 'waiter':
+        answerWaiters(turn, id);
+        break;
+      case 'reshadow':
+        reshadow(turn);
+        setTimer(turn, RESHADOW_MS, 'reshadow');
+        break;
+      case 'safetyNet': {
+        const nowMs = wrong(turn, 'wall-clock-expiry') ? turn.wallMs : trustedNow(turn);
+        early(turn, { kind: 'ExpireSafetyNet', beforeMs: nowMs - server.document.policies.safetyNet.holdTimeMs });
+        setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
+        break;
+      }
+      case 'clock':
+        saveClock(turn);
+        setTimer(turn, CLOCK_SAVE_MS, 'clock');
+        break;
+    }
+  }
+}
+
+const safetyNetPeriodMs = (server: Server): number =>
+  Math.max(1_000, Math.min(60_000, server.document.policies.safetyNet.holdTimeMs / 20));
+
+function saveClock(turn: Turn): void {
+  const { trusted } = turn.server;
+  trusted.savedWallMs = turn.wallMs;
+  note(turn, { kind: 'fact', key: CLOCK_FACT, value: { trustedMs: trustedNow(turn), wallMs: turn.wallMs } });
+}
+
+/** Time spent down counts only as far as a peer's clock agrees (semantics.md S16). */
+function witness(turn: Turn, peerWallMs: number): void {
+  const { trusted } = turn.server;
+  if (trusted.unwitnessedMs <= 0) return;
+  const agreed = Math.max(0, Math.min(trusted.unwitnessedMs, peerWallMs - trustedNow(turn)));
+  trusted.baseMs += agreed;
+  trusted.unwitnessedMs = 0;
+  saveClock(turn);
+}
+
+/** In-transit copies of mine that rest on this database only; null while somebody has not told what it holds. */
+export function unprotectedCount(server: Server): number | null {
+  return server.boundary.every((member) => server.peers.get(member.name)?.listed === true) ? server.single.size : null;
+}
+
+export { setState };

@@ -1,0 +1,307 @@
+/**
+ * Everything one transport knows while it runs. Owns: the shape of the core's memory and the small moves all parts share (timers, writes,
+ * effects). Only `step()` and what it calls may change it.
+ */
+import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
+import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
+import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
+import type { CopyState, Tombstone } from '../store/database.ts';
+import type { Copy } from './copy.ts';
+import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
+import type { Mutant } from './mutants.ts';
+import type { TransitionCoverage } from './transitions.ts';
+
+/** semantics.md L6, protocol.md 5: deadlines that nest. */
+export const DEADLINES = {
+  attemptMs: 2_000,
+  allAttemptsMs: 10_000,
+  /** A peer with an END unanswered this long gets no new one (protocol.md 6a). */
+  unansweredEndMs: 500,
+  resolveCapMs: 45_000,
+  doubtMs: 5_000,
+} as const;
+
+export interface Peer {
+  readonly identity: Identity;
+  readonly openCounter: number;
+  readonly nonce: string;
+  readonly session: number;
+  load: Load | null;
+  /** It has told everything it holds of ours on this session. */
+  listed: boolean;
+}
+
+export interface Attempt {
+  readonly number: number;
+  readonly member: string;
+  readonly site: string;
+  readonly identity: Identity;
+  status: 'opening' | 'open' | 'sentEnd' | 'stored' | 'failed';
+  endSentAtMs: number | null;
+  /** Failed with an END out and no durable refusal: it may hold the copy. */
+  inDoubt: boolean;
+}
+
+/** The search for a shadow for one copy: from the OPEN of an intake, or later for a copy that has none. */
+export interface Placing {
+  readonly id: CopyId;
+  readonly purpose: 'shadow' | 'copy';
+  readonly epoch: Epoch;
+  readonly attempts: Attempt[];
+  /** Set when the body is complete. */
+  end: {
+    readonly digest: string;
+    readonly sizeBytes: number;
+    readonly events: readonly TrackingEvent[];
+    readonly atMs: number;
+  } | null;
+  phase: 'placing' | 'aborting';
+  /** Identities whose answer to RESOLVE is awaited while aborting, with the member asked. */
+  readonly waiting: Map<Identity, string>;
+}
+
+/** A body on its way from a front end. */
+export interface Intake {
+  readonly stream: number;
+  readonly frontend: string;
+  readonly id: CopyId;
+  readonly try: number;
+  readonly envelope: Envelope;
+  /** The client's front end still waits for the answer. */
+  waiting: boolean;
+  readonly openedAtMs: number;
+}
+
+/** A body on its way from the owner of a copy. */
+export interface IncomingShadow {
+  readonly stream: number;
+  readonly member: string;
+  readonly identity: Identity;
+  readonly openCounter: number;
+  readonly nonce: string;
+  readonly id: CopyId;
+  readonly envelope: Envelope;
+  readonly state: SharedState;
+}
+
+export interface ResolveWaiter {
+  readonly from: string;
+  readonly through: number;
+  readonly untilMs: number;
+}
+
+/** A next hop: one database copy or one connector (semantics.md D6). */
+export interface Hop {
+  readonly key: string;
+  route: Route;
+  /** Copies ready to be sent, in order. */
+  readonly ready: Set<CopyId>;
+  active: number;
+  failures: number;
+  retryAtMs: number | null;
+  lastError: string | null;
+}
+
+export interface OpenDelivery {
+  readonly requestId: number;
+  readonly id: CopyId;
+  readonly hop: string;
+  readonly route: Route;
+  readonly recipients: readonly number[];
+}
+
+export type TimerKind =
+  | 'attempt'
+  | 'placing'
+  | 'cap'
+  | 'doubt'
+  | 'hop'
+  | 'retry'
+  | 'age'
+  | 'safetyNet'
+  | 'waiter'
+  | 'reshadow'
+  | 'clock';
+
+export interface CoreTimer {
+  readonly atMs: number;
+  readonly kind: TimerKind;
+  readonly id: string;
+  readonly number: number;
+}
+
+export interface Server {
+  readonly name: string;
+  readonly me: Identity;
+  readonly mutants: ReadonlySet<Mutant>;
+  /** In [0, 1), from the runtime's random port. */
+  readonly draw: () => number;
+  /** Lower-case hex SHA-256 prefix, for derived copy ids (a pure function, passed in to keep node:crypto out). */
+  readonly hashId: (text: string) => CopyId;
+  document: TopologyDocument;
+  self: MemberConfig;
+  /** Members of the boundary without self. */
+  boundary: readonly MemberConfig[];
+  pressure: 'Normal' | 'Medium' | 'High';
+  readonly copies: Map<CopyId, Copy>;
+  readonly tombstones: Map<CopyId, Tombstone>;
+  readonly intakes: Map<number, Intake>;
+  readonly intakeOf: Map<CopyId, number>;
+  readonly incoming: Map<number, IncomingShadow>;
+  readonly placings: Map<CopyId, Placing>;
+  readonly peers: Map<string, Peer>;
+  readonly lastHeardMs: Map<string, number>;
+  sessions: number;
+  /** Shadow copies by the identity that owns them, for LIST. */
+  readonly held: Map<Identity, Set<CopyId>>;
+  /** Released in-transit copies without a confirmed shadow. */
+  readonly single: Set<CopyId>;
+  readonly doubtful: Set<CopyId>;
+  /** Members to be asked about these copies when they come back (protocol.md 13). */
+  readonly unasked: Map<string, Set<CopyId>>;
+  readonly resolveWaiters: Map<CopyId, ResolveWaiter[]>;
+  readonly hops: Map<string, Hop>;
+  readonly deliveries: Map<number, OpenDelivery>;
+  readonly composing: Set<CopyId>;
+  nextRequest: number;
+  readonly timers: CoreTimer[];
+  readonly coverage: TransitionCoverage;
+  readonly startedAtMs: number;
+  /** Elapsed time that wall-clock jumps cannot move (semantics.md S16), as an epoch-like number. */
+  readonly trusted: TrustedTime;
+}
+
+export interface TrustedTime {
+  baseMs: number;
+  monotonicAtBaseMs: number;
+  /** Wall time by which this process may have been down, until a peer's clock agrees. */
+  unwitnessedMs: number;
+  savedWallMs: number;
+}
+
+/** One call of `step()`. */
+export interface Turn {
+  readonly server: Server;
+  readonly nowMs: number;
+  readonly wallMs: number;
+  readonly out: StepResult;
+}
+
+export const wrong = (turn: Turn, mutant: Mutant): boolean => turn.server.mutants.has(mutant);
+
+export function trustedNow(turn: Turn): number {
+  const { trusted } = turn.server;
+  return Math.floor(trusted.baseMs + (turn.nowMs - trusted.monotonicAtBaseMs));
+}
+
+export const commit = (turn: Turn, write: CoreWrite): void => {
+  turn.out.commit.push(write);
+};
+export const note = (turn: Turn, write: CoreWrite): void => {
+  turn.out.note.push(write);
+};
+export const early = (turn: Turn, effect: EarlyEffect): void => {
+  turn.out.now.push(effect);
+};
+export const late = (turn: Turn, effect: LateEffect): void => {
+  turn.out.afterCommit.push(effect);
+};
+
+export function setTimer(turn: Turn, delayMs: number, kind: TimerKind, id = '', number = 0): void {
+  pushTimer(turn.server.timers, { atMs: turn.nowMs + delayMs, kind, id, number });
+}
+
+function pushTimer(heap: CoreTimer[], timer: CoreTimer): void {
+  let i = heap.length;
+  heap.push(timer);
+  while (i > 0) {
+    const parent = (i - 1) >> 1;
+    const other = heap[parent] as CoreTimer;
+    if (other.atMs <= timer.atMs) break;
+    heap[i] = other;
+    i = parent;
+  }
+  heap[i] = timer;
+}
+
+export function popTimer(heap: CoreTimer[]): CoreTimer | undefined {
+  const top = heap[0];
+  const last = heap.pop();
+  if (top === undefined || last === undefined || heap.length === 0) return top;
+  let i = 0;
+  for (;;) {
+    let child = 2 * i + 1;
+    if (child >= heap.length) break;
+    if (child + 1 < heap.length && (heap[child + 1] as CoreTimer).atMs < (heap[child] as CoreTimer).atMs) child += 1;
+    if ((heap[child] as CoreTimer).atMs >= last.atMs) break;
+    heap[i] = heap[child] as CoreTimer;
+    i = child;
+  }
+  heap[i] = last;
+  return top;
+}
+
+/** Assigns and persists the new state of a copy that stays in memory; `lazy` only where the table says so. */
+export function setState(
+  turn: Turn,
+  copy: Copy,
+  state: CopyState,
+  how: 'commit' | 'lazy',
+  outcomes?: readonly number[],
+): void {
+  reindex(turn.server, copy, state);
+  copy.state = state;
+  const recipients = state.recipients;
+  const patch =
+    outcomes !== undefined && recipients !== null
+      ? outcomes.flatMap((index) => {
+          const recipient = recipients[index];
+          return recipient === undefined ? [] : [[index, recipient] as const];
+        })
+      : undefined;
+  const write: CoreWrite =
+    patch === undefined
+      ? { kind: 'state', id: copy.facts.id, state }
+      : { kind: 'state', id: copy.facts.id, state, outcomes: patch };
+  if (how === 'commit') commit(turn, write);
+  else note(turn, write);
+}
+
+/** Keeps `held` in step with who owns a shadow copy. */
+export function reindex(server: Server, copy: Copy, next: CopyState | null): void {
+  const id = copy.facts.id;
+  const before = copy.state.epoch.owner;
+  if (next !== null && next.epoch.owner === before && server.held.get(before)?.has(id) === (before !== server.me))
+    return;
+  const old = server.held.get(before);
+  if (old !== undefined) {
+    old.delete(id);
+    if (old.size === 0) server.held.delete(before);
+  }
+  if (next === null || next.epoch.owner === server.me) return;
+  const set = server.held.get(next.epoch.owner) ?? new Set<CopyId>();
+  set.add(id);
+  server.held.set(next.epoch.owner, set);
+}
+
+export function addCopy(server: Server, copy: Copy): void {
+  server.copies.set(copy.facts.id, copy);
+  if (copy.state.epoch.owner !== server.me) reindex(server, copy, copy.state);
+}
+
+/** The copy leaves memory: moved to a Safety Net, aborted or removed. */
+export function dropCopy(server: Server, copy: Copy): void {
+  const id = copy.facts.id;
+  reindex(server, copy, null);
+  server.copies.delete(id);
+  server.single.delete(id);
+  server.doubtful.delete(id);
+  server.placings.delete(id);
+  for (const hop of server.hops.values()) hop.ready.delete(id);
+}
+
+/** The connected member that runs on this identity now, or null. */
+export function memberWith(server: Server, identity: Identity): string | null {
+  for (const [member, peer] of server.peers) if (peer.identity === identity) return member;
+  return null;
+}

@@ -1,0 +1,158 @@
+/**
+ * Header fields written when a message is sent on, and the one that is taken out. Pure. Stored copies keep the message as it came in
+ * (architecture.md section 8); everything here happens on the way out.
+ * `Return-Path:` (RFC 5321 4.4) is not written here: our hop to a mailbox is LMTP, final delivery is the store's, and Dovecot and the
+ * embedded Maildir store both write it; a second one would be wrong.
+ */
+import type { ClientInfo, CopyId, Envelope } from '../../common/message.ts';
+
+/** The store's duplicate suppression reads this field (protocol.md 23). */
+export const DELIVERY_HEADER = 'X-MailCluster-Delivery';
+
+export interface TraceInput {
+  readonly copyId: CopyId;
+  /** Id of the eldest ancestor: the same for every resubmission of a message. */
+  readonly deliveryId: string;
+  readonly envelope: Envelope;
+  /** Host name of this transport. */
+  readonly hostname: string;
+  /** Member name, shown in a comment beside the front end. */
+  readonly member: string;
+}
+
+/** The fields that go in front of the message, each ending in CRLF. */
+export function traceHeaders(input: TraceInput): Buffer {
+  return Buffer.from(`${receivedHeader(input)}${DELIVERY_HEADER}: ${word(input.deliveryId)}\r\n`, 'latin1');
+}
+
+/** RFC 5321 4.4; the protocol in `with` is from RFC 3848 and RFC 6531 4.3. */
+export function receivedHeader(input: TraceInput): string {
+  const { envelope, copyId } = input;
+  const { client } = envelope;
+  const parts: string[] = [];
+  // A message made here (DSN) came from no client; Postfix, too, leaves the from clause out then.
+  if (client.address !== '') parts.push(`from ${domainWord(client.helo)} (${addressLiteral(client.address)})`);
+  parts.push(`by ${domainWord(input.hostname)} (MailCluster; ${word(envelope.frontend)} to ${word(input.member)})`);
+  if (client.address !== '') parts.push(`with ${word(client.protocol)}`);
+  if (client.tls !== null) parts.push(`(version=${word(client.tls.version)} cipher=${word(client.tls.cipher)})`);
+  let last = `id ${word(copyId)}`;
+  const only = envelope.recipients.length === 1 ? envelope.recipients[0] : undefined;
+  // RFC 5321 7.2: naming one of several recipients would give away a blind copy.
+  if (only !== undefined && isPlainAddress(only.address)) last += `\r\n\tfor <${only.address}>`;
+  parts.push(`${last};\r\n\t${messageDate(envelope.receivedAtMs)}`);
+  return `Received: ${parts.join('\r\n\t')}\r\n`;
+}
+
+/** RFC 5322 3.3 in UTC: `Fri, 21 Nov 1997 09:55:06 +0000`. */
+export function messageDate(wallMs: number): string {
+  return new Date(wallMs).toUTCString().replace('GMT', '+0000');
+}
+
+/** RFC 5321 4.1.3. */
+export function addressLiteral(address: ClientInfo['address']): string {
+  // A dual-stack socket shows IPv4 clients as IPv4-mapped addresses (RFC 4291 2.5.5.2).
+  const plain = address.replace(/^::ffff:(?=\d+\.)/i, '');
+  return plain.includes(':') ? `[IPv6:${word(plain)}]` : `[${word(plain)}]`;
+}
+
+/** What a client said of itself may hold anything; a field gets only what cannot end it, a comment or a clause. */
+function word(text: string): string {
+  return text.replace(/[^\w.+:/=-]/g, '?').slice(0, 255) || '?';
+}
+
+function domainWord(text: string): string {
+  return text.replace(/[^\w.:[\]-]/g, '?').slice(0, 255) || 'unknown';
+}
+
+function isPlainAddress(address: string): boolean {
+  return /^[\x21-\x7e]{1,320}$/.test(address) && !/[<>()\\";]/.test(address);
+}
+
+const LF = 0x0a;
+const CR = 0x0d;
+const isSpace = (byte: number): boolean => byte === 0x20 || byte === 0x09;
+
+/**
+ * Takes every field of one name out of a streamed header block, whatever its case, with its folded lines (RFC 5322 2.2.3) and also with
+ * white space before the colon (4.5.8); passes everything else on byte for byte. Memory: one field name.
+ */
+export class HeaderFieldRemover {
+  readonly #name: string;
+  /** Bytes of a line that may still become the name. */
+  #held: Buffer = Buffer.alloc(0);
+  #state: 'line start' | 'keep' | 'drop' | 'body' = 'line start';
+  /** What happens to a folded line: the same as to the line before. */
+  #dropping = false;
+  #removed = 0;
+
+  constructor(name: string) {
+    this.#name = name.toLowerCase();
+  }
+
+  /** Fields removed so far. */
+  get removed(): number {
+    return this.#removed;
+  }
+
+  /** What of this chunk is to be passed on now; pieces share memory with the chunk. */
+  push(chunk: Buffer): Buffer[] {
+    if (this.#state === 'body') return [chunk];
+    const bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
+    this.#held = Buffer.alloc(0);
+    const out: Buffer[] = [];
+    let at = 0;
+    /** Start of the bytes to keep that are not in `out` yet. */
+    let from = this.#state === 'drop' ? -1 : 0;
+    const keepUntil = (end: number): void => {
+      if (from >= 0 && end > from) out.push(bytes.subarray(from, end));
+      from = -1;
+    };
+    while (at < bytes.length) {
+      if (this.#state === 'line start') {
+        const verdict = this.#judge(bytes.subarray(at, at + this.#name.length + 1));
+        if (verdict === 'more') {
+          keepUntil(at);
+          this.#held = Buffer.from(bytes.subarray(at));
+          return out;
+        }
+        if (verdict === 'drop') keepUntil(at);
+        else if (from < 0) from = at;
+        this.#state = verdict;
+        if (verdict === 'body') break;
+      }
+      const end = bytes.indexOf(LF, at);
+      if (end < 0) break;
+      at = end + 1;
+      this.#state = 'line start';
+    }
+    keepUntil(bytes.length);
+    return out;
+  }
+
+  /** What was still held at the end of the message: a last line without its end. */
+  end(): Buffer[] {
+    const held = this.#held;
+    this.#held = Buffer.alloc(0);
+    return held.length === 0 ? [] : [held];
+  }
+
+  #judge(start: Buffer): 'keep' | 'drop' | 'body' | 'more' {
+    const [first, second] = start;
+    if (first === undefined) return 'more';
+    if (isSpace(first)) return this.#dropping ? 'drop' : 'keep';
+    if (first === LF || (first === CR && second === LF)) return 'body';
+    if (first === CR && second === undefined) return 'more';
+    const length = this.#name.length;
+    const text = start.toString('latin1', 0, length).toLowerCase();
+    if (!this.#name.startsWith(text)) return this.#decide(false);
+    if (start.length <= length) return 'more';
+    const next = start[length] ?? 0;
+    return this.#decide(next === 0x3a || isSpace(next));
+  }
+
+  #decide(drop: boolean): 'keep' | 'drop' {
+    this.#dropping = drop;
+    if (drop) this.#removed++;
+    return drop ? 'drop' : 'keep';
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * The transition table (protocol.md section 10) as data. Owns: which event may move a copy from which queue to which, in which
+ * role. Only `transition()` assigns a copy's queue; the assertion, the picture in ARCHITECTURE.md and the coverage report of the
+ * simulator come from this table. A row no test visits fails the simulator stage.
+ */
+import { assert } from '../../common/platform/assert.ts';
+import type { Queue } from '../store/database.ts';
+import type { Role } from './copy.ts';
+
+/** A copy that is not (or no longer) there: `-` before it exists, `removed` after. */
+export type Place = Queue | '-' | 'removed' | 'aborted';
+
+export interface TransitionRow {
+  /** Row number of protocol.md section 10. */
+  readonly row: number;
+  readonly event: TransitionEvent;
+  readonly from: readonly Place[];
+  /** Role after the event; `any` where both occur. */
+  readonly role: Role | 'any';
+  readonly to: readonly (Place | 'same')[];
+  readonly guard: string;
+  readonly committed: string;
+}
+
+export type TransitionEvent =
+  | 'BodyReceived'
+  | 'Protected'
+  | 'AcceptedUnprotected'
+  | 'IntakeAborted'
+  | 'RecoveredHeld'
+  | 'TryRaised'
+  | 'EndRefusedByTombstone'
+  | 'ShadowReceived'
+  | 'AlreadyHeld'
+  | 'AbortAcknowledged'
+  | 'AbortAcknowledgedUnknown'
+  | 'AbortDenied'
+  | 'Categorized'
+  | 'RoutingChanged'
+  | 'RecipientFinal'
+  | 'DsnProtected'
+  | 'RetryScheduled'
+  | 'Expired'
+  | 'AllRecipientsFinal'
+  | 'NothingSucceeded'
+  | 'DiscardNotified'
+  | 'DiscardNotifiedFailed'
+  | 'ClaimGranted'
+  | 'Demoted'
+  | 'TakenOverFinal'
+  | 'ReshadowCommitted'
+  | 'AllPlacementsAnswered';
+
+const row = (
+  number: number,
+  event: TransitionEvent,
+  from: readonly Place[],
+  role: Role | 'any',
+  to: readonly (Place | 'same')[],
+  guard: string,
+  committed: string,
+): TransitionRow => ({ row: number, event, from, role, to, guard, committed });
+
+const TRANSIT = ['submission', 'delivery', 'unreachable'] as const;
+
+/** Rows that issue 3 uses; takeover, resubmission, drain, poison and quarantine add theirs. */
+export const TRANSITIONS: readonly TransitionRow[] = [
+  row(1, 'BodyReceived', ['-'], 'primary', ['submission'], 'END arrived, try > abortedThrough, no latch', 'COMMIT'),
+  row(
+    2,
+    'Protected',
+    ['submission'],
+    'primary',
+    ['same'],
+    'stored at the same epoch with an equal digest, own COMMIT synced',
+    'holders (lazy); then 250',
+  ),
+  row(
+    3,
+    'AcceptedUnprotected',
+    ['submission'],
+    'primary',
+    ['same'],
+    'policy false and a member heard lately, or the only member',
+    'mark; then 250',
+  ),
+  row(
+    4,
+    'IntakeAborted',
+    ['submission'],
+    'primary',
+    ['aborted'],
+    'attempts exhausted',
+    'ABORT; then RESOLVE, then 451',
+  ),
+  row(5, 'RecoveredHeld', ['submission'], 'primary', ['same'], 'held in intake when the process ended', '-'),
+  row(6, 'TryRaised', [...TRANSIT, 'shadow'], 'any', ['submission'], 'END of a higher try, equal digest', 'EPOCH'),
+  row(7, 'EndRefusedByTombstone', ['-', 'aborted'], 'any', ['same'], 'try <= abortedThrough', '-'),
+  row(8, 'ShadowReceived', ['-'], 'shadow', ['shadow'], 'id unknown, try allowed, no latch', 'COMMIT'),
+  row(9, 'AlreadyHeld', ['shadow'], 'shadow', ['shadow'], 'same or higher epoch, owner not me', 'EPOCH'),
+  row(10, 'AbortAcknowledged', ['shadow'], 'shadow', ['aborted'], 'standing intake, try <= n', 'ABORT'),
+  row(11, 'AbortAcknowledgedUnknown', ['-', 'aborted'], 'any', ['aborted'], 'RESOLVE of an unknown id', 'ABORT'),
+  row(
+    12,
+    'AbortDenied',
+    [...TRANSIT, 'shadow', 'primarySafetyNet', 'shadowSafetyNet'],
+    'any',
+    ['same'],
+    'released or final',
+    '-; owned / final',
+  ),
+  row(
+    13,
+    'Categorized',
+    ['submission'],
+    'primary',
+    ['delivery', 'unreachable'],
+    'released, not doubtful',
+    'recipients (lazy)',
+  ),
+  row(14, 'RoutingChanged', ['unreachable'], 'primary', ['submission'], 'a route appeared', 'lazy'),
+  row(15, 'RecipientFinal', ['delivery'], 'primary', ['delivery'], '-', 'FINAL'),
+  row(
+    16,
+    'DsnProtected',
+    ['delivery'],
+    'primary',
+    ['delivery'],
+    'DSN protected, final or unprotected by policy',
+    'announce flag',
+  ),
+  row(17, 'RetryScheduled', ['delivery'], 'primary', ['delivery'], '-', 'lazy'),
+  row(18, 'Expired', ['submission', 'delivery', 'unreachable'], 'primary', ['delivery'], 'age', 'FINAL(expired) + DSN'),
+  row(
+    20,
+    'AllRecipientsFinal',
+    ['delivery'],
+    'primary',
+    ['primarySafetyNet'],
+    'some success, DSNs announced',
+    'MOVE + tombstone',
+  ),
+  row(21, 'NothingSucceeded', ['delivery'], 'primary', ['removed'], 'no success, DSNs announced', 'FINAL (tombstone)'),
+  row(
+    26,
+    'DiscardNotified',
+    ['shadow'],
+    'shadow',
+    ['shadowSafetyNet'],
+    'some success, told by the owner, epoch >= mine',
+    'MOVE; then ACK',
+  ),
+  row(27, 'DiscardNotifiedFailed', ['shadow'], 'shadow', ['removed'], 'failed or removed only', 'delete; then ACK'),
+  row(32, 'ClaimGranted', ['shadow'], 'shadow', ['shadow'], 'epoch >= mine', 'EPOCH'),
+  row(33, 'Demoted', [...TRANSIT], 'shadow', ['shadow'], 'higher epoch, open deliveries merged', 'EPOCH + finality'),
+  row(34, 'TakenOverFinal', [...TRANSIT], 'shadow', ['shadowSafetyNet', 'removed'], 'a member says final', 'MOVE'),
+  row(37, 'ReshadowCommitted', [...TRANSIT], 'primary', ['same'], 'stored at the same epoch', 'placement (lazy)'),
+  row(
+    44,
+    'AllPlacementsAnswered',
+    ['aborted', 'removed', 'primarySafetyNet'],
+    'any',
+    ['same'],
+    'acknowledged or retired',
+    'forgotten (lazy)',
+  ),
+];
+
+const BY_EVENT = new Map(TRANSITIONS.map((entry) => [entry.event, entry]));
+
+/** Counts visits per row; the simulator adds them up over all seeds. */
+export type TransitionCoverage = Map<TransitionEvent, number>;
+
+/**
+ * The only place where a copy changes its queue. Asserts that the table allows it and returns the new place.
+ * `role` is the role after the event.
+ */
+export function transition(
+  coverage: TransitionCoverage,
+  event: TransitionEvent,
+  from: Place,
+  role: Role,
+  to: Place,
+): Place {
+  const entry = BY_EVENT.get(event);
+  assert(entry !== undefined, 'transition without a row', { event });
+  assert(entry.from.includes(from), 'transition from a queue the table does not name', { event, from });
+  assert(entry.role === 'any' || entry.role === role, 'transition in the wrong role', { event, role });
+  assert(
+    entry.to.includes(to) || (entry.to.includes('same') && to === from),
+    'transition to a queue the table does not name',
+    {
+      event,
+      from,
+      to,
+    },
+  );
+  coverage.set(event, (coverage.get(event) ?? 0) + 1);
+  return to;
+}

@@ -1,0 +1,211 @@
+/**
+ * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
+ *   GET /v1/status   /v1/next-hops   /v1/messages?queue=&after=&limit=   /v1/messages/ID
+ *       /v1/safety-net?role=&database=&from=&to=&limit=   /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=
+ * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator` is answered; lists are bounded.
+ * Refuses: no certificate (TLS ends), another role (403), other methods (405), bad parameters (400); each with `{error:{code, message}}`.
+ * Fails: rejects at start when the port cannot be had; an error of the view is a 500 and ends nothing.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { SecureContextOptions, TLSSocket } from 'node:tls';
+import type { CopyId } from '../../common/message.ts';
+import type { Logger } from '../../common/platform/log.ts';
+import type { PeerName } from '../../common/platform/net.ts';
+import type { Queue, SafetyNetFilter } from '../store/database.ts';
+import type { TrackingSearch } from './tracking.ts';
+import type { TransportView } from './view.ts';
+
+export interface AdminIdentity {
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+}
+
+export interface AdminServerOptions {
+  readonly address: { readonly host: string; readonly port: number };
+  readonly identity: AdminIdentity;
+  /** Who the verified client certificate names; null when it names nobody we know how to read. */
+  readonly identify: (socket: TLSSocket) => PeerName | null;
+  readonly view: TransportView;
+  readonly tracking: TrackingSearch;
+  readonly logger: Logger;
+}
+
+export interface AdminServer {
+  readonly port: number;
+  /** New connections use this certificate; open ones keep theirs. */
+  renew(identity: AdminIdentity): void;
+  close(): Promise<void>;
+}
+
+const QUEUES: readonly Queue[] = [
+  'submission',
+  'delivery',
+  'unreachable',
+  'poison',
+  'shadow',
+  'primarySafetyNet',
+  'shadowSafetyNet',
+];
+const DEFAULT_LIMIT = 100;
+const MAX_LIMIT = 1_000;
+const MAX_TRACE = 10_000;
+const MAX_ID_LENGTH = 1_000;
+
+type Answer = { readonly status: 200; readonly body: unknown } | Refusal;
+interface Refusal {
+  readonly status: 400 | 403 | 404 | 405 | 500;
+  readonly code: string;
+  readonly message: string;
+}
+
+class BadParameter extends Error {
+  readonly code = 'BAD_PARAMETER';
+}
+
+const secure = (identity: AdminIdentity): SecureContextOptions => ({
+  ca: identity.ca,
+  cert: identity.certificate,
+  key: identity.key,
+  minVersion: 'TLSv1.3',
+});
+
+function limitOf(query: URLSearchParams, fallback: number, most: number): number {
+  const text = query.get('limit');
+  if (text === null) return fallback;
+  const limit = Number(text);
+  if (!Number.isInteger(limit) || limit < 1 || limit > most) throw new BadParameter(`limit: a number from 1 to ${most}`);
+  return limit;
+}
+
+function oneOf<const T extends string>(query: URLSearchParams, name: string, values: readonly T[]): T | null {
+  const text = query.get(name);
+  if (text === null || text === '') return null;
+  const value = values.find((one) => one === text);
+  if (value === undefined) throw new BadParameter(`${name}: one of ${values.join(', ')}`);
+  return value;
+}
+
+/** Milliseconds since the epoch, or an ISO 8601 time. */
+function timeOf(query: URLSearchParams, name: string): number | null {
+  const text = query.get(name);
+  if (text === null || text === '') return null;
+  const value = /^\d+$/.test(text) ? Number(text) : Date.parse(text);
+  if (!Number.isFinite(value)) throw new BadParameter(`${name}: milliseconds since 1970 or an ISO 8601 time`);
+  return value;
+}
+
+function idOf(text: string | null): string {
+  if (text === null || text === '') throw new BadParameter('id: an attempt id or a Message-ID');
+  if (text.length > MAX_ID_LENGTH) throw new BadParameter(`id: at most ${MAX_ID_LENGTH} characters`);
+  return text;
+}
+
+function safetyNetFilter(query: URLSearchParams): SafetyNetFilter {
+  const role = oneOf(query, 'role', ['primary', 'shadow']);
+  const database = query.get('database');
+  const fromMs = timeOf(query, 'from');
+  const toMs = timeOf(query, 'to');
+  return {
+    ...(role === null ? {} : { role }),
+    ...(database === null || database === '' ? {} : { database }),
+    ...(fromMs === null ? {} : { fromMs }),
+    ...(toMs === null ? {} : { toMs }),
+  };
+}
+
+async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
+  const { view, tracking } = options;
+  const query = url.searchParams;
+  const ok = (body: unknown): Answer => ({ status: 200, body });
+  switch (url.pathname) {
+    case '/v1/status':
+      return ok(view.status());
+    case '/v1/next-hops':
+      return ok({ nextHops: view.nextHops() });
+    case '/v1/messages': {
+      const after = query.get('after') as CopyId | null;
+      return ok({ messages: view.messages(oneOf(query, 'queue', QUEUES), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)) });
+    }
+    case '/v1/safety-net': {
+      const limit = limitOf(query, DEFAULT_LIMIT, MAX_LIMIT);
+      return ok({ entries: await view.safetyNet(safetyNetFilter(query), limit) });
+    }
+    case '/v1/trace':
+      return ok({ records: await tracking.search(idOf(query.get('id')), limitOf(query, MAX_TRACE, MAX_TRACE)) });
+  }
+  const id = /^\/v1\/messages\/([^/]+)$/.exec(url.pathname)?.[1];
+  if (id === undefined) return { status: 404, code: 'NO_SUCH_PATH', message: `nothing at ${url.pathname}` };
+  const message = await view.message(idOf(decodeURIComponent(id)) as CopyId);
+  return message === null
+    ? { status: 404, code: 'NO_SUCH_MESSAGE', message: 'no copy with this id here' }
+    : ok(message);
+}
+
+async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
+  const client = options.identify(request.socket as TLSSocket);
+  if (client?.role !== 'operator') {
+    options.logger.warn({ client, remoteAddress: request.socket.remoteAddress }, 'admin request refused');
+    return { status: 403, code: 'WRONG_ROLE', message: 'a client certificate with the role operator is needed' };
+  }
+  if (request.method !== 'GET') return { status: 405, code: 'GET_ONLY', message: 'this API only reads' };
+  try {
+    return await lookUp(new URL(request.url ?? '/', 'https://admin'), options);
+  } catch (error) {
+    if (error instanceof BadParameter || error instanceof URIError) {
+      return { status: 400, code: 'BAD_PARAMETER', message: error.message };
+    }
+    options.logger.error({ error, path: request.url }, 'admin request failed');
+    return { status: 500, code: 'INTERNAL', message: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function send(response: ServerResponse, answer: Answer): void {
+  const body =
+    answer.status === 200 ? answer.body : { error: { code: answer.code, message: answer.message } };
+  const text = `${JSON.stringify(body)}\n`;
+  response.writeHead(answer.status, {
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': Buffer.byteLength(text),
+    'cache-control': 'no-store',
+    ...(answer.status === 405 ? { allow: 'GET' } : {}),
+  });
+  response.end(text);
+}
+
+export async function startAdminServer(options: AdminServerOptions): Promise<AdminServer> {
+  const server: Server = createServer(
+    { ...secure(options.identity), requestCert: true, rejectUnauthorized: true, requestTimeout: 10_000 },
+    (request, response) => {
+      answerTo(request, options).then(
+        (answer) => send(response, answer),
+        (error: unknown) => {
+          options.logger.error({ error }, 'admin answer failed');
+          response.destroy();
+        },
+      );
+    },
+  );
+  server.maxConnections = 64;
+  server.on('tlsClientError', (error, socket) => {
+    options.logger.debug({ reason: error.message, remoteAddress: socket.remoteAddress }, 'admin handshake failed');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options.address.port, options.address.host, () => {
+      server.removeListener('error', reject);
+      resolve();
+    });
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    renew: (identity) => server.setSecureContext(secure(identity)),
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}

@@ -1,0 +1,227 @@
+/**
+ * Bodies in motion: streams from front ends and owners into the queue database, and from there to candidates. Owns: the numbers the core knows
+ * streams by, the writer behind each, credit towards the sender (it depends on the local disk only, protocol.md 28), and the pumps.
+ */
+import type { CopyId } from '../../common/message.ts';
+import type { End, Refuse, Result } from '../../common/peer/messages.ts';
+import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
+import { reply } from '../../common/smtp/replies.ts';
+import type { CoreEvent, EarlyEffect } from '../core/events.ts';
+import type { BodyWriter, QueueDatabase } from '../store/database.ts';
+import { BodyPump, type BodySource } from './body-pump.ts';
+
+/** Credit per stream: what a sender may have under way while our disk is busy. */
+const CREDIT_BYTES = 262_144;
+
+interface Inbound {
+  readonly id: CopyId;
+  /** Null for a body we make ourselves (a DSN). */
+  readonly stream: IncomingStream | null;
+  readonly kind: 'intake' | 'shadow';
+  writer: BodyWriter | null;
+}
+
+interface Candidate {
+  readonly pump: BodyPump;
+  readonly drop: (reason: string) => void;
+}
+
+export interface BodiesHandlers {
+  event(event: CoreEvent): void;
+  maxMessageBytes(): number;
+  /** A stored body could not be read: its copy is damaged. */
+  damaged(id: CopyId, error: unknown): void;
+}
+
+export class Bodies {
+  readonly #database: QueueDatabase;
+  readonly #handlers: BodiesHandlers;
+  readonly #inbound = new Map<number, Inbound>();
+  /** Writer of a body that candidates may still be fed from. */
+  readonly #live = new Map<CopyId, BodyWriter>();
+  readonly #candidates = new Map<CopyId, Map<number, Candidate>>();
+  #next = 0;
+
+  constructor(database: QueueDatabase, handlers: BodiesHandlers) {
+    this.#database = database;
+    this.#handlers = handlers;
+  }
+
+  get openIntakes(): number {
+    let count = 0;
+    for (const inbound of this.#inbound.values()) if (inbound.kind === 'intake') count += 1;
+    return count;
+  }
+
+  /** Gives an incoming stream its number; the core answers with AcceptStream or RefuseStream. */
+  register(stream: IncomingStream): number {
+    this.#next += 1;
+    this.#inbound.set(this.#next, { id: stream.open.id, stream, kind: stream.open.kind === 'intake' ? 'intake' : 'shadow', writer: null });
+    return this.#next;
+  }
+
+  /** A body made here, already complete. */
+  async registerOwn(id: CopyId, body: Buffer): Promise<{ readonly number: number; readonly digest: string; readonly sizeBytes: number }> {
+    const writer = this.#database.beginBody(id);
+    await writer.append(body);
+    this.#next += 1;
+    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer });
+    return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
+  }
+
+  writerOf(number: number): BodyWriter {
+    const writer = this.#inbound.get(number)?.writer;
+    if (writer === null || writer === undefined) throw new Error(`stream ${number} has no body`);
+    return writer;
+  }
+
+  accept(number: number): void {
+    const inbound = this.#inbound.get(number);
+    if (inbound?.stream === null || inbound === undefined) return;
+    const { id, stream, kind } = inbound;
+    const writer = this.#database.beginBody(id);
+    inbound.writer = writer;
+    if (kind === 'intake') this.#live.set(id, writer);
+    const maxMessageBytes = this.#handlers.maxMessageBytes();
+    const lost = (): void => this.#handlers.event(kind === 'intake' ? { kind: 'IntakeLost', stream: number } : { kind: 'ShadowLost', stream: number });
+    stream.accept(
+      { credit: CREDIT_BYTES, maxMessageBytes },
+      {
+        onChunk: (bytes) => {
+          if (inbound.writer === null) return;
+          if (writer.sizeBytes + bytes.length > maxMessageBytes) {
+            lost();
+            stream.refuse({ reply: reply('messageTooBig', { limit: maxMessageBytes }), tryOther: false });
+            return;
+          }
+          void writer.append(bytes).then(() => {
+            if (!stream.closed) stream.grant(bytes.length);
+          });
+          for (const candidate of this.#candidates.get(id)?.values() ?? []) candidate.pump.offer(bytes);
+        },
+        onEnd: (end) => this.#ended(number, inbound, end, lost),
+        onDrop: lost,
+        onLost: lost,
+      },
+    );
+  }
+
+  #ended(number: number, inbound: Inbound, end: End, lost: () => void): void {
+    const { writer, stream } = inbound;
+    if (writer === null || stream === null) return;
+    const digest = writer.digest();
+    if (digest !== end.digest || writer.sizeBytes !== end.sizeBytes) {
+      // No final record was ever handed to the log: a plain refusal (protocol.md 5).
+      lost();
+      stream.result({ id: inbound.id, epoch: stream.open.epoch, outcome: 'refused', digest, reply: reply('localError') });
+      return;
+    }
+    this.#handlers.event({
+      kind: inbound.kind === 'intake' ? 'IntakeEnded' : 'ShadowEnded',
+      stream: number,
+      digest,
+      sizeBytes: end.sizeBytes,
+      events: end.events,
+    });
+  }
+
+  refuse(number: number, refuse: Refuse): void {
+    const inbound = this.#inbound.get(number);
+    if (inbound?.stream !== null && inbound !== undefined && !inbound.stream.closed) inbound.stream.refuse(refuse);
+    this.#inbound.delete(number);
+  }
+
+  answer(number: number, result: Result): void {
+    const inbound = this.#inbound.get(number);
+    if (inbound?.stream !== null && inbound !== undefined && !inbound.stream.closed) inbound.stream.result(result);
+    this.#inbound.delete(number);
+  }
+
+  discard(number: number): void {
+    const inbound = this.#inbound.get(number);
+    if (inbound === undefined) return;
+    inbound.writer?.discard();
+    inbound.writer = null;
+    this.#live.delete(inbound.id);
+    if (inbound.stream === null || inbound.stream.closed) this.#inbound.delete(number);
+  }
+
+  /** Forgets what only a search for a shadow needed. */
+  settled(isPlacing: (id: CopyId) => boolean): void {
+    for (const id of this.#live.keys()) if (!isPlacing(id)) this.#live.delete(id);
+    for (const [number, inbound] of this.#inbound) if ((inbound.stream === null || inbound.stream.closed) && !isPlacing(inbound.id)) this.#inbound.delete(number);
+    for (const id of this.#candidates.keys()) if (!isPlacing(id)) this.#candidates.delete(id);
+  }
+
+  openCandidate(session: PeerSession | null, effect: Extract<EarlyEffect, { readonly kind: 'OpenCandidate' }>): void {
+    const { id, attempt } = effect;
+    if (session === null) {
+      this.#handlers.event({ kind: 'CandidateLost', id, attempt });
+      return;
+    }
+    const source = effect.purpose === 'shadow' ? this.#live.get(id) : undefined;
+    const from: BodySource = source ?? this.#stored(id, effect.state.sizeBytes);
+    const stream = session.openStream(
+      { id, epoch: effect.state.epoch, kind: effect.purpose, envelope: effect.envelope, state: effect.state },
+      {
+        onOpenOk: () => {
+          pump.pump();
+          this.#handlers.event({ kind: 'CandidateOpened', id, attempt });
+        },
+        onCredit: () => pump.pump(),
+        onRefuse: (refuse) => {
+          this.#forget(id, attempt);
+          this.#handlers.event({ kind: 'CandidateRefused', id, attempt, refuse });
+        },
+        onResult: (result) => {
+          this.#forget(id, attempt);
+          this.#handlers.event({ kind: 'CandidateResult', id, attempt, result });
+        },
+        onLost: () => {
+          this.#forget(id, attempt);
+          this.#handlers.event({ kind: 'CandidateLost', id, attempt });
+        },
+      },
+    );
+    const pump = new BodyPump(stream, from, (error) => {
+      stream.drop('body unreadable');
+      this.#handlers.damaged(id, error);
+    });
+    const candidates = this.#candidates.get(id) ?? new Map<number, Candidate>();
+    candidates.set(attempt, { pump, drop: (reason) => stream.drop(reason) });
+    this.#candidates.set(id, candidates);
+  }
+
+  #stored(id: CopyId, sizeBytes: number): BodySource {
+    const iterator = this.#database.readBody(id)[Symbol.asyncIterator]();
+    let rest: Buffer = Buffer.alloc(0);
+    return {
+      sizeBytes,
+      read: async (_offset, maxBytes) => {
+        if (rest.length === 0) {
+          const next = await iterator.next();
+          rest = next.done === true ? Buffer.alloc(0) : next.value;
+        }
+        const bytes = rest.subarray(0, maxBytes);
+        rest = rest.subarray(bytes.length);
+        return bytes;
+      },
+    };
+  }
+
+  #forget(id: CopyId, attempt: number): void {
+    const candidates = this.#candidates.get(id);
+    candidates?.get(attempt)?.pump.stop();
+    candidates?.delete(attempt);
+    if (candidates?.size === 0) this.#candidates.delete(id);
+  }
+
+  endCandidate(id: CopyId, attempt: number, end: End): void {
+    this.#candidates.get(id)?.get(attempt)?.pump.end(end);
+  }
+
+  dropCandidate(id: CopyId, attempt: number, reason: string): void {
+    this.#candidates.get(id)?.get(attempt)?.drop(reason);
+    this.#forget(id, attempt);
+  }
+}

@@ -1,0 +1,33 @@
+/** One business event, one metric: maps what the core counts to the catalogue's names (observability.md). */
+import type { Metrics } from '../../common/platform/metrics.ts';
+import type { LateEffect } from '../core/events.ts';
+
+export function count(metrics: Metrics, effect: Extract<LateEffect, { readonly kind: 'Count' }>): void {
+  const label = effect.label ?? '';
+  switch (effect.what) {
+    case 'accepted':
+      return metrics.increment('messages_accepted_total', { protection: label });
+    case 'refused':
+      return metrics.increment('messages_refused_total', { reason: label });
+    case 'shadowAttempt':
+      return metrics.increment('shadow_attempts_total', { result: label });
+    case 'delivered':
+      return metrics.increment('delivered_total', { route: label });
+    case 'deferred':
+      return metrics.increment('deferred_total', { reason: label });
+    case 'failed':
+      return metrics.increment('failed_total', { reason: label });
+    case 'expired':
+      return metrics.increment('expired_total');
+    case 'dsn':
+      return metrics.increment('dsn_total', { kind: 'failed' });
+    case 'discarded':
+      return metrics.increment('discarded_total');
+    case 'reshadowed':
+      return metrics.increment('reshadowed_total');
+    case 'reconciled':
+      return metrics.increment('reconciled_total');
+    case 'acceptDuration':
+      return metrics.observe('accept_duration_seconds', effect.value ?? 0);
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * The delivery port: the core decides what goes to which next hop and when; an agent behind this port does the I/O and says what became
+ * of every recipient. The real agent (`delivery.ts`) speaks LMTP and SMTP; the simulator puts its own store behind the same port.
+ *
+ * Promises of an agent
+ * - `done` runs exactly once per `start`, never inside the call to `start`, with exactly one result for each requested recipient,
+ *   in the order of the request, also after `close` (then `deferred`, or `unknown` when the final dot may have been sent).
+ * - `delivered`, `relayed` and `failed` are final words of the next hop. Everything else leaves the recipient pending.
+ * - `unknown` means the next hop may have the message: the caller retries, the store suppresses by `deliveryId` (protocol.md 23).
+ * - The agent never retries by itself and never holds more of a body than a few chunks.
+ */
+import type { CopyId, Envelope, EnvelopeRecipient, Reply } from '../../common/message.ts';
+
+export type DeliveryRoute =
+  | {
+      readonly kind: 'mailbox';
+      readonly database: string;
+      readonly copy: string;
+      readonly host: string;
+      readonly port: number;
+    }
+  | {
+      readonly kind: 'smartHost';
+      readonly connector: string;
+      /** In order of preference; the next is tried when one cannot be used at all (connect, greeting, EHLO, TLS, 4yz to MAIL). */
+      readonly hosts: readonly { readonly host: string; readonly port: number }[];
+      readonly tls: 'None' | 'Opportunistic' | 'Required';
+    };
+
+export interface DeliveryRecipient {
+  /** Index in the recipients of the copy; handed back in the result. */
+  readonly index: number;
+  readonly recipient: EnvelopeRecipient;
+}
+
+export interface DeliveryRequest {
+  /** Unique among the requests under way; for the caller and the log. */
+  readonly requestId: number;
+  readonly copyId: CopyId;
+  /** Value of `X-MailCluster-Delivery`: the id of the eldest ancestor copy (protocol.md 23). */
+  readonly deliveryId: string;
+  readonly envelope: Envelope;
+  readonly sizeBytes: number;
+  readonly route: DeliveryRoute;
+  /** At least one. */
+  readonly recipients: readonly DeliveryRecipient[];
+}
+
+export type RecipientResult = { readonly index: number } & (
+  | {
+      readonly kind: 'delivered' | 'relayed';
+      /** Reply of the next hop, `code enhanced text`. */
+      readonly reply: string;
+      /**
+       * Who owes the sender a success DSN (RFC 3461 5.2.1): true when the next hop offered DSN and got the NOTIFY parameter.
+       * Always false over LMTP.
+       */
+      readonly dsnPassedOn: boolean;
+    }
+  | {
+      readonly kind: 'deferred';
+      /** What a person should see: a reply, or why there is none. */
+      readonly reply: string;
+      /** `host`: the next hop as a whole cannot be used now (connect, greeting, TLS, time-out): back off all its mail. */
+      readonly scope: 'host' | 'message' | 'recipient';
+    }
+  | { readonly kind: 'failed'; readonly reply: Reply }
+  | { readonly kind: 'unknown'; readonly reason: string }
+);
+
+export interface DeliveryAgent {
+  start(request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): void;
+  /** Stops: idle connections are closed, deliveries under way are cut off and reported. Resolves when nothing is left. */
+  close(): Promise<void>;
+}

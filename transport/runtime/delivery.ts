@@ -1,0 +1,204 @@
+/**
+ * The real delivery agent: LMTP to mailbox stores, SMTP to smart hosts. Owns: the connection pool, the deliveries under way, which smart
+ * hosts lately failed. Promises and refusals: `delivery-api.ts`. Knows no queue and no schedule; the core does.
+ * Fails by giving results; a stored body that cannot be read is reported through `onDamaged` and never sent half.
+ */
+import type { CopyId } from '../../common/message.ts';
+import type { Clock } from '../../common/platform/clock.ts';
+import type { Logger } from '../../common/platform/log.ts';
+import {
+  ClientError,
+  type ClientTimeouts,
+  type OutgoingMessage,
+  RFC5321_TIMEOUTS,
+  type SendOutcome,
+} from '../../common/smtp/client.ts';
+import { DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
+import type { DeliveryAgent, DeliveryRecipient, DeliveryRequest, RecipientResult } from './delivery-api.ts';
+import { DeliveryPool, type Destination } from './delivery-pool.ts';
+import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-results.ts';
+
+export interface DeliveryAgentOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Name in EHLO, LHLO and `Received:`. */
+  readonly hostname: string;
+  readonly member: string;
+  readonly readBody: (id: CopyId) => AsyncIterable<Buffer>;
+  /** The stored copy of this id is damaged (`readBody` threw an error with code DAMAGED). */
+  readonly onDamaged: (id: CopyId) => void;
+  readonly settings?: Partial<DeliverySettings>;
+}
+
+export interface DeliverySettings {
+  readonly timeouts: ClientTimeouts;
+  readonly idleMs: number;
+  readonly maxConnectionsPerDestination: number;
+  readonly maxMessagesPerConnection: number;
+  /** RFC 5321 4.5.3.1.8 promises 100; more go in further transactions. */
+  readonly maxRecipientsPerTransaction: number;
+  /** How long a smart host that could not be used comes after the others. */
+  readonly avoidHostMs: number;
+  /** PEM of the authorities for connectors with `tls: Required`; the system's when absent. */
+  readonly ca?: string;
+}
+
+export const DEFAULT_DELIVERY_SETTINGS: DeliverySettings = {
+  timeouts: RFC5321_TIMEOUTS,
+  idleMs: 10_000,
+  maxConnectionsPerDestination: 100,
+  maxMessagesPerConnection: 1_000,
+  maxRecipientsPerTransaction: 100,
+  avoidHostMs: 30_000,
+};
+
+export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent {
+  return new SocketDeliveryAgent(options);
+}
+
+class SocketDeliveryAgent implements DeliveryAgent {
+  readonly #options: DeliveryAgentOptions;
+  readonly #settings: DeliverySettings;
+  readonly #pool: DeliveryPool;
+  readonly #underWay = new Set<Promise<void>>();
+  /** `host:port` -> monotonic time until which the host comes last. */
+  readonly #avoidUntilMs = new Map<string, number>();
+
+  constructor(options: DeliveryAgentOptions) {
+    this.#options = options;
+    this.#settings = { ...DEFAULT_DELIVERY_SETTINGS, ...options.settings };
+    const { timeouts, idleMs, maxConnectionsPerDestination, maxMessagesPerConnection, ca } = this.#settings;
+    this.#pool = new DeliveryPool({
+      clock: options.clock,
+      hostname: options.hostname,
+      timeouts,
+      idleMs,
+      maxPerDestination: maxConnectionsPerDestination,
+      maxMessages: maxMessagesPerConnection,
+      ...(ca === undefined ? {} : { ca }),
+    });
+  }
+
+  start(request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): void {
+    const delivery = this.#deliver(request)
+      .then((results) => {
+        this.#log(request, results);
+        done(results);
+      })
+      .finally(() => this.#underWay.delete(delivery));
+    this.#underWay.add(delivery);
+  }
+
+  async close(): Promise<void> {
+    this.#pool.close();
+    await Promise.allSettled(this.#underWay);
+  }
+
+  async #deliver(request: DeliveryRequest): Promise<RecipientResult[]> {
+    const { maxRecipientsPerTransaction } = this.#settings;
+    const results: RecipientResult[] = [];
+    for (let at = 0; at < request.recipients.length; at += maxRecipientsPerTransaction) {
+      const batch = request.recipients.slice(at, at + maxRecipientsPerTransaction);
+      const last = results.at(-1);
+      // What concerns the host or the message concerns the other recipients as well.
+      if (last?.kind === 'deferred' && last.scope === 'host')
+        results.push(...batch.map(({ index }) => ({ ...last, index })));
+      else results.push(...(await this.#transact(request, batch)));
+    }
+    return results;
+  }
+
+  /** One transaction: the first destination that can be used decides. */
+  async #transact(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): Promise<RecipientResult[]> {
+    const destinations = this.#destinations(request);
+    let results: RecipientResult[] = allDeferred(
+      batch,
+      'routing',
+      new ClientError('CONNECT', 'no smart host is configured'),
+    );
+    for (const destination of destinations) {
+      const peer = `${destination.host}:${destination.port}`;
+      const sent = await this.#send(destination, this.#message(request, batch));
+      if (sent instanceof ClientError) {
+        this.#avoid(peer);
+        results = allDeferred(batch, peer, sent);
+        continue;
+      }
+      const { contentError, dsnPassedOn } = sent;
+      if (contentError !== null) this.#reportContentError(request.copyId, contentError);
+      const context = { route: request.route, peer, contentError, dsnPassedOn };
+      results = batch.map(({ index }, at) => toResult(index, outcomeAt(sent, at), context));
+      const next = mayTryNextHost(sent);
+      if (next || brokeDown(sent)) this.#avoid(peer);
+      else this.#avoidUntilMs.delete(peer);
+      if (!next) break;
+    }
+    return results;
+  }
+
+  async #send(destination: Destination, message: OutgoingMessage): Promise<SendOutcome | ClientError> {
+    for (let fresh = false; ; fresh = true) {
+      const lease = await this.#pool.acquire(destination, fresh);
+      if (lease instanceof ClientError) return lease;
+      const outcome = await lease.client.send(message);
+      const wentStale = lease.reused && !fresh && !lease.client.isUsable && !outcome.serverSpoke;
+      this.#pool.release(destination, lease);
+      // Nothing was said about this transaction and no dot was sent: the next hop had closed an idle connection. Once more, freshly.
+      if (!wentStale || outcome.contentError !== null) return outcome;
+    }
+  }
+
+  #destinations({ route }: DeliveryRequest): Destination[] {
+    if (route.kind === 'mailbox') return [{ protocol: 'LMTP', host: route.host, port: route.port, tls: 'None' }];
+    const now = this.#options.clock.monotonicMs();
+    const all = route.hosts.map(({ host, port }) => ({ protocol: 'SMTP' as const, host, port, tls: route.tls }));
+    const isAvoided = ({ host, port }: Destination): boolean => (this.#avoidUntilMs.get(`${host}:${port}`) ?? 0) > now;
+    return [...all.filter((one) => !isAvoided(one)), ...all.filter(isAvoided)];
+  }
+
+  #avoid(peer: string): void {
+    this.#avoidUntilMs.set(peer, this.#options.clock.monotonicMs() + this.#settings.avoidHostMs);
+  }
+
+  #message(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): OutgoingMessage {
+    const { envelope, copyId, deliveryId } = request;
+    const { hostname, member, readBody } = this.#options;
+    const trace = traceHeaders({ copyId, deliveryId, envelope, hostname, member });
+    return {
+      reversePath: envelope.reversePath,
+      body: envelope.body,
+      smtputf8: envelope.smtputf8,
+      ...(envelope.ret === undefined ? {} : { ret: envelope.ret }),
+      ...(envelope.envid === undefined ? {} : { envid: envelope.envid }),
+      sizeBytes: trace.length + request.sizeBytes + 2, // and the CRLF that a last line may lack
+      recipients: batch.map(({ recipient }) => recipient),
+      content: () => outgoingContent(trace, readBody(copyId)),
+    };
+  }
+
+  #reportContentError(copyId: CopyId, error: Error): void {
+    this.#options.log.error({ attemptId: copyId, error: error.message }, 'stored message cannot be read');
+    if ('code' in error && error.code === 'DAMAGED') this.#options.onDamaged(copyId);
+  }
+
+  #log(request: DeliveryRequest, results: readonly RecipientResult[]): void {
+    const { copyId, deliveryId, requestId, route } = request;
+    const nextHop = route.kind === 'mailbox' ? `${route.database}/${route.copy}` : route.connector;
+    const fields = { attemptId: deliveryId, copyId, requestId, nextHop, results };
+    const isDone = results.every(({ kind }) => kind === 'delivered' || kind === 'relayed');
+    if (isDone) this.#options.log.debug(fields, 'delivery attempt succeeded');
+    else this.#options.log.info(fields, 'delivery attempt left recipients undelivered');
+  }
+}
+
+function outcomeAt(sent: SendOutcome, at: number): SendOutcome['recipients'][number] {
+  return sent.recipients[at] ?? { kind: 'broken', error: new ClientError('ABORTED', 'no outcome') };
+}
+
+/** The message as the next hop gets it: our trace fields in front, foreign `X-MailCluster-Delivery` fields taken out. */
+async function* outgoingContent(trace: Buffer, body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  yield trace;
+  const remover = new HeaderFieldRemover(DELIVERY_HEADER);
+  for await (const chunk of body) yield* remover.push(chunk);
+  yield* remover.end();
+}

@@ -1,0 +1,120 @@
+/**
+ * The loop: event -> step -> group commit -> effects (architecture.md section 3). Owns: that nothing is said before what it depends on is
+ * durable. Each late effect names its copy: it leaves when the last commit that touched this copy is durable, or every commit so far when it
+ * names none. Consecutive commits merge into one sync in the store. A step that throws ends the process: a peer has a copy of everything.
+ */
+import type { Clock, Timer } from '../../common/platform/clock.ts';
+import type { CopyId } from '../../common/message.ts';
+import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StepResult } from '../core/events.ts';
+import { step } from '../core/server.ts';
+import type { Server } from '../core/state.ts';
+import type { QueueDatabase, Write } from '../store/database.ts';
+
+export interface LoopHandlers {
+  /** Turns a core write into one of the store: puts the body in the place of its stream. */
+  write(write: CoreWrite): Write;
+  early(effect: EarlyEffect): void;
+  late(effect: LateEffect): void;
+  /** The commits of a step are durable. */
+  committed(writes: readonly CoreWrite[]): void;
+  fatal(reason: Error): void;
+}
+
+const idOf = (write: CoreWrite): CopyId | null => {
+  switch (write.kind) {
+    case 'commit':
+      return write.facts.id;
+    case 'tombstone':
+      return write.tombstone.id;
+    case 'state':
+    case 'move':
+    case 'recall':
+    case 'remove':
+    case 'forget':
+      return write.id;
+    default:
+      return null;
+  }
+};
+
+export class Loop {
+  readonly #server: Server;
+  readonly #clock: Clock;
+  readonly #database: QueueDatabase;
+  readonly #handlers: LoopHandlers;
+  readonly #queue: CoreEvent[] = [];
+  /** Last commit that touched a copy, while it is not yet durable. */
+  readonly #pending = new Map<CopyId, Promise<void>>();
+  #last: Promise<void> | null = null;
+  #running = false;
+  #stopped = false;
+  #timer: { readonly atMs: number; readonly timer: Timer } | null = null;
+
+  constructor(server: Server, clock: Clock, database: QueueDatabase, handlers: LoopHandlers) {
+    this.#server = server;
+    this.#clock = clock;
+    this.#database = database;
+    this.#handlers = handlers;
+  }
+
+  handle(event: CoreEvent): void {
+    if (this.#stopped) return;
+    this.#queue.push(event);
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        this.apply(step(this.#server, next, { monotonicMs: this.#clock.monotonicMs(), wallMs: this.#clock.wallMs() }));
+      }
+    } catch (error) {
+      this.stop();
+      this.#handlers.fatal(error instanceof Error ? error : new Error(String(error)));
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** Carries out one step's result; also called with the result of starting the core. */
+  apply(result: StepResult): void {
+    if (result.note.length > 0) this.#database.note(result.note.map((write) => this.#handlers.write(write)));
+    if (result.commit.length > 0) this.#commit(result.commit);
+    for (const effect of result.now) this.#handlers.early(effect);
+    for (const effect of result.afterCommit) this.#later(effect);
+    this.#wakeAt(result.wakeAtMs);
+  }
+
+  #commit(writes: readonly CoreWrite[]): void {
+    const durable = this.#database.commit(writes.map((write) => this.#handlers.write(write)));
+    const ids = writes.map(idOf);
+    for (const id of ids) if (id !== null) this.#pending.set(id, durable);
+    this.#last = durable;
+    void durable.then(() => {
+      for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
+      if (this.#last === durable) this.#last = null;
+      if (!this.#stopped) this.#handlers.committed(writes);
+    });
+  }
+
+  #later(effect: LateEffect): void {
+    const wait = effect.kind === 'Count' ? null : effect.copy === null ? this.#last : (this.#pending.get(effect.copy) ?? null);
+    if (wait === null) return this.#handlers.late(effect);
+    void wait.then(() => {
+      if (!this.#stopped) this.#handlers.late(effect);
+    });
+  }
+
+  #wakeAt(atMs: number | null): void {
+    if (atMs === null || (this.#timer !== null && this.#timer.atMs <= atMs) || this.#stopped) return;
+    this.#timer?.timer.cancel();
+    const timer = this.#clock.setTimer(Math.max(0, atMs - this.#clock.monotonicMs()), () => {
+      this.#timer = null;
+      this.handle({ kind: 'TimerFired' });
+    });
+    this.#timer = { atMs, timer };
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.timer.cancel();
+  }
+}

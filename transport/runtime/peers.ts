@@ -1,0 +1,285 @@
+/**
+ * The sessions of one transport: to the members of its boundary (the lower name dials) and from front ends. Owns: dialling with backoff, one session
+ * per member (a newer one closes the older before its HELLO is answered, protocol.md 6), the check of identity and nonce chain (protocol.md 1), and CONTACT.
+ */
+import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
+import type { Identity } from '../../common/message.ts';
+import type { Contact, ControlFrame, Hello } from '../../common/peer/messages.ts';
+import { runPeerSession } from '../../common/peer/session.ts';
+import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
+import type { Timer } from '../../common/platform/clock.ts';
+import type { Connection, Listener, PeerName } from '../../common/platform/net.ts';
+import { randomFraction } from '../../common/platform/random.ts';
+import type { Seen } from '../store/database.ts';
+import type { TransportDeps } from './deps.ts';
+
+export interface PeersHandlers {
+  onMember(member: string, identity: Identity, openCounter: number, nonce: string): void;
+  onMemberGone(member: string): void;
+  onControl(session: PeerSession, frame: ControlFrame): void;
+  onStream(session: PeerSession, stream: IncomingStream): void;
+  contact(): Omit<Contact, 'hears'>;
+  /** What was seen of a peer's database is persisted with the next group. */
+  onSeen(seen: Seen): void;
+}
+
+const CONNECT_TIMEOUT_MS = 2_000;
+const MAX_BACKOFF_MS = 5_000;
+const MAX_STREAMS = 2_000;
+
+export class Peers {
+  readonly #deps: TransportDeps;
+  readonly #handlers: PeersHandlers;
+  #document: TopologyDocument;
+  #listener: Listener | null = null;
+  readonly #members = new Map<string, PeerSession>();
+  readonly #frontends = new Map<string, PeerSession>();
+  /** Sessions that are still shaking hands or open, by name, so that a newer connection can close the older. */
+  readonly #connections = new Map<string, Connection>();
+  readonly #seen = new Map<string, Seen>();
+  readonly #dials = new Map<string, { failures: number; timer: Timer | null; busy: boolean }>();
+  readonly #problems = new Map<string, string>();
+  readonly #lastContactMs = new Map<string, number>();
+  #contactTimer: Timer | null = null;
+  #stopped = false;
+
+  constructor(deps: TransportDeps, handlers: PeersHandlers) {
+    this.#deps = deps;
+    this.#handlers = handlers;
+    this.#document = deps.document;
+    for (const seen of deps.database.recovered.seen) this.#seen.set(seen.member, seen);
+  }
+
+  get port(): number {
+    return this.#listener?.port ?? 0;
+  }
+
+  async start(): Promise<void> {
+    this.#listener = await this.#deps.network.listen(this.#deps.listen, (connection) => this.#run(connection, false));
+    this.setTopology(this.#document);
+    this.#contactLater();
+  }
+
+  setTopology(document: TopologyDocument): void {
+    this.#document = document;
+    for (const member of this.#boundary()) if (this.#deps.name < member.name) this.#dial(member.name, 0);
+    for (const [name, session] of this.#members) if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
+  }
+
+  session(name: string): PeerSession | null {
+    return this.#members.get(name) ?? this.#frontends.get(name) ?? null;
+  }
+
+  member(name: string): PeerSession | null {
+    return this.#members.get(name) ?? null;
+  }
+
+  view(): { readonly member: string; readonly connected: boolean; readonly lastContactMs: number | null; readonly identity: string | null; readonly problem: string | null }[] {
+    return this.#boundary().map((member) => ({
+      member: member.name,
+      connected: this.#members.has(member.name),
+      lastContactMs: this.#lastContactMs.get(member.name) ?? null,
+      identity: this.#members.get(member.name)?.hello.database?.identity ?? this.#seen.get(member.name)?.identity ?? null,
+      problem: this.#members.has(member.name) ? null : (this.#problems.get(member.name) ?? 'not yet connected'),
+    }));
+  }
+
+  #boundary(): readonly MemberConfig[] {
+    const self = this.#document.members.find((member) => member.name === this.#deps.name);
+    return this.#document.members.filter((member) => member.boundary === self?.boundary && member.name !== self.name && member.state !== 'gone');
+  }
+
+  #member(name: string): MemberConfig | undefined {
+    return this.#boundary().find((member) => member.name === name);
+  }
+
+  #dial(name: string, delayMs: number): void {
+    const dial = this.#dials.get(name) ?? { failures: 0, timer: null, busy: false };
+    this.#dials.set(name, dial);
+    if (dial.busy || dial.timer !== null || this.#members.has(name) || this.#stopped) return;
+    dial.timer = this.#deps.clock.setTimer(delayMs, () => {
+      dial.timer = null;
+      const member = this.#member(name);
+      if (member === undefined || this.#members.has(name) || this.#stopped) return;
+      dial.busy = true;
+      this.#deps.network.connect(member.address, { role: 'transport', name }, CONNECT_TIMEOUT_MS).then(
+        (connection) => {
+          dial.busy = false;
+          this.#run(connection, true);
+        },
+        (error: unknown) => {
+          dial.busy = false;
+          this.#redial(name, `connect failed: ${error instanceof Error ? error.message : String(error)}`);
+        },
+      );
+    });
+  }
+
+  #redial(name: string, problem: string): void {
+    this.#problems.set(name, problem);
+    const dial = this.#dials.get(name);
+    if (dial === undefined || this.#stopped) return;
+    dial.failures += 1;
+    const backoffMs = Math.min(MAX_BACKOFF_MS, 100 * 2 ** Math.min(dial.failures, 6)) * (0.5 + randomFraction(this.#deps.random));
+    this.#dial(name, backoffMs);
+  }
+
+  #run(connection: Connection, dialled: boolean): void {
+    if (this.#stopped) return connection.destroy('stopping');
+    const { remote } = connection;
+    runPeerSession({
+      connection,
+      dialled,
+      hello: () => this.#hello(remote),
+      check: (hello, from) => {
+        const verdict = this.#check(hello, from);
+        if (verdict.kind === 'accept') this.#replace(connection);
+        return verdict;
+      },
+      clock: this.#deps.clock,
+      log: this.#deps.log,
+      keepAliveMs: this.#deps.keepAliveMs ?? 2_000,
+      deadAfterMs: this.#deps.deadAfterMs ?? 10_000,
+      handshakeTimeoutMs: 5_000,
+      maxIncomingStreams: MAX_STREAMS,
+      handlers: {
+        onReady: (session) => this.#ready(session),
+        onControl: (session, frame) => {
+          this.#heard(session);
+          this.#handlers.onControl(session, frame);
+        },
+        onStream: (session, stream) => this.#handlers.onStream(session, stream),
+        onClose: (session, reason) => this.#closed(connection, session, reason, dialled),
+      },
+    });
+  }
+
+  /** A newer connection from a peer closes its older one, streams and all, before its HELLO is answered. */
+  #replace(connection: Connection): void {
+    const older = this.#connections.get(connection.remote.name);
+    this.#connections.set(connection.remote.name, connection);
+    if (older !== undefined && older !== connection) older.destroy('replaced by a newer connection');
+  }
+
+  #ready(session: PeerSession): void {
+    const { name, role } = session.remote;
+    this.#deps.log.info({ peer: name, role }, 'peer session ready');
+    if (role === 'frontend') {
+      this.#frontends.set(name, session);
+    } else if (session.hello.database !== null) {
+      this.#members.set(name, session);
+      this.#problems.delete(name);
+      const dial = this.#dials.get(name);
+      if (dial !== undefined) dial.failures = 0;
+      const { identity, chain, syncedSequence } = session.hello.database;
+      const last = chain.at(-1) ?? { openCounter: 0, nonce: '' };
+      this.#saw({ member: name, identity, ...last, syncedSequence });
+      this.#handlers.onMember(name, identity, last.openCounter, last.nonce);
+      this.#deps.metrics.set('peer_up', 1, { peer: name });
+    }
+    this.#heard(session);
+    this.#sendContact(session);
+  }
+
+  #closed(connection: Connection, session: PeerSession | null, reason: string, dialled: boolean): void {
+    const { name, role } = connection.remote;
+    if (this.#connections.get(name) === connection) this.#connections.delete(name);
+    if (role === 'frontend') {
+      if (this.#frontends.get(name) === session) this.#frontends.delete(name);
+      return;
+    }
+    if (session !== null && this.#members.get(name) === session) {
+      this.#members.delete(name);
+      this.#deps.metrics.set('peer_up', 0, { peer: name });
+      this.#deps.log.warn({ peer: name, reason }, 'peer session ended');
+      this.#handlers.onMemberGone(name);
+    }
+    this.#problems.set(name, reason);
+    if (dialled) this.#redial(name, reason);
+  }
+
+  #hello(remote: PeerName): Hello {
+    const { database, name, uid } = this.#deps;
+    const self = this.#document.members.find((member) => member.name === name);
+    const seen = this.#seen.get(remote.name);
+    return {
+      versions: [1],
+      role: 'transport',
+      name,
+      cluster: this.#document.cluster,
+      boundary: self?.boundary ?? null,
+      database: { identity: database.identity, chain: database.chain.slice(-64), syncedSequence: database.syncedSequence },
+      seen: seen === undefined ? null : { identity: seen.identity, openCounter: seen.openCounter, nonce: seen.nonce, syncedSequence: seen.syncedSequence },
+      uid,
+      generation: this.#document.generation,
+    };
+  }
+
+  #check(hello: Hello, from: PeerName): { kind: 'accept' } | { kind: 'refuse'; reason: string; detail: string } {
+    const refuse = (reason: string, detail: string) => ({ kind: 'refuse' as const, reason, detail });
+    if (hello.cluster !== this.#document.cluster) return refuse('wrong cluster', `${hello.cluster} is not ${this.#document.cluster}`);
+    if (from.role === 'frontend') return { kind: 'accept' };
+    if (from.role !== 'transport') return refuse('wrong role', `${from.role} has no business on the peer port`);
+    // protocol.md section 1: a receiver refuses when its own document does not list the sender in the same boundary.
+    if (this.#member(from.name) === undefined) return refuse('not a member of this boundary', `generation ${this.#document.generation} does not list ${from.name}`);
+    if (hello.database === null) return refuse('no queue database', 'a transport must name its queue database');
+    const broken = this.#brokenChain(hello);
+    return broken === null ? { kind: 'accept' } : refuse('broken nonce chain', broken);
+  }
+
+  /** protocol.md 1: the other's chain must contain what was seen of it, and not end below the sequence seen. */
+  #brokenChain(hello: Hello): string | null {
+    const theirs = hello.database;
+    if (theirs === null) return null;
+    const seen = this.#seen.get(hello.name);
+    if (seen !== undefined && seen.identity === theirs.identity) {
+      const last = theirs.chain.at(-1);
+      const entry = theirs.chain.find((open) => open.openCounter === seen.openCounter);
+      if (last !== undefined && last.openCounter < seen.openCounter) return `its newest open ${last.openCounter} is older than open ${seen.openCounter} seen before`;
+      if (entry !== undefined && entry.nonce !== seen.nonce) return `open ${seen.openCounter} carries another nonce than the one seen before`;
+      if (theirs.syncedSequence < seen.syncedSequence) return `its log ends at ${theirs.syncedSequence}, ${seen.syncedSequence} was seen before`;
+    }
+    const mine = hello.seen;
+    if (mine !== null && mine.identity === this.#deps.database.identity) {
+      const entry = this.#deps.database.chain.find((open) => open.openCounter === mine.openCounter);
+      if (entry !== undefined && entry.nonce !== mine.nonce) return 'it saw another incarnation of this queue database';
+    }
+    return null;
+  }
+
+  #saw(seen: Seen): void {
+    this.#seen.set(seen.member, seen);
+    this.#handlers.onSeen(seen);
+  }
+
+  #heard(session: PeerSession): void {
+    if (session.remote.role === 'transport') this.#lastContactMs.set(session.remote.name, this.#deps.clock.wallMs());
+  }
+
+  /** A CONTACT moved the peer's synced sequence on. */
+  sawSequence(member: string, syncedSequence: number): void {
+    const seen = this.#seen.get(member);
+    if (seen !== undefined && syncedSequence > seen.syncedSequence) this.#saw({ ...seen, syncedSequence });
+  }
+
+  #sendContact(session: PeerSession): void {
+    session.send({ kind: 'CONTACT', contact: { ...this.#handlers.contact(), hears: [...this.#members.keys()] } });
+  }
+
+  #contactLater(): void {
+    const everyMs = Math.min(1_000, this.#document.policies.shadowRedundancy.heartbeatFrequencyMs);
+    this.#contactTimer = this.#deps.clock.setTimer(everyMs, () => {
+      for (const session of this.#members.values()) this.#sendContact(session);
+      for (const session of this.#frontends.values()) this.#sendContact(session);
+      this.#contactLater();
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#contactTimer?.cancel();
+    for (const dial of this.#dials.values()) dial.timer?.cancel();
+    for (const session of [...this.#members.values(), ...this.#frontends.values()]) session.close('stopping');
+    await this.#listener?.close();
+  }
+}

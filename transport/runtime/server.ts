@@ -1,0 +1,317 @@
+/**
+ * A running transport: the core behind its ports. Owns: translating what sessions, streams, delivery and time do into core events, and the core's
+ * effects into what they shall do. No decision is made here. The simulator builds the same object over simulated ports.
+ */
+import { createHash } from 'node:crypto';
+import type { TopologyDocument } from '../../common/config.ts';
+import type { CopyId } from '../../common/message.ts';
+import type { Contact, ControlFrame } from '../../common/peer/messages.ts';
+import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
+import type { Timer } from '../../common/platform/clock.ts';
+import { randomFraction } from '../../common/platform/random.ts';
+import { IN_TRANSIT } from '../core/copy.ts';
+import type { CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
+import { startCore, unprotectedCount } from '../core/server.ts';
+import type { Server } from '../core/state.ts';
+import type { StoredCopy, Write } from '../store/database.ts';
+import { Bodies } from './bodies.ts';
+import { count } from './counts.ts';
+import type { RecipientResult } from './delivery-api.ts';
+import type { TransportDeps } from './deps.ts';
+import { composeFor } from './dsn-body.ts';
+import { Loop } from './loop.ts';
+import { Peers } from './peers.ts';
+import { pressureOf } from './pressure.ts';
+
+const SWEEP_MS = 1_000;
+
+const hashId = (text: string): CopyId => createHash('sha256').update(text).digest('hex').slice(0, 26).toUpperCase() as CopyId;
+
+export class TransportServer {
+  readonly deps: TransportDeps;
+  readonly core: Server;
+  readonly peers: Peers;
+  readonly bodies: Bodies;
+  readonly #loop: Loop;
+  #sweep: Timer | null = null;
+  #stopped = false;
+  state: 'recovering' | 'ready' | 'stopping' = 'recovering';
+
+  constructor(deps: TransportDeps) {
+    this.deps = deps;
+    const { clock, database } = deps;
+    const now = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
+    const started = startCore(
+      {
+        name: deps.name,
+        identity: database.identity,
+        document: deps.document,
+        recovered: database.recovered,
+        draw: () => randomFraction(deps.random),
+        hashId,
+        ...(deps.mutants === undefined ? {} : { mutants: deps.mutants }),
+      },
+      now,
+    );
+    this.core = started.server;
+    this.bodies = new Bodies(database, {
+      event: (event) => this.#loop.handle(event),
+      maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
+      damaged: (id, error) => deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable'),
+    });
+    this.peers = new Peers(deps, {
+      onMember: (member, identity, openCounter, nonce) => this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
+      onMemberGone: (member) => this.#loop.handle({ kind: 'PeerDown', member }),
+      onControl: (session, frame) => this.#control(session, frame),
+      onStream: (session, stream) => void this.#stream(session, stream),
+      contact: () => this.#contact(),
+      onSeen: (seen) => database.note([{ kind: 'seen', seen }]),
+    });
+    this.#loop = new Loop(this.core, clock, database, {
+      write: (write) => this.#write(write),
+      early: (effect) => this.#early(effect),
+      late: (effect) => this.#late(effect),
+      committed: () => undefined,
+      fatal: (reason) => deps.onFatal(reason),
+    });
+    this.#loop.apply(started.result);
+  }
+
+  async start(): Promise<void> {
+    await this.peers.start();
+    this.state = 'ready';
+    this.#sweepLater();
+  }
+
+  get port(): number {
+    return this.peers.port;
+  }
+
+  setTopology(document: TopologyDocument): void {
+    this.#loop.handle({ kind: 'TopologyChanged', document });
+    this.peers.setTopology(this.core.document);
+  }
+
+  /** Stops taking part; the caller closes the queue database afterwards. */
+  async stop(): Promise<void> {
+    this.state = 'stopping';
+    this.#stopped = true;
+    this.#sweep?.cancel();
+    await this.peers.stop();
+    await this.deps.delivery.close();
+    this.#loop.stop();
+  }
+
+  #sweepLater(): void {
+    this.#sweep = this.deps.clock.setTimer(SWEEP_MS, () => {
+      this.bodies.settled((id) => this.core.placings.has(id) || this.core.intakeOf.has(id));
+      const level = pressureOf(this.deps.database.space());
+      if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
+      this.#gauges();
+      this.#sweepLater();
+    });
+  }
+
+  #gauges(): void {
+    const { metrics, database } = this.deps;
+    const space = database.space();
+    metrics.set('store_bytes', space.totalBytes);
+    metrics.set('store_free_bytes', space.freeBytes);
+    metrics.set('unprotected_messages', unprotectedCount(this.core) ?? Number.NaN);
+    metrics.set('discards_pending', this.core.tombstones.size);
+    const queues = new Map<string, number>();
+    for (const copy of this.core.copies.values()) queues.set(copy.state.queue, (queues.get(copy.state.queue) ?? 0) + 1);
+    for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow']) metrics.set('queue_messages', queues.get(kind) ?? 0, { kind });
+    const net = database.safetyNetCounts();
+    metrics.set('safety_net_messages', net.primary.messages, { role: 'primary' });
+    metrics.set('safety_net_messages', net.shadow.messages, { role: 'shadow' });
+    metrics.set('topology_generation', this.core.document.generation);
+  }
+
+  #contact(): Omit<Contact, 'hears'> {
+    let queued = 0;
+    for (const copy of this.core.copies.values()) if (IN_TRANSIT.has(copy.state.queue)) queued += 1;
+    return {
+      syncedSequence: this.deps.database.syncedSequence,
+      wallMs: this.deps.clock.wallMs(),
+      generation: this.core.document.generation,
+      load: { queued, intake: this.bodies.openIntakes, backPressure: this.core.pressure, accepting: this.core.self.state === 'active' && !this.#stopped },
+    };
+  }
+
+  // --- what comes in -------------------------------------------------------------------------------------------------
+
+  async #stream(session: PeerSession, stream: IncomingStream): Promise<void> {
+    const { open, remote } = stream;
+    const fromFrontend = remote.role === 'frontend';
+    if (fromFrontend !== (open.kind === 'intake')) {
+      stream.refuse({ reply: { code: 550, enhanced: '5.7.1', text: 'stream kind not allowed for this role' }, tryOther: false });
+      return;
+    }
+    const number = this.bodies.register(stream);
+    // A fresh attempt id cannot rest in a Safety Net; everything else is looked up first.
+    const known = open.kind === 'shadow' && open.epoch.try === 1;
+    const stored = (open.kind === 'intake' && open.epoch.try === 1) || known ? null : await this.#lookup(open.id);
+    if (stream.closed) return this.bodies.discard(number);
+    if (open.kind === 'intake') {
+      this.#loop.handle({ kind: 'IntakeOpened', stream: number, frontend: remote.name, id: open.id, try: open.epoch.try, envelope: open.envelope, stored });
+      return;
+    }
+    const database = session.hello.database;
+    if (open.state === null || database === null) {
+      this.bodies.refuse(number, { reply: { code: 550, enhanced: '5.5.4', text: 'a shadow stream needs a state' }, tryOther: false });
+      return;
+    }
+    const last = database.chain.at(-1) ?? { openCounter: 0, nonce: '' };
+    this.#loop.handle({
+      kind: 'ShadowOpened', stream: number, member: remote.name, identity: database.identity, openCounter: last.openCounter, nonce: last.nonce, id: open.id, envelope: open.envelope, state: { ...open.state, epoch: open.epoch }, stored,
+    });
+  }
+
+  #lookup(id: CopyId): Promise<StoredCopy | null> {
+    if (this.core.copies.has(id) || this.core.tombstones.get(id)?.kind === 'final') return Promise.resolve(null);
+    return this.deps.database.lookup(id);
+  }
+
+  async #lookups(ids: readonly CopyId[]): Promise<StoredCopies> {
+    const found = new Map<CopyId, StoredCopy>();
+    for (const id of ids) {
+      if (this.core.copies.has(id) || this.core.tombstones.has(id)) continue;
+      const stored = await this.deps.database.lookup(id);
+      if (stored !== null) found.set(id, stored);
+    }
+    return found;
+  }
+
+  #control(session: PeerSession, frame: ControlFrame): void {
+    const member = session.remote.name;
+    const role = session.remote.role;
+    if (role === 'frontend') {
+      if (frame.kind === 'RESOLVE') void this.#resolveAsked(member, 'frontend', frame);
+      return;
+    }
+    switch (frame.kind) {
+      case 'CONTACT':
+        this.peers.sawSequence(member, frame.contact.syncedSequence);
+        return this.#loop.handle({ kind: 'PeerContact', member, contact: frame.contact });
+      case 'RESOLVE':
+        return void this.#resolveAsked(member, 'transport', frame);
+      case 'RESOLVED':
+        return this.#loop.handle({ kind: 'ResolveAnswered', member, resolved: frame.resolved });
+      case 'LIST':
+        return void this.#lookups(frame.list.items.map((item) => item.id)).then((stored) => {
+          if (!session.closed) this.#loop.handle({ kind: 'ListReceived', member, list: frame.list, stored });
+        });
+      case 'CLAIM':
+        return void this.#lookups(frame.claim.items.map((item) => item.id)).then((stored) => {
+          if (!session.closed) this.#loop.handle({ kind: 'ClaimReceived', member, claim: frame.claim, stored });
+        });
+      case 'STATE':
+        return this.#loop.handle({ kind: 'StateReceived', member, state: frame.state });
+      case 'STATE-ACK':
+        return this.#loop.handle({ kind: 'StateAcknowledged', member, ack: frame.ack });
+      case 'GRANT':
+        return this.#loop.handle({ kind: 'GrantReceived', member, grant: frame.grant });
+    }
+  }
+
+  async #resolveAsked(from: string, role: 'transport' | 'frontend', frame: Extract<ControlFrame, { readonly kind: 'RESOLVE' }>): Promise<void> {
+    const stored = await this.#lookup(frame.resolve.id);
+    this.#loop.handle({ kind: 'ResolveAsked', from, role, resolve: frame.resolve, stored });
+  }
+
+  // --- what goes out -------------------------------------------------------------------------------------------------
+
+  #write(write: CoreWrite): Write {
+    if (write.kind !== 'commit') return write;
+    return { kind: 'commit', facts: write.facts, state: write.state, body: this.bodies.writerOf(write.stream) };
+  }
+
+  #early(effect: EarlyEffect): void {
+    switch (effect.kind) {
+      case 'AcceptStream':
+        return this.bodies.accept(effect.stream);
+      case 'RefuseStream':
+        return this.bodies.refuse(effect.stream, effect.refuse);
+      case 'OpenCandidate':
+        return this.bodies.openCandidate(this.peers.member(effect.member), effect);
+      case 'EndCandidate':
+        return this.bodies.endCandidate(effect.id, effect.attempt, { sizeBytes: effect.sizeBytes, digest: effect.digest, events: effect.events });
+      case 'DropCandidate':
+        return this.bodies.dropCandidate(effect.id, effect.attempt, effect.reason);
+      case 'DiscardBody':
+        return this.bodies.discard(effect.stream);
+      case 'ComposeDsn':
+        return void this.#composeDsn(effect);
+      case 'ExpireSafetyNet':
+        return void this.deps.database.expireSafetyNet(effect.beforeMs);
+    }
+  }
+
+  async #composeDsn(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<void> {
+    const dsn = await composeFor(effect, this.deps);
+    if (dsn === null || this.#stopped) return;
+    const { number, digest, sizeBytes } = await this.bodies.registerOwn(effect.id, dsn.body);
+    this.#loop.handle({ kind: 'DsnComposed', stream: number, id: effect.id, parent: effect.parent, envelope: dsn.envelope, digest, sizeBytes });
+  }
+
+  #late(effect: LateEffect): void {
+    switch (effect.kind) {
+      case 'AnswerStream':
+        return this.bodies.answer(effect.stream, effect.result);
+      case 'Send':
+        this.peers.session(effect.to)?.send(effect.frame);
+        return;
+      case 'Deliver':
+        return this.#deliver(effect);
+      case 'Track':
+        return this.#track(effect);
+      case 'Count':
+        return count(this.deps.metrics, effect);
+    }
+  }
+
+  #deliver(effect: Extract<LateEffect, { readonly kind: 'Deliver' }>): void {
+    const { facts, route } = effect;
+    const recipients = effect.recipients.flatMap((index) => {
+      const recipient = facts.envelope.recipients[index];
+      return recipient === undefined ? [] : [{ index, recipient }];
+    });
+    this.deps.delivery.start(
+      { requestId: effect.requestId, copyId: facts.id, deliveryId: effect.deliveryId, envelope: facts.envelope, sizeBytes: facts.sizeBytes, route, recipients },
+      (results) => this.#loop.handle({ kind: 'DeliveryDone', requestId: effect.requestId, results: results.map(toCore) }),
+    );
+  }
+
+  #track(effect: Extract<LateEffect, { readonly kind: 'Track' }>): void {
+    const { facts, id, peer, detail, addresses } = effect;
+    this.deps.tracking.record({
+      atMs: this.deps.clock.wallMs(),
+      event: effect.event,
+      source: this.deps.name,
+      attemptId: id,
+      ...(facts === null ? {} : { from: facts.envelope.reversePath, recipients: addresses ?? facts.envelope.recipients.map((entry) => entry.address) }),
+      ...(peer === undefined ? {} : { peer }),
+      ...(detail === undefined ? {} : { detail }),
+    });
+    if (effect.event === 'RECEIVE' || effect.event === 'HARECEIVE') {
+      for (const event of facts?.events ?? [])
+        this.deps.tracking.record({ atMs: event.atMs, event: 'FRONTEND', source: event.source, attemptId: id, detail: `${event.event}${event.detail === undefined ? '' : ` ${event.detail}`}` });
+    }
+    this.deps.log.info({ attemptId: id, event: effect.event, ...(peer === undefined ? {} : { peer }), ...(detail === undefined ? {} : { detail }) }, 'message event');
+  }
+}
+
+function toCore(result: RecipientResult): DeliveryResult {
+  switch (result.kind) {
+    case 'delivered':
+    case 'relayed':
+      return { index: result.index, kind: result.kind, reply: result.reply };
+    case 'deferred':
+      return { index: result.index, kind: 'deferred', reply: result.reply, host: result.scope === 'host' };
+    case 'failed':
+      return { index: result.index, kind: 'failed', reply: `${result.reply.code} ${result.reply.enhanced} ${result.reply.text}` };
+    case 'unknown':
+      return { index: result.index, kind: 'unknown', reason: result.reason };
+  }
+}

@@ -1,0 +1,252 @@
+/**
+ * Message tracking on disk (semantics.md D10): JSON lines in `tracking-NNNNNN.jsonl` beside the queue database.
+ * Owns: the tracking directory. Promise: `record` only appends to a buffer, it never waits, throws or syncs (never on the commit path);
+ * the buffer, each file and all files together are bounded; `search` sees the buffer and every file still there.
+ * Refuses nothing. Fails: when the disk does not take a batch the batch is dropped, counted and said once per spell; mail is unaffected.
+ * What was recorded in the last moments before a kill may be missing: the queue database, not this, is the proof of a message.
+ */
+import type { Clock, Timer } from '../../common/platform/clock.ts';
+import type { FileHandle, Files } from '../../common/platform/files.ts';
+import type { Logger } from '../../common/platform/log.ts';
+import type { Metrics } from '../../common/platform/metrics.ts';
+import type { Tracking, TrackingRecord } from './tracking-api.ts';
+
+export interface TrackingFilesOptions {
+  readonly directory: string;
+  readonly files: Files;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly fileBytes?: number;
+  /** Bound of all files together; the oldest go first. */
+  readonly totalBytes?: number;
+  readonly bufferBytes?: number;
+  readonly flushIntervalMs?: number;
+}
+
+export interface TrackingSearch {
+  /** All records of an attempt id, or of every attempt that carried this Message-ID; oldest first, at most `limit`. */
+  search(id: string, limit?: number): Promise<readonly TrackingRecord[]>;
+}
+
+export interface TrackingFiles extends Tracking, TrackingSearch, AsyncDisposable {
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const DEFAULTS = { fileBytes: 8 << 20, totalBytes: 128 << 20, bufferBytes: 4 << 20, flushIntervalMs: 250 } as const;
+/** A batch is written early when this much is waiting. */
+const EARLY_FLUSH_BYTES = 64 << 10;
+const READ_BYTES = 256 << 10;
+const NAME = /^tracking-(\d{6,})\.jsonl$/;
+const fileName = (number: number): string => `tracking-${String(number).padStart(6, '0')}.jsonl`;
+const join = (directory: string, name: string): string => `${directory}/${name}`;
+const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'UNKNOWN';
+
+interface Kept {
+  readonly number: number;
+  readonly sizeBytes: number;
+}
+
+class TrackingDirectory implements TrackingFiles {
+  readonly #options: Required<TrackingFilesOptions>;
+  /** Finished files, oldest first. */
+  #kept: Kept[];
+  #next: number;
+  #current: { readonly number: number; readonly handle: FileHandle; sizeBytes: number } | null = null;
+  /** Recorded, not yet being written. */
+  #buffer: string[] = [];
+  #bufferBytes = 0;
+  /** Being written now. */
+  #inFlight: readonly string[] = [];
+  #writing: Promise<void> = Promise.resolve();
+  #timer: Timer | null = null;
+  #failing = false;
+  #closed = false;
+
+  constructor(options: Required<TrackingFilesOptions>, kept: Kept[]) {
+    this.#options = options;
+    this.#kept = kept;
+    // A file of an earlier process may end in half a line: never continued, only read.
+    this.#next = (kept.at(-1)?.number ?? 0) + 1;
+  }
+
+  record(record: TrackingRecord): void {
+    if (this.#closed) return;
+    const line = `${JSON.stringify(record)}\n`;
+    if (this.#bufferBytes + line.length > this.#options.bufferBytes) {
+      this.#options.metrics.increment('tracking_dropped_total');
+      return;
+    }
+    this.#buffer.push(line);
+    this.#bufferBytes += line.length;
+    if (this.#bufferBytes >= EARLY_FLUSH_BYTES && this.#inFlight.length === 0) void this.flush();
+    else this.#timer ??= this.#options.clock.setTimer(this.#options.flushIntervalMs, () => void this.flush());
+  }
+
+  flush(): Promise<void> {
+    this.#timer?.cancel();
+    this.#timer = null;
+    this.#writing = this.#writing.then(() => this.#writeBatch());
+    return this.#writing;
+  }
+
+  async #writeBatch(): Promise<void> {
+    if (this.#buffer.length === 0) return;
+    const batch = this.#buffer;
+    this.#inFlight = batch;
+    this.#buffer = [];
+    this.#bufferBytes = 0;
+    try {
+      await this.#append(Buffer.from(batch.join('')));
+      this.#failing = false;
+    } catch (error) {
+      this.#options.metrics.increment('tracking_dropped_total', {}, batch.length);
+      if (!this.#failing) {
+        this.#options.logger.warn({ code: codeOf(error), records: batch.length }, 'tracking records dropped');
+      }
+      this.#failing = true;
+      await this.#abandonCurrent();
+    } finally {
+      this.#inFlight = [];
+    }
+  }
+
+  async #append(bytes: Buffer): Promise<void> {
+    if (this.#current !== null && this.#current.sizeBytes + bytes.length > this.#options.fileBytes) {
+      await this.#finishCurrent(this.#current);
+    }
+    if (this.#current === null) {
+      const number = this.#next++;
+      const path = join(this.#options.directory, fileName(number));
+      this.#current = { number, handle: await this.#options.files.open(path, 'create'), sizeBytes: 0 };
+    }
+    await this.#current.handle.writev([bytes], this.#current.sizeBytes);
+    this.#current.sizeBytes += bytes.length;
+    await this.#prune();
+  }
+
+  async #finishCurrent(current: { readonly number: number; readonly handle: FileHandle; sizeBytes: number }): Promise<void> {
+    this.#kept.push({ number: current.number, sizeBytes: current.sizeBytes });
+    this.#current = null;
+    await current.handle.close();
+  }
+
+  /** After a failed write the end of the file is unknown: leave it behind, begin another with the next batch. */
+  async #abandonCurrent(): Promise<void> {
+    const current = this.#current;
+    if (current === null) return;
+    await this.#finishCurrent(current).catch((error: unknown) =>
+      this.#options.logger.debug({ code: codeOf(error) }, 'tracking file did not close'),
+    );
+  }
+
+  async #prune(): Promise<void> {
+    let total = (this.#current?.sizeBytes ?? 0) + this.#kept.reduce((sum, file) => sum + file.sizeBytes, 0);
+    for (let oldest = this.#kept[0]; total > this.#options.totalBytes && oldest !== undefined; oldest = this.#kept[0]) {
+      await this.#options.files.unlink(join(this.#options.directory, fileName(oldest.number)));
+      this.#kept.shift();
+      total -= oldest.sizeBytes;
+    }
+  }
+
+  async search(id: string, limit = 10_000): Promise<readonly TrackingRecord[]> {
+    const byAttempt = await this.#scan(new Set([id]), limit, (record) => record.attemptId === id || record.messageId === id);
+    const attempts = new Set(byAttempt.map((record) => record.attemptId));
+    // Found under its Message-ID: the other records of those attempts do not repeat the Message-ID.
+    const found =
+      attempts.size === 0 || (attempts.size === 1 && attempts.has(id))
+        ? byAttempt
+        : await this.#scan(attempts, limit, (record) => attempts.has(record.attemptId));
+    return [...found].sort((a, b) => a.atMs - b.atMs);
+  }
+
+  async #scan(
+    needles: ReadonlySet<string>,
+    limit: number,
+    matches: (record: TrackingRecord) => boolean,
+  ): Promise<TrackingRecord[]> {
+    const escaped = [...needles].map((needle) => JSON.stringify(needle).slice(1, -1));
+    const found: TrackingRecord[] = [];
+    const take = (line: string): void => {
+      if (found.length >= limit || !escaped.some((needle) => line.includes(needle))) return;
+      const record = parseRecord(line);
+      if (record !== null && matches(record)) found.push(record);
+    };
+    // What is recorded or in flight now; a batch that reaches the file meanwhile lies beyond the size read below.
+    const waiting = [...this.#inFlight, ...this.#buffer];
+    const current = this.#current;
+    const files = [...this.#kept, ...(current === null ? [] : [{ number: current.number, sizeBytes: current.sizeBytes }])];
+    for (const file of files) await this.#readLines(file, take);
+    for (const line of waiting) take(line);
+    return found;
+  }
+
+  async #readLines(file: Kept, take: (line: string) => void): Promise<void> {
+    let handle: FileHandle;
+    try {
+      handle = await this.#options.files.open(join(this.#options.directory, fileName(file.number)), 'read');
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return; // pruned meanwhile
+      throw error;
+    }
+    try {
+      const chunk = Buffer.alloc(READ_BYTES);
+      let rest: Buffer = Buffer.alloc(0);
+      for (let position = 0; position < file.sizeBytes; ) {
+        const wanted = Math.min(chunk.length, file.sizeBytes - position);
+        const got = await handle.read(chunk, 0, wanted, position);
+        if (got === 0) break;
+        position += got;
+        const bytes: Buffer = Buffer.concat([rest, chunk.subarray(0, got)]);
+        const end = bytes.lastIndexOf(0x0a) + 1;
+        rest = bytes.subarray(end);
+        for (const line of bytes.toString('utf8', 0, end).split('\n')) take(line);
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    await this.flush();
+    this.#closed = true;
+    await this.#abandonCurrent();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Null for half a line or anything else that is not a record. */
+function parseRecord(line: string): TrackingRecord | null {
+  try {
+    const value: unknown = JSON.parse(line);
+    const usable = typeof value === 'object' && value !== null && 'atMs' in value && 'event' in value && 'attemptId' in value;
+    return usable ? (value as TrackingRecord) : null;
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw error;
+  }
+}
+
+export async function openTracking(options: TrackingFilesOptions): Promise<TrackingFiles> {
+  const complete = { ...DEFAULTS, ...options };
+  await complete.files.makeDirectory(complete.directory);
+  const kept: Kept[] = [];
+  for (const name of await complete.files.list(complete.directory)) {
+    const number = NAME.exec(name)?.[1];
+    if (number === undefined) continue;
+    const handle = await complete.files.open(join(complete.directory, name), 'read');
+    try {
+      kept.push({ number: Number(number), sizeBytes: await handle.sizeBytes() });
+    } finally {
+      await handle.close();
+    }
+  }
+  kept.sort((a, b) => a.number - b.number);
+  return new TrackingDirectory(complete, kept);
+}

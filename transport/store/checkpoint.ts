@@ -1,0 +1,228 @@
+/**
+ * Checkpoints: two alternating files with everything the log says up to one point (protocol.md 26). Owns: their bytes. Promise: a
+ * file is valid only as a whole (a checksum over all of it in its first block), so a checkpoint that was not finished leaves the other
+ * one in force. The snapshot is taken in one go from lists of entries that are never changed; encoding and writing go in pieces.
+ *
+ * Block 0: crc32 of 4.. | length | JSON head. From block 1: frames of length | crc32 | JSON, up to `payloadBytes`.
+ */
+import { crc32 } from 'node:zlib';
+import type { FileHandle, Files } from '../../common/platform/files.ts';
+import type { CopyFacts, CopyState, Quarantined, Seen, Tombstone } from './database.ts';
+import type { BodyPlace, LogState } from './log-state.ts';
+import { LogState as State } from './log-state.ts';
+import { BLOCK, type Extent, FORMAT_VERSION, padded, type Place } from './record.ts';
+import type { Owner } from './safety-net-index.ts';
+
+export interface CheckpointHead {
+  readonly version: number;
+  /** Counts up; odd ones in file 1, even ones in file 0. */
+  readonly number: number;
+  /** Every record through this sequence is in it. */
+  readonly sequence: number;
+  /** The log goes on behind this segment. */
+  readonly lastGeneration: number;
+}
+
+/** First unused byte of the segments still needed, by generation. */
+export type SegmentEnds = readonly (readonly [generation: number, end: number])[];
+
+interface Head extends CheckpointHead {
+  readonly payloadBytes: number;
+  readonly payloadCrc: number;
+}
+
+type CopyRow = readonly [CopyFacts, CopyState, readonly Extent[], Place];
+type OwnerRow = Omit<Owner, 'refs' | 'dead' | 'bloom'> & {
+  readonly refs: readonly (readonly [number, number])[];
+  readonly dead: readonly string[];
+};
+
+interface Frame {
+  readonly copies?: readonly CopyRow[];
+  readonly tombstones?: readonly Tombstone[];
+  readonly seen?: readonly Seen[];
+  readonly facts?: readonly (readonly [string, unknown])[];
+  readonly owners?: readonly OwnerRow[];
+  readonly quarantined?: readonly Quarantined[];
+  readonly ends?: SegmentEnds;
+}
+
+const PIECE = 256 * 1024;
+const ROWS = 256;
+
+export const checkpointName = (number: number): string => `checkpoint-${number % 2}`;
+
+/** A consistent picture, taken without waiting; only `frames` costs time, piece by piece. */
+export function snapshotState(state: LogState, ends: SegmentEnds): { frames(): Iterable<Buffer> } {
+  const { index, net } = state;
+  const copies = [...index.copies.values()];
+  const tombstones = [...index.tombstones.values()];
+  const rest: Frame = {
+    ends,
+    seen: [...index.seen.values()],
+    facts: [...index.facts],
+    quarantined: [...index.quarantined.values()],
+    owners: [...net.owners.values()].map(({ bloom: _, ...owner }) => ({
+      ...owner,
+      primary: { ...owner.primary },
+      shadow: { ...owner.shadow },
+      refs: [...owner.refs],
+      dead: [...owner.dead],
+    })),
+  };
+  return {
+    *frames() {
+      yield frame(rest);
+      for (let at = 0; at < tombstones.length; at += ROWS) yield frame({ tombstones: tombstones.slice(at, at + ROWS) });
+      for (let at = 0; at < copies.length; at += ROWS) {
+        const rows = copies
+          .slice(at, at + ROWS)
+          .map(({ facts, state: now, body }): CopyRow => [facts, now, body.extents, body.at]);
+        yield frame({ copies: rows });
+      }
+    },
+  };
+}
+
+function frame(content: Frame): Buffer {
+  const text = JSON.stringify(content);
+  const length = Buffer.byteLength(text);
+  const bytes = Buffer.allocUnsafe(8 + length);
+  bytes.write(text, 8);
+  bytes.writeUInt32LE(length, 0);
+  bytes.writeUInt32LE(crc32(bytes.subarray(8)), 4);
+  return bytes;
+}
+
+/** Writes and syncs one checkpoint into an open file; returns its size. */
+export async function writeCheckpoint(
+  handle: FileHandle,
+  head: CheckpointHead,
+  frames: Iterable<Buffer>,
+): Promise<number> {
+  let at = BLOCK;
+  let crc = 0;
+  let pending: Buffer[] = [];
+  let pendingBytes = 0;
+  const flush = async (first: readonly Buffer[]): Promise<void> => {
+    const position = first.length > 0 ? 0 : at;
+    await handle.writev([...first, ...pending], position);
+    at += pendingBytes;
+    pending = [];
+    pendingBytes = 0;
+  };
+  for (const piece of frames) {
+    crc = crc32(piece, crc);
+    pending.push(piece);
+    pendingBytes += piece.length;
+    if (pendingBytes >= PIECE) await flush([]);
+  }
+  const payloadBytes = at + pendingBytes - BLOCK;
+  const block = headBlock({ ...head, payloadBytes, payloadCrc: crc });
+  if (at === BLOCK) await flush([block]);
+  else {
+    await flush([]);
+    await handle.writev([block], 0);
+  }
+  // One sync for all: the checksum decides whether everything arrived.
+  await handle.datasync();
+  return padded(at);
+}
+
+function headBlock(head: Head): Buffer {
+  const text = JSON.stringify(head);
+  const length = Buffer.byteLength(text);
+  const bytes = Buffer.alloc(padded(8 + length));
+  if (bytes.length !== BLOCK) throw new Error('checkpoint head outgrew its block');
+  bytes.write(text, 8);
+  bytes.writeUInt32LE(length, 4);
+  bytes.writeUInt32LE(crc32(bytes.subarray(4, 8 + length)), 0);
+  return bytes;
+}
+
+function parseHead(bytes: Buffer): Head | null {
+  const length = bytes.readUInt32LE(4);
+  if (length === 0 || length > BLOCK - 8) return null;
+  if (crc32(bytes.subarray(4, 8 + length)) !== bytes.readUInt32LE(0)) return null;
+  return JSON.parse(bytes.toString('utf8', 8, 8 + length)) as Head;
+}
+
+export interface ReadCheckpoint {
+  readonly head: CheckpointHead;
+  readonly state: LogState;
+  readonly ends: Map<number, number>;
+  readonly bytes: number;
+}
+
+/** What stands in one file: null when it is not a whole checkpoint, `empty` when nothing was ever written. */
+async function readOne(files: Files, path: string): Promise<ReadCheckpoint | 'empty' | null> {
+  const handle = await files.open(path, 'read');
+  try {
+    const block = Buffer.alloc(BLOCK);
+    if ((await handle.read(block, 0, BLOCK, 0)) < BLOCK || block.every((byte) => byte === 0)) return 'empty';
+    const head = parseHead(block);
+    if (head === null || head.version > FORMAT_VERSION) return null;
+    const state = new State();
+    const ends = new Map<number, number>();
+    let at = 0;
+    let crc = 0;
+    let window = Buffer.alloc(0);
+    while (at < head.payloadBytes || window.length > 0) {
+      const want = window.length < 8 ? PIECE : 8 + window.readUInt32LE(0);
+      if (window.length >= 8 && window.length >= want) {
+        const body = window.subarray(8, want);
+        if (crc32(body) !== window.readUInt32LE(4)) return null;
+        restore(state, ends, JSON.parse(body.toString()) as Frame);
+        window = window.subarray(want);
+        continue;
+      }
+      const length = Math.min(Math.max(want - window.length, PIECE), head.payloadBytes - at);
+      if (length <= 0) return null;
+      const next = Buffer.allocUnsafe(window.length + length);
+      window.copy(next);
+      if ((await handle.read(next, window.length, length, BLOCK + at)) < length) return null;
+      crc = crc32(next.subarray(window.length), crc);
+      at += length;
+      window = next;
+    }
+    return crc === head.payloadCrc ? { head, state, ends, bytes: BLOCK + head.payloadBytes } : null;
+  } finally {
+    await handle.close();
+  }
+}
+
+function restore(state: LogState, ends: Map<number, number>, content: Frame): void {
+  const { index, net } = state;
+  for (const [generation, end] of content.ends ?? []) ends.set(generation, end);
+  for (const [facts, now, extents, at] of content.copies ?? []) {
+    const body: BodyPlace = { extents, at };
+    state.restoreCopy(facts, now, body);
+  }
+  for (const tombstone of content.tombstones ?? []) index.tombstones.set(tombstone.id, tombstone);
+  for (const seen of content.seen ?? []) index.seen.set(seen.identity, seen);
+  for (const [key, value] of content.facts ?? []) index.facts.set(key, value);
+  for (const item of content.quarantined ?? []) if (item.id !== null) index.quarantined.set(item.id, item);
+  for (const owner of content.owners ?? [])
+    net.restore({ ...owner, refs: new Map(owner.refs), dead: new Set(owner.dead), bloom: null });
+}
+
+export interface Checkpoints {
+  readonly newest: ReadCheckpoint | null;
+  /** Files that hold bytes which are not a whole checkpoint: damage, or one that was not finished. */
+  readonly broken: readonly string[];
+}
+
+/** The newest valid checkpoint of the two files. */
+export async function readCheckpoints(files: Files, directory: string, names: readonly string[]): Promise<Checkpoints> {
+  const broken: string[] = [];
+  let newest: ReadCheckpoint | null = null;
+  for (const number of [0, 1]) {
+    const name = checkpointName(number);
+    if (!names.includes(name)) continue;
+    const found = await readOne(files, `${directory}/${name}`);
+    if (found === 'empty') continue;
+    if (found === null) broken.push(name);
+    else if (newest === null || found.head.number > newest.head.number) newest = found;
+  }
+  return { newest, broken };
+}
