@@ -15,7 +15,15 @@ import type { DataAnswer, DataDecision, DataEnd, DataSink } from '../common/smtp
 import { BodyBuffer, type ReplayBudget } from './body-buffer.ts';
 import type { TransportPeers } from './peers.ts';
 import type { Candidate } from './picker.ts';
-import { type HeldAction, type HeldEvent, type HeldState, INITIAL_STATE, type Step, type Try } from './session.ts';
+import {
+  type HeldAction,
+  type HeldEvent,
+  type HeldState,
+  INITIAL_STATE,
+  type Step,
+  type TimerName,
+  type Try,
+} from './session.ts';
 
 export interface HeldMessageDeps {
   readonly frontend: string;
@@ -163,12 +171,7 @@ export class HeldMessage implements DataSink {
       case 'answer':
         return this.#say(action.answer, action.protection);
       case 'set-timer':
-        this.#timers.get(action.timer)?.cancel();
-        this.#timers.set(
-          action.timer,
-          this.#deps.clock.setTimer(action.delayMs, () => this.#dispatch({ kind: 'TimerFired', timer: action.timer })),
-        );
-        return;
+        return this.#setTimer(action.timer, action.delayMs);
       case 'clear-timer':
         return this.#timers.get(action.timer)?.cancel();
       case 'release':
@@ -176,6 +179,23 @@ export class HeldMessage implements DataSink {
       default:
         return unreachable(action, 'Unknown action of a held session');
     }
+  }
+
+  #setTimer(timer: TimerName, delayMs: number): void {
+    this.#timers.get(timer)?.cancel();
+    const fired = (): void => {
+      const attempt = this.#state.tries.at(-1);
+      if (timer === 'open' && attempt !== undefined) this.#failed(attempt, 'transport did not answer', `${delayMs} ms`);
+      this.#dispatch({ kind: 'TimerFired', timer });
+    };
+    this.#timers.set(timer, this.#deps.clock.setTimer(delayMs, fired));
+  }
+
+  #failed(attempt: Try, what: string, reason: string): void {
+    const stage = this.#stage(attempt.serial);
+    this.#deps.metrics.increment('proxy_upstream_failures_total', { stage });
+    this.#log.warn({ peer: attempt.member, try: attempt.number, stage, reason }, what);
+    this.#note(`${what} at ${stage}: ${attempt.member}`);
   }
 
   #open(attempt: Try): void {
@@ -199,18 +219,16 @@ export class HeldMessage implements DataSink {
 
   #handlers(attempt: Try): OutgoingStreamHandlers {
     const { serial, member } = attempt;
-    const failed = (what: string, reason: string): void => {
-      const stage = this.#stage(serial);
-      this.#deps.metrics.increment('proxy_upstream_failures_total', { stage });
-      this.#log.warn({ peer: member, try: attempt.number, stage, reason }, what);
-      this.#note(`${what} at ${stage}: ${member}`);
-    };
     return {
       onOpenOk: () => this.#dispatch({ kind: 'OpenOk', serial }),
       onCredit: () => this.#pump(),
       onRefuse: (refuse) => {
         if (!this.#forgetOver(serial)) return;
-        failed('transport refused', `${refuse.reply.code} ${refuse.reply.enhanced} ${refuse.reply.text}`);
+        this.#failed(
+          attempt,
+          'transport refused',
+          `${refuse.reply.code} ${refuse.reply.enhanced} ${refuse.reply.text}`,
+        );
         this.#dispatch({ kind: 'Refused', serial, refuse });
       },
       onResult: (result) => {
@@ -221,7 +239,7 @@ export class HeldMessage implements DataSink {
       },
       onLost: (reason) => {
         if (!this.#forgetOver(serial)) return;
-        failed('transport lost', reason);
+        this.#failed(attempt, 'transport lost', reason);
         this.#dispatch({ kind: 'Lost', serial, reason });
       },
     };

@@ -19,6 +19,8 @@ export interface SessionTimes {
   readonly resolveAskMs: number;
   /** How long to try to learn from a transport what became of an END. */
   readonly resolveWindowMs: number;
+  /** Pause before a transport that is alive and undecided is asked again. */
+  readonly askAgainMs: number;
   /** Windows to spend when there is nobody to replay to. */
   readonly resolveRounds: number;
   /** From the first END to the answer. */
@@ -29,6 +31,7 @@ export const SESSION_TIMES: SessionTimes = {
   openMs: 2_000,
   resolveAskMs: 1_500,
   resolveWindowMs: 2_000,
+  askAgainMs: 250,
   resolveRounds: 5,
   capMs: 55_000,
 };
@@ -68,7 +71,6 @@ export interface HeldState {
   readonly bodyEnded: boolean;
   /** The replay buffer holds the body from its first byte. */
   readonly whole: boolean;
-  readonly clientGone: boolean;
   readonly tries: readonly Try[];
   /** Members not to be chosen again for this message. */
   readonly excluded: readonly string[];
@@ -111,7 +113,7 @@ export type HeldEvent =
   | { readonly kind: 'ClientGone'; readonly reason: string }
   | { readonly kind: 'TimerFired'; readonly timer: TimerName };
 
-export type TimerName = 'open' | 'resolve' | 'cap';
+export type TimerName = 'open' | 'resolve' | 'again' | 'cap';
 
 export type HeldAction =
   /** Ask the picker; answer with Picked or NonePicked. */
@@ -144,7 +146,6 @@ export const INITIAL_STATE: HeldState = {
   continued: false,
   bodyEnded: false,
   whole: true,
-  clientGone: false,
   tries: [],
   excluded: [],
   lastRefusal: null,
@@ -279,7 +280,6 @@ function refused(settings: Settings, state: HeldState, serial: number, refuse: R
   const fate = attempt.fate === 'ended' ? 'aborted' : 'void';
   const next = { ...withTry(state, serial, { fate }), lastRefusal: refuse.reply };
   const clear: HeldAction[] = attempt.fate === 'opening' ? [{ kind: 'clear-timer', timer: 'open' }] : [];
-  if (next.clientGone) return done(next);
   if (refuse.tryOther && (!next.continued || next.whole)) return pick(next, clear);
   return prepend(clear, fail(settings, next, refuse.reply));
 }
@@ -296,7 +296,7 @@ function lost(settings: Settings, state: HeldState, serial: number): Step {
     }
     case 'ended': {
       const next = withTry(state, serial, { fate: 'unknown' });
-      return next.clientGone ? done(next) : ask(settings, { ...next, rounds: 0 }, attempt);
+      return ask(settings, { ...next, rounds: 0 }, attempt);
     }
     case 'void':
     case 'unknown':
@@ -318,6 +318,13 @@ function ask(settings: Settings, state: HeldState, attempt: Try): Step {
   };
 }
 
+function askLater({ times }: Settings): HeldAction[] {
+  return [
+    { kind: 'set-timer', timer: 'resolve', delayMs: times.askAgainMs + times.resolveWindowMs },
+    { kind: 'set-timer', timer: 'again', delayMs: times.askAgainMs },
+  ];
+}
+
 function result(settings: Settings, state: HeldState, event: Extract<HeldEvent, { kind: 'Result' }>): Step {
   const attempt = ofCurrent(state, event.serial);
   if (attempt === null || attempt.fate !== 'ended') return { state, actions: [] };
@@ -330,7 +337,7 @@ function result(settings: Settings, state: HeldState, event: Extract<HeldEvent, 
       return conclude(withTry(state, attempt.serial, { fate: 'aborted' }), refusal(settings, event.reply));
     case 'owned': {
       const next = withTry(state, attempt.serial, { fate: 'unknown' });
-      return next.clientGone ? done(next) : ask(settings, { ...next, rounds: 0 }, attempt);
+      return ask(settings, { ...next, rounds: 0 }, attempt);
     }
     case 'silent':
       return close(state, 'the transport cannot know what became of the message');
@@ -369,7 +376,7 @@ function resolved(settings: Settings, state: HeldState, event: Extract<HeldEvent
     case 'stored':
     case 'open':
       // It is alive and undecided; it decides before the cap.
-      return waiting ? ask(settings, { ...state, rounds: 0 }, attempt) : { state, actions: [] };
+      return { state, actions: waiting ? askLater(settings) : [] };
     case 'owned':
     // A released copy, perhaps the only one: not yet a reason for a 250. A higher try makes it a pair (protocol.md 7).
     case 'unknown':
@@ -406,17 +413,12 @@ function flushed(settings: Settings, state: HeldState, serial: number): Step {
   };
 }
 
-/** R7: after an END the stream goes on without the client; before it nobody needs the body any more. */
+/** R7: after an END the stream is left alone and the transport keeps what it has; before it nobody needs the body any more. */
 function clientGone(state: HeldState, reason: string): Step {
   const attempt = current(state);
-  if (attempt === null || state.phase === 'draining' || state.phase === 'choosing') return done(state);
-  if (attempt.fate === 'ended') return { state: { ...state, clientGone: true }, actions: [] };
-  if (attempt.fate === 'opening' || attempt.fate === 'open')
-    return prepend(
-      [{ kind: 'drop', serial: attempt.serial, reason }],
-      done(withTry(state, attempt.serial, { fate: 'void' })),
-    );
-  return done({ ...state, clientGone: true });
+  if (attempt !== null && (attempt.fate === 'opening' || attempt.fate === 'open'))
+    return finish(withTry(state, attempt.serial, { fate: 'void' }), [{ kind: 'drop', serial: attempt.serial, reason }]);
+  return finish(state, []);
 }
 
 function timerFired(settings: Settings, state: HeldState, timer: TimerName): Step {
@@ -429,6 +431,11 @@ function timerFired(settings: Settings, state: HeldState, timer: TimerName): Ste
       const silent = lastEnded(state);
       if (state.phase !== 'resolving' || silent === null) return { state, actions: [] };
       return replay(settings, state, silent);
+    }
+    case 'again': {
+      const silent = lastEnded(state);
+      if (state.phase !== 'resolving' || silent === null || silent.fate !== 'unknown') return { state, actions: [] };
+      return ask(settings, { ...state, rounds: 0 }, silent);
     }
     case 'cap': {
       if (attempt === null || (attempt.fate !== 'opening' && attempt.fate !== 'open'))
@@ -484,10 +491,5 @@ function close(state: HeldState, reason: string): Step {
 }
 
 function finish(state: HeldState, actions: readonly HeldAction[]): Step {
-  if (state.clientGone) return done(state);
   return { state: { ...state, phase: 'done' }, actions: [...actions, { kind: 'release' }] };
-}
-
-function done(state: HeldState): Step {
-  return { state: { ...state, phase: 'done' }, actions: [{ kind: 'release' }] };
 }

@@ -148,7 +148,7 @@ describe('documents', () => {
 
   it('mention only commands that `mailcluster --help` lists', () => {
     const help = execFileSync(process.execPath, ['operator/cli/main.ts', '--help'], { cwd: ROOT, encoding: 'utf8' });
-    const commands = new Set([...help.matchAll(/^\s+(?:mailcluster )?([a-z][a-z-]+)\b/gm)].map((found) => found[1]));
+    const commands = new Set([...help.matchAll(/^ {2}([a-z-]+) {2}/gm)].map((found) => found[1]));
     const unknown = documents.flatMap((path) =>
       wordsAfter('mailcluster', codeOf(readText(path)))
         .filter((word) => !commands.has(word))

@@ -405,8 +405,8 @@ class Session implements PeerSession, StreamPort {
       // The farewell itself may have overflowed the outbox and ended everything.
       if (this.closed) return;
       this.closed = true;
-      this.#outbox.finish();
       this.#timer = this.#clock.setTimer(this.#options.deadAfterMs, () => connection.destroy(reason));
+      this.#outbox.finish();
     }
     this.#tellClosed(reason);
   }

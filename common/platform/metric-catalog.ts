@@ -32,7 +32,11 @@ export const METRIC_CATALOG = declare({
     labels: ['verb', 'code'],
   },
   smtp_auth_total: { type: 'counter', help: 'AUTH attempts, by result.', labels: ['result'] },
-  smtp_limits_total: { type: 'counter', help: 'Times a limit of the SMTP edge was reached, by limit.', labels: ['limit'] },
+  smtp_limits_total: {
+    type: 'counter',
+    help: 'Times a limit of the SMTP edge was reached, by limit.',
+    labels: ['limit'],
+  },
   proxy_duration_seconds: {
     type: 'histogram',
     help: 'From the end of data to the reply for the client, at the front end.',
@@ -44,13 +48,21 @@ export const METRIC_CATALOG = declare({
     help: 'Transports that failed a transaction, by the stage it had reached.',
     labels: ['stage'],
   },
-  proxy_replays_total: { type: 'counter', help: 'Messages replayed to another transport, by result.', labels: ['result'] },
+  proxy_replays_total: {
+    type: 'counter',
+    help: 'Messages replayed to another transport, by result.',
+    labels: ['result'],
+  },
   proxy_replay_buffer_bytes: { type: 'gauge', help: 'Bytes held for replay over all sessions.', labels: [] },
   proxy_transports_available: { type: 'gauge', help: 'Transports this front end may choose from now.', labels: [] },
 
   // Intake
   messages_accepted_total: { type: 'counter', help: 'Messages answered 250, by protection.', labels: ['protection'] },
-  messages_refused_total: { type: 'counter', help: 'Messages refused by the transport, by reason.', labels: ['reason'] },
+  messages_refused_total: {
+    type: 'counter',
+    help: 'Messages refused by the transport, by reason.',
+    labels: ['reason'],
+  },
   accept_duration_seconds: {
     type: 'histogram',
     help: 'From the end of data to the durable answer, at the transport.',
@@ -77,8 +89,13 @@ export const METRIC_CATALOG = declare({
     labels: [],
   },
   shadow_queue_messages: { type: 'gauge', help: 'Shadow copies held, by primary.', labels: ['primary'] },
-  shadow_promotions_total: { type: 'counter', help: 'Shadow copies that became primary, by reason.', labels: ['reason'] },
+  shadow_promotions_total: {
+    type: 'counter',
+    help: 'Shadow copies that became primary, by reason.',
+    labels: ['reason'],
+  },
   reshadowed_total: { type: 'counter', help: 'Messages given a new shadow after losing one.', labels: [] },
+  discarded_total: { type: 'counter', help: 'Shadow copies given up because their owner said final.', labels: [] },
   discards_pending: { type: 'gauge', help: 'Discard notices not yet acknowledged by the shadow.', labels: [] },
   heartbeat_age_timestamp_seconds: {
     type: 'gauge',
@@ -91,7 +108,11 @@ export const METRIC_CATALOG = declare({
     help: 'Peer connections dropped because the other side spoke wrongly, by reason.',
     labels: ['reason'],
   },
-  reconciled_total: { type: 'counter', help: 'Copies settled by comparing states with a peer, by result.', labels: ['result'] },
+  reconciled_total: {
+    type: 'counter',
+    help: 'Copies settled by comparing states with a peer, by result.',
+    labels: ['result'],
+  },
   fenced: { type: 'gauge', help: '1 while this member holds back because another may own its messages.', labels: [] },
 
   // Queues and delivery
@@ -123,7 +144,11 @@ export const METRIC_CATALOG = declare({
     help: 'When the oldest message in Safety Net became final.',
     labels: [],
   },
-  safety_net_expired_total: { type: 'counter', help: 'Messages dropped from Safety Net after the hold time.', labels: [] },
+  safety_net_expired_total: {
+    type: 'counter',
+    help: 'Messages dropped from Safety Net after the hold time.',
+    labels: [],
+  },
   resubmitted_total: { type: 'counter', help: 'Messages resubmitted from Safety Net, by role.', labels: ['role'] },
   duplicates_suppressed_total: { type: 'counter', help: 'Deliveries the store recognised as duplicates.', labels: [] },
 
@@ -141,7 +166,11 @@ export const METRIC_CATALOG = declare({
     buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256],
   },
   store_syncs_total: { type: 'counter', help: 'fdatasync calls.', labels: [] },
-  store_bytes: { type: 'gauge', help: 'Bytes of the queue database, by use (live, safetyNet, total).', labels: ['use'] },
+  store_bytes: {
+    type: 'gauge',
+    help: 'Bytes of the queue database on disk.',
+    labels: [],
+  },
   store_free_bytes: { type: 'gauge', help: 'Bytes the queue database can still take.', labels: [] },
   backpressure_level: { type: 'gauge', help: '0 Normal, 1 Medium, 2 High, by resource.', labels: ['resource'] },
   corrupt_records_total: { type: 'counter', help: 'Damaged records quarantined.', labels: [] },
@@ -150,13 +179,21 @@ export const METRIC_CATALOG = declare({
   build_info: { type: 'gauge', help: 'Always 1; version and runtime in the labels.', labels: ['version', 'node'] },
   member_state: { type: 'gauge', help: '1 for the state this member is in.', labels: ['state'] },
   topology_generation: { type: 'gauge', help: 'Generation of the topology in force.', labels: [] },
-  topology_rejected_total: { type: 'counter', help: 'Topology documents refused because they could not be read.', labels: [] },
+  topology_rejected_total: {
+    type: 'counter',
+    help: 'Topology documents refused because they could not be read.',
+    labels: [],
+  },
   certificate_expiration_timestamp_seconds: {
     type: 'gauge',
     help: 'When the certificate in use expires, by purpose.',
     labels: ['purpose'],
   },
-  tracking_dropped_total: { type: 'counter', help: 'Tracking records lost because the disk did not take them.', labels: [] },
+  tracking_dropped_total: {
+    type: 'counter',
+    help: 'Tracking records lost because the disk did not take them.',
+    labels: [],
+  },
 });
 
 export type MetricName = keyof typeof METRIC_CATALOG;

@@ -3,7 +3,7 @@
  * runtime's own (event loop lag, GC, memory, CPU), all with the prefix `mailcluster_`. Output is OpenMetrics text.
  * Promise: metrics without labels are exported from the start with 0. Refuses labels the catalogue does not declare (throws: a bug).
  */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client';
 import { METRIC_CATALOG, type MetricDeclaration, type MetricName } from './metric-catalog.ts';
 import type { Labels, Metrics } from './metrics.ts';
 
@@ -24,7 +24,7 @@ type Instrument =
   | { readonly kind: 'gauge'; readonly metric: Gauge }
   | { readonly kind: 'histogram'; readonly metric: Histogram };
 
-type OpenRegistry = Registry<typeof Registry.OPENMETRICS_CONTENT_TYPE>;
+type OpenRegistry = Registry<OpenMetricsContentType>;
 
 function instrument(registry: OpenRegistry, name: string, declaration: MetricDeclaration): Instrument {
   const options = {
@@ -45,7 +45,8 @@ function instrument(registry: OpenRegistry, name: string, declaration: MetricDec
 
 /** `defaults`: cluster, dag, site, member; on every sample. */
 export function createMetrics(defaults: Labels): ExportedMetrics {
-  const registry: OpenRegistry = new Registry(Registry.OPENMETRICS_CONTENT_TYPE);
+  const registry: OpenRegistry = new Registry();
+  registry.setContentType(Registry.OPENMETRICS_CONTENT_TYPE);
   registry.setDefaultLabels({ ...defaults });
   collectDefaultMetrics({ register: registry, prefix: METRIC_PREFIX });
   const instruments = new Map<MetricName, Instrument>();
@@ -56,7 +57,8 @@ export function createMetrics(defaults: Labels): ExportedMetrics {
 
   const find = <K extends Instrument['kind']>(name: MetricName, kind: K): Extract<Instrument, { kind: K }> => {
     const found = instruments.get(name);
-    if (found?.kind !== kind) throw new TypeError(`metric ${name} is a ${found?.kind ?? 'stranger'}, used as a ${kind}`);
+    if (found?.kind !== kind)
+      throw new TypeError(`metric ${name} is a ${found?.kind ?? 'stranger'}, used as a ${kind}`);
     return found as Extract<Instrument, { kind: K }>;
   };
 

@@ -108,7 +108,8 @@ function parsePath(text: string, isRecipient: boolean): Path | string {
   if (octets(path) + 2 > MAX_PATH) return 'path longer than 256 octets';
   if (path === '') return isRecipient ? 'address missing' : { address: '', parameters };
   const route = SOURCE_ROUTE.exec(path)?.[0] ?? '';
-  for (const hop of route.slice(1, -1).split(',@')) if (route !== '' && domainFault(hop) !== null) return 'bad source route';
+  for (const hop of route.slice(1, -1).split(',@'))
+    if (route !== '' && domainFault(hop) !== null) return 'bad source route';
   const address = path.slice(route.length);
   // RFC 5321 4.1.1.3: the only recipient without a domain.
   if (isRecipient && address.toLowerCase() === 'postmaster') return { address, parameters };
@@ -189,7 +190,7 @@ function parameterIsValid(keyword: string, value: string | null): boolean {
 
 /** `text` is what follows `MAIL`. */
 export function parseMail(text: string): Parsed<MailFrom> {
-  const argument = /^ +FROM: *(.*)$/i.exec(text)?.[1];
+  const argument = /^ +FROM: *(.*)$/is.exec(text)?.[1];
   if (argument === undefined) return refused(reply('badMail'));
   const path = parsePath(argument, false);
   if (typeof path === 'string') return refused(reply('badSender', { reason: path }));
@@ -220,7 +221,7 @@ export function parseMail(text: string): Parsed<MailFrom> {
 
 /** `text` is what follows `RCPT`; `smtputf8` is what MAIL said. */
 export function parseRcpt(text: string, smtputf8: boolean): Parsed<EnvelopeRecipient> {
-  const argument = /^ +TO: *(.*)$/i.exec(text)?.[1];
+  const argument = /^ +TO: *(.*)$/is.exec(text)?.[1];
   if (argument === undefined) return refused(reply('badRcpt'));
   const path = parsePath(argument, true);
   if (typeof path === 'string') return refused(reply('badRecipient', { reason: path }));

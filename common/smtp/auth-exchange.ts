@@ -35,7 +35,8 @@ function challenge(prompt: string, next: (text: string) => AuthStep): AuthStep {
 
 function plain(message: string): AuthStep {
   const [authorizationId, user, password, ...rest] = message.split('\0');
-  if (user === undefined || password === undefined || rest.length > 0 || user === '' || password === '') return malformed();
+  if (user === undefined || password === undefined || rest.length > 0 || user === '' || password === '')
+    return malformed();
   if (authorizationId !== '' && authorizationId !== user) return refuse(reply('authFailed'));
   return { kind: 'credentials', user, password };
 }

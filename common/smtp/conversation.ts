@@ -11,6 +11,7 @@ import type { ClientInfo, EnvelopeRecipient, Reply } from '../message.ts';
 import { assert } from '../platform/assert.ts';
 import { parseMail, parseRcpt } from './address.ts';
 import { type AuthStep, startAuth } from './auth-exchange.ts';
+import { BEFORE_TLS, HTTP_VERBS, JUNK, keywords, protocolName, tlsOffered, VERBS } from './capabilities.ts';
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import { DataTransfer, DrainGate } from './data-transfer.ts';
 import { Deadline } from './deadline.ts';
@@ -29,16 +30,10 @@ interface Transaction {
 /** What a command leaves to wait for. */
 type Pending = Promise<void> | undefined;
 
-/** Verbs a browser would send to a port it was tricked into (cross-protocol attacks). */
-const HTTP_VERBS: ReadonlySet<string> = new Set(['GET', 'POST', 'PUT', 'HEAD', 'OPTIONS', 'DELETE', 'PATCH', 'CONNECT']);
-/** RFC 3207 section 4: what may come before STARTTLS when it is required. */
-const BEFORE_TLS: ReadonlySet<string> = new Set(['EHLO', 'NOOP', 'STARTTLS', 'QUIT']);
-const JUNK: ReadonlySet<string> = new Set(['NOOP', 'RSET', 'VRFY', 'EXPN', 'HELP', 'EHLO', 'HELO']);
-const VERBS: ReadonlySet<string> = new Set([...JUNK, 'MAIL', 'RCPT', 'DATA', 'QUIT', 'STARTTLS', 'AUTH']);
 export class Conversation implements EdgeSession {
   readonly id: string;
   readonly #port: ConversationPort;
-  readonly #setting: ConversationSetting;
+  readonly #current: () => ConversationSetting;
   readonly #tally: Tally;
   readonly #deadline: Deadline;
   readonly #lines = new CommandLines();
@@ -54,13 +49,18 @@ export class Conversation implements EdgeSession {
   #data: DataTransfer | null = null;
   #idleAtMs = 0;
 
-  constructor(id: string, port: ConversationPort, setting: ConversationSetting) {
+  /** `current` may answer differently later: limits and certificates change without a restart. */
+  constructor(id: string, port: ConversationPort, current: () => ConversationSetting) {
     this.id = id;
     this.#port = port;
-    this.#setting = setting;
-    this.#tally = new Tally(id, port, setting);
-    this.#deadline = new Deadline(setting.clock, () => this.#expired());
+    this.#current = current;
+    this.#tally = new Tally(id, port, current);
+    this.#deadline = new Deadline(current().clock, () => this.#expired());
     this.#restartIdle();
+  }
+
+  get #setting(): ConversationSetting {
+    return this.#current();
   }
 
   get listener(): string {
@@ -72,7 +72,12 @@ export class Conversation implements EdgeSession {
       address: this.#port.remoteAddress,
       port: this.#port.remotePort,
       helo: this.#hello?.name ?? '',
-      protocol: this.#protocol(),
+      protocol: protocolName({
+        extended: this.#hello?.verb === 'EHLO',
+        tls: this.#tls !== null,
+        authenticated: this.#user !== null,
+        smtputf8: this.#transaction?.mail.smtputf8 === true,
+      }),
       tls: this.#tls,
       user: this.#user,
     };
@@ -112,6 +117,12 @@ export class Conversation implements EdgeSession {
       input = this.#data === null ? await this.#obey(input) : await this.#receive(this.#data, input);
     }
     if (!this.#ended) this.#deadline.set(this.#data?.checkAtMs ?? this.#idleAtMs);
+  }
+
+  /** Over a limit on connections: a 421 instead of the greeting. */
+  turnAway(reason: 'tooManyConnections' | 'tooManyClientConnections', limit: string): void {
+    this.#tally.limit(limit);
+    this.#cutOff(reason, reply(reason));
   }
 
   /** Stops after the transaction in progress: 421 4.3.2. */
@@ -220,22 +231,11 @@ export class Conversation implements EdgeSession {
     this.#hello = { verb, name };
     this.#transaction = null; // RFC 5321 4.1.4
     const hello = reply('hello', { hostname: this.#setting.hostname, client: name });
-    this.#answer(verb === 'HELO' ? hello : { ...hello, text: [hello.text, ...this.#keywords()].join('\n') });
-  }
-
-  #keywords(): string[] {
-    const { listener, limits } = this.#setting;
-    return [
-      'PIPELINING',
-      `SIZE ${limits.maxMessageBytes}`,
-      '8BITMIME',
-      'SMTPUTF8',
-      'ENHANCEDSTATUSCODES',
-      'DSN',
-      ...(this.#tlsOffered() ? ['STARTTLS'] : []),
-      ...(listener.usersFile !== null && this.#tls !== null ? ['AUTH PLAIN LOGIN'] : []),
-      'HELP',
-    ];
+    this.#answer(
+      verb === 'HELO'
+        ? hello
+        : { ...hello, text: [hello.text, ...keywords(this.#setting, this.#tls !== null)].join('\n') },
+    );
   }
 
   async #mail(text: string): Promise<void> {
@@ -373,14 +373,9 @@ export class Conversation implements EdgeSession {
 
   // ---- TLS and AUTH ----
 
-  #tlsOffered(): boolean {
-    const { listener, tlsAvailable } = this.#setting;
-    return tlsAvailable && this.#tls === null && listener.tls !== 'None' && listener.tls !== 'Implicit';
-  }
-
   #startTls(): undefined {
     if (this.#tls !== null) return this.#answer(reply('tlsActive'));
-    if (!this.#tlsOffered()) return this.#answer(reply('notImplemented', { verb: 'STARTTLS' }));
+    if (!tlsOffered(this.#setting, false)) return this.#answer(reply('notImplemented', { verb: 'STARTTLS' }));
     // Commands sent along in plain text must never run inside TLS (RFC 3207 section 6).
     if (this.#pipelined()) return this.#refusePipelining();
     // RFC 3207 section 4.2: nothing learned before TLS survives.
@@ -464,7 +459,7 @@ export class Conversation implements EdgeSession {
   #leaveWhenDrained(): void {
     if (!this.#draining || this.#ended || this.#transaction !== null) return;
     this.#tally.verb = 'OTHER';
-    if (this.#greeted) this.#tally.say(reply('shuttingDown'));
+    this.#tally.say(reply('shuttingDown'));
     this.#finish('shutting down');
   }
 
@@ -501,12 +496,5 @@ export class Conversation implements EdgeSession {
     }
     this.#tally.limit(slow);
     this.#cutOff(slow, reply(slow));
-  }
-
-  /** RFC 3848 and the registry entries of RFC 6531 section 4.3. */
-  #protocol(): string {
-    if (this.#hello?.verb !== 'EHLO') return 'SMTP';
-    const suffix = `${this.#tls === null ? '' : 'S'}${this.#user === null ? '' : 'A'}`;
-    return this.#transaction?.mail.smtputf8 === true ? `UTF8SMTP${suffix}` : `ESMTP${suffix}`;
   }
 }

@@ -18,7 +18,11 @@ const row = <const T extends string>(code: number, enhanced: string, text: T) =>
 
 export const REPLIES = rows({
   // Positive
-  help: row(214, '2.0.0', 'RFC 5321 applies; commands: EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH'),
+  help: row(
+    214,
+    '2.0.0',
+    'RFC 5321 applies; commands: EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH',
+  ),
   greeting: row(220, '', '{hostname} ESMTP MailCluster'),
   tlsReady: row(220, '2.0.0', 'Ready to start TLS'),
   bye: row(221, '2.0.0', 'Closing connection'),

@@ -1,5 +1,5 @@
 /**
- * The one adapter around `smtp-server` (docs/decisions/0002-smtp-server-adapter.md). The library keeps what it is good at: the
+ * The one adapter around `smtp-server` (docs/decisions/0003-smtp-server-adapter.md). The library keeps what it is good at: the
  * listener, its TLS handshakes (implicit and STARTTLS, contexts replaced without a restart), the half-closed end of a connection.
  * Everything a client can see is ours: `conversation.ts` speaks, `wire.ts` frames.
  *
@@ -22,7 +22,7 @@ import { ConnectionLedger } from './connection-ledger.ts';
 import { Conversation } from './conversation.ts';
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import type { EdgeHandlers } from './edge-api.ts';
-import { formatReply, reply } from './replies.ts';
+import { formatReply } from './replies.ts';
 
 /** PEM. `ca` is sent along as chain of the certificate's issuers. */
 export interface EdgeTls {
@@ -66,11 +66,10 @@ export interface EdgeServer {
 
 const DEFAULT_MAX_HOPS = 50;
 const BACKLOG = 1024;
-/** A client that has not read this much of its replies gets no further command obeyed. */
-const MAX_UNREAD_REPLY_BYTES = 64 * 1024;
+const MAX_QUEUED_REPLIES = 16 * 1024;
 
 export async function startEdge(options: EdgeOptions): Promise<EdgeServer> {
-  if (options.tls === null && options.listener.tls !== 'None' && options.listener.tls !== 'StartTls') {
+  if (options.tls === null && (options.listener.tls === 'StartTlsRequired' || options.listener.tls === 'Implicit')) {
     const problem = `listener ${options.listener.name} has tls: ${options.listener.tls} but there is no certificate`;
     throw Object.assign(new Error(problem), { code: 'EDGE_TLS' });
   }
@@ -82,60 +81,266 @@ export async function startEdge(options: EdgeOptions): Promise<EdgeServer> {
 const libraryTls = (tls: EdgeTls | null): { key?: string; cert?: string } =>
   tls === null ? {} : { key: tls.key, cert: tls.ca === undefined ? tls.cert : `${tls.cert.trimEnd()}\n${tls.ca}` };
 
-class Edge extends SMTPServer implements EdgeServer {
+class Edge implements EdgeServer {
   readonly ledger: ConnectionLedger;
-  readonly #given: EdgeOptions;
-  #setting: ConversationSetting;
-  #open = new Set<EdgeConnection>();
-  #closing: Promise<void> | null = null;
+  readonly sessions = new Set<EdgeConnection>();
+  setting: ConversationSetting;
+  readonly #library: Library;
+  #closed: Promise<void> | null = null;
+  #onLastGone: (() => void) | null = null;
 
-  constructor(given: EdgeOptions) {
-    const { listener, limits, tls } = given;
-    super({
-      ...libraryTls(tls),
-      minVersion: 'TLSv1.2', // RFC 8996; the library would offer TLS 1.0
-      secure: listener.tls === 'Implicit',
-      logger: false,
-      disableReverseLookup: true,
-      // Handshakes of implicit TLS that are not sessions yet.
-      maxClients: limits.maxConnections,
-      socketTimeout: limits.idleTimeoutMs,
-    });
-    this.#given = given;
-    this.ledger = given.ledger ?? new ConnectionLedger();
-    this.#setting = {
-      ...given,
-      maxReceivedHops: given.maxReceivedHops ?? DEFAULT_MAX_HOPS,
-      tlsAvailable: tls !== null,
-      clock: given.clock ?? systemClock,
+  constructor(options: EdgeOptions) {
+    this.ledger = options.ledger ?? new ConnectionLedger();
+    this.setting = {
+      ...options,
+      maxReceivedHops: options.maxReceivedHops ?? DEFAULT_MAX_HOPS,
+      tlsAvailable: options.tls !== null,
+      clock: options.clock ?? systemClock,
       commandLabels: new Map(),
     };
-    // Without a listener an 'error' event would end the process; these are clients' broken handshakes and resets.
-    this.on('error', (error: Error) => given.log.debug({ listener: listener.name, err: error }, 'smtp connection error'));
-  }
-
-  get setting(): ConversationSetting {
-    return this.#setting;
+    this.#library = new Library(this, options.tls);
   }
 
   get port(): number {
-    const address = this.server.address() as AddressInfo | null;
-    return address?.port ?? 0;
+    return (this.#library.server.address() as AddressInfo | null)?.port ?? 0;
   }
 
-  // The library's set of connections forgets those that are closing; this counts sockets.
-  get openConnections(): number {
-    return this.#open.size;
+  get connections(): number {
+    return this.sessions.size;
+  }
+
+  get closing(): boolean {
+    return this.#closed !== null;
   }
 
   async open(): Promise<void> {
-    const { host, port } = this.#given.listener;
+    const { host, port } = this.setting.listener;
+    const server = this.#library.server;
     await new Promise<void>((resolve, reject) => {
-      this.server.once('error', reject);
-      this.listen({ host, port, backlog: BACKLOG }, () => {
-        this.server.removeListener('error', reject);
+      server.once('error', reject);
+      this.#library.listen({ host, port, backlog: BACKLOG }, () => {
+        server.removeListener('error', reject);
         resolve();
       });
     });
+  }
+
+  setTls(tls: EdgeTls): void {
+    this.#library.updateSecureContext(libraryTls(tls));
+    this.setting = { ...this.setting, tlsAvailable: true };
+  }
+
+  setLimits(limits: FrontendLimits, maxReceivedHops?: number): void {
+    this.setting = { ...this.setting, limits, maxReceivedHops: maxReceivedHops ?? this.setting.maxReceivedHops };
+  }
+
+  close(graceful: boolean): Promise<void> {
+    this.#closed ??= this.#stopListening();
+    // Handshakes of implicit TLS: the topmost socket, the library says why.
+    for (const socket of this.#library._pendingSockets.values()) socket.destroy();
+    for (const session of this.sessions) {
+      if (graceful) session.shutDown();
+      else session.destroy();
+    }
+    return this.#closed;
+  }
+
+  /** Resolves when the last socket is closed and its handlers have been told. */
+  async #stopListening(): Promise<void> {
+    await new Promise<void>((resolve) => this.#library.server.close(() => resolve()));
+    if (this.sessions.size === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onLastGone = resolve;
+    });
+  }
+
+  /** A connection came or went. */
+  counted(): void {
+    this.setting.metrics.set('smtp_connections', this.sessions.size, { listener: this.setting.listener.name });
+    if (this.sessions.size === 0) this.#onLastGone?.();
+  }
+}
+
+class Library extends SMTPServer {
+  readonly #edge: Edge;
+
+  constructor(edge: Edge, tls: EdgeTls | null) {
+    const { listener, limits, log } = edge.setting;
+    super({
+      ...libraryTls(tls),
+      minVersion: 'TLSv1.2', // RFC 8996; the library's default is TLS 1.0
+      secure: listener.tls === 'Implicit',
+      logger: false,
+      // Both for handshakes of implicit TLS, which are not sessions yet.
+      maxClients: limits.maxConnections,
+      socketTimeout: limits.idleTimeoutMs,
+    });
+    this.#edge = edge;
+    // Broken handshakes and resets of clients; an 'error' event nobody listens to would end the process.
+    this.on('error', (error: Error) => log.debug({ listener: listener.name, err: error }, 'smtp connection failed'));
+  }
+
+  override connect(socket: Socket | TLSSocket, socketOptions?: SMTPConnectionOptions | null): void {
+    const connection = new EdgeConnection(this.#edge, this, socket, socketOptions);
+    this.connections.add(connection);
+    connection.on('error', (error: Error) => this.emit('error', error));
+    connection.init();
+  }
+}
+
+class EdgeConnection extends SMTPConnection implements ConversationPort {
+  readonly #edge: Edge;
+  readonly #conversation: Conversation;
+  #release: (() => void) | null = null;
+  #queued = '';
+  #flushing = false;
+  /** Bytes the conversation is busy with; the parser counts them as buffered. */
+  #busyBytes = 0;
+  #onDrained: (() => void) | null = null;
+  /** The TLS socket already during its handshake, when `_socket` is still the raw one. */
+  #topSocket: Socket;
+
+  constructor(edge: Edge, library: SMTPServer, socket: Socket | TLSSocket, options?: SMTPConnectionOptions | null) {
+    super(library, socket, options);
+    this.#edge = edge;
+    this.#topSocket = socket;
+    this.#conversation = new Conversation(this.id, this, () => edge.setting);
+  }
+
+  override init(): void {
+    const { listener, limits, metrics } = this.#edge.setting;
+    metrics.increment('smtp_connections_total', { listener: listener.name });
+    this.#edge.sessions.add(this);
+    this.#edge.counted();
+    this._setListeners(() => {
+      if (this.#edge.closing) return this.#conversation.shutDown();
+      const admission = this.#edge.ledger.admit(this.remoteAddress, limits);
+      if (admission.kind === 'refused') return this.#turnAway(admission.limit);
+      this.#release = admission.release;
+      if (this.secure) this.#reportTls();
+      // Reading starts at the end of this tick; the greeting follows the first look at the socket.
+      setImmediate(() => this.#conversation.greet());
+    });
+  }
+
+  // ---- ConversationPort ----
+
+  get moreInput(): boolean {
+    const parser = this._parser;
+    return (parser !== false && parser.writableLength > this.#busyBytes) || this._socket.readableLength > 0;
+  }
+
+  say(said: Reply): void {
+    this.#queued += formatReply(said);
+    if (this.#flushing) return;
+    this.#flushing = true;
+    // After the microtasks of this tick: handlers that answer at once have their replies in the same write.
+    process.nextTick(() => this.#flush());
+  }
+
+  outputDrained(): Promise<void> | null {
+    if (this.#queued.length > MAX_QUEUED_REPLIES) this.#flush();
+    if (!this._socket.writableNeedDrain || this._socket.destroyed) return null;
+    return new Promise((resolve) => {
+      this.#onDrained = resolve;
+      this._socket.once('drain', resolve);
+    });
+  }
+
+  /** Sends what is queued, ends our side and gives the client 5 s to end its own; none when it does not read anyway. */
+  override close(): void {
+    this.#flush();
+    if (this._socket.writableNeedDrain) this.destroy();
+    super.close();
+  }
+
+  destroy(): void {
+    this.#topSocket.destroy();
+  }
+
+  startTls(): void {
+    this.#flush();
+    this.upgrade(
+      () => undefined,
+      () => this.#reportTls(),
+    );
+  }
+
+  shutDown(): void {
+    this.#conversation.shutDown();
+  }
+
+  // ---- what the library calls ----
+
+  // Runs inside the constructor of the library, before our own fields exist.
+  override _createParser(): SMTPStream {
+    return new EdgeParser((chunk, done) => this.#receive(chunk, done));
+  }
+
+  /** Timeouts are the conversation's; the library hands over the socket they would be armed on. */
+  override _armTimeout(socket: Socket = this._socket): void {
+    this.#topSocket = socket;
+  }
+
+  /** The library never speaks: every reply is a row of `replies.ts`. */
+  override send(code: number): void {
+    this.#edge.setting.log.error({ session: this.id, code }, 'smtp library tried to reply');
+    this.destroy();
+  }
+
+  override _onClose(): void {
+    super._onClose();
+    this.#release?.();
+    this.#release = null;
+    this.#conversation.gone('connection closed by the client');
+    this.#onDrained?.();
+    if (this.#edge.sessions.delete(this)) this.#edge.counted();
+  }
+
+  // ---- private ----
+
+  #receive(chunk: Buffer, done: () => void): void {
+    this.#busyBytes = chunk.length;
+    // A rejection is a broken invariant: unhandled on purpose, it ends the process.
+    void this.#conversation.consume(chunk).then(() => {
+      this.#busyBytes = 0;
+      done();
+    });
+  }
+
+  #flush(): void {
+    const bytes = this.#queued;
+    this.#queued = '';
+    this.#flushing = false;
+    // During the handshake `_socket` is still the raw one: plain text would break into the TLS records.
+    if (bytes === '' || this._upgrading || !this._socket.writable) return;
+    this._socket.write(bytes, 'latin1');
+  }
+
+  #reportTls(): void {
+    const socket = this._socket;
+    if (!('getProtocol' in socket)) return;
+    this.#conversation.tlsStarted(socket.getProtocol() ?? 'unknown', socket.getCipher()?.name ?? 'unknown');
+  }
+
+  #turnAway(limit: 'maxConnections' | 'maxConnectionsPerClient'): void {
+    // Not admitted, so not counted either: the socket goes as soon as the reply is out.
+    this._socket.once('finish', () => this.destroy());
+    this.#conversation.turnAway(limit === 'maxConnections' ? 'tooManyConnections' : 'tooManyClientConnections', limit);
+  }
+}
+
+/** Feeds the conversation instead of parsing; the library retires one and asks for another when TLS starts. */
+class EdgeParser extends SMTPStream {
+  readonly #receive: (chunk: Buffer, done: () => void) => void;
+
+  constructor(receive: (chunk: Buffer, done: () => void) => void) {
+    super();
+    this.#receive = receive;
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding | 'buffer', next: () => void): void {
+    if (this.isClosed) next();
+    else this.#receive(chunk, next);
   }
 }

@@ -36,18 +36,18 @@ export class Tally {
   verb = 'OTHER';
   readonly #id: string;
   readonly #port: ConversationPort;
-  readonly #setting: ConversationSetting;
+  readonly #current: () => ConversationSetting;
   #errors = 0;
   #junk = 0;
 
-  constructor(id: string, port: ConversationPort, setting: ConversationSetting) {
+  constructor(id: string, port: ConversationPort, current: () => ConversationSetting) {
     this.#id = id;
     this.#port = port;
-    this.#setting = setting;
+    this.#current = current;
   }
 
   say(said: Reply): void {
-    const { metrics, commandLabels } = this.#setting;
+    const { metrics, commandLabels } = this.#current();
     const key = `${this.verb} ${said.code}`;
     let labels = commandLabels.get(key);
     if (labels === undefined) {
@@ -60,14 +60,14 @@ export class Tally {
 
   /** Counts one more error. */
   tooManyErrors(): boolean {
-    if (++this.#errors <= this.#setting.limits.maxErrors) return false;
+    if (++this.#errors <= this.#current().limits.maxErrors) return false;
     this.limit('maxErrors');
     return true;
   }
 
   /** Counts one more command that moved no message. */
   tooMuchJunk(): boolean {
-    if (++this.#junk <= this.#setting.limits.maxJunkCommands) return false;
+    if (++this.#junk <= this.#current().limits.maxJunkCommands) return false;
     this.limit('maxJunkCommands');
     return true;
   }
@@ -78,7 +78,7 @@ export class Tally {
   }
 
   limit(limit: string): void {
-    this.#setting.metrics.increment('smtp_limits_total', { limit });
+    this.#current().metrics.increment('smtp_limits_total', { limit });
   }
 
   fault(fault: DataFault): void {
@@ -86,14 +86,14 @@ export class Tally {
   }
 
   cutOff(reason: CutOff): void {
-    this.#setting.metrics.increment('smtp_sessions_rejected_total', { reason });
-    this.#setting.log.info({ session: this.#id, client: this.#port.remoteAddress, reason }, 'smtp session cut off');
+    this.#current().metrics.increment('smtp_sessions_rejected_total', { reason });
+    this.#current().log.info({ session: this.#id, client: this.#port.remoteAddress, reason }, 'smtp session cut off');
   }
 
   /** A handler failed: the reply for it. A broken invariant goes on up and ends the process. */
   failed(what: string, error: unknown): Reply {
     if (error instanceof InvariantError) throw error;
-    this.#setting.log.error({ session: this.#id, what, err: error }, 'smtp handler failed');
+    this.#current().log.error({ session: this.#id, what, err: error }, 'smtp handler failed');
     return reply('localError');
   }
 }

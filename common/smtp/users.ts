@@ -61,7 +61,8 @@ export function parseUsers(text: string): Users {
     const user = line.slice(0, Math.max(colon, 0));
     if (colon < 1 || FORBIDDEN_IN_USER.test(user)) throw new UsersFileError(index + 1, 'expected user:$scrypt$...');
     const hash = parseHash(line.slice(colon + 1).trim());
-    if (hash === null) throw new UsersFileError(index + 1, 'not a password hash of the form $scrypt$ln=,r=,p=$salt$hash');
+    if (hash === null)
+      throw new UsersFileError(index + 1, 'not a password hash of the form $scrypt$ln=,r=,p=$salt$hash');
     if (users.has(user)) throw new UsersFileError(index + 1, 'this user was given before');
     users.set(user, hash);
   }
@@ -91,7 +92,10 @@ export async function hashPassword(password: string, random: Random): Promise<st
 }
 
 /** The users file of a Secret's `stringData`: plain passwords are hashed, hashes are taken over. Throws `UsersFileError`. */
-export async function usersFileFromSecret(stringData: Readonly<Record<string, string>>, random: Random): Promise<string> {
+export async function usersFileFromSecret(
+  stringData: Readonly<Record<string, string>>,
+  random: Random,
+): Promise<string> {
   let file = '';
   let line = 0;
   for (const [user, value] of Object.entries(stringData)) {

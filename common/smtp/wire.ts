@@ -26,10 +26,10 @@ const EIGHT_BIT = /[\x80-\xff]/;
 
 /** The text of a command line; null when it is not one line of UTF-8 text (a bare CR or LF is a control character too). */
 export function commandText(bytes: Buffer): string | null {
-  const text = bytes.latin1Slice();
+  const text = bytes.toString('latin1');
   if (CONTROL.test(text)) return null;
   if (!EIGHT_BIT.test(text)) return text;
-  return isUtf8(bytes) ? bytes.utf8Slice() : null;
+  return isUtf8(bytes) ? bytes.toString('utf8') : null;
 }
 
 /** Cuts the client's bytes into command lines. */
@@ -103,7 +103,6 @@ export interface Scanned {
   /** What follows the end of the message; null while it has not been reached. */
   readonly rest: Buffer | null;
 }
-
 
 // Where the scanner is within a line. A dot that starts a line is never content: it ends the message or was stuffed.
 const LINE_START = 0;
@@ -298,8 +297,7 @@ export class DataScanner {
         this.#faults |= TOO_MANY_HOPS;
     } else if (isSpace(byte)) this.#field = FIELD_NAME_SPACE;
     else if (this.#field !== FIELD_NAME || byte < 33 || byte > 126) this.#field = BODY;
-    else if (this.#matched >= 0)
-      this.#matched = RECEIVED[this.#matched] === (byte | 0x20) ? this.#matched + 1 : -1;
+    else if (this.#matched >= 0) this.#matched = RECEIVED[this.#matched] === (byte | 0x20) ? this.#matched + 1 : -1;
   }
 }
 
@@ -362,7 +360,7 @@ class Output {
 
 /**
  * A function that finds the next byte below 14 (CR, LF, NUL and a few harmless ones), four bytes at a time. `indexOf` for CR and
- * for LF costs twice as much with lines of ordinary length (docs/decisions/0002-smtp-server-adapter.md).
+ * for LF costs twice as much with lines of ordinary length (docs/decisions/0003-smtp-server-adapter.md).
  */
 function textSkipper(chunk: Buffer): (pos: number) => number {
   const length = chunk.length;

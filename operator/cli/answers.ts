@@ -59,7 +59,12 @@ export interface MessageDetailAnswer {
     readonly digest: string;
     readonly sizeBytes: number;
     readonly acceptedAtMs: number;
-    readonly events: readonly { readonly event: string; readonly atMs: number; readonly source: string; readonly detail?: string }[];
+    readonly events: readonly {
+      readonly event: string;
+      readonly atMs: number;
+      readonly source: string;
+      readonly detail?: string;
+    }[];
   };
   readonly state: {
     readonly queue: string;

@@ -4,9 +4,10 @@
  * never spoils what the others said. Fails: `NoCluster` when there is no readable run.json.
  */
 import { readFile } from 'node:fs/promises';
-import { request as httpRequest } from 'node:http';
+import { type ClientRequest, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { join, resolve } from 'node:path';
+import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import { parseRunFile, type RunFile, type RunFrontend, type RunTransport } from '../local/run-file.ts';
 
 export class NoCluster extends Error {
@@ -40,11 +41,37 @@ function reasonOf(error: unknown): string {
   return 'code' in error && typeof error.code === 'string' ? error.code : error.message;
 }
 
-function get(url: string, tls: { ca: string; cert: string; key: string } | null, servername: string): Promise<HttpAnswer> {
+interface AdminTls {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly cluster: string;
+}
+
+function startRequest(url: string, tls: AdminTls | null, member: string): ClientRequest {
+  const common = { signal: AbortSignal.timeout(DEADLINE_MS), agent: false as const };
+  if (tls === null) return httpRequest(url, common);
+  return httpsRequest(url, {
+    ...common,
+    ca: tls.ca,
+    cert: tls.cert,
+    key: tls.key,
+    servername: '',
+    minVersion: 'TLSv1.3',
+    // Who answers stands in the certificate, whatever the address says.
+    checkServerIdentity: (_host, certificate) => {
+      const peer = peerOfSubjectAltName(certificate.subjectaltname, tls.cluster);
+      if (typeof peer === 'string') return new Error(peer);
+      return peer.role === 'transport' && peer.name === member
+        ? undefined
+        : new Error(`it is ${peer.role} ${peer.name}`);
+    },
+  });
+}
+
+function get(url: string, tls: AdminTls | null, member: string): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
-    const options = { signal: AbortSignal.timeout(DEADLINE_MS), agent: false as const };
-    const request =
-      tls === null ? httpRequest(url, options) : httpsRequest(url, { ...options, ...tls, servername, minVersion: 'TLSv1.3' });
+    const request = startRequest(url, tls, member);
     request.once('error', (error) => reject(error.name === 'AbortError' ? new Error('no answer in time') : error));
     request.once('response', (response) => {
       const chunks: Buffer[] = [];
@@ -55,7 +82,9 @@ function get(url: string, tls: { ca: string; cert: string; key: string } | null,
         else chunks.push(chunk);
       });
       response.once('error', reject);
-      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') }));
+      response.once('end', () =>
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') }),
+      );
     });
     request.end();
   });
@@ -78,17 +107,21 @@ export async function openCluster(stateDirectory: string): Promise<Cluster> {
     run = parseRunFile(JSON.parse(await readFile(path, 'utf8')));
   } catch (error) {
     const why = error instanceof SyntaxError ? 'it is not JSON' : reasonOf(error);
-    throw new NoCluster(`no running cluster: ${path}: ${why}; start one with "mailcluster run", or say where with --state DIR`);
+    throw new NoCluster(
+      `no running cluster: ${path}: ${why}; start one with "mailcluster run", or say where with --state DIR`,
+    );
   }
   if (typeof run === 'string') throw new NoCluster(`${path}: ${run}`);
   const file = run;
-  let tls: { ca: string; cert: string; key: string };
+  let tls: AdminTls;
   try {
     const { caFile, certificateFile, keyFile } = file.operatorTls;
     const [ca, cert, key] = await Promise.all([caFile, certificateFile, keyFile].map((one) => readFile(one, 'utf8')));
-    tls = { ca: ca ?? '', cert: cert ?? '', key: key ?? '' };
+    tls = { ca: ca ?? '', cert: cert ?? '', key: key ?? '', cluster: file.cluster };
   } catch (error) {
-    throw new NoCluster(`the operator certificate cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+    throw new NoCluster(
+      `the operator certificate cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 
   const ask = async <T>(transport: RunTransport, path: string): Promise<Asked<T>> => {
@@ -96,7 +129,8 @@ export async function openCluster(stateDirectory: string): Promise<Cluster> {
     try {
       const answer = await get(transport.adminUrl.replace(/\/$/, '') + path, tls, member);
       if (answer.status === 404) return { kind: 'absent', member };
-      if (answer.status !== 200) return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };
+      if (answer.status !== 200)
+        return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };
       return { kind: 'answer', member, value: JSON.parse(answer.body) as T };
     } catch (error) {
       return { kind: 'unreachable', member, reason: reasonOf(error) };
@@ -126,6 +160,8 @@ export interface Gathered<T> {
 export function gather<T>(asked: readonly Asked<T>[]): Gathered<T> {
   return {
     answers: asked.flatMap((one) => (one.kind === 'answer' ? [{ member: one.member, value: one.value }] : [])),
-    unreachable: asked.flatMap((one) => (one.kind === 'unreachable' ? [{ member: one.member, reason: one.reason }] : [])),
+    unreachable: asked.flatMap((one) =>
+      one.kind === 'unreachable' ? [{ member: one.member, reason: one.reason }] : [],
+    ),
   };
 }

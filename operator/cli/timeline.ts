@@ -6,7 +6,15 @@ import type { MessageDetailAnswer, TraceAnswer } from './answers.ts';
 import { type Column, duration, table, time } from './output.ts';
 
 const keyOf = (one: TraceAnswer): string =>
-  JSON.stringify([one.attemptId, one.atMs, one.event, one.source, one.peer ?? '', one.detail ?? '', one.recipients ?? []]);
+  JSON.stringify([
+    one.attemptId,
+    one.atMs,
+    one.event,
+    one.source,
+    one.peer ?? '',
+    one.detail ?? '',
+    one.recipients ?? [],
+  ]);
 
 export function timeline(
   traces: readonly (readonly TraceAnswer[])[],
@@ -20,7 +28,18 @@ export function timeline(
 }
 
 /** For events of one millisecond: the way a message takes. */
-const WAY = ['FRONTEND', 'RECEIVE', 'HAREDIRECT', 'HARECEIVE', 'DEFER', 'SEND', 'DELIVER', 'DSN', 'SAFETYNET', 'HADISCARD'];
+const WAY = [
+  'FRONTEND',
+  'RECEIVE',
+  'HAREDIRECT',
+  'HARECEIVE',
+  'DEFER',
+  'SEND',
+  'DELIVER',
+  'DSN',
+  'SAFETYNET',
+  'HADISCARD',
+];
 function order(event: string): number {
   const index = WAY.indexOf(event);
   return index < 0 ? WAY.length : index;

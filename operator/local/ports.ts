@@ -72,6 +72,28 @@ export function parsePortTable(value: unknown): PortTable {
   if (typeof value !== 'object' || value === null) return {};
   const entries = Object.entries(value as Record<string, unknown>);
   return Object.fromEntries(
-    entries.filter((entry): entry is [string, number] => Number.isInteger(entry[1]) && Number(entry[1]) > 0 && Number(entry[1]) < 65_536),
+    entries.filter(
+      (entry): entry is [string, number] =>
+        Number.isInteger(entry[1]) && Number(entry[1]) > 0 && Number(entry[1]) < 65_536,
+    ),
   );
+}
+
+/** Null, or what a person can do about an address that cannot be listened on. */
+export async function listenProblem(
+  what: string,
+  address: { readonly host: string; readonly port: number },
+): Promise<string | null> {
+  const code = await portProblem(address.host, address.port);
+  const where = `${what}: ${address.host}:${address.port}`;
+  switch (code) {
+    case null:
+      return null;
+    case 'EADDRINUSE':
+      return `${where} is in use by another program; stop it, or choose another port`;
+    case 'EACCES':
+      return `${where}: this user may not listen there; choose a port above 1023`;
+    default:
+      return `${where} cannot be listened on (${code}); choose another address`;
+  }
 }

@@ -1,7 +1,7 @@
 /**
  * The state directory of `mailcluster run` and the only place where the runner touches the disk. Owns: the layout
  *   ports.json topology.json run.json lock   config/NAME.json   pki/   secrets/   logs/NAME.log
- *   transports/NAME/queue   frontends/NAME   stores/
+ *   transports/NAME/queue   frontends/NAME   stores/   cache/
  * Promise: documents are replaced whole (temporary name + rename), readers see the old or the new one; secrets are 0600. It creates
  * directories and never empties one. Fails: `StateDirectoryError` with what to do, when the directory cannot be used.
  */
@@ -35,6 +35,8 @@ export interface StatePaths {
   readonly pki: string;
   readonly secrets: string;
   readonly stores: string;
+  /** Compiled code of the programs, for fast starts; may be removed at any time. */
+  readonly cache: string;
   config(name: string): string;
   log(name: string): string;
   queue(transport: string): string;
@@ -52,6 +54,7 @@ export function statePaths(directory: string): StatePaths {
     pki: join(root, 'pki'),
     secrets: join(root, 'secrets'),
     stores: join(root, 'stores'),
+    cache: join(root, 'cache'),
     config: (name) => join(root, 'config', `${name}.json`),
     log: (name) => join(root, 'logs', `${name}.log`),
     queue: (transport) => join(root, 'transports', transport, 'queue'),

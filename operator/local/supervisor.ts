@@ -14,7 +14,8 @@ export interface ChildSpec {
   readonly kind: 'transport' | 'frontend' | 'store';
   /** The module to run. */
   readonly entry: string;
-  readonly args: readonly string[];
+  /** Asked at every start. */
+  readonly args: () => readonly string[];
   readonly env: Readonly<Record<string, string>>;
 }
 
@@ -54,6 +55,8 @@ export class SupervisedChild {
   #readyAtMs: number | null = null;
   #lastWords: string | null = null;
   #timer: Timer | null = null;
+  /** Somebody waits for the child to be ready, or for its being stopped. */
+  #waiting: (() => void) | null = null;
 
   constructor(spec: ChildSpec, events: ChildEvents, clock: Clock) {
     this.spec = spec;
@@ -75,6 +78,18 @@ export class SupervisedChild {
     void this.#launch();
   }
 
+  /** Resolves when it is ready, or after `patienceMs` all the same: it is watched as ever. */
+  startAndWait(patienceMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#clock.setTimer(patienceMs, resolve);
+      this.#waiting = () => {
+        timer.cancel();
+        resolve();
+      };
+      this.start();
+    });
+  }
+
   /** Tells the child to read its files again. */
   reload(): void {
     if (this.#process?.connected === true) {
@@ -83,7 +98,13 @@ export class SupervisedChild {
     }
   }
 
+  #doneWaiting(): void {
+    this.#waiting?.();
+    this.#waiting = null;
+  }
+
   async stop(graceMs = STOP_GRACE_MS): Promise<void> {
+    this.#doneWaiting();
     this.#wanted = false;
     this.#timer?.cancel();
     this.#timer = null;
@@ -116,7 +137,7 @@ export class SupervisedChild {
 
   #spawn(): void {
     const log = this.#events.openLog(this.spec.name);
-    const child = spawn(process.execPath, [this.spec.entry, ...this.spec.args], {
+    const child = spawn(process.execPath, [this.spec.entry, ...this.spec.args()], {
       stdio: ['ignore', this.spec.kind === 'store' ? 'pipe' : log, log, 'ipc'],
       // Its own session: Ctrl-C reaches the runner alone, which then stops the children in order.
       detached: true,
@@ -175,6 +196,7 @@ export class SupervisedChild {
     if (pid === undefined || this.#state.kind === 'ready') return;
     this.#state = { kind: 'ready', pid, facts };
     this.#readyAtMs = this.#clock.monotonicMs();
+    this.#doneWaiting();
     this.#events.onReady(this.spec.name, facts);
   }
 

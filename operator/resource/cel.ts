@@ -5,7 +5,7 @@
  * Rules over `oldSelf` need the former value and hold without it, as on creation. PURE.
  */
 import { isIP } from 'node:net';
-import { type ASTNode, Environment } from '@marcbachmann/cel-js';
+import { type ASTNode, Environment, EvaluationError, ParseError } from '@marcbachmann/cel-js';
 import { assert } from '../../common/platform/assert.ts';
 import type { Path, PathStep } from './problem.ts';
 import { parseSize } from './quantity.ts';
@@ -33,7 +33,7 @@ function createEnvironment(): Environment {
     .registerType('Quantity', { ctor: Quantity, fields: { bytes: 'double' } })
     .registerFunction('quantity(string): Quantity', (text: string) => {
       const bytes = parseSize(text);
-      if (bytes === null) throw new Error(`not a quantity: ${text}`);
+      if (bytes === null) throw new EvaluationError(`not a quantity: ${text}`);
       return new Quantity(bytes);
     })
     .registerFunction('Quantity.compareTo(Quantity): int', (a: Quantity, b: Quantity) =>
@@ -115,10 +115,17 @@ function walk(
   };
   for (const rule of schema.rules) {
     if (old === undefined && /\boldSelf\b/.test(rule.rule)) continue;
+    // A rule over a value that has just been reported would only repeat it.
+    if (out.slice(before).some((finding) => mentions(rule, finding.path, path))) continue;
     const finding = evaluateRule(rule, context, path, evaluate, parse);
-    // A malformed value below has been reported; a rule over it that cannot be evaluated says nothing new.
-    if (finding !== null && !(finding.unevaluated && out.length > before)) out.push(finding.finding);
+    if (finding !== null) out.push(finding);
   }
+}
+
+/** Does the rule read the innermost field of `path`, below the node of the rule? */
+function mentions(rule: Rule, path: Path, node: Path): boolean {
+  const field = path.slice(node.length).findLast((step) => typeof step === 'string');
+  return field !== undefined && /^\w+$/.test(field) && new RegExp(`\\.${field}\\b`).test(rule.rule);
 }
 
 /** Entries of a list-map are matched by key, as Kubernetes does; entries of other lists have no former value. */
@@ -127,39 +134,26 @@ function formerEntry(schema: SchemaNode, entry: unknown, old: unknown): unknown 
   return old.find((former) => isPlain(former) && schema.mapKeys.every((key) => former[key] === entry[key]));
 }
 
-function evaluateRule(
-  rule: Rule,
-  context: Context,
-  path: Path,
-  evaluate: Evaluate,
-  parse: Parse,
-): { readonly finding: Finding; readonly unevaluated: boolean } | null {
+function evaluateRule(rule: Rule, context: Context, path: Path, evaluate: Evaluate, parse: Parse): Finding | null {
   const [problem = '', ...fix] = rule.message.split('; ');
   let result: unknown;
   try {
     result = evaluate(rule.rule, context);
   } catch (error) {
     const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
-    return { finding: { path, problem: `${problem} (${reason})`, fix: fix.join('; ') }, unevaluated: true };
+    return { path, problem: `${problem} (${reason})`, fix: fix.join('; ') };
   }
   if (result === true) return null;
   assert(result === false, 'CRD: a rule is not a truth value', { rule: rule.rule });
   const culprit = pinpoint(parse(rule.rule), { context, places: new Map([['self', []]]) }, evaluate);
   const relative = culprit ?? rule.fieldPath.split('.').filter((step) => step !== '');
-  return { finding: { path: [...path, ...relative], problem, fix: fix.join('; ') }, unevaluated: false };
+  return { path: [...path, ...relative], problem, fix: fix.join('; ') };
 }
 
 /** For `... || LIST.all(v, BODY)`: the place of the first entry which breaks BODY, as deep as that goes; else null. */
 function pinpoint(node: ASTNode, bound: Bound, evaluate: Evaluate): Path | null {
-  if (node.op === '||' || node.op === '&&') {
-    for (const side of node.args) {
-      if (sourceIs(side, false, bound, evaluate)) {
-        const found = pinpoint(side, bound, evaluate);
-        if (found !== null) return found;
-      }
-    }
-    return null;
-  }
+  // `guard || guard || consequence`: the culprit is in the last part.
+  if (node.op === '||') return pinpoint(node.args[1], bound, evaluate);
   if (node.op !== 'rcall' || node.args[0] !== 'all') return null;
   const [, receiver, [variable, body]] = node.args;
   const place = placeOf(receiver, bound);
@@ -170,7 +164,7 @@ function pinpoint(node: ASTNode, bound: Bound, evaluate: Evaluate): Path | null 
       context: { ...bound.context, [variable.args]: entry },
       places: new Map([...bound.places, [variable.args, [...place, index]]]),
     };
-    if (sourceIs(body, false, inner, evaluate))
+    if (isFalse(body, inner, evaluate))
       return pinpoint(body, inner, evaluate) ?? compared(body, inner) ?? [...place, index];
   }
   return null;
@@ -197,6 +191,12 @@ function placeOf(node: ASTNode, bound: Bound): Path | null {
 
 const sourceOf = (node: ASTNode): string => node.input.slice(node.start, node.end);
 
-function sourceIs(node: ASTNode, wanted: boolean, bound: Bound, evaluate: Evaluate): boolean {
-  return evaluate(sourceOf(node), bound.context) === wanted;
+/** False also when the part cannot be evaluated alone (`&&` and `||` forgive errors of the other side): then it is no culprit. */
+function isFalse(node: ASTNode, bound: Bound, evaluate: Evaluate): boolean {
+  try {
+    return evaluate(sourceOf(node), bound.context) === false;
+  } catch (error) {
+    if (error instanceof EvaluationError || error instanceof ParseError) return false;
+    throw error;
+  }
 }

@@ -114,7 +114,7 @@ export interface MailClusterSpec {
       readonly relayFrom: readonly string[];
       /** Offer AUTH; who passes may send to foreign domains. */
       readonly auth?: {
-        /** Secret with a key users: one user:password-hash per line. */
+        /** Secret whose keys are user names; a value is a password or its $scrypt$ hash. */
         readonly secretRef: {
           readonly name: string;
         };

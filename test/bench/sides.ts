@@ -3,7 +3,7 @@
  * read. Each run gets an empty store in a new directory: resetting by deleting makes ext4 slow for minutes (performance.md section 1).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chownSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { until } from '../house/until.ts';
@@ -30,6 +30,9 @@ export interface PostfixInstallation {
 
 export const libraryPath = ({ prefix }: PostfixInstallation): string => join(prefix, 'usr/lib/postfix');
 
+/** Any user that every Debian has and that is neither root nor `default_privs`. */
+const MAIL_OWNER = 'mail';
+
 const MAIN_CF = (directory: string, installation: PostfixInstallation): string => `
 compatibility_level = 3.6
 queue_directory = ${directory}/queue
@@ -38,7 +41,7 @@ command_directory = ${installation.prefix}/usr/sbin
 daemon_directory = ${installation.prefix}/usr/lib/postfix/sbin
 shlib_directory = no
 meta_directory = ${directory}/conf
-mail_owner = mail
+mail_owner = ${MAIL_OWNER}
 setgid_group = games
 default_privs = nobody
 import_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH
@@ -96,11 +99,8 @@ const QUEUES = [
 ];
 
 /** Postfix accepting into its queue: one synced copy, delivery deferred. Needs root: master switches users. */
-export function postfixSide(
-  installation: PostfixInstallation,
-  newDirectory: () => string,
-  owner: { uid: number; gid: number },
-): Side {
+export function postfixSide(installation: PostfixInstallation, newDirectory: () => string): Side {
+  const owner = userIds(MAIL_OWNER);
   return {
     name: 'Postfix',
     start: async () => {
@@ -121,26 +121,45 @@ export function postfixSide(
         {
           env: { PATH: process.env.PATH, LD_LIBRARY_PATH: libraryPath(installation) },
           stdio: ['ignore', 'ignore', 'inherit'],
+          // Postfix ends its children by process group: it needs one of its own.
+          detached: true,
         },
       );
+      const killGroup = (): void => endGroup(master, 'SIGKILL');
+      process.once('exit', killGroup);
       await listening(master, port, 'Postfix');
       return {
         port,
         cpu: () => cpuByProcess(master.pid ?? 0, (_, name) => name),
         evidence: async () => ({
-          messages: countFiles(['incoming', 'active', 'deferred'].map((name) => join(directory, 'queue', name))),
+          messages: queuedMessages(join(directory, 'queue')),
           syncs: null,
         }),
-        stop: () => stopped(master),
+        stop: async () => {
+          endGroup(master, 'SIGTERM');
+          await until('Postfix to end', () => master.exitCode !== null || master.signalCode !== null, {
+            deadlineMs: 20_000,
+          });
+          killGroup();
+          process.removeListener('exit', killGroup);
+        },
       };
     },
   };
 }
 
-function countFiles(directories: readonly string[]): number {
-  return directories.flatMap((path) =>
-    readdirSync(path, { recursive: true }).filter((name) => statSync(join(path, String(name))).isFile()),
-  ).length;
+function userIds(name: string): { readonly uid: number; readonly gid: number } {
+  const [, uid, gid] = new RegExp(`^${name}:[^:]*:(\\d+):(\\d+):`, 'm').exec(readFileSync('/etc/passwd', 'utf8')) ?? [];
+  if (uid === undefined || gid === undefined) throw new Error(`no user ${name} to run Postfix as`);
+  return { uid: Number(uid), gid: Number(gid) };
+}
+
+/** In the order in which Postfix moves them on, so that a message on its way is seen at least once; queue ids are unique. */
+function queuedMessages(queue: string): number {
+  const names = ['incoming', 'active', 'deferred', 'hold'].flatMap((name) =>
+    readdirSync(join(queue, name), { recursive: true, encoding: 'utf8' }).map((path) => path.split('/').at(-1) ?? ''),
+  );
+  return new Set(names.filter((name) => /^[0-9A-F]{8,}$/.test(name))).size;
 }
 
 /** Two transports in two sites, one front end; mail for a store that nobody answers for, so that nothing but accepting happens. */
@@ -211,7 +230,11 @@ async function listening(child: ChildProcess, port: number, name: string): Promi
   );
 }
 
-async function stopped(child: ChildProcess): Promise<void> {
-  child.kill('SIGTERM');
-  await until('the process to end', () => child.exitCode !== null || child.signalCode !== null, { deadlineMs: 20_000 });
+function endGroup(leader: ChildProcess, signal: NodeJS.Signals): void {
+  if (leader.pid === undefined) return;
+  try {
+    process.kill(-leader.pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }

@@ -6,6 +6,7 @@ import type { WireFrame } from '../../common/peer/frames.ts';
 import type { Contact, End } from '../../common/peer/messages.ts';
 import { negotiateVersion } from '../../common/peer/session.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
+import type { Connection, ConnectionHandlers } from '../../common/platform/net.ts';
 import { SeededRandom } from '../sim/scheduler.ts';
 import { helloOf, sampleDigest, sampleId, sampleOpen, sampleResult } from '../unit/peer-samples.ts';
 import { PeerRig, type RawPeer, recordedStream } from './peer-rig.ts';
@@ -356,6 +357,68 @@ describe('keep-alive', () => {
     await rig.pass(30_000);
     expect(rig.front.closes).toEqual([]);
   });
+});
+
+describe('a process that stood still', () => {
+  /** The scheduler's clock, which can be made to find itself much later. */
+  const stoppable = (rig: PeerRig) => {
+    const base = rig.scheduler.clock();
+    let missedMs = 0;
+    return {
+      clock: { ...base, monotonicMs: () => base.monotonicMs() + missedMs },
+      standStill: (ms: number): void => {
+        missedMs += ms;
+      },
+    };
+  };
+
+  test('reads what came meanwhile before it gives a peer up', async () => {
+    const rig = new PeerRig();
+    const { clock, standStill } = stoppable(rig);
+    await rig.ready({ front: { clock } });
+    await rig.pass(2_500);
+    standStill(60_000);
+    await rig.pass(20_000);
+    expect(rig.front.closes).toEqual([]);
+  });
+
+  test('gives it up soon after when nothing came', async () => {
+    const rig = new PeerRig();
+    const { clock, standStill } = stoppable(rig);
+    await rig.ready({ front: { clock } });
+    rig.network.cut('back', 'front', 'a-to-b');
+    standStill(60_000);
+    await rig.pass(2_500);
+    expect(rig.front.reason).toBe('nothing received for 3000 ms');
+  });
+});
+
+test('all frames of one tick leave in one write, in order', async () => {
+  const rig = new PeerRig();
+  const { front, back } = await rig.connections();
+  const writes: number[] = [];
+  const counting = Object.create(front, {
+    write: {
+      value: (buffers: readonly Uint8Array[]): boolean => {
+        writes.push(buffers.length);
+        return front.write(buffers);
+      },
+    },
+    start: { value: (handlers: ConnectionHandlers): void => front.start(handlers) },
+  }) as Connection;
+  Object.defineProperty(counting, 'remote', { value: front.remote });
+  rig.back.run(rig.options(back, false, helloOf('transport', 'back')));
+  rig.front.run(rig.options(counting, true, helloOf('frontend', 'front')));
+  await rig.until(() => rig.front.session !== null && rig.back.session !== null);
+  writes.length = 0;
+  for (let i = 0; i < 30; i++) rig.front.ready.send({ kind: 'CONTACT', contact: { ...contact, generation: i } });
+  expect(rig.front.ready.queuedBytes).toBeGreaterThan(3_000);
+  await rig.until(() => rig.back.control.length === 30);
+  expect(writes).toEqual([30]);
+  expect(rig.front.ready.queuedBytes).toBe(0);
+  expect(rig.back.control.map((frame) => frame.kind === 'CONTACT' && frame.contact.generation)).toEqual(
+    Array.from({ length: 30 }, (_, i) => i),
+  );
 });
 
 describe('bounded memory', () => {

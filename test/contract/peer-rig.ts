@@ -7,7 +7,6 @@ import { encodeFrame, FrameDecoder, type WireFrame } from '../../common/peer/fra
 import type { ControlFrame, Hello } from '../../common/peer/messages.ts';
 import { type PeerSessionOptions, runPeerSession } from '../../common/peer/session.ts';
 import type { IncomingStream, OutgoingStreamHandlers, PeerSession } from '../../common/peer/session-api.ts';
-import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import type { Connection, PeerName } from '../../common/platform/net.ts';
 import type { Incarnation } from '../sim/incarnation.ts';
@@ -203,14 +202,5 @@ export class PeerRig {
   async pass(spanMs: number): Promise<void> {
     await flushed();
     await this.scheduler.run(() => false, this.scheduler.nowMs + spanMs);
-  }
-}
-
-/** Real time, for tests over real sockets: resolves when true, rejects after the deadline. */
-export async function eventually(condition: () => boolean, what: string, deadlineMs = 5_000): Promise<void> {
-  const end = systemClock.monotonicMs() + deadlineMs;
-  while (!condition()) {
-    if (systemClock.monotonicMs() > end) throw new Error(`never happened: ${what}`);
-    await new Promise<void>((resolve) => setImmediate(resolve));
   }
 }

@@ -21,6 +21,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/run.ts', 'make test'],
     ['test/sim/run.ts', 'the seeds of the simulator stage'],
     ['test/bench/accept.ts', 'make bench'],
+    ['test/bench/smtp-edge.ts', 'what one message costs the SMTP edge alone'],
     ['test/house/generate.ts', 'make docs'],
   ]),
   defaultExports: new Map([['vitest.config.ts', 'vitest reads the default export']]),

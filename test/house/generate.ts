@@ -1,10 +1,13 @@
 /**
- * Documents that come from the code: the state table and its picture in ARCHITECTURE.md, docs/metrics.md. `--write` writes them,
+ * Documents that come from the code: the state table and its picture in ARCHITECTURE.md,
+ * docs/metrics.md, the types of the resources. `--write` writes them,
  * `--check` (what `test/tidy.test.ts` does through `generated()`) exits 1 and names what is stale.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { METRIC_CATALOG, type MetricDeclaration } from '../../common/platform/metric-catalog.ts';
+import { renderTypes } from '../../operator/resource/generate-types.ts';
+import { loadSchemas } from '../../operator/resource/schema.ts';
 import { type Place, TRANSITIONS, type TransitionRow } from '../../transport/core/transitions.ts';
 import { ROOT, readText } from './sources.ts';
 
@@ -23,6 +26,11 @@ export function generated(): readonly Generated[] {
       wanted: replaceSection(architecture, 'transitions', `${picture(TRANSITIONS)}\n\n${table(TRANSITIONS)}`),
     },
     { path: 'docs/metrics.md', current: readIfThere('docs/metrics.md'), wanted: metrics(METRIC_CATALOG) },
+    {
+      path: 'operator/resource/generated.ts',
+      current: readIfThere('operator/resource/generated.ts'),
+      wanted: renderTypes(loadSchemas()),
+    },
   ];
 }
 

@@ -148,6 +148,8 @@ function hasEffect(node: ts.Statement): boolean {
     ts.isInterfaceDeclaration(node) ||
     ts.isTypeAliasDeclaration(node) ||
     ts.isModuleDeclaration(node) ||
+    // What runs only when the file itself is started.
+    (ts.isIfStatement(node) && node.expression.getText() === 'import.meta.main') ||
     (ts.isVariableStatement(node) && !contains(node, ts.isAwaitExpression))
   );
 }
@@ -206,18 +208,22 @@ function longFunction(node: ts.Node, file: ts.SourceFile): string[] {
 /** `setTimeout(resolve, ms)` or `setTimeout(() => resolve(), ms)` inside `new Promise(resolve => ...)`. */
 function isSleep(node: ts.Node): boolean {
   if (!ts.isCallExpression(node) || !/^(globalThis\.)?setTimeout$/.test(node.expression.getText())) return false;
-  const resolver = promiseResolver(node);
+  const executor = promiseExecutor(node);
+  const resolver = executor?.parameters[0]?.name.getText();
   const [callback] = node.arguments;
-  if (resolver === null || callback === undefined) return false;
+  if (executor === null || resolver === undefined || callback === undefined) return false;
   const body = ts.isArrowFunction(callback) ? callback.body.getText() : callback.getText();
-  return body === resolver || body === `${resolver}()`;
+  if (body !== resolver && body !== `${resolver}()`) return false;
+  // Somebody else may resolve it too: then the timer is a deadline.
+  const uses = new RegExp(`\\b${resolver}\\b`, 'g');
+  return (executor.body.getText().match(uses) ?? []).length === (callback.getText().match(uses) ?? []).length;
 }
 
-function promiseResolver(node: ts.Node): string | null {
+function promiseExecutor(node: ts.Node): ts.ArrowFunction | null {
   for (let up = node.parent; up; up = up.parent) {
     if (!ts.isNewExpression(up) || up.expression.getText() !== 'Promise') continue;
     const [executor] = up.arguments ?? [];
-    if (executor && ts.isArrowFunction(executor)) return executor.parameters[0]?.name.getText() ?? null;
+    return executor && ts.isArrowFunction(executor) ? executor : null;
   }
   return null;
 }

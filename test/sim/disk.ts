@@ -25,8 +25,10 @@ class Inode {
   size = 0;
   /** Everything below is known to be on the medium except for the sectors in `undo`. */
   durableSize = 0;
-  /** Old contents of overwritten sectors below durableSize; the last map collects, earlier ones are being synced or were lost. */
+  /** Old contents of overwritten sectors below durableSize; the last map collects, earlier ones are being synced. */
   undo: Undo[] = [new Map()];
+  /** What the medium holds where a sync failed: these pages count as clean but were never written. */
+  lost: Undo = new Map();
 
   write(buffers: readonly Uint8Array[], position: number): void {
     let length = 0;
@@ -64,6 +66,12 @@ class Inode {
     this.bytes = grown;
   }
 
+  /** A sync failed: like Linux, the pages it covered are never written any more. */
+  lose(index: number): void {
+    for (const map of this.undo.splice(0, index + 1))
+      for (const [sector, data] of map) if (!this.lost.has(sector)) this.lost.set(sector, data);
+  }
+
   copy(): Inode {
     const other = new Inode();
     other.bytes = Buffer.from(this.bytes.subarray(0, this.size));
@@ -81,7 +89,9 @@ class Inode {
     for (let i = this.undo.length - 1; i >= 0; i--)
       for (const [sector, data] of this.undo[i] as Undo) old.set(sector, data);
     for (let sector = grownFrom; sector < grownTo; sector++) if (!old.has(sector)) old.set(sector, null);
+    for (const [sector, data] of this.lost) old.set(sector, data);
     this.undo = [new Map()];
+    this.lost = new Map();
     if (old.size === 0) return;
     const mode = random.integer(0, 3);
     const sectors = [...old.keys()].sort((a, b) => a - b);
@@ -354,14 +364,17 @@ export class SimDisk {
     const covered = inode.undo[inode.undo.length - 1] as Undo;
     const coveredSize = inode.size;
     inode.undo.push(new Map());
-    // After a failed sync the pages count as clean but never reach the medium: their undo stays for the crash.
     const failed = this.#fails('sync');
     return this.#later(incarnation, this.#syncMs, () => {
-      if (failed) throw failure('EIO', `sync ${path}`);
       const index = inode.undo.indexOf(covered);
+      if (failed) {
+        inode.lose(index);
+        throw failure('EIO', `sync ${path}`);
+      }
       // A crash in between has settled these sectors already.
       if (index === -1) return;
-      inode.undo.splice(index, 1);
+      // Everything written before is covered, whoever wrote it.
+      for (const map of inode.undo.splice(0, index + 1)) for (const sector of map.keys()) inode.lost.delete(sector);
       inode.durableSize = Math.max(inode.durableSize, Math.min(coveredSize, inode.size));
     });
   }

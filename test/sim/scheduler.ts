@@ -42,6 +42,9 @@ export class SeededRandom implements Random {
   }
 }
 
+/** Lets every promise reaction of the present event run. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 interface Entry {
   atMs: number;
   tie: number;
@@ -93,6 +96,7 @@ export class Scheduler {
 
   /** Runs events until `until()` is true, time passes `limitMs`, or nothing is left. Returns whether `until()` became true. */
   async run(until: () => boolean, limitMs: number): Promise<boolean> {
+    await settled();
     for (;;) {
       if (this.#failure !== null) throw this.#failure;
       if (until()) return true;
@@ -109,7 +113,7 @@ export class Scheduler {
       this.eventCount += 1;
       callback();
       // Lets every promise reaction of this event settle before the next one.
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      await settled();
     }
   }
 

@@ -36,6 +36,8 @@ export class SimConnection implements Connection {
   #other: SimConnection | null = null;
   #handlers: ConnectionHandlers | null = null;
   #paused = false;
+  /** Kept for a start that comes after the end. */
+  #reason = 'connection reset';
   #endSent = false;
   /** The machine vanished: nobody answers for this end until its name lives again. */
   #mute = false;
@@ -61,7 +63,7 @@ export class SimConnection implements Connection {
   start(handlers: ConnectionHandlers): void {
     if (this.#handlers !== null) throw new Error('connection started twice');
     this.#handlers = handlers;
-    if (this.closed) queueMicrotask(() => this.#tellClosed('connection reset'));
+    if (this.closed) queueMicrotask(() => this.#tellClosed(this.#reason));
     else this.#other?.wakeOut();
   }
 
@@ -99,6 +101,7 @@ export class SimConnection implements Connection {
 
   destroy(reason: string): void {
     if (this.closed || !this.incarnation.alive) return;
+    this.#reason = reason;
     this.#leave();
     queueMicrotask(() => this.#tellClosed(reason));
   }
@@ -120,6 +123,7 @@ export class SimConnection implements Connection {
   closeNow(reason: string): void {
     if (this.closed) return;
     this.closed = true;
+    this.#reason = reason;
     this.#link.forget(this);
     this.#tellClosed(reason);
   }

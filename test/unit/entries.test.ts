@@ -47,7 +47,11 @@ describe.each(ENTRIES)('%s', (entry) => {
 
   it('with --help says how to use it on stdout and exits 0', () => {
     const result = start('--help');
-    expect({ code: result.status, signal: result.signal, stderr: result.stderr }).toEqual({ code: 0, signal: null, stderr: '' });
+    expect({ code: result.status, signal: result.signal, stderr: result.stderr }).toEqual({
+      code: 0,
+      signal: null,
+      stderr: '',
+    });
     expect(result.stdout).toMatch(/usage/i);
   });
 });

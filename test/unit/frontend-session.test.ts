@@ -157,7 +157,11 @@ describe('held session, one history each', () => {
       ['answer 451 lost', 'release'],
     ],
     ['asked: aborted, nobody left: 451', `${SILENT} resolved:1:aborted none`, ['answer 451 lost', 'release']],
-    ['asked: open: asked again', `${SILENT} resolved:1:open`, ['resolve a through 1', 'resolve a through 1']],
+    [
+      'asked: open: asked again',
+      `${SILENT} resolved:1:open timer:again`,
+      ['resolve a through 1', 'resolve a through 1'],
+    ],
     ['asked: a released copy, perhaps alone, is no 250 but a replay', `${SILENT} resolved:1:owned`, ['pick -a']],
     ['aborted by another volume proves nothing', `${SILENT} stranger:1:aborted none timer:resolve`, ['pick -a']],
     ['protected by another volume proves nothing', `${SILENT} stranger:1:protected`, ['pick -a']],
@@ -421,7 +425,7 @@ describe('held session, random histories', () => {
 function finish(world: World): void {
   for (let i = 0; i < 200 && !world.released; i++) {
     const last = world.state.tries.at(-1);
-    const timer = (['open', 'resolve', 'cap'] as const).find((name) => world.timers.has(name));
+    const timer = (['open', 'again', 'resolve', 'cap'] as const).find((name) => world.timers.has(name));
     if (world.state.phase === 'choosing') apply(world, { kind: 'NonePicked' });
     else if (world.state.continued && !world.clientEnded && !world.gone) {
       world.clientEnded = true;

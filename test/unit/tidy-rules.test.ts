@@ -101,6 +101,7 @@ const good: readonly (readonly [string, (source: Source) => string[], string, st
     'const a = make();\nexport class B {}\nexport function c() { let d = 1; }',
   ],
   ['a literal table', (s) => quietOnImport(s, NONE), 'common/a.ts', "const NAMES = new Set(['a']);"],
+  ['what runs only when started', (s) => quietOnImport(s, NONE), 'operator/a.ts', 'if (import.meta.main) start();'],
   ['effects of an entry', (s) => quietOnImport(s, NONE), 'transport/main.ts', 'await main();'],
   ['the clock behind its port', (s) => portsOnly(s, NONE), 'common/platform/clock.ts', 'const f = () => Date.now();'],
   ['a date from a number', (s) => portsOnly(s, NONE), 'common/a.ts', 'const f = (ms: number) => new Date(ms);'],

@@ -2,9 +2,9 @@
  * What is said to a front end about a message (protocol.md 5): the RESULT of its stream and the RESOLVED of its question. Owns: that exactly
  * one answer leaves per stream, after everything it depends on is durable.
  */
-import type { CopyId, Reply } from '../../common/message.ts';
+import { type CopyId, type Reply, sameEpoch } from '../../common/message.ts';
 import type { Resolved, ResolvedAnswer } from '../../common/peer/messages.ts';
-import { allFinal, type Copy } from './copy.ts';
+import { allFinal, confirmedPlacements, type Copy } from './copy.ts';
 import { early, late, type Placing, type ResolveWaiter, setTimer, type Turn } from './state.ts';
 
 /** 250 to the client's front end; a client that has gone changes nothing (semantics.md R7). */
@@ -66,7 +66,9 @@ export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
     if (copy.state.epoch.owner !== server.me) return say(copy.state.standing === 'released' ? 'owned' : 'stored', copy);
     if (copy.state.standing === 'intake') return say('open', copy);
     if (copy.state.epoch.try > through) return say('owned', copy);
-    return say(copy.state.unprotected === null ? 'protected' : 'unprotected', copy);
+    if (confirmedPlacements(copy.state).some((placement) => sameEpoch(placement.epoch, copy.state.epoch))) return say('protected', copy);
+    // Recovered, and nobody has confirmed a shadow yet: nothing may be promised (protocol.md 8). Policy may accept it alone.
+    return say(copy.state.unprotected === null ? 'open' : 'unprotected', copy);
   }
   if (server.intakeOf.has(id) && server.placings.get(id)?.phase === 'placing') return say('open', null);
   // An abort still being told to the candidates is not yet an answer.

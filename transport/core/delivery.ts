@@ -5,7 +5,7 @@
  */
 import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
 import type { CopyFacts, CopyState, Tombstone } from '../store/database.ts';
-import { allFinal, type Copy, deliveryIdOf, isFinal, isSuccess, newCopy } from './copy.ts';
+import { allFinal, confirmedPlacements, type Copy, deliveryIdOf, isFinal, isSuccess, newCopy } from './copy.ts';
 import type { DeliveryResult, DsnKind, Route } from './events.ts';
 import { demote, obligations, settle, tellHolders } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
@@ -72,7 +72,7 @@ function enqueue(turn: Turn, copy: Copy): void {
     if (resolution.kind !== 'route') continue;
     const hop = server.hops.get(resolution.hop) ?? newHop(turn, resolution.hop, resolution.route);
     hop.route = resolution.route;
-    if ((copy.retryAtMs.get(hop.key) ?? 0) <= turn.nowMs) hop.ready.add(copy.facts.id);
+    if ((copy.retryAtMs.get(hop.key) ?? Number.NEGATIVE_INFINITY) <= turn.nowMs) hop.ready.add(copy.facts.id);
     hops.add(hop.key);
   }
   for (const key of hops) pump(turn, key);
@@ -296,6 +296,7 @@ function finalize(turn: Turn, copy: Copy): void {
   };
   const registered = copy.registered;
   dropCopy(server, copy);
+  if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
   if (succeeded && !wrong(turn, 'safety-net-skipped')) {
     transition(server.coverage, 'AllRecipientsFinal', 'delivery', 'primary', 'primarySafetyNet');
     commit(turn, { kind: 'move', id, state: { ...state, queue: 'primarySafetyNet' } });
@@ -493,7 +494,8 @@ export function resumeFailures(turn: Turn, copy: Copy): void {
     const kind: DsnKind = recipient.outcome;
     const id = dsnIdOf(turn, copy.facts.id, index, kind);
     const dsn = turn.server.copies.get(id);
-    if (dsn === undefined && copy.state.dsns.includes(id)) announce(turn, copy, [index]);
+    const isSafe = dsn === undefined ? copy.state.dsns.includes(id) : confirmedPlacements(dsn.state).length > 0;
+    if (isSafe) announce(turn, copy, [index]);
     else if (dsn === undefined) forkDsn(turn, copy, kind, index);
   }
 }

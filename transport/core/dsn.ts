@@ -93,7 +93,7 @@ function dsnEnvelope(input: DsnInput, is8Bit: boolean, sizeBytes: number): Envel
     declaredSizeBytes: sizeBytes,
     client: { address: '', port: 0, helo: input.hostname, protocol: 'SMTP', tls: null, user: null },
     frontend: input.member,
-    listener: '',
+    listener: 'dsn',
     receivedAtMs: input.nowMs,
   };
 }
@@ -147,7 +147,7 @@ function explanation(input: DsnInput, reported: readonly ReportedRecipient[]): s
     for (const { recipient, reply, remoteHost, willRetryUntilMs } of those) {
       lines.push(`  <${field(recipient.address)}>`);
       if (reply !== null)
-        lines.push(`    ${remoteHost === null ? '' : `${field(remoteHost)} said: `}${diagnostic(reply)}`);
+        lines.push(`    ${remoteHost === null ? '' : `${hostField(remoteHost)} said: `}${diagnostic(reply)}`);
       if (willRetryUntilMs !== null) lines.push(`    Attempts go on until ${messageDate(willRetryUntilMs)}`);
     }
     lines.push('');
@@ -162,7 +162,7 @@ function statusFields(input: DsnInput, reported: readonly ReportedRecipient[]): 
   const perMessage = [
     ...(original.envid === undefined ? [] : [`Original-Envelope-Id: ${field(decodeXtext(original.envid))}`]), // 2.2.1
     `Reporting-MTA: dns; ${field(input.hostname)}`, // 2.2.2
-    ...(original.client.address === '' ? [] : [`Received-From-MTA: dns; ${field(original.client.helo)}`]), // 2.2.4
+    ...(original.client.address === '' ? [] : [`Received-From-MTA: dns; ${hostField(original.client.helo)}`]), // 2.2.4
     `Arrival-Date: ${messageDate(original.receivedAtMs)}`, // 2.2.5
     `X-MailCluster-Id: ${input.originalId}`, // 2.4: extension fields start with X-
   ];
@@ -181,7 +181,7 @@ function recipientFields(one: ReportedRecipient, utf8: boolean): string[] {
   lines.push(`Final-Recipient: ${type}; ${field(recipient.address)}`); // 2.3.2
   lines.push(`Action: ${report === 'expired' ? 'failed' : report}`); // 2.3.3
   lines.push(`Status: ${statusOf(report, reply)}`); // 2.3.4
-  if (one.remoteHost !== null) lines.push(`Remote-MTA: dns; ${field(one.remoteHost)}`); // 2.3.5
+  if (one.remoteHost !== null) lines.push(`Remote-MTA: dns; ${hostField(one.remoteHost)}`); // 2.3.5
   if (reply !== null) lines.push(`Diagnostic-Code: smtp; ${diagnostic(reply)}`); // 2.3.6
   if (one.lastAttemptMs !== null) lines.push(`Last-Attempt-Date: ${messageDate(one.lastAttemptMs)}`); // 2.3.7
   if (one.willRetryUntilMs !== null) lines.push(`Will-Retry-Until: ${messageDate(one.willRetryUntilMs)}`); // 2.3.9
@@ -236,7 +236,10 @@ export function decodeXtext(xtext: string): string {
   return xtext.replace(/\+([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }
 
-const MAX_FIELD_LENGTH = 900;
+const MAX_FIELD_LENGTH = 690;
+
+/** A host name as somebody gave it. */
+const hostField = (host: string): string => host.replace(/[^\x21-\x7e]/g, '?').slice(0, 255);
 
 /** Text of others inside one line: no controls, never longer than a line may be (RFC 5322 2.1.1). */
 function field(text: string): string {

@@ -59,7 +59,9 @@ export type CoreEvent =
   | { readonly kind: 'CandidateOpened'; readonly id: CopyId; readonly attempt: number }
   | { readonly kind: 'CandidateRefused'; readonly id: CopyId; readonly attempt: number; readonly refuse: Refuse }
   | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
-  | { readonly kind: 'CandidateResult'; readonly id: CopyId; readonly attempt: number; readonly result: Result }
+  | { readonly kind: 'CandidateResult';
+      readonly member: string;
+      readonly id: CopyId; readonly attempt: number; readonly result: Result }
   | {
       readonly kind: 'ShadowOpened';
       readonly stream: number;

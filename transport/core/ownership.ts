@@ -6,6 +6,7 @@ import { type CopyId, compareEpochs, type Identity, type SharedState, sameEpoch 
 import type { Claim, Grant, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, sharedState, withPlacement } from './copy.ts';
+import { answerWaiters } from './answers.ts';
 import { categorize, dsnSafe } from './delivery.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatResolves } from './placing.ts';
@@ -155,6 +156,19 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
   findSingles(turn);
 }
 
+/** A confirmation that came after the search for a shadow was over. */
+export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyState['epoch']): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  const copy = server.copies.get(id);
+  if (peer === undefined) return;
+  if (copy === undefined) return sendState(turn, member, answerFor(turn, id, null));
+  copy.registered.set(member, peer.session);
+  if (copy.state.epoch.owner !== server.me || copy.state.standing !== 'released') return;
+  if (sameEpoch(epoch, copy.state.epoch)) confirmHolder(turn, copy, member, peer.identity);
+  sendState(turn, member, { id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
+}
+
 function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identity): void {
   turn.server.single.delete(copy.facts.id);
   if (
@@ -173,6 +187,7 @@ function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identit
     { ...copy.state, unprotected: null, placements: withPlacement(copy.state.placements, placement) },
     'lazy',
   );
+  answerWaiters(turn, copy.facts.id);
   if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
 }
 

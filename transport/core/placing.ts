@@ -10,7 +10,7 @@ import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, IN_TRANSIT, sharedState, withPlacement } from './copy.ts';
-import { protectedNow } from './ownership.ts';
+import { heldLate, protectedNow } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
@@ -201,9 +201,13 @@ function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: 
   if (placing.phase === 'placing' && attempt.number === placing.attempts.length - 1) nextAttempt(turn, placing);
 }
 
-export function candidateResult(turn: Turn, id: CopyId, number: number, result: Result): void {
+export function candidateResult(turn: Turn, member: string, id: CopyId, number: number, result: Result): void {
   const found = attemptOf(turn, id, number);
-  if (found === null) return;
+  // The search is over, yet one more member holds the copy: it is a holder like any other.
+  if (found === null) {
+    if (result.outcome === 'stored') heldLate(turn, member, id, result.epoch);
+    return;
+  }
   const { placing, attempt } = found;
   const digestRight = result.digest === placing.end?.digest || wrong(turn, 'digest-ignored');
   const epochRight = sameEpoch(result.epoch, placing.epoch) || wrong(turn, 'epoch-ignored');

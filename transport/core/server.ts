@@ -217,7 +217,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'CandidateLost':
       return candidateLost(turn, event.id, event.attempt);
     case 'CandidateResult':
-      return candidateResult(turn, event.id, event.attempt, event.result);
+      return candidateResult(turn, event.member, event.id, event.attempt, event.result);
     case 'ShadowOpened':
       return shadowOpened(turn, event);
     case 'ShadowEnded':

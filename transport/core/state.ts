@@ -197,8 +197,9 @@ export function trustedNow(turn: Turn): number {
 export const commit = (turn: Turn, write: CoreWrite): void => {
   turn.out.commit.push(write);
 };
+/** Lazy, but never before a commit of the same step: a state must not reach the log ahead of the record it changes. */
 export const note = (turn: Turn, write: CoreWrite): void => {
-  turn.out.note.push(write);
+  (turn.out.commit.length > 0 ? turn.out.commit : turn.out.note).push(write);
 };
 export const early = (turn: Turn, effect: EarlyEffect): void => {
   turn.out.now.push(effect);

@@ -123,9 +123,9 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(
     16,
     'DsnProtected',
-    ['delivery'],
+    [...TRANSIT],
     'primary',
-    ['delivery'],
+    ['same'],
     'DSN protected, final or unprotected by policy',
     'announce flag',
   ),

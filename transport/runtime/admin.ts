@@ -12,7 +12,7 @@ import type { AddressInfo } from 'node:net';
 import type { SecureContextOptions, TLSSocket } from 'node:tls';
 import type { CopyId } from '../../common/message.ts';
 import type { Logger } from '../../common/platform/log.ts';
-import type { PeerName } from '../../common/platform/net.ts';
+import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Queue, SafetyNetFilter } from '../store/database.ts';
 import type { TrackingSearch } from './tracking.ts';
 import type { TransportView } from './view.ts';
@@ -26,8 +26,8 @@ export interface AdminIdentity {
 export interface AdminServerOptions {
   readonly address: { readonly host: string; readonly port: number };
   readonly identity: AdminIdentity;
-  /** Who the verified client certificate names; null when it names nobody we know how to read. */
-  readonly identify: (socket: TLSSocket) => PeerName | null;
+  /** Certificates of another cluster name nobody. */
+  readonly cluster: string;
   readonly view: TransportView;
   readonly tracking: TrackingSearch;
   readonly logger: Logger;
@@ -76,7 +76,8 @@ function limitOf(query: URLSearchParams, fallback: number, most: number): number
   const text = query.get('limit');
   if (text === null) return fallback;
   const limit = Number(text);
-  if (!Number.isInteger(limit) || limit < 1 || limit > most) throw new BadParameter(`limit: a number from 1 to ${most}`);
+  if (!Number.isInteger(limit) || limit < 1 || limit > most)
+    throw new BadParameter(`limit: a number from 1 to ${most}`);
   return limit;
 }
 
@@ -127,7 +128,9 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
       return ok({ nextHops: view.nextHops() });
     case '/v1/messages': {
       const after = query.get('after') as CopyId | null;
-      return ok({ messages: view.messages(oneOf(query, 'queue', QUEUES), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)) });
+      return ok({
+        messages: view.messages(oneOf(query, 'queue', QUEUES), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)),
+      });
     }
     case '/v1/safety-net': {
       const limit = limitOf(query, DEFAULT_LIMIT, MAX_LIMIT);
@@ -145,8 +148,9 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
 }
 
 async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
-  const client = options.identify(request.socket as TLSSocket);
-  if (client?.role !== 'operator') {
+  const certificate = (request.socket as TLSSocket).getPeerX509Certificate();
+  const client = peerOfSubjectAltName(certificate?.subjectAltName, options.cluster);
+  if (typeof client === 'string' || client.role !== 'operator') {
     options.logger.warn({ client, remoteAddress: request.socket.remoteAddress }, 'admin request refused');
     return { status: 403, code: 'WRONG_ROLE', message: 'a client certificate with the role operator is needed' };
   }
@@ -163,8 +167,7 @@ async function answerTo(request: IncomingMessage, options: AdminServerOptions): 
 }
 
 function send(response: ServerResponse, answer: Answer): void {
-  const body =
-    answer.status === 200 ? answer.body : { error: { code: answer.code, message: answer.message } };
+  const body = answer.status === 200 ? answer.body : { error: { code: answer.code, message: answer.message } };
   const text = `${JSON.stringify(body)}\n`;
   response.writeHead(answer.status, {
     'content-type': 'application/json; charset=utf-8',

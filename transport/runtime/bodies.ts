@@ -175,7 +175,7 @@ export class Bodies {
         },
         onResult: (result) => {
           this.#forget(id, attempt);
-          this.#handlers.event({ kind: 'CandidateResult', id, attempt, result });
+          this.#handlers.event({ kind: 'CandidateResult', member: effect.member, id, attempt, result });
         },
         onLost: () => {
           this.#forget(id, attempt);

@@ -10,7 +10,7 @@ export function count(metrics: Metrics, effect: Extract<LateEffect, { readonly k
     case 'refused':
       return metrics.increment('messages_refused_total', { reason: label });
     case 'shadowAttempt':
-      return metrics.increment('shadow_attempts_total', { result: label });
+      return metrics.increment('shadow_attempts_total', { result: label, scope: 'any' });
     case 'delivered':
       return metrics.increment('delivered_total', { route: label });
     case 'deferred':
@@ -26,7 +26,7 @@ export function count(metrics: Metrics, effect: Extract<LateEffect, { readonly k
     case 'reshadowed':
       return metrics.increment('reshadowed_total');
     case 'reconciled':
-      return metrics.increment('reconciled_total');
+      return metrics.increment('reconciled_total', { result: 'settled' });
     case 'acceptDuration':
       return metrics.observe('accept_duration_seconds', effect.value ?? 0);
   }

@@ -6,6 +6,7 @@
 import type { CopyId } from '../../common/message.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import type { Logger } from '../../common/platform/log.ts';
+import type { Metrics } from '../../common/platform/metrics.ts';
 import {
   ClientError,
   type ClientTimeouts,
@@ -21,6 +22,7 @@ import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-res
 export interface DeliveryAgentOptions {
   readonly clock: Clock;
   readonly log: Logger;
+  readonly metrics: Metrics;
   /** Name in EHLO, LHLO and `Received:`. */
   readonly hostname: string;
   readonly member: string;
@@ -80,8 +82,12 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   start(request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): void {
+    const { clock, metrics } = this.#options;
+    const startedMs = clock.monotonicMs();
     const delivery = this.#deliver(request)
       .then((results) => {
+        const seconds = (clock.monotonicMs() - startedMs) / 1000;
+        metrics.observe('delivery_duration_seconds', seconds, { route: request.route.kind });
         this.#log(request, results);
         done(results);
       })

@@ -106,7 +106,7 @@ export class Loop {
   #wakeAt(atMs: number | null): void {
     if (atMs === null || (this.#timer !== null && this.#timer.atMs <= atMs) || this.#stopped) return;
     this.#timer?.timer.cancel();
-    const timer = this.#clock.setTimer(Math.max(0, atMs - this.#clock.monotonicMs()), () => {
+    const timer = this.#clock.setTimer(Math.max(0, Math.ceil(atMs - this.#clock.monotonicMs())), () => {
       this.#timer = null;
       this.handle({ kind: 'TimerFired' });
     });

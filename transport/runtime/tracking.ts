@@ -124,10 +124,16 @@ class TrackingDirectory implements TrackingFiles {
     }
     await this.#current.handle.writev([bytes], this.#current.sizeBytes);
     this.#current.sizeBytes += bytes.length;
+    // In the same turn: a search sees each record either here or in the file.
+    this.#inFlight = [];
     await this.#prune();
   }
 
-  async #finishCurrent(current: { readonly number: number; readonly handle: FileHandle; sizeBytes: number }): Promise<void> {
+  async #finishCurrent(current: {
+    readonly number: number;
+    readonly handle: FileHandle;
+    sizeBytes: number;
+  }): Promise<void> {
     this.#kept.push({ number: current.number, sizeBytes: current.sizeBytes });
     this.#current = null;
     await current.handle.close();
@@ -152,7 +158,11 @@ class TrackingDirectory implements TrackingFiles {
   }
 
   async search(id: string, limit = 10_000): Promise<readonly TrackingRecord[]> {
-    const byAttempt = await this.#scan(new Set([id]), limit, (record) => record.attemptId === id || record.messageId === id);
+    const byAttempt = await this.#scan(
+      new Set([id]),
+      limit,
+      (record) => record.attemptId === id || record.messageId === id,
+    );
     const attempts = new Set(byAttempt.map((record) => record.attemptId));
     // Found under its Message-ID: the other records of those attempts do not repeat the Message-ID.
     const found =
@@ -177,7 +187,10 @@ class TrackingDirectory implements TrackingFiles {
     // What is recorded or in flight now; a batch that reaches the file meanwhile lies beyond the size read below.
     const waiting = [...this.#inFlight, ...this.#buffer];
     const current = this.#current;
-    const files = [...this.#kept, ...(current === null ? [] : [{ number: current.number, sizeBytes: current.sizeBytes }])];
+    const files = [
+      ...this.#kept,
+      ...(current === null ? [] : [{ number: current.number, sizeBytes: current.sizeBytes }]),
+    ];
     for (const file of files) await this.#readLines(file, take);
     for (const line of waiting) take(line);
     return found;
@@ -225,7 +238,8 @@ class TrackingDirectory implements TrackingFiles {
 function parseRecord(line: string): TrackingRecord | null {
   try {
     const value: unknown = JSON.parse(line);
-    const usable = typeof value === 'object' && value !== null && 'atMs' in value && 'event' in value && 'attemptId' in value;
+    const usable =
+      typeof value === 'object' && value !== null && 'atMs' in value && 'event' in value && 'attemptId' in value;
     return usable ? (value as TrackingRecord) : null;
   } catch (error) {
     if (error instanceof SyntaxError) return null;

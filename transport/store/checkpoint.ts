@@ -10,7 +10,7 @@ import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { CopyFacts, CopyState, Quarantined, Seen, Tombstone } from './database.ts';
 import type { BodyPlace, LogState } from './log-state.ts';
 import { LogState as State } from './log-state.ts';
-import { BLOCK, type Extent, FORMAT_VERSION, padded, type Place } from './record.ts';
+import { BLOCK, type Extent, FORMAT_VERSION, type Place, padded } from './record.ts';
 import type { Owner } from './safety-net-index.ts';
 
 export interface CheckpointHead {
@@ -171,7 +171,8 @@ async function readOne(files: Files, path: string): Promise<ReadCheckpoint | 'em
       const want = window.length < 8 ? PIECE : 8 + window.readUInt32LE(0);
       if (window.length >= 8 && window.length >= want) {
         const body = window.subarray(8, want);
-        if (crc32(body) !== window.readUInt32LE(4)) return null;
+        // Zeros where a frame should be are not an empty frame.
+        if (body.length === 0 || crc32(body) !== window.readUInt32LE(4)) return null;
         restore(state, ends, JSON.parse(body.toString()) as Frame);
         window = window.subarray(want);
         continue;
@@ -208,6 +209,8 @@ function restore(state: LogState, ends: Map<number, number>, content: Frame): vo
 
 export interface Checkpoints {
   readonly newest: ReadCheckpoint | null;
+  /** The head of the other valid one. */
+  readonly older: CheckpointHead | null;
   /** Files that hold bytes which are not a whole checkpoint: damage, or one that was not finished. */
   readonly broken: readonly string[];
 }
@@ -216,13 +219,16 @@ export interface Checkpoints {
 export async function readCheckpoints(files: Files, directory: string, names: readonly string[]): Promise<Checkpoints> {
   const broken: string[] = [];
   let newest: ReadCheckpoint | null = null;
+  let older: CheckpointHead | null = null;
   for (const number of [0, 1]) {
     const name = checkpointName(number);
     if (!names.includes(name)) continue;
     const found = await readOne(files, `${directory}/${name}`);
     if (found === 'empty') continue;
     if (found === null) broken.push(name);
-    else if (newest === null || found.head.number > newest.head.number) newest = found;
+    else if (newest === null) newest = found;
+    else if (found.head.number > newest.head.number) [newest, older] = [found, newest.head];
+    else older = found.head;
   }
-  return { newest, broken };
+  return { newest, older, broken };
 }

@@ -3,6 +3,7 @@
  * that Safety Net needs no memory per message and the look-up of an absent id reads nothing. Owns: the bytes of a footer and the
  * filter. A footer is an index, never authoritative: a damaged one is rebuilt from the records (`safety-net-reader.ts`).
  */
+import { crc32 } from 'node:zlib';
 import type { CopyId } from '../../common/message.ts';
 import type { SafetyNetEntry } from './database.ts';
 import type { Place } from './record.ts';
@@ -78,18 +79,24 @@ export function bloomHas(bits: Buffer, id: string): boolean {
 export function encodeFooter(
   resting: Iterable<{ readonly resting: RestingEntry; readonly line: string }>,
   count: number,
-): { readonly meta: string; readonly body: readonly Buffer[] } {
+): { readonly meta: string; readonly body: readonly Buffer[]; readonly bloom: Buffer } {
   const sorted = [...resting].sort((x, y) => x.resting.entry.finalAtMs - y.resting.entry.finalAtMs);
   const bloom = buildBloom(
     sorted.map((item) => item.resting.entry.id),
     count,
   );
   const lines = Buffer.from(sorted.map((item) => item.line).join(','));
-  return { meta: JSON.stringify({ n: count, b: bloom.length }), body: [bloom, lines] };
+  return { meta: JSON.stringify({ n: count, b: bloom.length, c: crc32(bloom) }), body: [bloom, lines], bloom };
 }
 
-/** Splits the body of a FOOTER record; null when the meta does not fit it. */
+/** Length and checksum of the filter that begins the body. */
+export function bloomOf(meta: Buffer): { readonly length: number; readonly crc: number } {
+  const { b, c } = JSON.parse(meta.toString()) as { readonly b: number; readonly c: number };
+  return { length: b, crc: c };
+}
+
+/** Splits the body of a FOOTER record. */
 export function decodeFooter(meta: Buffer, body: Buffer): { readonly bloom: Buffer; readonly entries: RestingEntry[] } {
-  const { b } = JSON.parse(meta.toString()) as { readonly b: number };
-  return { bloom: Buffer.from(body.subarray(0, b)), entries: parseLines(body.subarray(b).toString()) };
+  const { length } = bloomOf(meta);
+  return { bloom: Buffer.from(body.subarray(0, length)), entries: parseLines(body.subarray(length).toString()) };
 }

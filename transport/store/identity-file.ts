@@ -26,7 +26,11 @@ export interface IdentityFile {
 const path = (directory: string): string => `${directory}/identity`;
 
 /** Null when there is none. Reads only. */
-export async function readIdentity(files: Files, directory: string, names: readonly string[]): Promise<IdentityFile | null> {
+export async function readIdentity(
+  files: Files,
+  directory: string,
+  names: readonly string[],
+): Promise<IdentityFile | null> {
   if (!names.includes('identity')) return null;
   const handle = await files.open(path(directory), 'read');
   const bytes = Buffer.alloc(4 * BLOCK);
@@ -79,7 +83,12 @@ export async function createIdentity(
 }
 
 /** Appends this open durably. */
-export async function recordOpen(files: Files, directory: string, file: IdentityFile, random: Random): Promise<IdentityFile> {
+export async function recordOpen(
+  files: Files,
+  directory: string,
+  file: IdentityFile,
+  random: Random,
+): Promise<IdentityFile> {
   const last = file.chain[file.chain.length - 1]?.openCounter ?? 0;
   const open: OpenRecord = { openCounter: last + 1, nonce: newNonce(random) };
   const slot = openSlot(open);

@@ -5,7 +5,7 @@
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import { InvariantError } from '../../common/platform/assert.ts';
-import type { CopyFacts, CopyState, Quarantined, Queue, SafetyNetEntry, Seen, Tombstone, Write } from './database.ts';
+import type { CopyFacts, CopyState, Quarantined, Queue, SafetyNetEntry, SafetyNetFilter, Seen, Tombstone, Write } from './database.ts';
 
 export interface Live<Body> {
   readonly facts: CopyFacts;
@@ -48,6 +48,15 @@ export function safetyNetEntry(facts: CopyFacts, state: CopyState): SafetyNetEnt
     finalAtMs: state.finalAtMs ?? 0,
     sizeBytes: facts.sizeBytes,
   };
+}
+
+export function matches(entry: SafetyNetEntry, filter: SafetyNetFilter): boolean {
+  return (
+    (filter.role === undefined || entry.role === filter.role) &&
+    (filter.database === undefined || entry.databases.includes(filter.database)) &&
+    entry.finalAtMs >= (filter.fromMs ?? Number.NEGATIVE_INFINITY) &&
+    entry.finalAtMs <= (filter.toMs ?? Number.POSITIVE_INFINITY)
+  );
 }
 
 export class LiveIndex<Body> {

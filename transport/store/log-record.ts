@@ -53,7 +53,8 @@ export function commitJson(
   stateJson: string,
 ): string {
   let list = '';
-  for (const extent of extents) list += `${list === '' ? '' : ','}[${extent[0]},${extent[1]},${extent[2]},${extent[3]}]`;
+  for (const extent of extents)
+    list += `${list === '' ? '' : ','}[${extent[0]},${extent[1]},${extent[2]},${extent[3]}]`;
   return `{"i":"${id}","x":[${list}],"k":${killJson(kill)},"f":${factsJson},"s":${stateJson}}`;
 }
 

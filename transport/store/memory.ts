@@ -18,7 +18,7 @@ import type {
   StoreSpace,
   Write,
 } from './database.ts';
-import { type Live, LiveIndex, notFound, StoreError, safetyNetEntry } from './live-index.ts';
+import { type Live, LiveIndex, matches, notFound, StoreError, safetyNetEntry } from './live-index.ts';
 import { newIdentity, newNonce, type OpenRecord } from './open-record.ts';
 
 interface Image {
@@ -270,15 +270,6 @@ class MemoryStore implements QueueDatabase {
         index.applySmall(write);
     }
   }
-}
-
-export function matches(entry: SafetyNetEntry, filter: SafetyNetFilter): boolean {
-  return (
-    (filter.role === undefined || entry.role === filter.role) &&
-    (filter.database === undefined || entry.databases.includes(filter.database)) &&
-    entry.finalAtMs >= (filter.fromMs ?? Number.NEGATIVE_INFINITY) &&
-    entry.finalAtMs <= (filter.toMs ?? Number.POSITIVE_INFINITY)
-  );
 }
 
 class MemoryBody implements BodyWriter {

@@ -95,7 +95,8 @@ function writeLong(target: Buffer, at: number, value: number): void {
   target.writeUInt32LE(Math.floor(value / 0x1_0000_0000), at + 4);
 }
 
-const readLong = (source: Buffer, at: number): number => source.readUInt32LE(at) + source.readUInt32LE(at + 4) * 0x1_0000_0000;
+const readLong = (source: Buffer, at: number): number =>
+  source.readUInt32LE(at) + source.readUInt32LE(at + 4) * 0x1_0000_0000;
 
 /**
  * The record at `at` of `source`, whose first byte lies at `base` of a segment; null unless header and meta are whole and say they
@@ -289,7 +290,8 @@ export class GroupBuilder {
   }
 
   #flush(): void {
-    if (this.#used > this.#start) this.#buffers.push((this.#pages[this.#page] as Buffer).subarray(this.#start, this.#used));
+    if (this.#used > this.#start)
+      this.#buffers.push((this.#pages[this.#page] as Buffer).subarray(this.#start, this.#used));
     this.#start = this.#used;
   }
 

@@ -94,7 +94,7 @@ export class SafetyNetIndex {
   }
 
   /** The open entries are now listed by the footer at `footer`. */
-  seal(footer: Place, footerBytes: number): void {
+  seal(footer: Place, footerBytes: number, bloom: Buffer | null): void {
     const owner: Owner = {
       generation: footer[0],
       footer,
@@ -105,7 +105,7 @@ export class SafetyNetIndex {
       ...this.#span(),
       refs: new Map(),
       dead: new Set(),
-      bloom: null,
+      bloom,
     };
     for (const { resting } of this.open.values()) {
       owner[resting.entry.role].messages += 1;

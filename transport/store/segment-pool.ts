@@ -133,7 +133,10 @@ export class SegmentPool {
         await this.#options.files.syncDirectory(this.#options.directory);
       }
     } catch (error) {
-      this.#options.log.warn({ error: String(error), free: this.#free.length }, 'queue database: no new segment, using the reserve');
+      this.#options.log.warn(
+        { error: String(error), free: this.#free.length },
+        'queue database: no new segment, using the reserve',
+      );
     }
   }
 

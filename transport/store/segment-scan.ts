@@ -53,7 +53,8 @@ function scanGroup(source: Buffer, salt: Buffer, header: ParsedRecord): ScannedG
   const found = scanRecords(source, salt, header.generation, start, limit);
   const damage = [...found.damage];
   const whole = found.records.length === header.count && found.sum === header.bodyCrc && damage.length === 0;
-  if (!whole && damage.length === 0) damage.push({ offset: header.offset, reason: 'records of a group are missing', id: null });
+  if (!whole && damage.length === 0)
+    damage.push({ offset: header.offset, reason: 'records of a group are missing', id: null });
   const end = Math.min(header.offset + padded(HEADER + header.bodyLength), padded(source.length));
   return { offset: header.offset, end, header, records: found.records, damage };
 }

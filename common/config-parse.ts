@@ -1,0 +1,333 @@
+/**
+ * Parsers of the documents in `config.ts`, which the operator writes and pods read. Owns: their grammar and what must hold inside
+ * one document. Promise: a typed value holding known fields only, or the first mismatch with its path. Unknown fields are left
+ * out, not refused: pods of version N-1 read documents of version N (kubernetes.md K12). Refuses: anything else. PURE.
+ */
+import { isIP } from 'node:net';
+import type {
+  FrontendConfig,
+  FrontendLimits,
+  ListenerConfig,
+  MailboxDatabaseConfig,
+  MemberConfig,
+  PoliciesConfig,
+  SendConnectorConfig,
+  TlsFiles,
+  TopologyDocument,
+  TransportConfig,
+} from './config.ts';
+
+export type Parsed<T> =
+  | { readonly kind: 'ok'; readonly value: T }
+  /** `path` like `members[2].address.port`; empty for the document as a whole. */
+  | { readonly kind: 'error'; readonly path: string; readonly problem: string };
+
+class Mismatch extends Error {
+  readonly path: string;
+  constructor(path: string, problem: string) {
+    super(problem);
+    this.path = path;
+  }
+}
+
+type Parse<T> = (value: unknown, path: string) => T;
+type Fields<T> = { readonly [K in keyof T]-?: Parse<T[K]> };
+
+const show = (value: unknown): string => (JSON.stringify(value) ?? String(value)).slice(0, 60);
+
+function object<T extends object>(fields: Fields<T>): Parse<T> {
+  return (value, path) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      throw new Mismatch(path, `expected an object, found ${show(value)}`);
+    }
+    const source: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(value));
+    const entries = Object.entries<Parse<unknown>>(fields).map(([name, parse]) => {
+      const inner = path === '' ? name : `${path}.${name}`;
+      if (!Object.hasOwn(source, name)) throw new Mismatch(inner, 'is missing');
+      return [name, parse(source[name], inner)] as const;
+    });
+    // `Fields<T>` has a parser for every field of T, each of its type.
+    return Object.fromEntries(entries) as T;
+  };
+}
+
+function list<T>(item: Parse<T>, least = 0): Parse<readonly T[]> {
+  return (value, path) => {
+    if (!Array.isArray(value)) throw new Mismatch(path, `expected a list, found ${show(value)}`);
+    if (value.length < least) throw new Mismatch(path, `needs at least ${least}, has ${value.length}`);
+    return value.map((entry, index) => item(entry, `${path}[${index}]`));
+  };
+}
+
+/** A list of named things; a name counts once. */
+function named<T extends { readonly name: string }>(item: Parse<T>, least = 0): Parse<readonly T[]> {
+  const parse = list(item, least);
+  return (value, path) => {
+    const entries = parse(value, path);
+    for (const [index, entry] of entries.entries()) {
+      const first = entries.findIndex((other) => other.name === entry.name);
+      if (first !== index)
+        throw new Mismatch(`${path}[${index}].name`, `${show(entry.name)} is the name of entry ${first} too`);
+    }
+    return entries;
+  };
+}
+
+function nullable<T>(parse: Parse<T>): Parse<T | null> {
+  return (value, path) => (value === null ? null : parse(value, path));
+}
+
+const text: Parse<string> = (value, path) => {
+  if (typeof value !== 'string' || value === '') throw new Mismatch(path, `expected text, found ${show(value)}`);
+  return value;
+};
+
+const lowerCase: Parse<string> = (value, path) => {
+  const found = text(value, path);
+  if (found !== found.toLowerCase()) throw new Mismatch(path, `expected lower case, found ${show(value)}`);
+  return found;
+};
+
+const flag: Parse<boolean> = (value, path) => {
+  if (typeof value !== 'boolean') throw new Mismatch(path, `expected true or false, found ${show(value)}`);
+  return value;
+};
+
+function integer(least: number, most = Number.MAX_SAFE_INTEGER): Parse<number> {
+  return (value, path) => {
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) {
+      const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+      throw new Mismatch(path, `expected a whole number ${range}, found ${show(value)}`);
+    }
+    return value;
+  };
+}
+
+function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
+  return (value, path) => {
+    const found = choices.find((choice) => choice === value);
+    if (found === undefined) throw new Mismatch(path, `expected one of ${choices.join(', ')}, found ${show(value)}`);
+    return found;
+  };
+}
+
+const count = integer(0);
+const positive = integer(1);
+const milliseconds = count;
+const port = integer(0, 65535);
+const endpoint = object<{ readonly host: string; readonly port: number }>({ host: text, port });
+
+const boundary: Parse<string> = (value, path) => {
+  const found = text(value, path);
+  if (!/^(dag|site)\/[^/]+$/.test(found))
+    throw new Mismatch(path, `expected dag/NAME or site/NAME, found ${show(value)}`);
+  return found;
+};
+
+const network: Parse<string> = (value, path) => {
+  const found = text(value, path);
+  const [, address = '', prefix = ''] = /^([^/]+)\/([0-9]{1,3})$/.exec(found) ?? [];
+  const version = isIP(address);
+  if (version === 0 || Number(prefix) > (version === 4 ? 32 : 128)) {
+    throw new Mismatch(path, `expected ADDRESS/PREFIX, found ${show(value)}`);
+  }
+  return found;
+};
+
+const memberFields = object<MemberConfig>({
+  name: text,
+  dag: nullable(text),
+  site: text,
+  boundary,
+  address: endpoint,
+  state: oneOf('active', 'cordoned', 'draining', 'gone'),
+});
+
+const member: Parse<MemberConfig> = (value, path) => {
+  const found = memberFields(value, path);
+  const expected = found.dag === null ? `site/${found.site}` : `dag/${found.dag}`;
+  if (found.boundary !== expected)
+    throw new Mismatch(`${path}.boundary`, `expected ${expected}, found ${show(found.boundary)}`);
+  return found;
+};
+
+const databaseFields = object<MailboxDatabaseConfig>({
+  name: text,
+  boundary,
+  domains: list(lowerCase),
+  addresses: list(text),
+  caseSensitiveLocalParts: flag,
+  copies: named(
+    object<MailboxDatabaseConfig['copies'][number]>({
+      name: text,
+      site: text,
+      lmtp: endpoint,
+      replayLagMs: milliseconds,
+    }),
+    1,
+  ),
+  activeCopy: text,
+  activation: positive,
+  lossWindowMs: milliseconds,
+});
+
+const database: Parse<MailboxDatabaseConfig> = (value, path) => {
+  const found = databaseFields(value, path);
+  if (!found.copies.some((copy) => copy.name === found.activeCopy)) {
+    throw new Mismatch(`${path}.activeCopy`, `${show(found.activeCopy)} is not the name of a copy`);
+  }
+  for (const [index, address] of found.addresses.entries()) {
+    const comparable = found.caseSensitiveLocalParts ? address.slice(address.lastIndexOf('@')) : address;
+    if (!address.includes('@') || comparable !== comparable.toLowerCase()) {
+      throw new Mismatch(`${path}.addresses[${index}]`, `expected a lower-case address, found ${show(address)}`);
+    }
+  }
+  return found;
+};
+
+const sendConnector = object<SendConnectorConfig>({
+  name: text,
+  addressSpaces: list(object<SendConnectorConfig['addressSpaces'][number]>({ domain: lowerCase, cost: count }), 1),
+  smartHosts: list(endpoint),
+  tls: oneOf('None', 'Opportunistic', 'Required'),
+  sites: list(text),
+});
+
+const policies = object<PoliciesConfig>({
+  shadowRedundancy: object<PoliciesConfig['shadowRedundancy']>({
+    enabled: flag,
+    preference: oneOf('PreferRemote', 'RemoteOnly', 'LocalOnly'),
+    maxRetriesForRemoteSiteShadow: count,
+    maxRetriesForLocalSiteShadow: count,
+    rejectMessageOnShadowFailure: flag,
+    heartbeatFrequencyMs: positive,
+    resubmitTimeSpanMs: positive,
+    messageAutoDiscardIntervalMs: positive,
+  }),
+  safetyNet: object<PoliciesConfig['safetyNet']>({
+    holdTimeMs: milliseconds,
+    unresponsivePrimaryTimeoutMs: milliseconds,
+  }),
+  queues: object<PoliciesConfig['queues']>({
+    messageExpirationMs: positive,
+    delayNotificationMs: positive,
+    retryIntervalsMs: list(positive, 1),
+    mailboxRetryIntervalMs: positive,
+    maxConcurrentDeliveriesPerDestination: positive,
+  }),
+  limits: object<PoliciesConfig['limits']>({
+    maxMessageBytes: positive,
+    maxHeaderBytes: positive,
+    maxRecipients: positive,
+    maxReceivedHops: positive,
+  }),
+});
+
+const topologyFields = object<TopologyDocument>({
+  cluster: text,
+  generation: positive,
+  sites: named(object<TopologyDocument['sites'][number]>({ name: text, hubSite: flag }), 1),
+  members: named(member),
+  frontends: named(object<TopologyDocument['frontends'][number]>({ name: text, site: text })),
+  policies,
+  acceptedDomains: named(
+    object<TopologyDocument['acceptedDomains'][number]>({
+      name: lowerCase,
+      type: oneOf('Authoritative', 'ExternalRelay', 'InternalRelay'),
+    }),
+  ),
+  databases: named(database),
+  sendConnectors: named(sendConnector),
+});
+
+/** A site that is not listed would be a boundary of nobody: refused where it is named. */
+const topology: Parse<TopologyDocument> = (value, path) => {
+  const found = topologyFields(value, path);
+  const sites = new Set(found.sites.map((site) => site.name));
+  for (const field of ['members', 'frontends'] as const) {
+    for (const [index, entry] of found[field].entries()) {
+      if (!sites.has(entry.site))
+        throw new Mismatch(`${field}[${index}].site`, `${show(entry.site)} is not listed in sites`);
+    }
+  }
+  return found;
+};
+
+const tlsFiles = object<TlsFiles>({ caFile: text, certificateFile: text, keyFile: text });
+const logLevel = oneOf('debug', 'info', 'warn', 'error');
+
+const transport = object<TransportConfig>({
+  name: text,
+  topologyFile: text,
+  queueDatabaseDirectory: text,
+  tls: tlsFiles,
+  listen: endpoint,
+  admin: endpoint,
+  metrics: endpoint,
+  hostname: text,
+  store: object<TransportConfig['store']>({ segmentBytes: positive, reserveBytes: count }),
+  logLevel,
+});
+
+const listener = object<ListenerConfig>({
+  name: text,
+  host: text,
+  port,
+  tls: oneOf('None', 'StartTls', 'StartTlsRequired', 'Implicit'),
+  relayFrom: list(network),
+  usersFile: nullable(text),
+});
+
+const limits = object<FrontendLimits>({
+  maxMessageBytes: positive,
+  maxHeaderBytes: positive,
+  maxRecipients: positive,
+  maxCommandLineBytes: positive,
+  maxDataLineBytes: positive,
+  maxErrors: positive,
+  maxJunkCommands: positive,
+  idleTimeoutMs: positive,
+  dataTimeoutMs: positive,
+  minDataBytesPerSecond: count,
+  maxConnections: positive,
+  maxConnectionsPerClient: positive,
+  replayBufferBytes: count,
+  totalReplayBufferBytes: count,
+});
+
+const frontend = object<FrontendConfig>({
+  name: text,
+  site: text,
+  topologyFile: text,
+  tls: tlsFiles,
+  smtpTls: nullable(object<NonNullable<FrontendConfig['smtpTls']>>({ certificateFile: text, keyFile: text })),
+  listeners: named(listener, 1),
+  metrics: endpoint,
+  hostname: text,
+  limits,
+  logLevel,
+});
+
+function run<T>(parse: Parse<T>, value: unknown): Parsed<T> {
+  try {
+    return { kind: 'ok', value: parse(value, '') };
+  } catch (error) {
+    if (error instanceof Mismatch) return { kind: 'error', path: error.path, problem: error.message };
+    throw error;
+  }
+}
+
+export const parseTopologyDocument = (value: unknown): Parsed<TopologyDocument> => run(topology, value);
+export const parseTransportConfig = (value: unknown): Parsed<TransportConfig> => run(transport, value);
+export const parseFrontendConfig = (value: unknown): Parsed<FrontendConfig> => run(frontend, value);
+
+/** For a file's text: what is not JSON is a mismatch of the whole document. */
+export function parseJson<T>(parse: (value: unknown) => Parsed<T>, json: string): Parsed<T> {
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch (error) {
+    return { kind: 'error', path: '', problem: `not JSON: ${error instanceof Error ? error.message : String(error)}` };
+  }
+  return parse(value);
+}

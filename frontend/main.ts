@@ -1,0 +1,55 @@
+/**
+ * The front end program: `node frontend/main.ts CONFIG` (a `FrontendConfig` as JSON). Stateless, can be killed at any time. Exit codes:
+ * 2 the configuration is wrong, 70 it could not start or an invariant broke, 0 stopped in order.
+ */
+import process from 'node:process';
+import type { FrontendConfig } from '../common/config.ts';
+import { systemClock } from '../common/platform/clock.ts';
+import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
+import { createLogger } from '../common/platform/pino-logger.ts';
+import { createMetrics } from '../common/platform/prom-metrics.ts';
+import { systemRandom } from '../common/platform/random.ts';
+import { openTlsNetwork } from '../common/platform/tls-network.ts';
+import { readFrontendConfig } from './configuration.ts';
+import { type RunningFrontend, startFrontend } from './program.ts';
+
+/** A message may take until its reply bound (60 s) after the end of data; longer nobody waits. */
+const GRACE_MS = 70_000;
+
+async function configured(): Promise<FrontendConfig> {
+  const file = process.argv[2];
+  try {
+    if (file === undefined) throw new Error('usage: node frontend/main.ts CONFIG');
+    return await readFrontendConfig(file);
+  } catch (error) {
+    process.stderr.write(`${describeError(error)}\n`);
+    process.exit(2);
+  }
+}
+
+const config = await configured();
+const logger = createLogger({
+  fields: { program: 'frontend', name: config.name },
+  level: config.logLevel,
+  descriptor: 1,
+});
+let running: RunningFrontend | null = null;
+const lifecycle = startLifecycle({
+  logger,
+  graceMs: GRACE_MS,
+  stop: async (reason) => running?.stop(reason !== 'parent gone'),
+  reload: () => void running?.reload(),
+});
+
+try {
+  running = await startFrontend(config, {
+    clock: systemClock,
+    random: systemRandom,
+    log: logger,
+    metrics: createMetrics({ member: config.name, site: config.site }),
+    openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
+  });
+  lifecycle.ready({ listeners: running.listeners, metricsPort: running.metricsPort });
+} catch (error) {
+  lifecycle.fatal(describeError(error), `look at ${process.argv[2]} and the files it names`, error);
+}

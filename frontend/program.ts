@@ -1,0 +1,197 @@
+/**
+ * The front end as a whole: listeners, proxy, inner network, metrics endpoint, and the files they are made from. Owns: putting them
+ * together, and applying changed files to what runs. Promise: a file that cannot be used is logged and counted, and the last good one
+ * stays in force; `stop` lets sessions finish the transaction they are in. Fails at start with the reason, leaving nothing open.
+ */
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
+import type { Clock } from '../common/platform/clock.ts';
+import { describeError } from '../common/platform/lifecycle.ts';
+import type { Logger } from '../common/platform/log.ts';
+import { type Readiness, startMetricsServer } from '../common/platform/metrics-server.ts';
+import type { Network } from '../common/platform/net.ts';
+import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
+import type { Random } from '../common/platform/random.ts';
+import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
+import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
+import { parseUsers } from '../common/smtp/users.ts';
+import { readTopology } from './configuration.ts';
+import { FrontendEdge } from './edge.ts';
+import { MessageProxy } from './proxy.ts';
+import { WatchedFiles } from './watched-files.ts';
+
+export interface FrontendPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: ExportedMetrics;
+  /** The inner network of that cluster, with a way to close it. */
+  readonly openNetwork: (cluster: string) => Promise<Network & { close(): Promise<void> }>;
+}
+
+export interface RunningFrontend {
+  readonly listeners: readonly { readonly name: string; readonly port: number }[];
+  readonly metricsPort: number;
+  /** Reads all files again and applies what changed. */
+  reload(): Promise<void>;
+  stop(graceful: boolean): Promise<void>;
+}
+
+export async function startFrontend(config: FrontendConfig, ports: FrontendPorts): Promise<RunningFrontend> {
+  const topology = await readTopology(config.topologyFile);
+  const frontend = new Frontend(config, ports, topology, await ports.openNetwork(topology.cluster));
+  try {
+    await frontend.start();
+  } catch (error) {
+    await frontend.stop(false);
+    throw error;
+  }
+  return frontend;
+}
+
+class Frontend implements RunningFrontend {
+  readonly #config: FrontendConfig;
+  readonly #ports: FrontendPorts;
+  readonly #network: { close(): Promise<void> };
+  readonly #proxy: MessageProxy;
+  readonly #edge: FrontendEdge;
+  readonly #ledger = new ConnectionLedger();
+  #topology: TopologyDocument;
+  #servers: { readonly listener: ListenerConfig; readonly server: EdgeServer }[] = [];
+  #closeMetrics: (() => Promise<void>) | null = null;
+  #watched: WatchedFiles | null = null;
+  #reloading: Promise<void> = Promise.resolve();
+  #stopping = false;
+  metricsPort = 0;
+
+  constructor(
+    config: FrontendConfig,
+    ports: FrontendPorts,
+    topology: TopologyDocument,
+    network: Network & { close(): Promise<void> },
+  ) {
+    const { clock, random, log, metrics } = ports;
+    this.#config = config;
+    this.#ports = ports;
+    this.#topology = topology;
+    this.#network = network;
+    const { name, site, limits, listeners } = config;
+    const uid = random.bytes(16).toString('hex');
+    this.#proxy = new MessageProxy({ name, site, uid, clock, random, network, log, metrics, limits }, topology);
+    this.#edge = new FrontendEdge({ name, proxy: this.#proxy, clock, log, listeners }, topology);
+  }
+
+  get listeners(): readonly { readonly name: string; readonly port: number }[] {
+    return this.#servers.map(({ listener, server }) => ({ name: listener.name, port: server.port }));
+  }
+
+  async start(): Promise<void> {
+    const { clock, log, metrics } = this.#ports;
+    const config = this.#config;
+    this.#proxy.start();
+    metrics.onRender(() => {
+      metrics.set('proxy_transports_available', this.#proxy.available);
+      metrics.set('proxy_replay_buffer_bytes', this.#proxy.replayBufferBytes);
+      metrics.set('topology_generation', this.#topology.generation);
+    });
+    await this.#readUsers();
+    const tls = await this.#readTls();
+    for (const listener of config.listeners) {
+      const server = await startEdge({
+        listener,
+        frontend: config.name,
+        hostname: config.hostname,
+        limits: config.limits,
+        maxReceivedHops: this.#topology.policies.limits.maxReceivedHops,
+        tls,
+        handlers: this.#edge,
+        log,
+        metrics,
+        ledger: this.#ledger,
+        clock,
+      });
+      this.#servers.push({ listener, server });
+    }
+    const served = await startMetricsServer(config.metrics, metrics, () => this.#readiness());
+    this.#closeMetrics = () => served.close();
+    this.metricsPort = served.port;
+    const users = config.listeners.flatMap((listener) => listener.usersFile ?? []);
+    const files = [config.topologyFile, this.#smtpTls.certificateFile, this.#smtpTls.keyFile, ...users];
+    this.#watched = new WatchedFiles(files, clock, log, () => void this.reload());
+  }
+
+  /** One at a time, in order; never rejects. */
+  reload(): Promise<void> {
+    this.#reloading = this.#reloading.then(() => this.#reload());
+    return this.#reloading;
+  }
+
+  async stop(graceful: boolean): Promise<void> {
+    this.#stopping = true;
+    this.#watched?.close();
+    await Promise.all(this.#servers.map(({ server }) => server.close(graceful)));
+    this.#proxy.stop('front end stops');
+    await this.#closeMetrics?.();
+    await this.#network.close();
+  }
+
+  async #reload(): Promise<void> {
+    if (this.#stopping) return;
+    await this.#attempt('topology', this.#config.topologyFile, async () => {
+      const topology = await readTopology(this.#config.topologyFile);
+      if (topology.generation < this.#topology.generation)
+        throw new Error(`generation ${topology.generation} is older than ${this.#topology.generation}`);
+      if (topology.cluster !== this.#topology.cluster) throw new Error(`it is of another cluster: ${topology.cluster}`);
+      if (topology.generation > this.#topology.generation)
+        this.#ports.log.info({ generation: topology.generation }, 'topology applied');
+      this.#topology = topology;
+      this.#proxy.setTopology(topology);
+      this.#edge.setTopology(topology);
+      for (const { server } of this.#servers)
+        server.setLimits(this.#config.limits, topology.policies.limits.maxReceivedHops);
+    });
+    await this.#attempt('users', '', () => this.#readUsers());
+    await this.#attempt('certificate', this.#smtpTls.certificateFile, async () => {
+      const tls = await this.#readTls();
+      for (const { server } of this.#servers) server.setTls(tls);
+    });
+  }
+
+  async #attempt(what: 'topology' | 'users' | 'certificate', file: string, apply: () => Promise<void>): Promise<void> {
+    try {
+      await apply();
+    } catch (error) {
+      if (what === 'topology') this.#ports.metrics.increment('topology_rejected_total');
+      this.#ports.log.error(
+        { what, file, reason: describeError(error) },
+        'changed file not usable, the last one stays',
+      );
+    }
+  }
+
+  async #readUsers(): Promise<void> {
+    for (const { name, usersFile } of this.#config.listeners)
+      if (usersFile !== null) this.#edge.setUsers(name, parseUsers(await readFile(usersFile, 'utf8')));
+  }
+
+  /** Without a certificate for clients STARTTLS is offered with the pod's own. */
+  get #smtpTls(): { readonly certificateFile: string; readonly keyFile: string } {
+    return this.#config.smtpTls ?? this.#config.tls;
+  }
+
+  async #readTls(): Promise<EdgeTls> {
+    const { certificateFile, keyFile } = this.#smtpTls;
+    const [cert, key] = await Promise.all([readFile(certificateFile, 'utf8'), readFile(keyFile, 'utf8')]);
+    const expires = new X509Certificate(cert).validToDate.getTime() / 1000;
+    this.#ports.metrics.set('certificate_expiration_timestamp_seconds', expires, { purpose: 'smtp' });
+    return { cert, key };
+  }
+
+  #readiness(): Readiness {
+    if (this.#stopping) return { ready: false, reason: 'stopping' };
+    if (this.#proxy.available > 0) return { ready: true };
+    const problems = this.#proxy.problems().map(({ member, problem }) => `${member}: ${problem}`);
+    return { ready: false, reason: ['no transport can be chosen', ...problems].join('\n') };
+  }
+}

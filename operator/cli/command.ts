@@ -1,0 +1,93 @@
+/**
+ * What every command of `mailcluster` shares: options, help, exit codes. Owns the words. Exit codes: 0 fine, 1 a problem was found or
+ * nothing was found, 2 the command line (or a file it names) is wrong.
+ */
+import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
+import type { Format, Output } from './output.ts';
+
+export interface CommandContext {
+  readonly output: Output;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  nowMs(): number;
+}
+
+export interface Command {
+  /** One line for `mailcluster help`. */
+  readonly summary: string;
+  /** Usage, options and examples. */
+  readonly help: string;
+  run(args: readonly string[], context: CommandContext): Promise<number>;
+}
+
+export class UsageError extends Error {
+  readonly code = 'USAGE';
+}
+
+export interface CommonOptions {
+  readonly state: string;
+  readonly format: Format;
+}
+
+export interface Parsed {
+  readonly values: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
+  readonly positionals: readonly string[];
+  readonly common: CommonOptions;
+}
+
+export const COMMON_HELP = `  --state DIR        state directory of "mailcluster run" ($MAILCLUSTER_STATE, else ./.state)
+  -o, --output FORM  table (default) or json`;
+
+export const stateOf = (value: string | undefined, environment: CommandContext['environment']): string =>
+  value ?? environment.MAILCLUSTER_STATE ?? './.state';
+
+/** Throws UsageError for anything the command does not know. `words`: how many positionals at least and at most. */
+export function parse(
+  args: readonly string[],
+  context: CommandContext,
+  options: ParseArgsOptionsConfig,
+  words: readonly [number, number],
+): Parsed {
+  let parsed: ReturnType<typeof parseArgs>;
+  try {
+    parsed = parseArgs({
+      args: [...args],
+      options: { state: { type: 'string' }, output: { type: 'string', short: 'o' }, ...options },
+      allowPositionals: true,
+      strict: true,
+    });
+  } catch (error) {
+    if (error instanceof TypeError) throw new UsageError(error.message);
+    throw error;
+  }
+  const { positionals } = parsed;
+  const values = parsed.values as Parsed['values'];
+  if (positionals.length < words[0]) throw new UsageError('an argument is missing');
+  if (positionals.length > words[1]) throw new UsageError(`unexpected argument ${positionals[words[1]] ?? ''}`);
+  const format = values.output ?? 'table';
+  if (format !== 'table' && format !== 'json') throw new UsageError(`--output: table or json, not ${String(format)}`);
+  const state = typeof values.state === 'string' ? values.state : undefined;
+  return { values, positionals, common: { state: stateOf(state, context.environment), format } };
+}
+
+export function text(parsed: Parsed, name: string): string | null {
+  const value = parsed.values[name];
+  return typeof value === 'string' ? value : null;
+}
+
+export function wholeNumber(parsed: Parsed, name: string, fallback: number, most: number): number {
+  const value = text(parsed, name);
+  if (value === null) return fallback;
+  const number = Number(value);
+  if (!Number.isInteger(number) || number < 1 || number > most) {
+    throw new UsageError(`--${name}: a number from 1 to ${most}, not ${value}`);
+  }
+  return number;
+}
+
+/** Names members that did not answer; the command goes on with the others. */
+export function warnUnreachable(
+  output: Output,
+  unreachable: readonly { readonly member: string; readonly reason: string }[],
+): void {
+  for (const one of unreachable) output.err(`${one.member} is unreachable: ${one.reason}\n`);
+}

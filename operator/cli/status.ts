@@ -1,0 +1,200 @@
+/** `mailcluster status` and `mailcluster queue`: the members and their queues. Reads only. Exit 1 when a member needs attention. */
+import type { RunFrontend, RunTransport } from '../local/run-file.ts';
+import type { NextHopAnswer, StatusAnswer } from './answers.ts';
+import { COMMON_HELP, type Command, parse, warnUnreachable } from './command.ts';
+import { type Asked, gather, openCluster } from './members.ts';
+import { type Column, count, duration, json, table } from './output.ts';
+
+type Row = { readonly member: RunTransport; readonly asked: Asked<StatusAnswer> };
+
+const IN_TRANSIT = ['submission', 'delivery', 'unreachable', 'poison'];
+
+function field(read: (status: StatusAnswer) => string | number | null): (row: Row) => string | number | null {
+  return (row) => (row.asked.kind === 'answer' ? read(row.asked.value) : null);
+}
+
+const queued = (status: StatusAnswer, queues: readonly string[]): number =>
+  queues.reduce((sum, queue) => sum + (status.queues[queue]?.messages ?? 0), 0);
+
+const TRANSPORTS: readonly Column<Row>[] = [
+  { title: 'NAME', value: (row) => row.member.name },
+  { title: 'DAG', value: (row) => row.member.dag },
+  { title: 'SITE', value: (row) => row.member.site },
+  {
+    title: 'STATE',
+    value: (row) =>
+      row.asked.kind === 'answer' ? row.asked.value.state : row.asked.kind === 'absent' ? 'unknown' : 'unreachable',
+  },
+  { title: 'QUEUED', value: field((status) => queued(status, IN_TRANSIT)), right: true },
+  { title: 'SHADOW', value: field((status) => queued(status, ['shadow'])), right: true },
+  { title: 'UNPROTECTED', value: field((status) => status.unprotected ?? 'unknown'), right: true },
+  { title: 'DISCARDS', value: field((status) => status.discardsPending), right: true },
+  {
+    title: 'SAFETY NET P/S',
+    value: field((status) => `${status.safetyNet.primary.messages}/${status.safetyNet.shadow.messages}`),
+    right: true,
+  },
+  {
+    title: 'PEERS',
+    value: field((status) => `${status.peers.filter((peer) => peer.connected).length}/${status.peers.length}`),
+    right: true,
+  },
+  { title: 'PRESSURE', value: field((status) => status.backPressure) },
+  { title: 'PID', value: (row) => row.member.pid, right: true },
+  { title: 'IDENTITY', value: field((status) => status.identity) },
+];
+
+/** What a person should look at; empty when all is well. */
+export function problemsOf(rows: readonly Row[], nowMs: number): readonly string[] {
+  return rows.flatMap(({ member, asked }) => {
+    if (asked.kind === 'unreachable') return [`${member.name} is unreachable: ${asked.reason}`];
+    if (asked.kind === 'absent') return [`${member.name} has no status`];
+    const status = asked.value;
+    const peers = status.peers.filter((peer) => !peer.connected);
+    return [
+      ...(status.state === 'ready' ? [] : [`${member.name} is ${status.state}`]),
+      ...(status.unprotected !== null && status.unprotected > 0
+        ? [`${member.name} has ${count(status.unprotected, 'message')} with one copy only`]
+        : []),
+      ...(status.quarantined > 0
+        ? [`${member.name} has ${count(status.quarantined, 'damaged record')} in quarantine`]
+        : []),
+      ...(status.backPressure === 'Normal' ? [] : [`${member.name} is under ${status.backPressure} back pressure`]),
+      ...peers.map((peer) => {
+        const since = peer.lastContactMs === null ? 'never heard' : `heard ${duration(nowMs - peer.lastContactMs)} ago`;
+        return `${member.name} has no connection to ${peer.member} (${since}${peer.problem === null ? '' : `; ${peer.problem}`})`;
+      }),
+    ];
+  });
+}
+
+export const statusCommand: Command = {
+  summary: 'members, queues, protection and peers of the cluster',
+  help: `Usage: mailcluster status [--state DIR] [-o json]
+
+Shows every transport (state, queues, unprotected messages, Safety Net, peers) and every front end with its health.
+UNPROTECTED is "unknown" until every peer has answered once. Exit code 1 when something needs attention.
+
+${COMMON_HELP}
+
+Examples:
+  mailcluster status
+  mailcluster status --state /var/lib/mailcluster -o json`,
+  run: async (args, context) => {
+    const { common } = parse(args, context, {}, [0, 0]);
+    const cluster = await openCluster(common.state);
+    const { run } = cluster;
+    const [asked, health] = await Promise.all([
+      cluster.askAll<StatusAnswer>('/v1/status'),
+      Promise.all(run.frontends.map((frontend) => cluster.frontendHealth(frontend))),
+    ]);
+    const rows = run.transports.map((member, index): Row => {
+      return { member, asked: asked[index] ?? { kind: 'absent', member: member.name } };
+    });
+    const frontends = run.frontends.map((frontend, index) => ({ ...frontend, health: health[index] ?? 'unknown' }));
+    const problems = [
+      ...problemsOf(rows, context.nowMs()),
+      ...frontends.filter((one) => one.health !== 'ready').map((one) => `${one.name} is ${one.health}`),
+      ...run.stores.filter((one) => one.pid === null).map((one) => `${one.name} is down`),
+    ];
+    if (common.format === 'json') {
+      const transports = rows.map(({ member, asked: one }) => ({
+        ...member,
+        ...(one.kind === 'answer'
+          ? { status: one.value }
+          : { problem: one.kind === 'absent' ? 'no status' : one.reason }),
+      }));
+      context.output.out(
+        json({ cluster: run.cluster, generation: run.generation, transports, frontends, stores: run.stores, problems }),
+      );
+      return problems.length === 0 ? 0 : 1;
+    }
+    const listeners = (frontend: RunFrontend): string =>
+      run.listeners
+        .filter((one) => one.frontend === frontend.name)
+        .map((one) => `${one.name}=${one.host}:${one.port}`)
+        .join(' ');
+    const { out } = context.output;
+    out(`Cluster ${run.cluster}, topology generation ${run.generation}, runner ${run.pid}\n\n`);
+    out(table(TRANSPORTS, rows));
+    out('\n');
+    out(
+      table(
+        [
+          { title: 'FRONT END', value: (row) => row.name },
+          { title: 'SITE', value: (row) => row.site },
+          { title: 'HEALTH', value: (row) => row.health },
+          { title: 'LISTENERS', value: listeners },
+          { title: 'PID', value: (row) => row.pid, right: true },
+        ],
+        frontends,
+      ),
+    );
+    if (run.stores.length > 0) {
+      out('\n');
+      out(
+        table(
+          [
+            { title: 'STORE', value: (row) => row.name },
+            { title: 'DATABASE', value: (row) => row.database },
+            { title: 'LMTP', value: (row) => `${row.host}:${row.port}` },
+            { title: 'MAILDIR', value: (row) => row.maildir },
+            { title: 'PID', value: (row) => row.pid, right: true },
+          ],
+          run.stores,
+        ),
+      );
+    }
+    out('\n');
+    out(problems.length === 0 ? 'No problems found.\n' : `${count(problems.length, 'problem')}:\n`);
+    for (const problem of problems) out(`  ${problem}\n`);
+    return problems.length === 0 ? 0 : 1;
+  },
+};
+
+export const queueCommand: Command = {
+  summary: 'delivery queues: next hops, counts, next retry, last error',
+  help: `Usage: mailcluster queue [--state DIR] [-o json]
+
+Shows one line per transport, queue and next hop that has messages.
+
+${COMMON_HELP}
+
+Examples:
+  mailcluster queue
+  mailcluster queue -o json`,
+  run: async (args, context) => {
+    const { common } = parse(args, context, {}, [0, 0]);
+    const cluster = await openCluster(common.state);
+    const { answers, unreachable } = gather(
+      await cluster.askAll<{ nextHops: readonly NextHopAnswer[] }>('/v1/next-hops'),
+    );
+    const rows = answers.flatMap(({ member, value }) => value.nextHops.map((hop) => ({ member, ...hop })));
+    const nowMs = context.nowMs();
+    if (common.format === 'json') context.output.out(json({ nextHops: rows, unreachable }));
+    else if (rows.length === 0) context.output.out('No messages are queued for delivery.\n');
+    else {
+      context.output.out(
+        table(
+          [
+            { title: 'TRANSPORT', value: (row) => row.member },
+            { title: 'QUEUE', value: (row) => row.queue },
+            { title: 'NEXT HOP', value: (row) => row.nextHop },
+            { title: 'MESSAGES', value: (row) => row.messages, right: true },
+            {
+              title: 'NEXT RETRY',
+              value: (row) => {
+                if (row.nextRetryMs === null) return null;
+                return row.nextRetryMs <= nowMs ? 'now' : `in ${duration(row.nextRetryMs - nowMs)}`;
+              },
+            },
+            { title: 'LAST ERROR', value: (row) => row.lastError },
+          ],
+          rows,
+        ),
+      );
+    }
+    warnUnreachable(context.output, unreachable);
+    return 0;
+  },
+};

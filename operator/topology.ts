@@ -1,0 +1,310 @@
+/**
+ * Resources to what pods read: the topology document, and which transports and front ends there are. Owns: names, spreading,
+ * boundaries, generation and activation. Promise: the same resources give the same document byte for byte (lists are sorted
+ * where order means nothing), shared by the operator and `mailcluster run`. Refuses: to drop a member, since no drain exists
+ * yet. PURE; resources must have been validated.
+ */
+import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import type {
+  FrontendLimits,
+  MailboxDatabaseConfig,
+  MemberConfig,
+  PoliciesConfig,
+  SendConnectorConfig,
+  TopologyDocument,
+} from '../common/config.ts';
+import { assert } from '../common/platform/assert.ts';
+import { comparable, configuredAddresses } from './resource/cross-check.ts';
+import type { MailboxDatabase, MailCluster } from './resource/generated.ts';
+import type { ConfigMap } from './resource/parse.ts';
+import { durationMs, sizeBytes } from './resource/quantity.ts';
+
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface PlannedTransport {
+  readonly name: string;
+  readonly dag: string | null;
+  readonly site: string;
+  readonly boundary: string;
+  readonly ordinal: number;
+}
+
+export type PlannedListener = MailCluster['spec']['frontend']['listeners'][number];
+
+export interface PlannedFrontend {
+  readonly name: string;
+  readonly site: string;
+  readonly listeners: readonly PlannedListener[];
+}
+
+export interface MembershipPlan {
+  readonly transports: readonly PlannedTransport[];
+  readonly frontends: readonly PlannedFrontend[];
+}
+
+export interface TopologyInput {
+  readonly cluster: MailCluster;
+  /** Databases of any cluster; those of `cluster` are taken. */
+  readonly databases: readonly MailboxDatabase[];
+  readonly configMaps: readonly ConfigMap[];
+  /** Peer address of every planned transport, by name. */
+  readonly addresses: ReadonlyMap<string, Endpoint>;
+  /** Where the store of a `maildir:PATH` copy listens. */
+  readonly resolveMaildir: (database: string, copy: string, path: string) => Endpoint;
+}
+
+export interface Topology extends MembershipPlan {
+  readonly document: TopologyDocument;
+}
+
+export type NextTopology =
+  | ({ readonly kind: 'unchanged' | 'changed' } & Topology)
+  | { readonly kind: 'refused'; readonly reasons: readonly string[] };
+
+/** Front ends when neither replicas nor autoscaling is set: the fewest that survive the loss of one. */
+const DEFAULT_FRONTENDS = 2;
+/**
+ * A StatefulSet's pods carry its name + `-` + 10 characters in a label (controller-revision-hash), labels end at 63: 52 for the
+ * name; with `-ordinal` the pod's own name stays below 63 too.
+ */
+const MAX_GROUP_NAME = 52;
+
+/** `<readable>-<6 hex>`: dag `a-b` + site `c` is not dag `a` + site `b-c` (architecture.md section 8). */
+function groupName(readable: readonly string[], identity: readonly string[]): string {
+  const hash = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 6);
+  const kept = readable.join('-').slice(0, MAX_GROUP_NAME - hash.length - 1);
+  return `${kept.replace(/-+$/, '')}-${hash}`;
+}
+
+export function transportGroupName(cluster: MailCluster, dag: string | null, site: string): string {
+  const { name, namespace } = cluster.metadata;
+  const identity = dag === null ? [namespace, name, 'site', site] : [namespace, name, 'dag', dag, site];
+  return groupName(dag === null ? [name, site] : [name, dag, site], identity);
+}
+
+export function frontendGroupName(cluster: MailCluster, site: string): string {
+  const { name, namespace } = cluster.metadata;
+  return groupName([name, 'frontend', site], [namespace, name, 'frontend', site]);
+}
+
+const byName = <T extends { readonly name: string }>(a: T, b: T): number =>
+  a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
+
+/** Names first: the caller finds addresses for them and then asks for the document. */
+export function planMembers(cluster: MailCluster): MembershipPlan {
+  const { dags, standalone } = cluster.spec;
+  const groups = [
+    ...dags.flatMap((dag) => dag.members.map((member) => ({ dag: dag.name, ...member }))),
+    ...standalone.map((member) => ({ dag: null, ...member })),
+  ];
+  const transports = groups.flatMap(({ dag, site, replicas }) => {
+    const group = transportGroupName(cluster, dag, site);
+    const boundary = dag === null ? `site/${site}` : `dag/${dag}`;
+    return Array.from({ length: replicas }, (_, ordinal) => ({
+      name: `${group}-${ordinal}`,
+      dag,
+      site,
+      boundary,
+      ordinal,
+    }));
+  });
+  return { transports, frontends: planFrontends(cluster) };
+}
+
+/** The total, spread evenly; the first sites get what is left over (architecture.md section 8). */
+function planFrontends(cluster: MailCluster): readonly PlannedFrontend[] {
+  const { sites, frontend } = cluster.spec;
+  const total = frontend.replicas ?? frontend.autoscaling?.min ?? DEFAULT_FRONTENDS;
+  return sites.flatMap((site, index) => {
+    const count = Math.floor(total / sites.length) + (index < total % sites.length ? 1 : 0);
+    const group = frontendGroupName(cluster, site.name);
+    return Array.from({ length: count }, (_, n) => ({
+      name: `${group}-${n}`,
+      site: site.name,
+      listeners: frontend.listeners,
+    }));
+  });
+}
+
+export function nextTopology(previous: TopologyDocument | null, input: TopologyInput): NextTopology {
+  const { cluster } = input;
+  const plan = planMembers(cluster);
+  const reasons = previous === null ? [] : refusals(previous, cluster, plan);
+  if (reasons.length > 0) return { kind: 'refused', reasons };
+  const generation = (previous?.generation ?? 0) + 1;
+  const document: TopologyDocument = {
+    cluster: cluster.metadata.name,
+    generation,
+    sites: cluster.spec.sites.map(({ name, hubSite }) => ({ name, hubSite })).sort(byName),
+    members: plan.transports.map((transport) => memberConfig(transport, input.addresses)).sort(byName),
+    frontends: plan.frontends.map(({ name, site }) => ({ name, site })).sort(byName),
+    policies: policies(cluster),
+    acceptedDomains: cluster.spec.acceptedDomains.map(({ name, type }) => ({ name, type })).sort(byName),
+    databases: databases(previous, generation, input),
+    sendConnectors: sendConnectors(cluster),
+  };
+  if (previous !== null && isDeepStrictEqual({ ...document, generation: previous.generation }, previous)) {
+    return { kind: 'unchanged', document: previous, ...plan };
+  }
+  return { kind: 'changed', document, ...plan };
+}
+
+function refusals(previous: TopologyDocument, cluster: MailCluster, plan: MembershipPlan): readonly string[] {
+  if (previous.cluster !== cluster.metadata.name) {
+    return [
+      `the topology is of MailCluster ${previous.cluster}, not of ${cluster.metadata.name}; give each cluster a state directory of its own`,
+    ];
+  }
+  const planned = new Set(plan.transports.map((transport) => transport.name));
+  return previous.members
+    .filter((member) => member.state !== 'gone' && !planned.has(member.name))
+    .map(
+      ({ name, boundary, site }) =>
+        `member ${name} of ${boundary} in site ${site} would be removed, but its queue database may hold the only copy of a message and there is no drain yet; restore its replicas`,
+    );
+}
+
+function memberConfig(transport: PlannedTransport, addresses: ReadonlyMap<string, Endpoint>): MemberConfig {
+  const { name, dag, site, boundary } = transport;
+  const address = addresses.get(name);
+  assert(address !== undefined, 'a planned transport has no address', { name });
+  return { name, dag, site, boundary, address: { host: address.host, port: address.port }, state: 'active' };
+}
+
+/**
+ * The activation rises with every change of the active copy. A new database starts at the generation of the document that
+ * brings it: activation <= generation always, so a database that was removed and returns is above all its former ones.
+ */
+function databases(
+  previous: TopologyDocument | null,
+  generation: number,
+  input: TopologyInput,
+): readonly MailboxDatabaseConfig[] {
+  const { cluster, resolveMaildir } = input;
+  const own = input.databases.filter(
+    ({ metadata, spec }) =>
+      metadata.namespace === cluster.metadata.namespace && spec.clusterRef.name === cluster.metadata.name,
+  );
+  return own
+    .map((database): MailboxDatabaseConfig => {
+      const { name } = database.metadata;
+      const { spec } = database;
+      const { localParts } = spec.recipients;
+      const former = previous?.databases.find((candidate) => candidate.name === name);
+      const risen = former !== undefined && former.activeCopy !== spec.activeCopy ? 1 : 0;
+      const addresses = [...(spec.recipients.addresses ?? []), ...configuredAddresses(database, input.configMaps)];
+      return {
+        name,
+        boundary: spec.dag === undefined ? `site/${spec.site}` : `dag/${spec.dag}`,
+        domains: [...(spec.recipients.domains ?? [])].sort(),
+        addresses: addresses.map((address) => comparable(address, localParts)).sort(),
+        caseSensitiveLocalParts: localParts === 'CaseSensitive',
+        copies: spec.copies
+          .map((copy) => ({
+            name: copy.name,
+            site: copy.site,
+            lmtp: lmtpEndpoint(name, copy.name, copy.lmtp, resolveMaildir),
+            replayLagMs: durationMs(copy.replayLag),
+          }))
+          .sort(byName),
+        activeCopy: spec.activeCopy,
+        activation: former === undefined ? generation : former.activation + risen,
+        lossWindowMs: durationMs(spec.failover.lossWindow),
+      };
+    })
+    .sort(byName);
+}
+
+const MAILDIR = 'maildir:';
+
+/** Path of a `maildir:PATH` copy, or null when the copy names an LMTP server. */
+export function maildirPath(lmtp: string): string | null {
+  return lmtp.startsWith(MAILDIR) ? lmtp.slice(MAILDIR.length) : null;
+}
+
+function lmtpEndpoint(
+  database: string,
+  copy: string,
+  lmtp: string,
+  resolve: TopologyInput['resolveMaildir'],
+): Endpoint {
+  const path = maildirPath(lmtp);
+  if (path !== null) {
+    const { host, port } = resolve(database, copy, path);
+    return { host, port };
+  }
+  const colon = lmtp.lastIndexOf(':');
+  return { host: lmtp.slice(0, colon).replace(/^\[(.*)\]$/, '$1'), port: Number(lmtp.slice(colon + 1)) };
+}
+
+/** `delivery: MX` arrives with issue 8; until then such a connector is left out and its mail is unreachable. */
+function sendConnectors(cluster: MailCluster): readonly SendConnectorConfig[] {
+  return cluster.spec.sendConnectors
+    .filter((connector) => connector.delivery === 'SmartHost')
+    .map(({ name, addressSpaces, smartHosts, tls, sites }) => ({
+      name,
+      addressSpaces: addressSpaces.map(({ domain, cost }) => ({ domain, cost })),
+      smartHosts: smartHosts.map(({ host, port }) => ({ host, port })),
+      tls,
+      sites: [...sites].sort(),
+    }))
+    .sort(byName);
+}
+
+function policies(cluster: MailCluster): PoliciesConfig {
+  const { shadowRedundancy: shadow, safetyNet, queues, transport } = cluster.spec;
+  return {
+    shadowRedundancy: {
+      enabled: shadow.enabled,
+      preference: shadow.preference,
+      maxRetriesForRemoteSiteShadow: shadow.maxRetriesForRemoteSiteShadow,
+      maxRetriesForLocalSiteShadow: shadow.maxRetriesForLocalSiteShadow,
+      rejectMessageOnShadowFailure: shadow.rejectMessageOnShadowFailure,
+      heartbeatFrequencyMs: durationMs(shadow.heartbeatFrequency),
+      resubmitTimeSpanMs: durationMs(shadow.resubmitTimeSpan),
+      messageAutoDiscardIntervalMs: durationMs(shadow.messageAutoDiscardInterval),
+    },
+    safetyNet: {
+      holdTimeMs: durationMs(safetyNet.holdTime),
+      unresponsivePrimaryTimeoutMs: durationMs(safetyNet.unresponsivePrimaryTimeout),
+    },
+    queues: {
+      messageExpirationMs: durationMs(queues.messageExpiration),
+      delayNotificationMs: durationMs(queues.delayNotification),
+      retryIntervalsMs: queues.retryIntervals.map(durationMs),
+      mailboxRetryIntervalMs: durationMs(queues.mailboxRetryInterval),
+      maxConcurrentDeliveriesPerDestination: queues.maxConcurrentDeliveriesPerDestination,
+    },
+    limits: {
+      maxMessageBytes: sizeBytes(transport.limits.maxMessageSize),
+      maxHeaderBytes: sizeBytes(transport.limits.maxHeaderSize),
+      maxRecipients: transport.limits.maxRecipients,
+      maxReceivedHops: transport.limits.maxReceivedHops,
+    },
+  };
+}
+
+/** `FrontendConfig.limits` of every front end of the cluster. */
+export function frontendLimits(cluster: MailCluster): FrontendLimits {
+  const { limits } = cluster.spec.frontend;
+  return {
+    maxMessageBytes: sizeBytes(limits.maxMessageSize),
+    maxHeaderBytes: sizeBytes(limits.maxHeaderSize),
+    maxRecipients: limits.maxRecipients,
+    maxCommandLineBytes: sizeBytes(limits.maxCommandLineSize),
+    maxDataLineBytes: sizeBytes(limits.maxDataLineSize),
+    maxErrors: limits.maxErrors,
+    maxJunkCommands: limits.maxJunkCommands,
+    idleTimeoutMs: durationMs(limits.idleTimeout),
+    dataTimeoutMs: durationMs(limits.dataTimeout),
+    minDataBytesPerSecond: limits.minDataBytesPerSecond,
+    maxConnections: limits.maxConnections,
+    maxConnectionsPerClient: limits.maxConnectionsPerClient,
+    replayBufferBytes: sizeBytes(limits.replayBufferSize),
+    totalReplayBufferBytes: sizeBytes(limits.totalReplayBufferSize),
+  };
+}

@@ -1,0 +1,4 @@
+import { engines } from './bench.ts';
+import { storeContract } from './store.ts';
+
+for (const engine of engines) storeContract(engine);

@@ -1,0 +1,418 @@
+/** The proxy over the simulated network against scripted transports: real peer sessions, credit, replay, RESOLVE, deadlines. */
+import { createHash } from 'node:crypto';
+import { describe, expect, it } from 'vitest';
+import type { TopologyDocument } from '../../common/config.ts';
+import type { Envelope, Reply } from '../../common/message.ts';
+import { silentLogger } from '../../common/platform/log.ts';
+import { silentMetrics } from '../../common/platform/metrics.ts';
+import type { DataAnswer, DataDecision } from '../../common/smtp/edge-api.ts';
+import { MessageProxy } from '../../frontend/proxy.ts';
+import type { Incarnation } from '../sim/incarnation.ts';
+import { SimNetwork } from '../sim/net.ts';
+import { Scheduler } from '../sim/scheduler.ts';
+import { simTopology } from '../sim/topology.ts';
+import { sampleEnvelope } from '../unit/peer-samples.ts';
+import { CALM, ScriptedTransport, simLives } from './scripted-transport.ts';
+
+const REPLAY_BYTES = 256 * 1024;
+const BARE_LF: Reply = { code: 554, enhanced: '5.6.0', text: 'bare LF' };
+
+interface World {
+  readonly scheduler: Scheduler;
+  readonly network: SimNetwork;
+  readonly proxy: MessageProxy;
+  readonly a: ScriptedTransport;
+  readonly b: ScriptedTransport;
+  readonly topology: TopologyDocument;
+  run(until: () => boolean): Promise<void>;
+}
+
+/** Two transports; `a` is in the front end's own site and therefore chosen first. */
+async function world(seed = 1, options: { totalReplayBytes?: number; started?: boolean } = {}): Promise<World> {
+  const scheduler = new Scheduler(seed);
+  const network = new SimNetwork(scheduler);
+  const topology: TopologyDocument = { ...simTopology({ sites: [1, 1], dag: true, frontends: 1 }), cluster: 'mail' };
+  const transport = (name: string): ScriptedTransport =>
+    new ScriptedTransport(name, 'mail', { host: name, port: 4000 }, simLives(network, name));
+  const [a, b] = [transport('t-0-0'), transport('t-1-0')];
+  const incarnation: Incarnation = { alive: true };
+  const proxy = new MessageProxy(
+    {
+      name: 'f-0',
+      site: 'site-0',
+      uid: 'uid-1',
+      clock: scheduler.clock(),
+      random: scheduler.random.fork(),
+      network: network.host({ role: 'frontend', name: 'f-0' }, incarnation),
+      log: silentLogger,
+      metrics: silentMetrics,
+      limits: {
+        replayBufferBytes: REPLAY_BYTES,
+        totalReplayBufferBytes: options.totalReplayBytes ?? 10 * REPLAY_BYTES,
+      },
+    },
+    topology,
+  );
+  const run = async (until: () => boolean): Promise<void> => {
+    // What was just called settles before time moves on.
+    scheduler.schedule(0, () => undefined);
+    const reached = await scheduler.run(until, scheduler.nowMs + 120_000);
+    if (!reached) throw new Error('the awaited state did not come within 120 s of simulated time');
+  };
+  if (options.started !== false) {
+    void a.start();
+    void b.start();
+    proxy.start();
+    await run(() => proxy.available === 2);
+  }
+  return { scheduler, network, proxy, a, b, topology, run };
+}
+
+/** A client that sends a body as fast as it is allowed to. */
+class Client {
+  decision: DataDecision | null = null;
+  answer: DataAnswer | null = null;
+  answeredAtMs = 0;
+  maxBurst = 0;
+  #resume: (() => void) | null = null;
+  readonly #world: World;
+
+  constructor(on: World, body: Buffer, options: { chunk?: number; rejected?: Reply; abortAt?: number } = {}) {
+    this.#world = on;
+    const envelope: Envelope = { ...sampleEnvelope, recipients: [{ address: 'alpha-1@sim.example' }] };
+    void this.#send(envelope, body, options);
+  }
+
+  async #send(envelope: Envelope, body: Buffer, options: { chunk?: number; rejected?: Reply; abortAt?: number }) {
+    const { proxy, scheduler } = this.#world;
+    const drain = (): void => {
+      const resume = this.#resume;
+      this.#resume = null;
+      resume?.();
+    };
+    this.decision = await proxy.open(envelope, drain);
+    if (this.decision.kind === 'refuse') return;
+    const { sink } = this.decision;
+    const size = options.chunk ?? 8192;
+    for (let at = 0; at < body.length; at += size) {
+      if (options.abortAt !== undefined && at >= options.abortAt) return sink.abort('client reset');
+      const drained = new Promise<void>((resolve) => {
+        this.#resume = resolve;
+      });
+      const room = sink.write(body.subarray(at, at + size));
+      this.maxBurst = Math.max(this.maxBurst, proxy.replayBufferBytes);
+      if (!room) await drained;
+      // The client's own speed, so that things can happen in between.
+      await new Promise<void>((resolve) => scheduler.schedule(0.2, resolve));
+    }
+    this.answer = await sink.end({ sizeBytes: body.length, rejected: options.rejected ?? null });
+    this.answeredAtMs = scheduler.nowMs;
+  }
+
+  get code(): number | 'close' | null {
+    if (this.decision?.kind === 'refuse') return this.decision.reply.code;
+    if (this.answer === null) return null;
+    return this.answer.kind === 'close' ? 'close' : this.answer.reply.code;
+  }
+
+  async over(): Promise<number | 'close' | null> {
+    await this.#world.run(() => this.code !== null);
+    return this.code;
+  }
+}
+
+function bodyOf(bytes: number): Buffer {
+  const body = Buffer.alloc(bytes);
+  for (let i = 0; i < bytes; i++) body[i] = (i * 7 + (i >> 8)) & 0xff;
+  return body;
+}
+
+const holdersOf = (w: World, body: Buffer): string[] =>
+  [w.a, w.b].filter((t) => [...t.held.values()].some((h) => h.body.equals(body))).map((t) => t.name);
+
+describe('proxy', () => {
+  it('streams a message to the transport of its own site and answers 250 with the attempt id', async () => {
+    const w = await world();
+    const body = bodyOf(500_000);
+    const client = new Client(w, body);
+    expect(await client.over()).toBe(250);
+    const [id, held] = [...w.a.held][0] ?? [null, null];
+    expect(id).toMatch(/^[0-9A-HJKMNP-TV-Z]{26}$/);
+    expect(client.answer).toMatchObject({ reply: { enhanced: '2.0.0', text: `Ok: queued as ${id}` } });
+    expect(held?.body.equals(body)).toBe(true);
+    expect(held?.end.digest).toBe(createHash('sha256').update(body).digest('hex'));
+    expect(held?.end.events.map((e) => e.event)).toContain('FRONTEND');
+    expect(w.b.opens).toEqual([]);
+    expect(w.proxy.inFlight).toBe(0);
+    expect(w.proxy.replayBufferBytes).toBe(0);
+  });
+
+  it('takes an empty message', async () => {
+    const w = await world();
+    expect(await new Client(w, Buffer.alloc(0)).over()).toBe(250);
+  });
+
+  it('holds a client back that is faster than the transport, in bounded memory', async () => {
+    const w = await world();
+    w.a.script.creditBytes = 4096;
+    w.network.clog('f-0', 't-0-0', 20);
+    const client = new Client(w, bodyOf(1_000_000), { chunk: 65_536 });
+    expect(await client.over()).toBe(250);
+    // Replay buffer while whole, then the unsent limit and one chunk.
+    expect(client.maxBurst).toBeLessThanOrEqual(REPLAY_BYTES + 65_536);
+    expect(client.maxBurst).toBeGreaterThan(65_536);
+  });
+
+  it('says 451 when no transport is there', async () => {
+    const w = await world(1, { started: false });
+    w.proxy.start();
+    expect(await new Client(w, bodyOf(10)).over()).toBe(451);
+  });
+
+  it('goes to the next transport before the 354: refused, dead, silent', async () => {
+    for (const onOpen of ['busy', 'die', 'hang'] as const) {
+      const w = await world();
+      w.a.script.onOpen = onOpen;
+      const body = bodyOf(5000);
+      expect(await new Client(w, body).over(), onOpen).toBe(250);
+      expect(holdersOf(w, body)).toEqual(['t-1-0']);
+      expect(w.b.opens.map((o) => o.try)).toEqual([1]);
+      if (onOpen !== 'hang') expect(w.scheduler.nowMs).toBeLessThan(100);
+      if (onOpen === 'hang') {
+        expect(w.scheduler.nowMs).toBeGreaterThanOrEqual(2_000);
+        expect(w.scheduler.nowMs).toBeLessThan(3_000);
+      }
+    }
+  });
+
+  it('relays the refusal of the transport', async () => {
+    const w = await world();
+    w.a.script.onOpen = 'never';
+    expect(await new Client(w, bodyOf(5000)).over()).toBe(552);
+    expect(w.b.opens).toEqual([]);
+  });
+
+  it('replays a whole body as the next try when the transport dies while streaming', async () => {
+    const w = await world();
+    w.a.script.atBytes = { bytes: 60_000, what: 'die' };
+    const body = bodyOf(200_000);
+    expect(await new Client(w, body).over()).toBe(250);
+    expect(holdersOf(w, body)).toEqual(['t-1-0']);
+    expect(w.b.opens.map((o) => o.try)).toEqual([2]);
+    expect(w.b.opens[0]?.id).toBe(w.a.opens[0]?.id);
+  });
+
+  it('never gives up the beginning of a body while another transport is still to get it', async () => {
+    const w = await world();
+    w.a.script.atBytes = { bytes: 200_000, what: 'die' };
+    w.a.script.creditBytes = 500_000;
+    w.network.clog('f-0', 't-1-0', 300);
+    const body = bodyOf(400_000);
+    const client = new Client(w, body, { chunk: 4_000 });
+    expect(await client.over()).toBe(250);
+    expect(client.maxBurst, 'the case is the one meant').toBeGreaterThan(REPLAY_BYTES);
+    expect(client.maxBurst).toBeLessThanOrEqual(REPLAY_BYTES + 128 * 1024 + 4_000);
+    expect(holdersOf(w, body)).toEqual(['t-1-0']);
+  });
+
+  it('says 451 when it dies while streaming and the body is no longer whole', async () => {
+    const w = await world();
+    w.a.script.atBytes = { bytes: 400_000, what: 'die' };
+    const client = new Client(w, bodyOf(600_000));
+    expect(await client.over()).toBe(451);
+    expect([...w.b.opens, ...w.b.held]).toEqual([]);
+    expect(w.proxy.replayBufferBytes).toBe(0);
+  });
+
+  it('cannot replay when all sessions together hold too much', async () => {
+    const w = await world(1, { totalReplayBytes: 20_000 });
+    w.a.script.atBytes = { bytes: 60_000, what: 'die' };
+    expect(await new Client(w, bodyOf(400_000)).over()).toBe(451);
+  });
+
+  it('relays a refusal that comes while the body streams, after the client has ended', async () => {
+    const w = await world();
+    w.a.script.atBytes = { bytes: 30_000, what: 'never' };
+    expect(await new Client(w, bodyOf(200_000)).over()).toBe(552);
+  });
+
+  it('drops a malformed body: END is never sent', async () => {
+    const w = await world();
+    expect(await new Client(w, bodyOf(20_000), { rejected: BARE_LF }).over()).toBe(554);
+    await w.run(() => w.a.drops.length === 1);
+    expect(w.a.ends).toBe(0);
+  });
+
+  it('drops when the client vanishes before its end', async () => {
+    const w = await world();
+    const client = new Client(w, bodyOf(50_000), { abortAt: 20_000 });
+    await w.run(() => w.a.drops.length === 1);
+    expect(client.answer).toBeNull();
+    expect(w.proxy.inFlight).toBe(0);
+  });
+
+  it('relays a durable refusal after END', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'refused';
+    expect(await new Client(w, bodyOf(5000)).over()).toBe(451);
+    expect(w.b.opens).toEqual([]);
+  });
+
+  it('learns by RESOLVE that a transport which died after END holds the message', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-holding';
+    const body = bodyOf(5000);
+    const client = new Client(w, body);
+    await w.run(() => w.a.held.size === 1);
+    w.scheduler.schedule(500, () => void w.a.start());
+    expect(await client.over()).toBe(250);
+    expect(holdersOf(w, body)).toEqual(['t-0-0']);
+    expect(w.b.opens).toEqual([]);
+  });
+
+  it('replays after RESOLVE said aborted', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-empty';
+    const body = bodyOf(5000);
+    const client = new Client(w, body);
+    await w.run(() => w.a.ends === 1);
+    w.a.script.onEnd = 'protected';
+    w.scheduler.schedule(300, () => void w.a.start());
+    expect(await client.over()).toBe(250);
+    const tries = [...w.a.opens, ...w.b.opens].map((o) => o.try).sort();
+    expect(tries).toEqual([1, 2]);
+    expect(holdersOf(w, body).length).toBe(1);
+  });
+
+  it('says 451 after RESOLVE said aborted when the body cannot be replayed', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-empty';
+    const client = new Client(w, bodyOf(600_000));
+    await w.run(() => w.a.ends === 1);
+    w.scheduler.schedule(300, () => void w.a.start());
+    expect(await client.over()).toBe(451);
+  });
+
+  it('replays to another transport after 2 s of silence', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-holding';
+    const client = new Client(w, bodyOf(5000));
+    await w.run(() => w.a.held.size === 1);
+    const diedAtMs = w.scheduler.nowMs;
+    expect(await client.over()).toBe(250);
+    expect(client.answeredAtMs - diedAtMs).toBeGreaterThan(1_900);
+    expect(client.answeredAtMs - diedAtMs).toBeLessThan(3_000);
+    expect(w.b.opens.map((o) => o.try)).toEqual([2]);
+  });
+
+  it('closes without a reply when the replay is refused and the first try is unknown', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-holding';
+    w.b.script.onEnd = 'refused';
+    expect(await new Client(w, bodyOf(5000)).over()).toBe('close');
+  });
+
+  it('closes without a reply when nothing can be known and nothing replayed', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-holding';
+    expect(await new Client(w, bodyOf(600_000)).over()).toBe('close');
+  });
+
+  it('does not believe another volume of the same member', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'die-holding';
+    const client = new Client(w, bodyOf(600_000));
+    await w.run(() => w.a.held.size === 1);
+    w.a.held.clear();
+    w.a.identity = `${w.a.identity}-new` as typeof w.a.identity;
+    w.scheduler.schedule(300, () => void w.a.start());
+    expect(await client.over()).toBe('close');
+    expect(w.a.resolves.length).toBeGreaterThan(0);
+  });
+
+  it('keeps asking while the transport is undecided, up to the cap', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'hang';
+    w.a.script.resolve = 'open';
+    const client = new Client(w, bodyOf(5000));
+    await w.run(() => w.a.ends === 1);
+    const endedAtMs = w.scheduler.nowMs;
+    w.network.reset('f-0', 't-0-0');
+    expect(await client.over()).toBe('close');
+    expect(client.answeredAtMs - endedAtMs).toBeGreaterThan(54_000);
+    expect(client.answeredAtMs - endedAtMs).toBeLessThan(56_000);
+    expect(w.a.resolves.length).toBeGreaterThan(1);
+    expect(w.a.resolves.length).toBeLessThan(55_000 / 250 + 10);
+    expect(w.b.opens).toEqual([]);
+  });
+
+  it('closes at the cap when a living transport never answers', async () => {
+    const w = await world();
+    w.a.script.onEnd = 'hang';
+    const client = new Client(w, bodyOf(5000));
+    await w.run(() => w.a.ends === 1);
+    const endedAtMs = w.scheduler.nowMs;
+    expect(await client.over()).toBe('close');
+    expect(client.answeredAtMs - endedAtMs).toBeLessThan(56_000);
+  });
+
+  it('notices back pressure and members that leave, and comes back', async () => {
+    const w = await world();
+    w.a.script.load = { ...CALM, backPressure: 'High' };
+    w.a.contact();
+    await w.run(() => w.proxy.available === 1);
+    expect(w.proxy.pressed).toBe(false);
+    w.b.script.load = { ...CALM, backPressure: 'High' };
+    w.b.contact();
+    await w.run(() => w.proxy.available === 0);
+    expect(w.proxy.pressed).toBe(true);
+    w.a.script.load = CALM;
+    w.a.contact();
+    await w.run(() => w.proxy.available === 1);
+    const members = w.topology.members.filter((m) => m.name !== 't-0-0');
+    w.proxy.setTopology({ ...w.topology, generation: 2, members });
+    expect(w.proxy.available).toBe(0);
+    w.proxy.setTopology({ ...w.topology, generation: 3 });
+    await w.run(() => w.proxy.available === 1);
+    w.a.kill();
+    await w.run(() => w.proxy.available === 0);
+    void w.a.start();
+    await w.run(() => w.proxy.available === 1);
+  });
+
+  it('never contradicts what the transports hold, over random deaths', async () => {
+    const outcomes = new Map<string, number>();
+    for (let seed = 1; seed <= 60; seed++) {
+      const w = await world(seed);
+      const random = w.scheduler.random.fork();
+      w.network.options.resetChance = 0.01;
+      const clients: { readonly client: Client; readonly body: Buffer }[] = [];
+      for (let i = 0; i < 6; i++) {
+        const body = bodyOf(random.integer(1, 400_000));
+        body.writeUInt8(i, 0);
+        clients.push({ client: new Client(w, body, { chunk: random.integer(1000, 70_000) }), body });
+      }
+      for (const transport of [w.a, w.b])
+        for (let i = 0; i < 2; i++) {
+          const atMs = random.integer(1, 60);
+          const downMs = random.integer(1, 4_000);
+          w.scheduler.schedule(atMs, () => transport.kill());
+          w.scheduler.schedule(60 + downMs, () => {
+            transport.kill();
+            void transport.start();
+          });
+        }
+      await w.run(() => clients.every(({ client }) => client.code !== null));
+      for (const { client, body } of clients) {
+        const code = client.code;
+        outcomes.set(String(code), (outcomes.get(String(code)) ?? 0) + 1);
+        const holders = holdersOf(w, body).length;
+        if (code === 250) expect(holders, `seed ${seed}: 250 and nobody holds it`).toBeGreaterThan(0);
+        else if (code !== 'close') expect(holders, `seed ${seed}: ${code} and somebody holds it`).toBe(0);
+      }
+      expect(w.proxy.replayBufferBytes).toBe(0);
+    }
+    expect(outcomes.get('250') ?? 0).toBeGreaterThan(20);
+    expect(outcomes.get('451') ?? 0).toBeGreaterThan(5);
+  });
+});

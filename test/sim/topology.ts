@@ -1,0 +1,73 @@
+/** Topology documents for simulated clusters, with short spans so that a seed stays small. */
+import type { MemberConfig, PoliciesConfig, TopologyDocument } from '../../common/config.ts';
+
+export interface ShapeOptions {
+  /** Members per site; all in one DAG when `dag`, else each site is its own boundary. */
+  readonly sites: readonly number[];
+  readonly dag: boolean;
+  readonly frontends: number;
+  readonly policies?: Partial<PoliciesConfig['shadowRedundancy']>;
+  readonly holdTimeMs?: number;
+  readonly messageExpirationMs?: number;
+}
+
+export const DATABASE_HOST = 'store';
+
+export function simTopology(options: ShapeOptions): TopologyDocument {
+  const sites = options.sites.map((_, index) => ({ name: `site-${index}`, hubSite: false }));
+  const members: MemberConfig[] = [];
+  for (const [index, count] of options.sites.entries())
+    for (let ordinal = 0; ordinal < count; ordinal++) {
+      const name = `t-${index}-${ordinal}`;
+      members.push({
+        name,
+        dag: options.dag ? 'dag1' : null,
+        site: `site-${index}`,
+        boundary: options.dag ? 'dag/dag1' : `site/site-${index}`,
+        address: { host: name, port: 4000 },
+        state: 'active',
+      });
+    }
+  return {
+    cluster: 'sim',
+    generation: 1,
+    sites,
+    members,
+    frontends: Array.from({ length: options.frontends }, (_, index) => ({ name: `f-${index}`, site: `site-${index % sites.length}` })),
+    policies: {
+      shadowRedundancy: {
+        enabled: true,
+        preference: 'PreferRemote',
+        maxRetriesForRemoteSiteShadow: 4,
+        maxRetriesForLocalSiteShadow: 2,
+        rejectMessageOnShadowFailure: true,
+        heartbeatFrequencyMs: 2_000,
+        resubmitTimeSpanMs: 900_000,
+        messageAutoDiscardIntervalMs: 172_800_000,
+        ...options.policies,
+      },
+      safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 300_000 },
+      queues: {
+        messageExpirationMs: options.messageExpirationMs ?? 172_800_000,
+        delayNotificationMs: 14_400_000,
+        retryIntervalsMs: [2_000, 2_000, 5_000],
+        mailboxRetryIntervalMs: 3_000,
+        maxConcurrentDeliveriesPerDestination: 4,
+      },
+      limits: { maxMessageBytes: 1_048_576, maxHeaderBytes: 131_072, maxRecipients: 100, maxReceivedHops: 50 },
+    },
+    acceptedDomains: [{ name: 'sim.example', type: 'Authoritative' }],
+    databases: ['alpha', 'beta'].map((name, index) => ({
+      name,
+      boundary: members[0]?.boundary ?? 'dag/dag1',
+      domains: [],
+      addresses: Array.from({ length: 8 }, (_, user) => `${name}-${user}@sim.example`),
+      caseSensitiveLocalParts: false,
+      copies: [{ name: 'main', site: 'site-0', lmtp: { host: DATABASE_HOST, port: 24 + index }, replayLagMs: 0 }],
+      activeCopy: 'main',
+      activation: 1,
+      lossWindowMs: 900_000,
+    })),
+    sendConnectors: [{ name: 'internet', addressSpaces: [{ domain: '*', cost: 1 }], smartHosts: [{ host: 'relay', port: 25 }], tls: 'None', sites: [] }],
+  };
+}

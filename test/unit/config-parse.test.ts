@@ -1,0 +1,245 @@
+/** What pods read: a round trip of everything, and every kind of mismatch with its path. */
+import { describe, expect, it } from 'vitest';
+import type { FrontendConfig, TopologyDocument, TransportConfig } from '../../common/config.ts';
+import {
+  parseFrontendConfig,
+  parseJson,
+  parseTopologyDocument,
+  parseTransportConfig,
+} from '../../common/config-parse.ts';
+
+const TOPOLOGY: TopologyDocument = {
+  cluster: 'contoso',
+  generation: 7,
+  sites: [
+    { name: 'seattle', hubSite: false },
+    { name: 'denver', hubSite: true },
+  ],
+  members: [
+    {
+      name: 'm0',
+      dag: 'dag1',
+      site: 'seattle',
+      boundary: 'dag/dag1',
+      address: { host: '127.0.0.1', port: 7000 },
+      state: 'active',
+    },
+    {
+      name: 'm1',
+      dag: null,
+      site: 'denver',
+      boundary: 'site/denver',
+      address: { host: '::1', port: 7001 },
+      state: 'draining',
+    },
+  ],
+  frontends: [{ name: 'f0', site: 'seattle' }],
+  policies: {
+    shadowRedundancy: {
+      enabled: true,
+      preference: 'RemoteOnly',
+      maxRetriesForRemoteSiteShadow: 4,
+      maxRetriesForLocalSiteShadow: 0,
+      rejectMessageOnShadowFailure: true,
+      heartbeatFrequencyMs: 10_000,
+      resubmitTimeSpanMs: 900_000,
+      messageAutoDiscardIntervalMs: 1,
+    },
+    safetyNet: { holdTimeMs: 1000, unresponsivePrimaryTimeoutMs: 0 },
+    queues: {
+      messageExpirationMs: 1,
+      delayNotificationMs: 1,
+      retryIntervalsMs: [1, 2],
+      mailboxRetryIntervalMs: 5,
+      maxConcurrentDeliveriesPerDestination: 20,
+    },
+    limits: { maxMessageBytes: 1, maxHeaderBytes: 1, maxRecipients: 1, maxReceivedHops: 1 },
+  },
+  acceptedDomains: [
+    { name: 'contoso.com', type: 'Authoritative' },
+    { name: 'partner.example', type: 'ExternalRelay' },
+  ],
+  databases: [
+    {
+      name: 'db01',
+      boundary: 'dag/dag1',
+      domains: ['contoso.com'],
+      addresses: ['Bob@contoso.com'],
+      caseSensitiveLocalParts: true,
+      copies: [{ name: 'sea', site: 'seattle', lmtp: { host: 'h', port: 24 }, replayLagMs: 0 }],
+      activeCopy: 'sea',
+      activation: 3,
+      lossWindowMs: 0,
+    },
+  ],
+  sendConnectors: [
+    {
+      name: 'out',
+      addressSpaces: [{ domain: '*', cost: 1 }],
+      smartHosts: [{ host: 'relay', port: 25 }],
+      tls: 'Required',
+      sites: [],
+    },
+  ],
+};
+const TLS = { caFile: 'ca.pem', certificateFile: 'c.pem', keyFile: 'k.pem' };
+const ANY = { host: '127.0.0.1', port: 0 };
+const TRANSPORT: TransportConfig = {
+  name: 'm0',
+  topologyFile: 't.json',
+  queueDatabaseDirectory: 'queue',
+  tls: TLS,
+  listen: ANY,
+  admin: ANY,
+  metrics: ANY,
+  hostname: 'm0.local',
+  store: { segmentBytes: 1_048_576, reserveBytes: 0 },
+  logLevel: 'info',
+};
+const FRONTEND: FrontendConfig = {
+  name: 'f0',
+  site: 'seattle',
+  topologyFile: 't.json',
+  tls: TLS,
+  smtpTls: null,
+  listeners: [
+    {
+      name: 'smtp',
+      host: '127.0.0.1',
+      port: 0,
+      tls: 'StartTls',
+      relayFrom: ['127.0.0.0/8', '2001:db8::/32'],
+      usersFile: null,
+    },
+  ],
+  metrics: ANY,
+  hostname: 'f0.local',
+  limits: {
+    maxMessageBytes: 1,
+    maxHeaderBytes: 1,
+    maxRecipients: 1,
+    maxCommandLineBytes: 1,
+    maxDataLineBytes: 1,
+    maxErrors: 1,
+    maxJunkCommands: 1,
+    idleTimeoutMs: 1,
+    dataTimeoutMs: 1,
+    minDataBytesPerSecond: 0,
+    maxConnections: 1,
+    maxConnectionsPerClient: 1,
+    replayBufferBytes: 0,
+    totalReplayBufferBytes: 0,
+  },
+  logLevel: 'debug',
+};
+
+type Tree = { [key: string]: unknown };
+
+/** A copy of `value` with `path` set, or removed when `replacement` is undefined. */
+function changed(value: unknown, path: readonly (string | number)[], replacement: unknown): unknown {
+  const copy: unknown = JSON.parse(JSON.stringify(value));
+  let at = copy as Tree;
+  for (const step of path.slice(0, -1)) at = at[step] as Tree;
+  const last = path.at(-1) ?? '';
+  if (replacement === undefined) delete at[last];
+  else at[last] = replacement;
+  return copy;
+}
+
+/** Every field of every object, as a path. */
+function fields(value: unknown, path: readonly (string | number)[] = []): readonly (readonly (string | number)[])[] {
+  if (Array.isArray(value)) return value.flatMap((entry, index) => fields(entry, [...path, index]));
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([name, child]) => [[...path, name], ...fields(child, [...path, name])]);
+}
+
+const dotted = (path: readonly (string | number)[]): string =>
+  path
+    .map((step) => (typeof step === 'number' ? `[${step}]` : `.${step}`))
+    .join('')
+    .slice(1);
+
+describe.each([
+  ['topology document', parseTopologyDocument, TOPOLOGY],
+  ['transport configuration', parseTransportConfig, TRANSPORT],
+  ['front-end configuration', parseFrontendConfig, FRONTEND],
+] as const)('a %s', (_, parse, value) => {
+  it('survives the round trip', () => {
+    expect(parseJson<unknown>(parse, JSON.stringify(value))).toEqual({ kind: 'ok', value });
+  });
+
+  it('needs every field, and names the missing one', () => {
+    for (const path of fields(value)) {
+      expect(parse(changed(value, path, undefined))).toEqual({
+        kind: 'error',
+        path: dotted(path),
+        problem: 'is missing',
+      });
+    }
+  });
+
+  it('refuses another kind of value in every field, and names it', () => {
+    for (const path of fields(value)) {
+      const result = parse(changed(value, path, -1.5));
+      expect(result, dotted(path)).toMatchObject({ kind: 'error', path: dotted(path) });
+    }
+  });
+
+  it('leaves out fields of a newer version', () => {
+    expect(parse({ ...value, invented: { deep: true } })).toEqual({ kind: 'ok', value });
+  });
+
+  it.each([[null], [[]], ['text'], [7], [undefined]])('refuses %j', (other) => {
+    expect(parse(other)).toMatchObject({ kind: 'error', path: '' });
+  });
+});
+
+describe('mismatches', () => {
+  it.each([
+    [['generation'], 0, 'generation', 'whole number of at least 1, found 0'],
+    [['members', 0, 'address', 'port'], 70_000, 'members[0].address.port', 'from 0 to 65535'],
+    [['members', 0, 'boundary'], 'dag/dag2', 'members[0].boundary', 'expected dag/dag1'],
+    [['members', 1, 'boundary'], 'denver', 'members[1].boundary', 'dag/NAME or site/NAME'],
+    [['members', 1, 'name'], 'm0', 'members[1].name', '"m0" is the name of entry 0 too'],
+    [['members', 1, 'state'], 'asleep', 'members[1].state', 'active, cordoned, draining, gone'],
+    [['members', 0, 'site'], 'boston', 'members[0].site', 'not listed in sites'],
+    [['frontends', 0, 'site'], 'boston', 'frontends[0].site', 'not listed in sites'],
+    [['sites'], [], 'sites', 'at least 1'],
+    [['databases', 0, 'activeCopy'], 'pdx', 'databases[0].activeCopy', 'not the name of a copy'],
+    [['databases', 0, 'domains', 0], 'Contoso.com', 'databases[0].domains[0]', 'lower case'],
+    [['databases', 0, 'addresses', 0], 'bob@Contoso.com', 'databases[0].addresses[0]', 'lower-case address'],
+    [['databases', 0, 'addresses', 0], 'bob', 'databases[0].addresses[0]', 'lower-case address'],
+    [['databases', 0, 'caseSensitiveLocalParts'], false, 'databases[0].addresses[0]', 'lower-case address'],
+    [
+      ['sendConnectors', 0, 'addressSpaces', 0, 'domain'],
+      '',
+      'sendConnectors[0].addressSpaces[0].domain',
+      'expected text',
+    ],
+    [['policies', 'queues', 'retryIntervalsMs'], [], 'policies.queues.retryIntervalsMs', 'at least 1'],
+    [
+      ['policies', 'shadowRedundancy', 'heartbeatFrequencyMs'],
+      1e300,
+      'policies.shadowRedundancy.heartbeatFrequencyMs',
+      'whole number',
+    ],
+  ] as const)('at %j: %j', (steps, replacement, path, problem) => {
+    const result = parseTopologyDocument(changed(TOPOLOGY, steps, replacement));
+    expect(result).toMatchObject({ kind: 'error', path, problem: expect.stringContaining(problem) });
+  });
+
+  it.each([['10.0.0.0/33'], ['10.0.0.0'], ['::/129'], ['host/8']])('network %s', (network) => {
+    expect(parseFrontendConfig(changed(FRONTEND, ['listeners', 0, 'relayFrom'], [network]))).toMatchObject({
+      kind: 'error',
+      path: 'listeners[0].relayFrom[0]',
+    });
+  });
+
+  it('text that is not JSON', () => {
+    expect(parseJson(parseTransportConfig, '{"name":')).toMatchObject({
+      kind: 'error',
+      path: '',
+      problem: expect.stringContaining('not JSON'),
+    });
+  });
+});

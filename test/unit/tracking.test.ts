@@ -1,0 +1,213 @@
+/** Tracking files over the simulated disk: search, rotation, bounds, restarts, and a disk that fails. */
+import { expect, test } from 'vitest';
+import type { LogFields, Logger } from '../../common/platform/log.ts';
+import { silentLogger } from '../../common/platform/log.ts';
+import type { Metrics } from '../../common/platform/metrics.ts';
+import { openTracking, type TrackingFiles, type TrackingFilesOptions } from '../../transport/runtime/tracking.ts';
+import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import { SimDisk } from '../sim/disk.ts';
+import { Scheduler } from '../sim/scheduler.ts';
+
+const DIRECTORY = '/queue/tracking';
+
+class World {
+  readonly scheduler = new Scheduler(1);
+  readonly disk = new SimDisk(this.scheduler);
+  readonly warnings: string[] = [];
+  dropped = 0;
+  life = { alive: true };
+
+  readonly logger: Logger = {
+    ...silentLogger,
+    warn: (_fields: LogFields, message) => {
+      this.warnings.push(message);
+    },
+  };
+  readonly metrics: Metrics = {
+    increment: (name, _labels, by = 1) => {
+      if (name === 'tracking_dropped_total') this.dropped += by;
+    },
+    set: () => undefined,
+    observe: () => undefined,
+  };
+
+  /** Runs simulated time until the promise settles. */
+  async settle<T>(promise: Promise<T>): Promise<T> {
+    let done = false;
+    const marked = promise.finally(() => {
+      done = true;
+    });
+    // An event to begin with: what was asked just now may not have reached the scheduler yet.
+    this.scheduler.schedule(0, () => undefined);
+    await this.scheduler.run(() => done, this.scheduler.nowMs + 60_000);
+    expect(done).toBe(true);
+    return await marked;
+  }
+
+  open(options: Partial<TrackingFilesOptions> = {}): Promise<TrackingFiles> {
+    const { logger, metrics } = this;
+    const files = this.disk.files(this.life);
+    return this.settle(
+      openTracking({ directory: DIRECTORY, files, clock: this.scheduler.clock(), logger, metrics, ...options }),
+    );
+  }
+
+  names(): string[] {
+    return this.disk
+      .entries()
+      .map((entry) => entry.path.slice(DIRECTORY.length + 1))
+      .sort();
+  }
+}
+
+const record = (attemptId: string, more: Partial<TrackingRecord> = {}): TrackingRecord => ({
+  atMs: 1_000,
+  event: 'RECEIVE',
+  source: 'transport-a',
+  attemptId,
+  ...more,
+});
+
+test('a record is found while it is only buffered, and after it reached the disk', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('A1'));
+  tracking.record(record('B2'));
+  expect(await world.settle(tracking.search('A1'))).toEqual([record('A1')]);
+  expect(world.names()).toEqual([]);
+  await world.settle(tracking.flush());
+  expect(world.names()).toEqual(['tracking-000001.jsonl']);
+  expect(await world.settle(tracking.search('A1'))).toEqual([record('A1')]);
+  expect(await world.settle(tracking.search('nobody'))).toEqual([]);
+});
+
+test('the buffer reaches the disk by itself, and no sync is ever asked for', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('A1'));
+  expect(await world.scheduler.run(() => world.names().length === 1, 10_000)).toBe(true);
+  await world.settle(tracking.close());
+  expect(world.disk.counts.syncs).toBe(0);
+});
+
+test('a search never shows a record twice while its batch is on the way to the disk', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('A1'));
+  const flushed = tracking.flush();
+  const searches = [tracking.search('A1')];
+  let done = false;
+  void flushed.then(() => {
+    done = true;
+  });
+  for (let step = 0; !done && step < 50; step++) {
+    await world.scheduler.run(() => false, world.scheduler.nowMs + 0.05);
+    searches.push(tracking.search('A1'));
+  }
+  expect(done).toBe(true);
+  for (const found of await world.settle(Promise.all(searches))) expect(found).toHaveLength(1);
+});
+
+test('a Message-ID finds every record of its attempts, sorted by time', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  const messageId = '<4711 "quoted\\"@example.org>';
+  tracking.record(record('A1', { atMs: 30, event: 'DELIVER' }));
+  tracking.record(record('A1', { atMs: 10, messageId }));
+  tracking.record(record('B2', { atMs: 20, messageId }));
+  tracking.record(record('C3', { atMs: 25, detail: messageId }));
+  await world.settle(tracking.flush());
+  tracking.record(record('B2', { atMs: 40, event: 'DELIVER' }));
+  const found = await world.settle(tracking.search(messageId));
+  expect(found.map((one) => [one.atMs, one.attemptId])).toEqual([
+    [10, 'A1'],
+    [20, 'B2'],
+    [30, 'A1'],
+    [40, 'B2'],
+  ]);
+});
+
+test('files rotate by size and the oldest go when the total is reached', async () => {
+  const world = new World();
+  const tracking = await world.open({ fileBytes: 1_000, totalBytes: 3_000 });
+  for (let n = 0; n < 100; n++) {
+    tracking.record(record(`ATTEMPT-${n}`));
+    await world.settle(tracking.flush());
+  }
+  const sizes = world.disk.entries().map((entry) => entry.sizeBytes);
+  expect(Math.max(...sizes)).toBeLessThanOrEqual(1_000);
+  expect(sizes.reduce((sum, size) => sum + size, 0)).toBeLessThanOrEqual(3_000);
+  expect(world.names()).not.toContain('tracking-000001.jsonl');
+  expect(await world.settle(tracking.search('ATTEMPT-99'))).toHaveLength(1);
+  expect(await world.settle(tracking.search('ATTEMPT-0'))).toEqual([]);
+});
+
+test('a new process begins a new file, reads the old ones, and steps over half a line', async () => {
+  const world = new World();
+  const first = await world.open();
+  first.record(record('OLD'));
+  await world.settle(first.flush());
+  world.life.alive = false;
+  world.life = { alive: true };
+  const torn = await world.settle(world.disk.files(world.life).open(`${DIRECTORY}/tracking-000001.jsonl`, 'write'));
+  const size = await world.settle(torn.sizeBytes());
+  await world.settle(torn.writev([Buffer.from('{"atMs":1,"event":"RECEIVE","attemptId":"OLD"')], size));
+
+  const second = await world.open();
+  second.record(record('NEW'));
+  await world.settle(second.flush());
+  expect(world.names()).toEqual(['tracking-000001.jsonl', 'tracking-000002.jsonl']);
+  expect(await world.settle(second.search('OLD'))).toEqual([record('OLD')]);
+  expect(await world.settle(second.search('NEW'))).toEqual([record('NEW')]);
+});
+
+test('lines longer than one read are found whole', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  const big = record('BIG', { detail: 'ü'.repeat(300_000) });
+  for (const one of [record('A1'), big, record('A1', { atMs: 2_000 })]) {
+    tracking.record(one);
+    await world.settle(tracking.flush());
+  }
+  expect(await world.settle(tracking.search('BIG'))).toEqual([big]);
+  expect(await world.settle(tracking.search('A1'))).toHaveLength(2);
+});
+
+test('a full disk drops records, counts them, says so once, and recovers', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('BEFORE'));
+  await world.settle(tracking.flush());
+  world.disk.setFull(true);
+  for (const name of ['LOST-1', 'LOST-2']) {
+    tracking.record(record(name));
+    await world.settle(tracking.flush());
+  }
+  expect(world.dropped).toBe(2);
+  expect(world.warnings).toEqual(['tracking records dropped']);
+  world.disk.setFull(false);
+  tracking.record(record('AFTER'));
+  await world.settle(tracking.flush());
+  expect(await world.settle(tracking.search('AFTER'))).toHaveLength(1);
+  expect(await world.settle(tracking.search('BEFORE'))).toHaveLength(1);
+  expect(await world.settle(tracking.search('LOST-1'))).toEqual([]);
+});
+
+test('a disk that stands still costs bounded memory', async () => {
+  const world = new World();
+  const tracking = await world.open({ bufferBytes: 1_000 });
+  for (let n = 0; n < 100; n++) tracking.record(record(`ATTEMPT-${n}`));
+  expect(world.dropped).toBeGreaterThan(80);
+  expect((await world.settle(tracking.search('ATTEMPT-0'))).length).toBe(1);
+  expect(await world.settle(tracking.search('ATTEMPT-99'))).toEqual([]);
+});
+
+test('close writes what is buffered; later records are ignored', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('A1'));
+  await world.settle(tracking.close());
+  tracking.record(record('A1', { atMs: 2 }));
+  const again = await world.open();
+  expect(await world.settle(again.search('A1'))).toEqual([record('A1')]);
+});

@@ -1,0 +1,356 @@
+/**
+ * Reads a queue database as it lies on disk: newest valid checkpoint, then the log behind it (protocol.md 26). Owns: the order of
+ * segments, which groups are durable, which damage is a torn tail (cut) and which is a media error (quarantined). Writes nothing, so
+ * `store inspect` uses it too. Refuses with DAMAGED when the log cannot be put in order.
+ */
+import type { Files } from '../../common/platform/files.ts';
+import { type CheckpointHead, readCheckpoints } from './checkpoint.ts';
+import type { Quarantined } from './database.ts';
+import type { IdentityFile } from './identity-file.ts';
+import { StoreError } from './live-index.ts';
+import { decodeRecord } from './log-record.ts';
+import { LogState, segmentsOf } from './log-state.ts';
+import {
+  BLOCK,
+  type Extent,
+  HEADER,
+  type ParsedRecord,
+  parseRecord,
+  parseSegmentBlock,
+  type SegmentHeader,
+} from './record.ts';
+import { segmentName, slotOf } from './segment-pool.ts';
+import { type ScannedGroup, scanSegment } from './segment-scan.ts';
+
+export interface SegmentFile {
+  readonly slot: number;
+  readonly sizeBytes: number;
+  /** 0: never used. */
+  readonly generation: number;
+  /** Undefined when block 0 cannot be read. */
+  readonly previous: SegmentHeader['previous'] | undefined;
+  readonly syncedThrough: number;
+}
+
+export interface TailRecord {
+  readonly record: ParsedRecord;
+  readonly body: Buffer;
+}
+
+export interface LoadedLog {
+  readonly state: LogState;
+  /** Whole groups behind `syncedThrough`, not applied to `state`: they may not be on the medium yet. */
+  readonly tail: readonly TailRecord[];
+  /** Segments that hold parts of bodies which the tail commits. */
+  readonly tailNeeds: ReadonlySet<number>;
+  /** Everything through here is on the medium. */
+  readonly syncedThrough: number;
+  readonly files: readonly SegmentFile[];
+  /** Segments of the log behind the checkpoint, oldest first. */
+  readonly chain: readonly number[];
+  /** First unused byte by generation, where known. */
+  readonly ends: Map<number, number>;
+  /** The last segment with something durable in it: a header alone may be only in the page cache. */
+  readonly lastGeneration: number;
+  /** End of the last durable group in it. */
+  readonly lastEnd: number;
+  readonly highestGeneration: number;
+  readonly checkpoint: CheckpointHead | null;
+  readonly checkpointBytes: number;
+  /** Segments from here on must stay for the sake of the older checkpoint. */
+  readonly retainFrom: number;
+  readonly quarantined: readonly Quarantined[];
+  /** Groups behind the first torn one: never confirmed to anybody. */
+  readonly cutGroups: number;
+  /** A part of a body that was read and is not whole; null when all is well as far as was read. */
+  damagedPart(extents: readonly Extent[]): Extent | null;
+}
+
+const damaged = (directory: string, what: string): StoreError =>
+  new StoreError(
+    'DAMAGED',
+    `${directory}: ${what}; set the directory aside (never delete it), save what \`mailcluster store export\` can read, start with an empty one`,
+  );
+
+export async function loadLog(
+  files: Files,
+  directory: string,
+  names: readonly string[],
+  identity: IdentityFile,
+): Promise<LoadedLog> {
+  const checkpoints = await readCheckpoints(files, directory, names);
+  const { newest, older } = checkpoints;
+  if (newest === null && checkpoints.broken.length > 1) throw damaged(directory, 'both checkpoints are damaged');
+  const segments = await readSegmentFiles(files, directory, names, identity.salt);
+  const through = newest?.head.lastGeneration ?? 0;
+  const order = orderSegments(directory, segments, through);
+  const replay = new Replay(newest?.state ?? new LogState(), newest?.head.sequence ?? 0, newest?.ends ?? new Map(), through);
+  for (const [index, file] of order.entries()) {
+    const next = order[index + 1];
+    const limit = next?.previous?.generation === file.generation ? next.previous.end : file.sizeBytes;
+    const bytes = await readWhole(files, `${directory}/${segmentName(file.slot)}`, Math.min(limit, file.sizeBytes));
+    const before = next?.previous === undefined && next !== undefined ? await firstSequence(files, directory, next, identity.salt) : null;
+    replay.addSegment(file, bytes, identity.salt, next === undefined ? { kind: 'newest' } : { kind: 'complete', before });
+  }
+  reportMissing(replay.state, segments, replay.quarantined);
+  for (const item of newest?.state.index.quarantined.values() ?? [])
+    if (!replay.quarantined.some((other) => other.id === item.id)) replay.quarantined.push(item);
+  return {
+    state: replay.state,
+    tail: replay.tail,
+    tailNeeds: needsOf(replay.tail),
+    syncedThrough: replay.synced,
+    files: segments,
+    chain: order.map((file) => file.generation),
+    ends: replay.ends,
+    lastGeneration: replay.lastGeneration,
+    lastEnd: replay.lastEnd,
+    highestGeneration: segments.reduce((most, file) => Math.max(most, file.generation), through),
+    checkpoint: newest?.head ?? null,
+    checkpointBytes: newest?.bytes ?? 0,
+    retainFrom: retention(newest?.head ?? null, older),
+    quarantined: replay.quarantined,
+    cutGroups: replay.cutGroups,
+    damagedPart: (extents) => replay.damagedPart(extents),
+  };
+}
+
+function needsOf(tail: readonly TailRecord[]): Set<number> {
+  const needs = new Set<number>();
+  for (const { record } of tail) {
+    if (record.kind !== 'commit' && record.kind !== 'recall') continue;
+    const change = decodeRecord(record.kind, record.meta);
+    if (change !== null && 'extents' in change) for (const [generation] of change.extents) needs.add(generation);
+  }
+  return needs;
+}
+
+function retention(newest: CheckpointHead | null, older: CheckpointHead | null): number {
+  if (newest === null) return 1;
+  if (older !== null) return older.lastGeneration + 1;
+  return newest.number <= 1 ? 1 : newest.lastGeneration + 1;
+}
+
+/** Of a segment whose header is lost: what lies before it in the log ends below this. */
+async function firstSequence(files: Files, directory: string, file: SegmentFile, salt: Buffer): Promise<number | null> {
+  const bytes = await readWhole(files, `${directory}/${segmentName(file.slot)}`, file.sizeBytes);
+  for (const group of scanSegment(bytes, salt, file.generation, BLOCK, bytes.length))
+    if (group.header !== null) return group.header.sequence;
+  return null;
+}
+
+async function readWhole(files: Files, path: string, length: number): Promise<Buffer> {
+  const handle = await files.open(path, 'read');
+  try {
+    const bytes = Buffer.allocUnsafeSlow(length);
+    let at = 0;
+    while (at < length) {
+      const got = await handle.read(bytes, at, Math.min(length - at, 4 << 20), at);
+      if (got === 0) break;
+      at += got;
+    }
+    return bytes.subarray(0, at);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function readSegmentFiles(
+  files: Files,
+  directory: string,
+  names: readonly string[],
+  salt: Buffer,
+): Promise<SegmentFile[]> {
+  const found: SegmentFile[] = [];
+  const read = async (slot: number): Promise<void> => {
+    const path = `${directory}/${segmentName(slot)}`;
+    const handle = await files.open(path, 'read');
+    const block = Buffer.alloc(BLOCK);
+    const sizeBytes = await handle.sizeBytes();
+    await handle.read(block, 0, BLOCK, 0);
+    await handle.close();
+    const header = parseSegmentBlock(block, salt);
+    if (header !== null) {
+      found.push({ slot, sizeBytes, ...header });
+      return;
+    }
+    // Block 0 is torn or damaged: the groups say whose generation it is.
+    const generation = salvageGeneration(await readWhole(files, path, sizeBytes), salt);
+    found.push({ slot, sizeBytes, generation, previous: undefined, syncedThrough: 0 });
+  };
+  const slots = names.map(slotOf).filter((slot) => slot !== null);
+  for (let at = 0; at < slots.length; at += 16) await Promise.all(slots.slice(at, at + 16).map(read));
+  return found.sort((a, b) => a.generation - b.generation);
+}
+
+function salvageGeneration(bytes: Buffer, salt: Buffer): number {
+  let highest = 0;
+  for (let at = bytes.indexOf(salt); at !== -1; at = bytes.indexOf(salt, at + 1)) {
+    const record = parseRecord(bytes, at, salt, null);
+    if (record !== null && record.kind === 'group') highest = Math.max(highest, record.generation);
+  }
+  return highest;
+}
+
+/** The segments behind the checkpoint in log order, found by walking back from the newest. */
+function orderSegments(directory: string, files: readonly SegmentFile[], through: number): SegmentFile[] {
+  const behind = files.filter((file) => file.generation > through);
+  const order: SegmentFile[] = [];
+  let current = behind[behind.length - 1];
+  while (current !== undefined) {
+    order.unshift(current);
+    const here: SegmentFile = current;
+    if (here.previous === undefined) {
+      current = behind.filter((file) => file.generation < here.generation).pop();
+      continue;
+    }
+    const before = here.previous?.generation ?? 0;
+    if (before <= through) break;
+    current = behind.find((file) => file.generation === before);
+    if (current === undefined) throw damaged(directory, `segment of generation ${before} is missing`);
+  }
+  return order;
+}
+
+/** Copies that lie in segments which are not there. */
+function reportMissing(state: LogState, files: readonly SegmentFile[], quarantined: Quarantined[]): void {
+  const present = new Set(files.map((file) => file.generation));
+  if ([...state.liveRefs.keys()].every((generation) => present.has(generation))) return;
+  for (const copy of [...state.index.copies.values()]) {
+    const missing = segmentsOf(copy.body).find((generation) => !present.has(generation));
+    if (missing === undefined) continue;
+    state.quarantine(copy.facts.id, `generation ${missing}`, 0, 'the segment is missing');
+    quarantined.push({
+      id: copy.facts.id,
+      segment: `generation ${missing}`,
+      offset: 0,
+      reason: 'the segment is missing',
+    });
+  }
+}
+
+/**
+ * Every segment but the newest was synced before the next one was begun; where that one's header is lost, its first sequence says how
+ * far (what lies behind is the torn tail of an earlier crash).
+ */
+type Part = { readonly kind: 'newest' } | { readonly kind: 'complete'; readonly before: number | null };
+
+/** Whether a group counts when everything through a sequence is durable; without a header its neighbours say. */
+function isDurable(group: ScannedGroup, groups: readonly ScannedGroup[], index: number, through: number): boolean {
+  if (group.header !== null) return group.header.sequence + group.header.count - 1 <= through;
+  const next = groups.slice(index + 1).find((other) => other.header !== null)?.header;
+  if (next !== undefined && next !== null) return next.sequence <= through + 1;
+  return group.records.length > 0 && group.records.every((record) => record.sequence <= through);
+}
+
+class Replay {
+  readonly state: LogState;
+  readonly ends: Map<number, number>;
+  readonly quarantined: Quarantined[] = [];
+  readonly tail: TailRecord[] = [];
+  synced: number;
+  lastGeneration: number;
+  lastEnd: number;
+  cutGroups = 0;
+  #applied: number;
+  /** Checksums of whole chunks by generation and offset of the body; only for segments that were read. */
+  readonly #chunks = new Map<number, Map<number, number>>();
+
+  constructor(state: LogState, sequence: number, ends: Map<number, number>, lastGeneration: number) {
+    this.lastGeneration = lastGeneration;
+    this.lastEnd = ends.get(lastGeneration) ?? BLOCK;
+    this.state = state;
+    this.synced = sequence;
+    this.#applied = sequence;
+    this.ends = ends;
+  }
+
+  addSegment(file: SegmentFile, bytes: Buffer, salt: Buffer, part: Part): void {
+    const groups = scanSegment(bytes, salt, file.generation, BLOCK, bytes.length);
+    const name = segmentName(file.slot);
+    this.synced = Math.max(this.synced, file.syncedThrough);
+    for (const group of groups) if (group.header !== null) this.synced = Math.max(this.synced, group.header.syncedThrough);
+    this.#chunks.set(file.generation, new Map());
+    let end = BLOCK;
+    const through = part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
+    let torn = false;
+    let durable = 0;
+    for (const [index, group] of groups.entries()) {
+      if (isDurable(group, groups, index, through)) {
+        this.#keepChunks(group);
+        this.#applyGroup(name, group);
+        end = group.end;
+        durable += 1;
+      } else if (part.kind === 'complete' || torn || group.header === null || group.damage.length > 0) {
+        torn = true;
+        this.cutGroups += 1;
+      } else {
+        this.#keepChunks(group);
+        this.#keepTail(bytes, group);
+      }
+    }
+    // A torn first write leaves no header either, but nothing durable behind it.
+    if (file.previous === undefined && durable > 0)
+      this.quarantined.push({ id: null, segment: name, offset: 0, reason: 'the header of the segment is damaged' });
+    this.ends.set(file.generation, end);
+    if (part.kind === 'complete' || durable > 0) {
+      this.lastGeneration = file.generation;
+      this.lastEnd = end;
+    }
+    if (part.kind === 'complete') this.synced = Math.max(this.synced, this.#applied);
+  }
+
+  #applyGroup(segment: string, group: ScannedGroup): void {
+    for (const { offset, reason, id } of group.damage) {
+      const item: Quarantined = { id, segment, offset, reason };
+      this.quarantined.push(item);
+      if (id !== null && !this.state.index.copies.has(id)) this.state.index.quarantined.set(id, item);
+    }
+    for (const record of group.records) {
+      // A group can lie in two segments when a recovery was interrupted.
+      if (record.sequence <= this.#applied) continue;
+      this.#applied = record.sequence;
+      this.#applyRecord(segment, record);
+    }
+    if (group.header !== null) this.#applied = Math.max(this.#applied, group.header.sequence + group.header.count - 1);
+  }
+
+  #applyRecord(segment: string, record: ParsedRecord): void {
+    const at = [record.generation, record.offset, HEADER + record.metaLength] as const;
+    if (record.kind === 'footer') {
+      if (this.state.net.open.size > 0) this.state.net.seal(at, record.bodyLength, null);
+      return;
+    }
+    const change = decodeRecord(record.kind, record.meta);
+    if (change === null) return;
+    this.state.apply(change, at);
+    if (change.kind !== 'commit' && change.kind !== 'recall') return;
+    const lost = this.damagedPart(change.extents);
+    if (lost === null) return;
+    const reason = 'a part of the body is damaged';
+    this.state.quarantine(change.facts.id, segment, lost[1], reason);
+    this.quarantined.push({ id: change.facts.id, segment, offset: lost[1], reason });
+  }
+
+  damagedPart(extents: readonly Extent[]): Extent | null {
+    const lost = extents.find(([generation, offset, , crc]) => {
+      const chunks = this.#chunks.get(generation);
+      return chunks !== undefined && chunks.get(offset) !== crc;
+    });
+    return lost ?? null;
+  }
+
+  #keepChunks(group: ScannedGroup): void {
+    for (const record of group.records)
+      if (record.kind === 'chunk')
+        this.#chunks.get(record.generation)?.set(record.offset + HEADER + record.metaLength, record.bodyCrc);
+  }
+
+  #keepTail(bytes: Buffer, group: ScannedGroup): void {
+    for (const record of group.records) {
+      const start = record.offset + HEADER + record.metaLength;
+      if (record.sequence > this.#applied)
+        this.tail.push({ record, body: bytes.subarray(start, start + record.bodyLength) });
+    }
+  }
+}

@@ -1,0 +1,363 @@
+/**
+ * The queue database on disk: an append-only log of segments (docs/internals.md, "Bytes on disk, commit order, recovery"). Owns: the
+ * directory while it is open. Promises and refusals: `database.ts`. Opening refuses with a StoreError whose code is LOCKED, VERSION,
+ * FOREIGN, DAMAGED or ENOSPC and whose message says what to do.
+ */
+import type { CopyId, Identity } from '../../common/message.ts';
+import type { Clock } from '../../common/platform/clock.ts';
+import type { ExclusiveLock, Files } from '../../common/platform/files.ts';
+import type { Logger } from '../../common/platform/log.ts';
+import type { Random } from '../../common/platform/random.ts';
+import { LogBody } from './body-writer.ts';
+import { Checkpointer } from './checkpointer.ts';
+import type {
+  BodyWriter,
+  Quarantined,
+  QueueDatabase,
+  Recovered,
+  SafetyNetCounts,
+  SafetyNetEntry,
+  SafetyNetFilter,
+  StoredCopy,
+  StoreSpace,
+  Write,
+} from './database.ts';
+import { createIdentity, type IdentityFile, readIdentity, recordOpen } from './identity-file.ts';
+import { matches, notFound, StoreError } from './live-index.ts';
+import { LogAccess } from './log-access.ts';
+import { type LoadedLog, loadLog } from './log-reader.ts';
+import { type RecoveredLog, rewriteTail } from './log-recovery.ts';
+import { type LogState, segmentsOf } from './log-state.ts';
+import { LogWriter } from './log-writer.ts';
+import type { OpenRecord } from './open-record.ts';
+import { internalCall, type PreparedWrite, prepareCall, prepareSmall } from './prepared.ts';
+import { BLOCK, type Extent, padded } from './record.ts';
+import { SegmentPool, segmentName, slotOf } from './segment-pool.ts';
+
+export interface SegmentLogOptions {
+  readonly directory: string;
+  readonly files: Files;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** A multiple of 4096; 64 MiB in production. */
+  readonly segmentBytes: number;
+  /** Kept free of appends: what a full disk can still record (protocol.md 28). */
+  readonly reserveBytes: number;
+  readonly onFatal: (reason: Error) => void;
+  readonly member: string;
+}
+
+export async function openSegmentLog(options: SegmentLogOptions): Promise<QueueDatabase> {
+  const { files, directory } = options;
+  await files.makeDirectory(directory);
+  const lock = await files.lock(`${directory}/lock`);
+  if (lock === null)
+    throw new StoreError('LOCKED', `${directory} is open in another process: end that one first, nothing was changed`);
+  try {
+    return await openLocked(options, lock);
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Promise<QueueDatabase> {
+  const { files, directory, random, member, log } = options;
+  const names = await files.list(directory);
+  const found = await readIdentity(files, directory, names);
+  if (found === null && names.some((name) => slotOf(name) !== null))
+    throw new StoreError('DAMAGED', `${directory} has segments but no identity: set it aside, start with an empty one`);
+  if (found !== null && found.member !== member)
+    throw new StoreError(
+      'FOREIGN',
+      `${directory} belongs to member ${found.member}, this is ${member}: give each member its own volume`,
+    );
+  // Read before the open is recorded: a refused open leaves no trace.
+  const identity = found ?? (await createIdentity(files, directory, names, random, member));
+  const loaded = await loadLog(files, directory, names, identity);
+  const opened = found === null ? identity : await recordOpen(files, directory, identity, random);
+  const pool = new SegmentPool({ ...options, salt: identity.salt, segmentBytes: padded(options.segmentBytes) });
+  await adoptSegments(files, directory, pool, loaded);
+  const checkpointer = new Checkpointer({
+    directory,
+    files,
+    log,
+    state: loaded.state,
+    pool,
+    newest: loaded.checkpoint,
+    newestBytes: loaded.checkpointBytes,
+    retainFrom: loaded.retainFrom,
+    onFatal: (error) => store.fail(error),
+  });
+  try {
+    await checkpointer.prepare(names);
+    await pool.sampleSpace();
+    if (found === null || pool.freeSegments === 0) await pool.replenish();
+  } catch (error) {
+    if (found === null) throw error;
+    log.warn({ error: String(error) }, 'queue database: opening with a full disk, using the reserve');
+  }
+  if (pool.freeSegments === 0)
+    throw new StoreError('ENOSPC', `${directory} has no room for a segment: give the volume more space`);
+  const recovered = await rewriteTail(loaded, pool, identity.salt);
+  if (loaded.cutGroups > 0) log.warn({ groups: loaded.cutGroups }, 'queue database: cut an unsynced tail');
+  const store: SegmentLog = new SegmentLog(
+    options,
+    lock,
+    opened,
+    loaded,
+    recovered,
+    pool,
+    checkpointer,
+    found === null,
+  );
+  void pool.replenish();
+  return store;
+}
+
+async function adoptSegments(files: Files, directory: string, pool: SegmentPool, loaded: LoadedLog): Promise<void> {
+  const chain = new Set(loaded.chain);
+  const through = loaded.checkpoint?.lastGeneration ?? 0;
+  for (const file of loaded.files) {
+    const { slot, generation, sizeBytes } = file;
+    const behind = generation > through;
+    const inUse =
+      generation > 0 &&
+      (behind ? chain.has(generation) : generation >= loaded.retainFrom || loaded.state.needs(generation) || loaded.tailNeeds.has(generation));
+    // A file that was being made when the power failed.
+    if (sizeBytes < 2 * BLOCK && !inUse) {
+      await files.unlink(`${directory}/${segmentName(slot)}`);
+      continue;
+    }
+    const path = `${directory}/${segmentName(slot)}`;
+    const handle = await files.open(path, 'write');
+    const end = loaded.ends.get(generation) ?? sizeBytes;
+    pool.adopt({ slot, path, handle, sizeBytes, generation, end }, inUse);
+  }
+}
+
+class SegmentLog implements QueueDatabase {
+  readonly identity: Identity;
+  readonly chain: readonly OpenRecord[];
+  readonly recovered: Recovered;
+  readonly #options: SegmentLogOptions;
+  readonly #lock: ExclusiveLock;
+  readonly #state: LogState;
+  readonly #pool: SegmentPool;
+  readonly #checkpointer: Checkpointer;
+  readonly #access: LogAccess;
+  readonly #writer: LogWriter;
+  #checkpointAt = 0;
+  #sampledAtMs = 0;
+  #closed = false;
+
+  constructor(
+    options: SegmentLogOptions,
+    lock: ExclusiveLock,
+    identity: IdentityFile,
+    loaded: LoadedLog,
+    recovered: RecoveredLog,
+    pool: SegmentPool,
+    checkpointer: Checkpointer,
+    created: boolean,
+  ) {
+    this.identity = identity.identity;
+    this.chain = identity.chain;
+    this.#options = options;
+    this.#lock = lock;
+    this.#state = loaded.state;
+    this.#pool = pool;
+    this.#checkpointer = checkpointer;
+    this.recovered = recoveredView(loaded.state, [...loaded.quarantined, ...recovered.quarantined], created);
+    this.#access = new LogAccess(this.#state, identity.salt, options.log, (generation) => pool.used.get(generation));
+    this.#writer = new LogWriter({
+      state: this.#state,
+      pool,
+      access: this.#access,
+      clock: options.clock,
+      salt: identity.salt,
+      end: recovered.end,
+      onSealed: (generation) => this.#sealed(generation),
+      onFatal: options.onFatal,
+    });
+  }
+
+  get syncedSequence(): number {
+    return this.#writer.syncedSequence;
+  }
+
+  fail(error: unknown): void {
+    this.#writer.fail(error);
+  }
+
+  beginBody(id: CopyId): BodyWriter {
+    return new LogBody(id, this.#writer);
+  }
+
+  commit(writes: readonly Write[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#writer.push(prepareCall(writes, { note: false, resolve, reject }));
+    });
+  }
+
+  note(writes: readonly Write[]): void {
+    const resolve = (): void => undefined;
+    const reject = (error: unknown): void =>
+      this.#options.log.debug({ error: String(error) }, 'queue database: a note came too late');
+    this.#writer.push(prepareCall(writes, { note: true, resolve, reject }));
+  }
+
+  async *readBody(id: CopyId): AsyncIterable<Buffer> {
+    const extents = await this.#extentsOf(id);
+    const segments = new Set(extents.map((extent) => extent[0]));
+    for (const generation of segments) this.#state.pin(generation);
+    try {
+      for (const extent of extents) yield await this.#access.readExtent(extent);
+    } catch (error) {
+      // It may have been removed or have expired while it was read.
+      if (this.#state.index.copies.has(id) || (await this.#access.find(id)) !== null) throw error;
+      throw notFound(id);
+    } finally {
+      for (const generation of segments) this.#state.unpin(generation);
+    }
+  }
+
+  async #extentsOf(id: CopyId): Promise<readonly Extent[]> {
+    const live = this.#state.index.copies.get(id);
+    if (live !== undefined) return live.body.extents;
+    const bad = this.#state.index.quarantined.get(id);
+    if (bad !== undefined) throw new StoreError('DAMAGED', `${id}: ${bad.reason} (${bad.segment} at ${bad.offset})`);
+    const found = await this.#access.find(id);
+    if (found === null) throw notFound(id);
+    return (await this.#access.readResting(found.entry)).extents;
+  }
+
+  async lookup(id: CopyId): Promise<StoredCopy | null> {
+    if (this.#state.index.copies.has(id)) return null;
+    const found = await this.#access.find(id);
+    if (found === null) return null;
+    const { facts, state } = await this.#access.readResting(found.entry);
+    return { facts, state };
+  }
+
+  /** Oldest segment first, oldest entry of it first. */
+  async *safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry> {
+    const from = filter.fromMs ?? Number.NEGATIVE_INFINITY;
+    const to = filter.toMs ?? Number.POSITIVE_INFINITY;
+    const { net } = this.#state;
+    const open = [...net.open.values()].map((item) => item.resting.entry);
+    open.sort((a, b) => a.finalAtMs - b.finalAtMs);
+    for (const owner of [...net.owners.values()]) {
+      if (owner.maxFinalMs < from || owner.minFinalMs > to || net.owners.get(owner.generation) !== owner) continue;
+      for (const { entry } of await this.#access.entriesOf(owner)) if (matches(entry, filter)) yield entry;
+    }
+    for (const entry of open) if (matches(entry, filter)) yield entry;
+  }
+
+  safetyNetCounts(): SafetyNetCounts {
+    return this.#state.net.counts();
+  }
+
+  async expireSafetyNet(beforeMs: number): Promise<number> {
+    const { net } = this.#state;
+    for (const { resting } of net.open.values()) {
+      if (resting.entry.finalAtMs >= beforeMs) continue;
+      // Once per hold time at most: the entries that follow are younger.
+      await this.#writer.seal();
+      break;
+    }
+    const expired = [...net.owners.values()].filter((owner) => owner.maxFinalMs < beforeMs);
+    if (expired.length === 0) return 0;
+    const owners = expired.map((owner) => owner.generation);
+    const touched = new Set(expired.flatMap((owner) => [...owner.refs.keys(), owner.generation]));
+    const before = net.counts();
+    const dropped = expired.reduce((sum, owner) => sum + owner.primary.messages + owner.shadow.messages, 0);
+    await this.#internal(prepareSmall({ kind: 'expire', owners }));
+    this.#options.log.info({ owners: owners.length, dropped, before }, 'queue database: Safety Net segments expired');
+    for (const generation of touched) if (!net.needs(generation)) await this.#copyOut(generation);
+    this.#checkpointer.recycle(this.#writer.currentGeneration);
+    return dropped;
+  }
+
+  space(): StoreSpace {
+    const now = this.#options.clock.monotonicMs();
+    if (now - this.#sampledAtMs > 1000 && !this.#closed) {
+      this.#sampledAtMs = now;
+      this.#pool.sampleSpace().catch((error) => this.#writer.fail(error));
+    }
+    const counts = this.#state.net.counts();
+    return {
+      totalBytes: this.#pool.totalBytes(),
+      liveBytes: this.#state.liveBytes,
+      safetyNetBytes: counts.primary.bytes + counts.shadow.bytes,
+      freeBytes: this.#pool.freeBytes() + this.#writer.roomBytes,
+      segments: this.#pool.count,
+    };
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#writer.seal();
+    // One may be under way that was begun earlier.
+    await this.#checkpointer.settled();
+    await this.#checkpointer.start(this.#writer.syncedSequence, this.#writer.lastGeneration, this.#writer.lastEnd);
+    this.#writer.stop();
+    await this.#checkpointer.close();
+    await this.#pool.close();
+    await this.#lock.release();
+  }
+
+  #internal(item: PreparedWrite): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#writer.push(internalCall(item, { note: false, resolve, reject }));
+    });
+  }
+
+  /** Copies in transit leave a segment whose Safety Net entries have expired. */
+  async #copyOut(generation: number): Promise<void> {
+    if (generation === this.#writer.currentGeneration || !this.#state.liveRefs.has(generation)) return;
+    for (const [id, copy] of [...this.#state.index.copies]) {
+      if (!segmentsOf(copy.body).includes(generation)) continue;
+      const body = new LogBody(id, this.#writer);
+      try {
+        for (const extent of copy.body.extents) await body.append(await this.#access.readExtent(extent));
+      } catch (error) {
+        body.discard();
+        this.#options.log.error(
+          { id, error: String(error) },
+          'queue database: a copy cannot be moved, its segment stays',
+        );
+        continue;
+      }
+      await this.#internal({ kind: 'relocate', id, from: copy.body, body });
+    }
+  }
+
+  /** A segment is complete and synced: the moment at which everything in memory is durable. */
+  #sealed(generation: number): void {
+    const since = this.#writer.bytesWritten - this.#checkpointAt;
+    const scarce = this.#pool.freeSegments <= this.#pool.reserveSegments;
+    if (!this.#closed && !this.#checkpointer.running && (since >= this.#checkpointer.dueBytes || scarce)) {
+      this.#checkpointAt = this.#writer.bytesWritten;
+      void this.#checkpointer
+        .start(this.#writer.syncedSequence, generation, this.#writer.lastEnd)
+        .then(() => this.#checkpointer.recycle(this.#writer.currentGeneration));
+    }
+    this.#checkpointer.recycle(this.#writer.currentGeneration);
+    this.#pool.sampleSpace().catch((error) => this.#writer.fail(error));
+  }
+}
+
+function recoveredView(state: LogState, quarantined: readonly Quarantined[], created: boolean): Recovered {
+  const { index } = state;
+  return {
+    copies: [...index.copies.values()].map(({ facts, state: now }) => ({ facts, state: now })),
+    tombstones: [...index.tombstones.values()],
+    seen: [...index.seen.values()],
+    facts: new Map(index.facts),
+    quarantined,
+    created,
+  };
+}
