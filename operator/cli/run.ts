@@ -6,6 +6,7 @@
 import { type FSWatcher, readFileSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { systemClock, type Timer } from '../../common/platform/clock.ts';
+import { nodeFiles } from '../../common/platform/node-files.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import type { ListenOption } from '../local/plan.ts';
 import { parseRunFile } from '../local/run-file.ts';
@@ -121,6 +122,7 @@ export const runCommandWith = (programs: ProgramTable): Command => ({
       programs,
       clock: systemClock,
       random: systemRandom,
+      disk: nodeFiles,
       readStdin,
       say,
     });

@@ -7,12 +7,10 @@
  */
 import type { TopologyDocument } from '../../common/config.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
-import type { ExclusiveLock } from '../../common/platform/files.ts';
+import type { ExclusiveLock, Files } from '../../common/platform/files.ts';
 import type { Random } from '../../common/platform/random.ts';
-import type { MailboxDatabase, MailCluster } from '../resource/generated.ts';
-import { type LoadedResources, type LoadResult, loadResources } from '../resource/load.ts';
-import { renderProblem, renderProblems } from '../resource/problem.ts';
-import { type MembershipPlan, nextTopology, planMembers } from '../topology.ts';
+import { renderProblem } from '../resource/problem.ts';
+import { nextTopology } from '../topology.ts';
 import {
   ensureCertificates,
   everybody,
@@ -23,15 +21,12 @@ import {
   SecretStore,
   tlsFiles,
 } from './credentials.ts';
-import { takeLock } from './lock.ts';
 import {
   type Binding,
-  bindListeners,
   frontendConfig,
   type ListenOption,
   localNotes,
   type PlannedStore,
-  planStores,
   portPurpose,
   storeName,
   transportConfig,
@@ -51,6 +46,7 @@ import {
   writeJson,
 } from './state-directory.ts';
 import { type ChildSpec, type ReadyFacts, SupervisedChild } from './supervisor.ts';
+import { ok, type Prepared, problem, readWanted, type Wanted } from './wanted.ts';
 
 /** The entry files of the programs; tests put small ones in their place. */
 export interface ProgramTable {
@@ -66,6 +62,8 @@ export interface RunnerOptions {
   readonly programs: ProgramTable;
   readonly clock: Clock;
   readonly random: Random;
+  /** For the lock on the state directory. */
+  readonly disk: Pick<Files, 'lock'>;
   readonly readStdin: () => string;
   /** One line for the person at the terminal. */
   readonly say: (line: string) => void;
@@ -79,19 +77,6 @@ const MAX_FIRST_FAILURES = 5;
 const READY_PATIENCE_MS = 20_000;
 const CERTIFICATE_CHECK_MS = 12 * 3_600_000;
 
-/** Everything one reading of the files comes to. */
-interface Wanted {
-  readonly cluster: MailCluster;
-  readonly databases: readonly MailboxDatabase[];
-  readonly loaded: LoadedResources;
-  readonly members: MembershipPlan;
-  readonly stores: readonly PlannedStore[];
-  readonly bindings: readonly Binding[];
-}
-
-type Prepared<T> = { readonly kind: 'ok'; readonly value: T } | { readonly kind: 'problem'; readonly text: string };
-const ok = <T>(value: T): Prepared<T> => ({ kind: 'ok', value });
-const problem = (text: string): { readonly kind: 'problem'; readonly text: string } => ({ kind: 'problem', text });
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 export class Runner {
@@ -129,7 +114,7 @@ export class Runner {
     if (loaded.kind === 'problem') return { ok: false, exitCode: 2, text: loaded.text };
     try {
       await prepareStateDirectory(this.#paths);
-      this.#lock = takeLock(this.#paths.lock);
+      this.#lock = await this.#options.disk.lock(this.#paths.lock);
       if (this.#lock === null) {
         const text = `the state directory ${this.#paths.root} is in use by another "mailcluster run"; stop it, or give --state another directory\n`;
         return { ok: false, exitCode: 2, text };
@@ -205,26 +190,10 @@ export class Runner {
 
   #load(): Prepared<Wanted> {
     const { files, readStdin, listen, say } = this.#options;
-    let loaded: LoadResult;
-    try {
-      loaded = loadResources(files, { readStdin });
-    } catch (error) {
-      return problem(`${reasonOf(error)}\n`);
-    }
-    if (!loaded.ok) return problem(renderProblems(loaded.problems));
-    const [cluster, another] = loaded.clusters;
-    if (cluster === undefined || another !== undefined) {
-      const names = loaded.clusters.map((one) => one.metadata.name).join(', ');
-      return problem(
-        `${files.join(', ')}: ${cluster === undefined ? 'no MailCluster' : `several MailClusters (${names})`}; "mailcluster run" runs exactly one\n`,
-      );
-    }
-    if (this.#phase === 'new') for (const note of loaded.notes) say(renderProblem(note));
-    const members = planMembers(cluster);
-    const bindings = bindListeners(members.frontends, listen);
-    if (typeof bindings === 'string') return problem(`${bindings}\n`);
-    const stores = planStores(cluster, loaded.databases, this.#paths.root);
-    return ok({ cluster, databases: loaded.databases, loaded, members, stores, bindings });
+    const wanted = readWanted(files, listen, this.#paths.root, readStdin);
+    if (wanted.kind === 'ok' && this.#phase === 'new')
+      for (const note of wanted.value.loaded.notes) say(renderProblem(note));
+    return wanted;
   }
 
   async #firstPlan(wanted: Wanted): Promise<Prepared<null>> {
@@ -344,9 +313,8 @@ export class Runner {
         if (this.#phase !== 'new') child.start();
         continue;
       }
-      if (topologyChanged) old.reload();
-      const changed = stale.has(spec.name) || (spec.kind === 'frontend' && this.#secretFiles.changed);
-      if (!changed || old.pid === null) continue;
+      if (topologyChanged || (spec.kind === 'frontend' && this.#secretFiles.changed)) old.reload();
+      if (!stale.has(spec.name) || old.pid === null) continue;
       if (spec.kind !== 'transport') again.push(old);
       else this.#options.say(`transport ${spec.name} has a new configuration; it is used from its next start`);
     }
@@ -392,6 +360,7 @@ export class Runner {
         frontendConfig(cluster, frontend, bindings, this.#secretFiles, this.#paths, this.#portOf),
       );
     }
+    return stale;
   }
 
   #newChild(spec: ChildSpec): SupervisedChild {

@@ -39,7 +39,8 @@ export interface ChildEvents {
 }
 
 export const BACKOFF = { firstMs: 200, lastMs: 10_000, healthyMs: 30_000 } as const;
-const STOP_GRACE_MS = 15_000;
+/** A little more than the programs give themselves: a front end waits for the transactions it holds. */
+const STOP_GRACE_MS = { frontend: 75_000, transport: 30_000, store: 10_000 } as const;
 /** A child without IPC of its own (the store) says it is ready with one line of JSON; longer first lines are not ours. */
 const MAX_READY_LINE = 4_096;
 
@@ -103,7 +104,7 @@ export class SupervisedChild {
     this.#waiting = null;
   }
 
-  async stop(graceMs = STOP_GRACE_MS): Promise<void> {
+  async stop(): Promise<void> {
     this.#doneWaiting();
     this.#wanted = false;
     this.#timer?.cancel();
@@ -111,7 +112,7 @@ export class SupervisedChild {
     const child = this.#process;
     if (child !== null) {
       child.kill('SIGTERM');
-      const kill = this.#clock.setTimer(graceMs, () => child.kill('SIGKILL'));
+      const kill = this.#clock.setTimer(STOP_GRACE_MS[this.spec.kind], () => child.kill('SIGKILL'));
       await this.#exited;
       kill.cancel();
     }

@@ -104,9 +104,11 @@ class LmtpSession {
   async run(): Promise<void> {
     const socket = this.#socket;
     socket.setTimeout(this.#options.idleTimeoutMs, () => socket.destroy());
+    // The loop below sees errors while it reads; what comes after it concerns nobody.
+    socket.on('error', () => socket.destroy());
     socket.write(`220 ${this.#options.hostname} LMTP MailCluster Maildir\r\n`);
     try {
-      for await (const chunk of socket) {
+      for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
         socket.cork();
         await this.#read(chunk);
         socket.uncork();

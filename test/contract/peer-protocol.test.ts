@@ -255,6 +255,31 @@ describe('a stream', () => {
     expect(rig.back.streams).toHaveLength(3);
   });
 
+  test('REFUSE is answered with DROP, DROP with REFUSE: neither side keeps a closed stream', async () => {
+    const opening = new PeerRig();
+    const acceptor = await opening.rawAcceptor();
+    acceptor.say(WELCOME);
+    await opening.until(() => opening.front.session !== null);
+    opening.front.ready.openStream(sampleOpen, recordedStream());
+    acceptor.say({ kind: 'REFUSE', stream: 1, refuse: refuseWith });
+    await opening.until(() => acceptor.frames.some((frame) => frame.kind === 'DROP'));
+
+    const receiving = new PeerRig();
+    const dialler = await receiving.rawDialler();
+    dialler.say(HELLO, { kind: 'OPEN', stream: 1, open: sampleOpen }, { kind: 'DROP', stream: 1, reason: 'x' });
+    await receiving.until(() => dialler.frames.some((frame) => frame.kind === 'REFUSE'));
+  });
+
+  test('a peer that never answers REFUSE is dropped before its streams pile up', async () => {
+    const rig = new PeerRig();
+    const raw = await rig.rawDialler({ maxIncomingStreams: 1 });
+    raw.say(HELLO);
+    for (let i = 0; i < 1_100; i++) raw.say({ kind: 'OPEN', stream: 2 * i + 1, open: sampleOpen });
+    await rig.until(() => rig.back.closes.length > 0);
+    expect(rig.back.reason).toContain('too many refused streams');
+    expect(rig.back.streams).toHaveLength(1);
+  });
+
   test('an envelope that fits no frame is refused here, without harm to the connection', async () => {
     const rig = new PeerRig();
     await rig.ready();

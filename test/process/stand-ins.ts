@@ -173,16 +173,24 @@ process.exitCode = await command.run(process.argv.slice(2), {
     what: string,
     satisfies: (run: RunFile) => boolean = () => true,
   ): Promise<RunFile> {
+    return await this.#waitFor(runner, what, async () => {
+      const run = await this.runFile();
+      return run !== null && run.pid === runner.process.pid && satisfies(run) ? run : null;
+    });
+  }
+
+  async #waitFor<T>(runner: RunnerProcess, what: string, look: () => Promise<T | null>): Promise<T> {
+    const ended = 'the runner ended';
     try {
-      return await until(
+      const found = await until<T | typeof ended>(
         what,
-        async () => {
-          if (runner.process.exitCode !== null) return 'ended';
-          const run = await this.runFile();
-          return run !== null && run.pid === runner.process.pid && satisfies(run) ? run : null;
+        async () => (runner.process.exitCode === null ? await look() : ended),
+        {
+          deadlineMs: 20_000,
         },
-        { deadlineMs: 20_000 },
       );
+      if (found === ended) throw new Error(`${ended} while waiting for: ${what}`);
+      return found;
     } catch (error) {
       throw new Error(
         `${error instanceof Error ? error.message : String(error)}\n--- output of the runner:\n${runner.output()}`,
@@ -191,16 +199,10 @@ process.exitCode = await command.run(process.argv.slice(2), {
   }
 
   async said(runner: RunnerProcess, what: string | RegExp): Promise<string> {
-    const matches = (): boolean =>
-      typeof what === 'string' ? runner.output().includes(what) : what.test(runner.output());
-    try {
-      await until(`the runner says ${what}`, matches, { deadlineMs: 20_000 });
-    } catch (error) {
-      throw new Error(
-        `${error instanceof Error ? error.message : String(error)}\n--- output of the runner:\n${runner.output()}`,
-      );
-    }
-    return runner.output();
+    return await this.#waitFor(runner, `the runner says ${what}`, async () => {
+      const output = runner.output();
+      return (typeof what === 'string' ? output.includes(what) : what.test(output)) ? output : null;
+    });
   }
 
   async events(): Promise<readonly string[]> {
@@ -214,7 +216,7 @@ process.exitCode = await command.run(process.argv.slice(2), {
 
   async close(): Promise<void> {
     for (const { process: child, exited } of this.#runners) {
-      if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
       await exited;
     }
     // Children a failed test left behind: they wrote their pid down.
@@ -222,6 +224,6 @@ process.exitCode = await command.run(process.argv.slice(2), {
     for (const pid of events.flatMap((line) => / started (\d+)$/.exec(line)?.[1] ?? [])) {
       if (alive(Number(pid))) process.kill(Number(pid), 'SIGKILL');
     }
-    await rm(this.directory, { recursive: true, force: true });
+    await rm(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   }
 }

@@ -9,7 +9,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, cp, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -90,6 +90,10 @@ export async function ensurePackages(names: readonly string[]): Promise<Ensured>
 export const NOBODY = { uid: 65_534, gid: 65_534 } as const;
 
 const MOUNT = 'mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr && shift && exec "$@"';
+/** The same with files of ours over some of /etc: pairs of (file, place) up to `--`. */
+const MOUNT_WITH_FILES =
+  'if [ "$1" != / ]; then mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr || exit; fi; shift; ' +
+  'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@"';
 
 /** Runs a program with the files of the prefix in place. `unprivileged`: as `nobody` when we are root; else always as ourselves. */
 export function commandIn(prefix: Prefix, program: readonly string[], unprivileged: boolean): Command {
@@ -102,6 +106,16 @@ export function commandIn(prefix: Prefix, program: readonly string[], unprivileg
   // Root of a user namespace may mount; a second one inside gives the program its own uid back.
   const self = ['unshare', '-U', `--map-user=${process.getuid?.()}`, `--map-group=${process.getgid?.()}`];
   return { file: 'unshare', args: ['-r', '-m', 'sh', '-c', MOUNT, 'sh', prefix.root, ...self, ...program] };
+}
+
+/** Runs a program as root with the files of the prefix in place and `files` (place -> file of ours) over those of the machine. */
+export function commandWithFiles(
+  prefix: Prefix,
+  files: Readonly<Record<string, string>>,
+  program: readonly string[],
+): Command {
+  const pairs = Object.entries(files).flatMap(([place, file]) => [file, place]);
+  return { file: 'unshare', args: ['-m', 'sh', '-c', MOUNT_WITH_FILES, 'sh', prefix.root, ...pairs, '--', ...program] };
 }
 
 /** Why programs of the prefix cannot be run here, or null. */
@@ -122,8 +136,21 @@ async function areInstalled(names: readonly string[]): Promise<boolean> {
   );
 }
 
-/** Directory with the unpacked packages. */
+/** Asking apt takes seconds: the answer holds until packages are installed or removed here. */
 async function ensureUnpacked(names: readonly string[]): Promise<string | CommandFailure> {
+  const note = join(cacheDirectory(), `${names.join('+')}.json`);
+  const { mtimeMs } = await stat('/var/lib/dpkg/status');
+  const known: { mtimeMs?: number; target?: string } = existsSync(note) ? JSON.parse(await readFile(note, 'utf8')) : {};
+  if (known.mtimeMs === mtimeMs && known.target !== undefined && existsSync(known.target)) return known.target;
+  const target = await resolveAndUnpack(names);
+  if (typeof target !== 'string') return target;
+  await writeFile(`${note}.${process.pid}`, JSON.stringify({ mtimeMs, target }));
+  await rename(`${note}.${process.pid}`, note);
+  return target;
+}
+
+/** Directory with the unpacked packages. */
+async function resolveAndUnpack(names: readonly string[]): Promise<string | CommandFailure> {
   // A simulated installation names exactly what is missing here, dependencies included, with versions.
   const simulated = await command('apt-get', ['install', '-s', '-q', '--no-install-recommends', ...names]);
   if (typeof simulated !== 'string') return simulated;

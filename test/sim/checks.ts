@@ -12,7 +12,7 @@ const isAccepted = (sent: Sent): boolean => sent.answer?.kind === 'reply' && sen
 
 const failing = (address: string): boolean => address.includes('refused') || address.includes('unknown');
 
-export function checkEnd(world: World): readonly string[] {
+export async function checkEnd(world: World): Promise<readonly string[]> {
   const found = [...world.violations];
   const digests = new Map(world.sent.map((sent) => [sent.digest, sent]));
   for (const sent of world.sent) {
@@ -24,7 +24,7 @@ export function checkEnd(world: World): readonly string[] {
       if (visible > 1) found.push(`S8: message ${sent.number} is seen ${visible} times by ${recipient.address}`);
     }
     if (isAccepted(sent)) checkFailures(world, sent, found);
-    if (isAccepted(sent)) checkResting(world, sent, found);
+    if (isAccepted(sent)) await checkResting(world, sent, found);
   }
   for (const offer of world.store.offers) if (!digests.has(offer.digest) && !isDsn(world, offer.copyId)) found.push(`S4: ${offer.address} got bytes nobody sent (${offer.copyId})`);
   checkRepeats(world, found);
@@ -42,13 +42,16 @@ function checkFailures(world: World, sent: Sent, found: string[]): void {
   if (reports !== failed) found.push(`DSN: message ${sent.number} failed for ${failed} recipients, its sender saw ${reports} reports`);
 }
 
-/** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net. */
-function checkResting(world: World, sent: Sent, found: string[]): void {
+/** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net, by the word of the databases. */
+async function checkResting(world: World, sent: Sent, found: string[]): Promise<void> {
   if (sent.id === null || sent.envelope.recipients.every((recipient) => failing(recipient.address))) return;
-  const resting = [...(world.resting.get(sent.id)?.values() ?? [])];
+  const resting: string[] = [];
+  for (const pod of world.transports) {
+    const stored = await world.scheduler.await(pod.database?.lookup(sent.id) ?? Promise.resolve(null));
+    if (stored !== null) resting.push(stored.state.queue);
+  }
   if (!resting.includes('primarySafetyNet')) found.push(`N1: message ${sent.number} ${sent.id} is in no Primary Safety Net`);
-  const alone = !world.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
-  if (!alone && !resting.includes('shadowSafetyNet')) found.push(`S4: message ${sent.number} ${sent.id} is in no Shadow Safety Net`);
+  if (sent.isProtected && !resting.includes('shadowSafetyNet')) found.push(`S4: message ${sent.number} ${sent.id} is in no Shadow Safety Net`);
 }
 
 /** S8: a repeated offer needs an excuse: a reply lost, a death of who had delivered, or doubt that nobody could answer. */

@@ -117,6 +117,20 @@ export class Scheduler {
     }
   }
 
+  /** Runs events until the promise settles: for checkers that ask a simulated part something. */
+  async await<T>(promise: Promise<T>): Promise<T> {
+    let outcome: { readonly value: T } | null = null;
+    promise.then(
+      (value) => {
+        outcome = { value };
+      },
+      (error: unknown) => this.fail(error),
+    );
+    const settledInTime = await this.run(() => outcome !== null, this.#nowMs + 60_000);
+    if (!settledInTime || outcome === null) throw new Error('nothing settled within a minute of simulated time');
+    return (outcome as { readonly value: T }).value;
+  }
+
   /** A pod's clock on this scheduler; `offsetMs` and `drift` make it differ from true time, `jumpWall` moves its wall clock. */
   clock(offsetMs = 0, drift = 1): Clock & { jumpWall(deltaMs: number): void } {
     let wallOffsetMs = 1_700_000_000_000 + offsetMs;

@@ -76,7 +76,7 @@ export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new S
   await world.scheduler.run(() => false, start + 12_000);
   heal(world);
   await settle(world);
-  const violations = checkEnd(world);
+  const violations = await checkEnd(world);
   const accepted = world.sent.filter((sent) => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250).length;
   return { seed, violations, events: world.scheduler.eventCount, sent: world.sent.length, accepted, coverage: world.coverage, faults };
 }

@@ -33,6 +33,8 @@ export interface Sent {
   /** `refusedEarly`: before the 354. */
   answer: DataAnswer | { readonly kind: 'refusedEarly' } | { readonly kind: 'clientGone' } | null;
   answeredAtMs: number | null;
+  /** Two databases held it when the 250 was said. */
+  isProtected: boolean;
 }
 
 interface Pod {
@@ -72,7 +74,6 @@ export class World {
   readonly finals = new Set<CopyId>();
   readonly aborts = new Set<CopyId>();
   readonly dsns = new Set<CopyId>();
-  readonly resting = new Map<CopyId, Map<Identity, string>>();
   /** Times at which a pod died, for the excuses of repeated offers. */
   readonly deaths: { readonly member: string; readonly atMs: number }[] = [];
   cuts = 0;
@@ -181,13 +182,9 @@ export class World {
       tracking: { record: (record) => this.#tracked(record) },
       document: this.document,
       ...(mutants === undefined ? {} : { mutants }),
+      coverage: this.coverage,
       onFatal: fatal,
     });
-    // Every life's visits count towards the coverage of the run.
-    pod.server.core.coverage.set = (event, visits) => {
-      this.coverage.set(event, (this.coverage.get(event) ?? 0) + 1);
-      return Map.prototype.set.call(pod.server?.core.coverage, event, visits);
-    };
     await pod.server.start();
   }
 
@@ -229,13 +226,9 @@ export class World {
           if (write.facts.kind === 'dsn') this.dsns.add(write.facts.id);
           this.#holders(write.facts.id).set(identity, { member, digest: write.facts.digest });
           break;
-        case 'move': {
+        case 'move':
           this.finals.add(write.id);
-          const resting = this.resting.get(write.id) ?? new Map<Identity, string>();
-          resting.set(identity, write.state.queue);
-          this.resting.set(write.id, resting);
           break;
-        }
         case 'tombstone':
           (write.tombstone.kind === 'final' ? this.finals : this.aborts).add(write.tombstone.id);
           break;
@@ -272,7 +265,7 @@ export class World {
       client: { address: '127.0.0.1', port: 1, helo: 'sim', protocol: 'ESMTP', tls: null, user: null },
       frontend, listener: 'smtp', receivedAtMs: 0,
     };
-    const sent: Sent = { number, envelope, digest: createHash('sha256').update(body).digest('hex'), sizeBytes, id: null, answer: null, answeredAtMs: null };
+    const sent: Sent = { number, envelope, digest: createHash('sha256').update(body).digest('hex'), sizeBytes, id: null, answer: null, answeredAtMs: null, isProtected: false };
     this.sent.push(sent);
     const pod = this.#pods.get(frontend);
     const { incarnation } = pod ?? {};
@@ -319,6 +312,7 @@ export class World {
     sent.id = id;
     const holders = this.durable.get(id);
     const right = [...(holders ?? [])].filter(([, holder]) => holder.digest === sent.digest);
+    sent.isProtected = right.length >= 2;
     if (right.length < 2 && !this.finals.has(id) && this.document.policies.shadowRedundancy.rejectMessageOnShadowFailure)
       this.violations.push(`S1: message ${sent.number} ${id} answered 250 with ${right.length} durable copies (${right.map(([, holder]) => holder.member).join(', ')})`);
     const boundaries = new Set(right.map(([, holder]) => this.document.members.find((member) => member.name === holder.member)?.boundary));

@@ -10,11 +10,13 @@ import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, StoredCopy } from '../store/database.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
+import { dsnSafe } from './delivery.ts';
 import { demote } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
 import {
   addCopy,
   commit,
+  dropCopy,
   early,
   type IncomingShadow,
   type Intake,
@@ -258,10 +260,11 @@ export function shadowEnded(
     return answer('refused');
   }
   const existing = server.copies.get(opening.id);
-  if (existing !== undefined) {
+  if (existing !== undefined && !isOtherMakersDsn(existing, opening, digest)) {
     early(turn, { kind: 'DiscardBody', stream });
     return answer(reparent(turn, existing, opening, digest) ? 'stored' : 'owned');
   }
+  if (existing !== undefined) dropCopy(server, existing);
   const facts: CopyFacts = {
     id: opening.id,
     ancestor: opening.state.ancestor,
@@ -295,6 +298,13 @@ export function shadowEnded(
   commit(turn, { kind: 'commit', facts, state, stream });
   late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
   answer('stored');
+  if (facts.kind === 'dsn') dsnSafe(turn, facts.id);
+}
+
+/** Two members made the same DSN (one id, other bytes): the one of the higher epoch stays, the other becomes its shadow. */
+function isOtherMakersDsn(existing: Copy, opening: IncomingShadow, digest: string): boolean {
+  const isSame = existing.facts.kind === 'dsn' && existing.facts.digest !== digest && existing.delivering.size === 0;
+  return isSame && compareEpochs(opening.state.epoch, existing.state.epoch) > 0;
 }
 
 /** The copy is here already: it becomes the sender's shadow when the epoch says so and the bytes are the same (protocol.md 7, 8). */

@@ -422,7 +422,7 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   for (const item of grant.items) {
     const copy = server.copies.get(item.id);
     if (copy === undefined) continue;
-    if (item.state !== null && item.state.digest === copy.facts.digest)
+    if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
       heardAbout(turn, member, copy, item.state, item.verdict);
     const still = server.copies.get(item.id);
     if (still !== undefined) answered(turn, still, member);
@@ -480,6 +480,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   });
   if (remote.final) {
     dropCopy(server, copy);
+    if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
     if (merged.recipients?.some(isSuccess) === true) {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
       commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });

@@ -65,7 +65,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { transition } from './transitions.ts';
+import { type TransitionCoverage, transition } from './transitions.ts';
 
 export interface CoreOptions {
   readonly name: string;
@@ -75,6 +75,8 @@ export interface CoreOptions {
   readonly draw: () => number;
   readonly hashId: (text: string) => CopyId;
   readonly mutants?: ReadonlySet<Mutant>;
+  /** Where visits of transition rows are counted; the simulator adds up all lives of all pods. */
+  readonly coverage?: TransitionCoverage;
 }
 
 export interface Now {
@@ -118,7 +120,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     composing: new Set(),
     nextRequest: 0,
     timers: [],
-    coverage: new Map(),
+    coverage: options.coverage ?? new Map(),
     startedAtMs: now.monotonicMs,
     trusted: {
       baseMs: saved?.trustedMs ?? now.wallMs,

@@ -6,6 +6,7 @@ import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Network } from '../../common/platform/net.ts';
 import type { Random } from '../../common/platform/random.ts';
 import type { Mutant } from '../core/mutants.ts';
+import type { TransitionCoverage } from '../core/transitions.ts';
 import type { QueueDatabase } from '../store/database.ts';
 import type { DeliveryAgent } from './delivery-api.ts';
 import type { Tracking } from './tracking-api.ts';
@@ -28,6 +29,7 @@ export interface TransportDeps {
   readonly document: TopologyDocument;
   /** Simulator only. */
   readonly mutants?: ReadonlySet<Mutant>;
+  readonly coverage?: TransitionCoverage;
   /** How frames of one tick are gathered; the simulator passes nothing. */
   readonly keepAliveMs?: number;
   readonly deadAfterMs?: number;

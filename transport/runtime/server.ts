@@ -50,6 +50,7 @@ export class TransportServer {
         draw: () => randomFraction(deps.random),
         hashId,
         ...(deps.mutants === undefined ? {} : { mutants: deps.mutants }),
+        ...(deps.coverage === undefined ? {} : { coverage: deps.coverage }),
       },
       now,
     );

@@ -98,9 +98,18 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     if (found === null) throw error;
     log.warn({ error: String(error) }, 'queue database: opening with a full disk, using the reserve');
   }
+  // Two, so that nothing is kept for the sake of the older one: a pod that restarts again and again must not use up its reserve.
+  const makeRoom = async (sequence: number, currentGeneration: number): Promise<void> => {
+    if (found === null || pool.freeSegments > pool.reserveSegments) return;
+    for (let round = 0; round < 2; round++) await checkpointer.start(sequence, loaded.lastGeneration, loaded.lastEnd);
+    checkpointer.recycle(currentGeneration);
+  };
+  if (loaded.tail.length === 0) await makeRoom(loaded.syncedThrough, 0);
   if (pool.freeSegments === 0)
     throw new StoreError('ENOSPC', `${directory} has no room for a segment: give the volume more space`);
   const recovered = await rewriteTail(loaded, pool, identity.salt);
+  const { current, sequence } = recovered.end;
+  if (current !== null) await makeRoom(sequence, current.generation);
   if (loaded.cutGroups > 0) log.warn({ groups: loaded.cutGroups }, 'queue database: cut an unsynced tail');
   const store: SegmentLog = new SegmentLog(
     options,
