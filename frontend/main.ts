@@ -10,7 +10,7 @@ import { createLogger } from '../common/platform/pino-logger.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
 import { openTlsNetwork } from '../common/platform/tls-network.ts';
-import { readFrontendConfig } from './configuration.ts';
+import { readFrontendConfig } from '../common/config-files.ts';
 import { type RunningFrontend, startFrontend } from './program.ts';
 
 /** A message may take until its reply bound (60 s) after the end of data; longer nobody waits. */

@@ -16,10 +16,10 @@ import type { Random } from '../common/platform/random.ts';
 import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
 import { parseUsers } from '../common/smtp/users.ts';
-import { readTopology } from './configuration.ts';
+import { readTopology } from '../common/config-files.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
-import { WatchedFiles } from './watched-files.ts';
+import { WatchedFiles } from '../common/platform/watched-files.ts';
 
 export interface FrontendPorts {
   readonly clock: Clock;

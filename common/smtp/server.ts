@@ -227,7 +227,7 @@ class EdgeConnection extends SMTPConnection implements ConversationPort {
 
   get moreInput(): boolean {
     const parser = this._parser;
-    return (parser !== false && parser.writableLength > this.#busyBytes) || this._socket.readableLength > 0;
+    return parser !== false && parser.writableLength > this.#busyBytes;
   }
 
   say(said: Reply): void {

@@ -1,111 +1,20 @@
-/** The peer protocol between two sessions over the simulated network, and against a peer that speaks wrongly. */
+/** The peer protocol between two sessions over the simulated network: streams, end, keep-alive, bounds. */
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
-import type { WireFrame } from '../../common/peer/frames.ts';
-import type { Contact, End } from '../../common/peer/messages.ts';
-import { negotiateVersion } from '../../common/peer/session.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Connection, ConnectionHandlers } from '../../common/platform/net.ts';
 import { SeededRandom } from '../sim/scheduler.ts';
-import { helloOf, sampleDigest, sampleId, sampleOpen, sampleResult } from '../unit/peer-samples.ts';
-import { PeerRig, type RawPeer, recordedStream } from './peer-rig.ts';
-
-const contact: Contact = {
-  syncedSequence: 7,
-  wallMs: 1,
-  generation: 1,
-  hears: ['back'],
-  load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
-};
-const refuseWith = { reply: { code: 451, enhanced: '4.3.1', text: 'full' }, tryOther: true } as const;
-const endOf = (sizeBytes: number, digest = sampleDigest): End => ({ sizeBytes, digest, events: [] });
-const HELLO: WireFrame = { kind: 'HELLO', hello: helloOf('frontend', 'front') };
-const WELCOME: WireFrame = { kind: 'WELCOME', hello: helloOf('transport', 'back') };
-
-describe('handshake', () => {
-  test('both learn who the other is and which version', async () => {
-    const rig = new PeerRig();
-    await rig.ready();
-    expect(rig.front.ready.hello.name).toBe('back');
-    expect(rig.back.ready.hello.name).toBe('front');
-    expect([rig.front.ready.version, rig.back.ready.version]).toEqual([1, 1]);
-    expect([rig.front.ready.dialled, rig.back.ready.dialled]).toEqual([true, false]);
-  });
-
-  test('the accepting side says nothing before HELLO', async () => {
-    const rig = new PeerRig();
-    const raw = await rig.rawDialler();
-    await rig.pass(1_000);
-    expect(raw.frames).toEqual([]);
-    raw.say(HELLO);
-    await rig.until(() => raw.frames.length > 0);
-    expect(raw.frames[0]?.kind).toBe('WELCOME');
-  });
-
-  test('a peer that offers versions 1 and 2 and unknown fields is welcome', async () => {
-    const rig = new PeerRig();
-    const hello = { ...helloOf('frontend', 'front', [1, 2]), zones: ['a'], seenMore: { x: 1 } };
-    await rig.ready({ frontHello: hello });
-    expect(rig.back.ready.version).toBe(1);
-    expect(rig.front.ready.version).toBe(1);
-    expect(rig.back.ready.hello).toEqual(helloOf('frontend', 'front', [1, 2]));
-  });
-
-  test('a peer that offers only version 2 is refused with a clear reason on both sides', async () => {
-    const rig = new PeerRig();
-    await rig.start({ frontHello: helloOf('frontend', 'front', [2]) });
-    await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
-    expect(rig.front.closes).toEqual([
-      { ready: false, reason: 'refused by the peer: NoCommonVersion: we speak 1, you offer 2' },
-    ]);
-    expect(rig.back.closes).toEqual([{ ready: false, reason: 'refused: NoCommonVersion: we speak 1, you offer 2' }]);
-  });
-
-  test('the highest common version is chosen', () => {
-    expect(negotiateVersion([1, 2, 3], [3, 2])).toBe(3);
-    expect(negotiateVersion([1, 2], [2, 1, 9])).toBe(2);
-    expect(negotiateVersion([1], [])).toBeNull();
-  });
-
-  test.each([
-    ['name', helloOf('frontend', 'somebody')],
-    ['role', helloOf('transport', 'front')],
-  ])('a HELLO whose %s is not that of the certificate is refused', async (_what, hello) => {
-    const rig = new PeerRig();
-    await rig.start({ frontHello: hello });
-    await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
-    expect(rig.front.reason).toContain('IdentityMismatch');
-    expect(rig.back.closes[0]?.ready).toBe(false);
-  });
-
-  test('a WELCOME with another name is refused by the dialler', async () => {
-    const rig = new PeerRig();
-    await rig.start({ backHello: helloOf('transport', 'other') });
-    await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
-    expect(rig.front.closes[0]).toMatchObject({ ready: false });
-    expect(rig.back.closes).toHaveLength(1);
-    expect(rig.back.reason).toContain('IdentityMismatch');
-  });
-
-  test('the check of either side decides', async () => {
-    const refuse = () => ({ kind: 'refuse', reason: 'ChainBroken', detail: 'k 7' }) as const;
-    for (const side of ['front', 'back'] as const) {
-      const rig = new PeerRig();
-      await rig.start({ [side]: { check: refuse } });
-      await rig.until(() => rig.front.closes.length > 0 && rig.back.closes.length > 0);
-      expect(rig.front.reason).toContain('ChainBroken: k 7');
-      expect(rig.back.reason).toContain('ChainBroken: k 7');
-    }
-  });
-
-  test('silence ends the handshake', async () => {
-    const rig = new PeerRig();
-    await rig.rawDialler();
-    await rig.until(() => rig.back.closes.length > 0);
-    expect(rig.back.closes).toEqual([{ ready: false, reason: 'handshake timed out' }]);
-  });
-});
+import {
+  sampleContact as contact,
+  sampleEnd as endOf,
+  helloOf,
+  sampleRefuse as refuseWith,
+  sampleId,
+  sampleOpen,
+  sampleResult,
+} from '../unit/peer-samples.ts';
+import { HELLO, PeerRig, recordedStream, WELCOME } from './peer-rig.ts';
 
 describe('a stream', () => {
   const accepted = async (rig: PeerRig, credit: number) => {
@@ -467,134 +376,6 @@ describe('bounded memory', () => {
     expect(peak).toBeGreaterThan(8_000_000);
     expect(peak).toBeLessThan(18_000_000);
     expect(session.queuedBytes).toBe(0);
-  });
-});
-
-describe('a peer that speaks wrongly is dropped with the reason', () => {
-  const open = (stream: number): WireFrame => ({ kind: 'OPEN', stream, open: sampleOpen });
-  const chunk = (stream: number, bytes: number): WireFrame => ({ kind: 'CHUNK', stream, bytes: Buffer.alloc(bytes) });
-  const end = (stream: number, sizeBytes: number): WireFrame => ({ kind: 'END', stream, end: endOf(sizeBytes) });
-  const result = (stream: number): WireFrame => ({ kind: 'RESULT', stream, result: sampleResult });
-  const openOk = (stream: number): WireFrame => ({
-    kind: 'OPEN-OK',
-    stream,
-    ok: { credit: 10, maxMessageBytes: 1_000 },
-  });
-  const wrong: readonly (readonly [string, readonly WireFrame[], string])[] = [
-    ['CHUNK before OPEN-OK', [open(1), chunk(1, 1)], 'CHUNK: not allowed on a stream that is opening'],
-    ['END before OPEN-OK', [open(1), end(1, 0)], 'END: not allowed on a stream that is opening'],
-    ['even stream of a dialler', [open(2)], 'OPEN stream: 2 after -1'],
-    ['stream again', [open(3), open(3)], 'OPEN stream: 3 after 3'],
-    ['lower stream', [open(5), open(3)], 'OPEN stream: 3 after 5'],
-    ['CHUNK without OPEN', [chunk(1, 1)], 'CHUNK stream: 1 is not open'],
-    ['END without OPEN', [end(1, 0)], 'END stream: 1 is not open'],
-    [
-      'DROP twice',
-      [open(1), { kind: 'DROP', stream: 1, reason: 'x' }, { kind: 'DROP', stream: 1, reason: 'x' }],
-      'DROP',
-    ],
-    ['RESULT for a stream nobody opened', [result(2)], 'RESULT stream: 2 is not open'],
-    ['OPEN-OK for a stream of its own', [open(1), openOk(1)], 'OPEN-OK stream: 1 is not open'],
-    ['HELLO again', [HELLO], 'HELLO: not allowed after the handshake'],
-    ['WELCOME from a dialler', [WELCOME], 'WELCOME: not allowed after the handshake'],
-  ];
-  test.each(wrong)('%s', async (_name, frames, reason) => {
-    const rig = new PeerRig();
-    const raw = await rig.rawDialler();
-    raw.say(HELLO);
-    await rig.until(() => rig.back.session !== null);
-    raw.say(...frames);
-    await rig.until(() => rig.back.closes.length > 0);
-    expect(rig.back.reason).toContain(`protocol error: ${reason}`);
-    await rig.until(() => raw.closedReason !== null);
-    expect(raw.farewell).toContain(reason);
-    expect(rig.back.closes).toHaveLength(1);
-  });
-
-  const onAccepted: readonly (readonly [string, readonly WireFrame[], string])[] = [
-    ['CHUNK over credit', [chunk(1, 11)], 'CHUNK: 11 bytes with a credit of 10'],
-    ['CHUNK over what is left of credit', [chunk(1, 6), chunk(1, 6)], 'CHUNK: 6 bytes with a credit of 4'],
-    ['END with another size', [chunk(1, 5), end(1, 6)], 'END sizeBytes: says 6, 5 bytes came'],
-    ['CHUNK after END', [end(1, 0), chunk(1, 1)], 'CHUNK: not allowed on a stream that is ended'],
-    ['END twice', [end(1, 0), end(1, 0)], 'END: not allowed on a stream that is ended'],
-    ['DROP after END', [end(1, 0), { kind: 'DROP', stream: 1, reason: 'x' }], 'DROP: not allowed'],
-  ];
-  test.each(onAccepted)('%s', async (_name, frames, reason) => {
-    const rig = new PeerRig();
-    rig.back.onStream = (stream) =>
-      stream.accept(
-        { credit: 10, maxMessageBytes: 1_000 },
-        { onChunk: () => undefined, onEnd: () => undefined, onDrop: () => undefined, onLost: () => undefined },
-      );
-    const raw = await rig.rawDialler();
-    raw.say(HELLO, open(1));
-    await rig.until(() => raw.frames.some((frame) => frame.kind === 'OPEN-OK'));
-    raw.say(...frames);
-    await rig.until(() => rig.back.closes.length > 0);
-    expect(rig.back.reason).toContain(reason);
-  });
-
-  const toOpener: readonly (readonly [string, readonly WireFrame[], string])[] = [
-    ['RESULT before OPEN-OK', [result(1)], 'RESULT: not allowed on a stream that is opening'],
-    ['CREDIT before OPEN-OK', [{ kind: 'CREDIT', stream: 1, bytes: 1 }], 'CREDIT: not allowed'],
-    ['OPEN-OK twice', [openOk(1), openOk(1)], 'OPEN-OK: not allowed on a stream that is open'],
-    ['RESULT before END', [openOk(1), result(1)], 'RESULT: not allowed on a stream that is open'],
-    ['credit beyond 4 GiB', [openOk(1), { kind: 'CREDIT', stream: 1, bytes: 0xffff_ffff }], 'CREDIT bytes'],
-    ['odd stream of an acceptor', [open(7)], 'OPEN stream: 7 after 0'],
-    ['REFUSED after WELCOME', [{ kind: 'REFUSED', reason: 'x', detail: '' }], 'REFUSED: not allowed'],
-  ];
-  test.each(toOpener)('%s', async (_name, frames, reason) => {
-    const rig = new PeerRig();
-    const raw = await rig.rawAcceptor();
-    raw.say(WELCOME);
-    await rig.until(() => rig.front.session !== null);
-    const handlers = recordedStream();
-    rig.front.ready.openStream(sampleOpen, handlers);
-    raw.say(...frames);
-    await rig.until(() => rig.front.closes.length > 0);
-    expect(rig.front.reason).toContain(reason);
-    expect(handlers.calls.at(-1)).toContain('lost protocol error');
-  });
-
-  test('RESULT twice', async () => {
-    const rig = new PeerRig();
-    const raw = await rig.rawAcceptor();
-    raw.say(WELCOME);
-    await rig.until(() => rig.front.session !== null);
-    const handlers = recordedStream();
-    const out = rig.front.ready.openStream(sampleOpen, handlers);
-    raw.say(openOk(1));
-    await rig.until(() => handlers.calls.length > 0);
-    out.end(endOf(0));
-    await rig.until(() => raw.frames.some((frame) => frame.kind === 'END'));
-    raw.say(result(1), result(1));
-    await rig.until(() => rig.front.closes.length > 0);
-    expect(rig.front.reason).toContain('RESULT stream: 1 is not open');
-    expect(handlers.calls).toEqual(['ok 10', 'result protected']);
-  });
-
-  const first = async (say: (raw: RawPeer) => void): Promise<{ rig: PeerRig; raw: RawPeer }> => {
-    const rig = new PeerRig();
-    const raw = await rig.rawDialler();
-    say(raw);
-    await rig.until(() => rig.back.closes.length > 0 && raw.closedReason !== null);
-    expect(rig.back.closes[0]?.ready).toBe(false);
-    return { rig, raw };
-  };
-
-  test('anything but HELLO first', async () => {
-    const { raw } = await first((peer) => peer.say({ kind: 'CONTACT', contact }));
-    expect(raw.farewell).toBe('ProtocolError: CONTACT: not allowed before the handshake is done');
-  });
-
-  test('another protocol', async () => {
-    const { raw } = await first((peer) => peer.sayBytes(Buffer.from('EHLO client.example.org\r\n')));
-    expect(raw.farewell).toContain('ProtocolError: type: unknown frame type 32');
-  });
-
-  test('a HELLO larger than a handshake needs is refused before it is read', async () => {
-    const { raw } = await first((peer) => peer.sayBytes(Buffer.from([0, 2, 0, 0, 1, 0, 0, 0, 0])));
-    expect(raw.farewell).toContain('ProtocolError: HELLO length');
   });
 });
 

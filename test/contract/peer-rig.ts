@@ -17,6 +17,9 @@ import { helloOf } from '../unit/peer-samples.ts';
 export const FRONT: PeerName = { role: 'frontend', name: 'front' };
 export const BACK: PeerName = { role: 'transport', name: 'back' };
 
+export const HELLO: WireFrame = { kind: 'HELLO', hello: helloOf('frontend', 'front') };
+export const WELCOME: WireFrame = { kind: 'WELCOME', hello: helloOf('transport', 'back') };
+
 /** A session and everything it said. */
 export class RecordedSession {
   session: PeerSession | null = null;

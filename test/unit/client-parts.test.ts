@@ -1,3 +1,4 @@
+/** The parsers and encoders of the SMTP client: replies in every cut and malformation, dot stuffing against our own data scanner. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { DotStuffer } from '../../common/smtp/dot-stuffer.ts';

@@ -1,3 +1,4 @@
+/** The SMTP / LMTP client against a scripted server that is right, wrong, slow or gone at every step (RFC 5321, RFC 2033, RFC 3207). */
 import { createServer } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../common/platform/clock.ts';

@@ -1,3 +1,4 @@
+/** The delivery agent over real sockets: what every behaviour of a next hop means for each recipient, connection reuse, bounds, close. */
 import { afterEach, describe, expect, test } from 'vitest';
 import type { CopyId, Envelope } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';

@@ -1,3 +1,4 @@
+/** RFC 3464 reports: who is told, what the fields say, what hostile texts cannot do. */
 import { describe, expect, test } from 'vitest';
 import type { CopyId, Envelope } from '../../common/message.ts';
 import {

@@ -1,3 +1,4 @@
+/** The embedded Maildir store through its LMTP port, on a real directory: durability order, duplicate suppression, disk errors, the process. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFile, mkdtemp, readdir, readFile, rename, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

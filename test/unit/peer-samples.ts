@@ -11,7 +11,7 @@ import type {
   SharedState,
 } from '../../common/message.ts';
 import type { WireFrame } from '../../common/peer/frames.ts';
-import type { Hello, Open, Result, TrackingEvent } from '../../common/peer/messages.ts';
+import type { Contact, End, Hello, Open, Refuse, Result, TrackingEvent } from '../../common/peer/messages.ts';
 
 export const sampleIdentity = '01HZZZZZZZZZZZZZZZZZZZZZZA' as Identity;
 export const sampleId = '01HZZZZZZZZZZZZZZZZZZZZZZB' as CopyId;
@@ -52,6 +52,18 @@ export const sampleResult: Result = {
   digest: sampleDigest,
   reply: null,
 };
+
+export const sampleContact: Contact = {
+  syncedSequence: 7,
+  wallMs: 1,
+  generation: 1,
+  hears: ['back'],
+  load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
+};
+
+export const sampleRefuse: Refuse = { reply: { code: 451, enhanced: '4.3.1', text: 'full' }, tryOther: true };
+
+export const sampleEnd = (sizeBytes: number, digest = sampleDigest): End => ({ sizeBytes, digest, events: [] });
 
 export const helloOf = (role: Hello['role'], name: string, versions: readonly number[] = [1]): Hello => ({
   versions,

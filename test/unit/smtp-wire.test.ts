@@ -208,6 +208,16 @@ describe('limits of the content', () => {
     if (hops > 0) expect(scan([wire], { ...LIMITS, maxReceivedHops: hops - 1 }).rejected).toContain('hops');
   });
 
+  it('lines are measured each for itself, however many chunks there are', () => {
+    const lines = Buffer.from('ten octets\r\n'.repeat(2_000));
+    const chunks = cut(
+      Buffer.concat([lines, Buffer.from('.\r\n')]),
+      Array.from({ length: 3_000 }, (_, i) => i * 7),
+    );
+    const outcome = scan(chunks, { ...LIMITS, maxDataLineBytes: 12 });
+    expect(outcome).toMatchObject({ rejected: null, sizeBytes: lines.length, rest: '' });
+  });
+
   it('stops passing content on once it is disqualified', () => {
     const scanner = new DataScanner(LIMITS);
     expect(scanner.scan(Buffer.from('A: b\r\nbare\rcr'))).toEqual({ content: null, rest: null });

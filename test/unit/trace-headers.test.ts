@@ -1,3 +1,4 @@
+/** `Received:` and the removal of foreign delivery ids from a streamed header. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { ClientInfo, CopyId, Envelope } from '../../common/message.ts';

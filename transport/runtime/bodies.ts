@@ -56,12 +56,20 @@ export class Bodies {
   /** Gives an incoming stream its number; the core answers with AcceptStream or RefuseStream. */
   register(stream: IncomingStream): number {
     this.#next += 1;
-    this.#inbound.set(this.#next, { id: stream.open.id, stream, kind: stream.open.kind === 'intake' ? 'intake' : 'shadow', writer: null });
+    this.#inbound.set(this.#next, {
+      id: stream.open.id,
+      stream,
+      kind: stream.open.kind === 'intake' ? 'intake' : 'shadow',
+      writer: null,
+    });
     return this.#next;
   }
 
   /** A body made here, already complete. */
-  async registerOwn(id: CopyId, body: Buffer): Promise<{ readonly number: number; readonly digest: string; readonly sizeBytes: number }> {
+  async registerOwn(
+    id: CopyId,
+    body: Buffer,
+  ): Promise<{ readonly number: number; readonly digest: string; readonly sizeBytes: number }> {
     const writer = this.#database.beginBody(id);
     await writer.append(body);
     this.#next += 1;
@@ -83,7 +91,10 @@ export class Bodies {
     inbound.writer = writer;
     if (kind === 'intake') this.#live.set(id, writer);
     const maxMessageBytes = this.#handlers.maxMessageBytes();
-    const lost = (): void => this.#handlers.event(kind === 'intake' ? { kind: 'IntakeLost', stream: number } : { kind: 'ShadowLost', stream: number });
+    const lost = (): void =>
+      this.#handlers.event(
+        kind === 'intake' ? { kind: 'IntakeLost', stream: number } : { kind: 'ShadowLost', stream: number },
+      );
     stream.accept(
       { credit: CREDIT_BYTES, maxMessageBytes },
       {
@@ -113,7 +124,13 @@ export class Bodies {
     if (digest !== end.digest || writer.sizeBytes !== end.sizeBytes) {
       // No final record was ever handed to the log: a plain refusal (protocol.md 5).
       lost();
-      stream.result({ id: inbound.id, epoch: stream.open.epoch, outcome: 'refused', digest, reply: reply('localError') });
+      stream.result({
+        id: inbound.id,
+        epoch: stream.open.epoch,
+        outcome: 'refused',
+        digest,
+        reply: reply('localError'),
+      });
       return;
     }
     this.#handlers.event({
@@ -149,7 +166,8 @@ export class Bodies {
   /** Forgets what only a search for a shadow needed. */
   settled(isPlacing: (id: CopyId) => boolean): void {
     for (const id of this.#live.keys()) if (!isPlacing(id)) this.#live.delete(id);
-    for (const [number, inbound] of this.#inbound) if ((inbound.stream === null || inbound.stream.closed) && !isPlacing(inbound.id)) this.#inbound.delete(number);
+    for (const [number, inbound] of this.#inbound)
+      if ((inbound.stream === null || inbound.stream.closed) && !isPlacing(inbound.id)) this.#inbound.delete(number);
     for (const id of this.#candidates.keys()) if (!isPlacing(id)) this.#candidates.delete(id);
   }
 

@@ -1,13 +1,16 @@
 /** Makes the body of a DSN: reads the original's header from the queue database and lets `core/dsn.ts` write the report. */
 import type { Envelope, Reply } from '../../common/message.ts';
-import type { EarlyEffect } from '../core/events.ts';
 import { composeDsn } from '../core/dsn.ts';
+import type { EarlyEffect } from '../core/events.ts';
 import type { TransportDeps } from './deps.ts';
 
 /** RFC 3461 6.2: the header suffices; bounded whatever the message has. */
 const MAX_HEADER_BYTES = 131_072;
 
-export async function composeFor(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>, deps: TransportDeps): Promise<{ readonly envelope: Envelope; readonly body: Buffer } | null> {
+export async function composeFor(
+  effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>,
+  deps: TransportDeps,
+): Promise<{ readonly envelope: Envelope; readonly body: Buffer } | null> {
   const { facts, state, recipient } = effect;
   const address = facts.envelope.recipients[recipient];
   const said = state.recipients?.[recipient];
@@ -25,7 +28,8 @@ export async function composeFor(effect: Extract<EarlyEffect, { readonly kind: '
         reply: parseReply(said?.reply ?? ''),
         remoteHost: null,
         lastAttemptMs: said?.atMs ?? null,
-        willRetryUntilMs: effect.dsn === 'delayed' ? facts.acceptedAtMs + deps.document.policies.queues.messageExpirationMs : null,
+        willRetryUntilMs:
+          effect.dsn === 'delayed' ? facts.acceptedAtMs + deps.document.policies.queues.messageExpirationMs : null,
       },
     ],
     originalHeader,
@@ -36,7 +40,10 @@ export async function composeFor(effect: Extract<EarlyEffect, { readonly kind: '
   });
 }
 
-async function headerOf(deps: TransportDeps, effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<Buffer> {
+async function headerOf(
+  deps: TransportDeps,
+  effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>,
+): Promise<Buffer> {
   const parts: Buffer[] = [];
   let size = 0;
   try {

@@ -3,8 +3,9 @@
  * durable. Each late effect names its copy: it leaves when the last commit that touched this copy is durable, or every commit so far when it
  * names none. Consecutive commits merge into one sync in the store. A step that throws ends the process: a peer has a copy of everything.
  */
-import type { Clock, Timer } from '../../common/platform/clock.ts';
+
 import type { CopyId } from '../../common/message.ts';
+import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StepResult } from '../core/events.ts';
 import { step } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
@@ -96,7 +97,8 @@ export class Loop {
   }
 
   #later(effect: LateEffect): void {
-    const wait = effect.kind === 'Count' ? null : effect.copy === null ? this.#last : (this.#pending.get(effect.copy) ?? null);
+    const wait =
+      effect.kind === 'Count' ? null : effect.copy === null ? this.#last : (this.#pending.get(effect.copy) ?? null);
     if (wait === null) return this.#handlers.late(effect);
     void wait.then(() => {
       if (!this.#stopped) this.#handlers.late(effect);

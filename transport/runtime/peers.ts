@@ -63,7 +63,8 @@ export class Peers {
   setTopology(document: TopologyDocument): void {
     this.#document = document;
     for (const member of this.#boundary()) if (this.#deps.name < member.name) this.#dial(member.name, 0);
-    for (const [name, session] of this.#members) if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
+    for (const [name, session] of this.#members)
+      if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
   }
 
   session(name: string): PeerSession | null {
@@ -74,19 +75,28 @@ export class Peers {
     return this.#members.get(name) ?? null;
   }
 
-  view(): { readonly member: string; readonly connected: boolean; readonly lastContactMs: number | null; readonly identity: string | null; readonly problem: string | null }[] {
+  view(): {
+    readonly member: string;
+    readonly connected: boolean;
+    readonly lastContactMs: number | null;
+    readonly identity: string | null;
+    readonly problem: string | null;
+  }[] {
     return this.#boundary().map((member) => ({
       member: member.name,
       connected: this.#members.has(member.name),
       lastContactMs: this.#lastContactMs.get(member.name) ?? null,
-      identity: this.#members.get(member.name)?.hello.database?.identity ?? this.#seen.get(member.name)?.identity ?? null,
+      identity:
+        this.#members.get(member.name)?.hello.database?.identity ?? this.#seen.get(member.name)?.identity ?? null,
       problem: this.#members.has(member.name) ? null : (this.#problems.get(member.name) ?? 'not yet connected'),
     }));
   }
 
   #boundary(): readonly MemberConfig[] {
     const self = this.#document.members.find((member) => member.name === this.#deps.name);
-    return this.#document.members.filter((member) => member.boundary === self?.boundary && member.name !== self.name && member.state !== 'gone');
+    return this.#document.members.filter(
+      (member) => member.boundary === self?.boundary && member.name !== self.name && member.state !== 'gone',
+    );
   }
 
   #member(name: string): MemberConfig | undefined {
@@ -120,7 +130,8 @@ export class Peers {
     const dial = this.#dials.get(name);
     if (dial === undefined || this.#stopped) return;
     dial.failures += 1;
-    const backoffMs = Math.min(MAX_BACKOFF_MS, 100 * 2 ** Math.min(dial.failures, 6)) * (0.5 + randomFraction(this.#deps.random));
+    const backoffMs =
+      Math.min(MAX_BACKOFF_MS, 100 * 2 ** Math.min(dial.failures, 6)) * (0.5 + randomFraction(this.#deps.random));
     this.#dial(name, backoffMs);
   }
 
@@ -208,8 +219,20 @@ export class Peers {
       name,
       cluster: this.#document.cluster,
       boundary: self?.boundary ?? null,
-      database: { identity: database.identity, chain: database.chain.slice(-64), syncedSequence: database.syncedSequence },
-      seen: seen === undefined ? null : { identity: seen.identity, openCounter: seen.openCounter, nonce: seen.nonce, syncedSequence: seen.syncedSequence },
+      database: {
+        identity: database.identity,
+        chain: database.chain.slice(-64),
+        syncedSequence: database.syncedSequence,
+      },
+      seen:
+        seen === undefined
+          ? null
+          : {
+              identity: seen.identity,
+              openCounter: seen.openCounter,
+              nonce: seen.nonce,
+              syncedSequence: seen.syncedSequence,
+            },
       uid,
       generation: this.#document.generation,
     };
@@ -217,11 +240,16 @@ export class Peers {
 
   #check(hello: Hello, from: PeerName): { kind: 'accept' } | { kind: 'refuse'; reason: string; detail: string } {
     const refuse = (reason: string, detail: string) => ({ kind: 'refuse' as const, reason, detail });
-    if (hello.cluster !== this.#document.cluster) return refuse('wrong cluster', `${hello.cluster} is not ${this.#document.cluster}`);
+    if (hello.cluster !== this.#document.cluster)
+      return refuse('wrong cluster', `${hello.cluster} is not ${this.#document.cluster}`);
     if (from.role === 'frontend') return { kind: 'accept' };
     if (from.role !== 'transport') return refuse('wrong role', `${from.role} has no business on the peer port`);
     // protocol.md section 1: a receiver refuses when its own document does not list the sender in the same boundary.
-    if (this.#member(from.name) === undefined) return refuse('not a member of this boundary', `generation ${this.#document.generation} does not list ${from.name}`);
+    if (this.#member(from.name) === undefined)
+      return refuse(
+        'not a member of this boundary',
+        `generation ${this.#document.generation} does not list ${from.name}`,
+      );
     if (hello.database === null) return refuse('no queue database', 'a transport must name its queue database');
     const broken = this.#brokenChain(hello);
     return broken === null ? { kind: 'accept' } : refuse('broken nonce chain', broken);
@@ -235,9 +263,12 @@ export class Peers {
     if (seen !== undefined && seen.identity === theirs.identity) {
       const last = theirs.chain.at(-1);
       const entry = theirs.chain.find((open) => open.openCounter === seen.openCounter);
-      if (last !== undefined && last.openCounter < seen.openCounter) return `its newest open ${last.openCounter} is older than open ${seen.openCounter} seen before`;
-      if (entry !== undefined && entry.nonce !== seen.nonce) return `open ${seen.openCounter} carries another nonce than the one seen before`;
-      if (theirs.syncedSequence < seen.syncedSequence) return `its log ends at ${theirs.syncedSequence}, ${seen.syncedSequence} was seen before`;
+      if (last !== undefined && last.openCounter < seen.openCounter)
+        return `its newest open ${last.openCounter} is older than open ${seen.openCounter} seen before`;
+      if (entry !== undefined && entry.nonce !== seen.nonce)
+        return `open ${seen.openCounter} carries another nonce than the one seen before`;
+      if (theirs.syncedSequence < seen.syncedSequence)
+        return `its log ends at ${theirs.syncedSequence}, ${seen.syncedSequence} was seen before`;
     }
     const mine = hello.seen;
     if (mine !== null && mine.identity === this.#deps.database.identity) {

@@ -25,7 +25,8 @@ import { pressureOf } from './pressure.ts';
 
 const SWEEP_MS = 1_000;
 
-const hashId = (text: string): CopyId => createHash('sha256').update(text).digest('hex').slice(0, 26).toUpperCase() as CopyId;
+const hashId = (text: string): CopyId =>
+  createHash('sha256').update(text).digest('hex').slice(0, 26).toUpperCase() as CopyId;
 
 export class TransportServer {
   readonly deps: TransportDeps;
@@ -61,7 +62,8 @@ export class TransportServer {
       damaged: (id, error) => deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable'),
     });
     this.peers = new Peers(deps, {
-      onMember: (member, identity, openCounter, nonce) => this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
+      onMember: (member, identity, openCounter, nonce) =>
+        this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
       onMemberGone: (member) => this.#loop.handle({ kind: 'PeerDown', member }),
       onControl: (session, frame) => this.#control(session, frame),
       onStream: (session, stream) => void this.#stream(session, stream),
@@ -122,7 +124,8 @@ export class TransportServer {
     metrics.set('discards_pending', this.core.tombstones.size);
     const queues = new Map<string, number>();
     for (const copy of this.core.copies.values()) queues.set(copy.state.queue, (queues.get(copy.state.queue) ?? 0) + 1);
-    for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow']) metrics.set('queue_messages', queues.get(kind) ?? 0, { kind });
+    for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow'])
+      metrics.set('queue_messages', queues.get(kind) ?? 0, { kind });
     const net = database.safetyNetCounts();
     metrics.set('safety_net_messages', net.primary.messages, { role: 'primary' });
     metrics.set('safety_net_messages', net.shadow.messages, { role: 'shadow' });
@@ -136,7 +139,12 @@ export class TransportServer {
       syncedSequence: this.deps.database.syncedSequence,
       wallMs: this.deps.clock.wallMs(),
       generation: this.core.document.generation,
-      load: { queued, intake: this.bodies.openIntakes, backPressure: this.core.pressure, accepting: this.core.self.state === 'active' && !this.#stopped },
+      load: {
+        queued,
+        intake: this.bodies.openIntakes,
+        backPressure: this.core.pressure,
+        accepting: this.core.self.state === 'active' && !this.#stopped,
+      },
     };
   }
 
@@ -146,7 +154,10 @@ export class TransportServer {
     const { open, remote } = stream;
     const fromFrontend = remote.role === 'frontend';
     if (fromFrontend !== (open.kind === 'intake')) {
-      stream.refuse({ reply: { code: 550, enhanced: '5.7.1', text: 'stream kind not allowed for this role' }, tryOther: false });
+      stream.refuse({
+        reply: { code: 550, enhanced: '5.7.1', text: 'stream kind not allowed for this role' },
+        tryOther: false,
+      });
       return;
     }
     const number = this.bodies.register(stream);
@@ -155,17 +166,37 @@ export class TransportServer {
     const stored = (open.kind === 'intake' && open.epoch.try === 1) || known ? null : await this.#lookup(open.id);
     if (stream.closed) return this.bodies.discard(number);
     if (open.kind === 'intake') {
-      this.#loop.handle({ kind: 'IntakeOpened', stream: number, frontend: remote.name, id: open.id, try: open.epoch.try, envelope: open.envelope, stored });
+      this.#loop.handle({
+        kind: 'IntakeOpened',
+        stream: number,
+        frontend: remote.name,
+        id: open.id,
+        try: open.epoch.try,
+        envelope: open.envelope,
+        stored,
+      });
       return;
     }
     const database = session.hello.database;
     if (open.state === null || database === null) {
-      this.bodies.refuse(number, { reply: { code: 550, enhanced: '5.5.4', text: 'a shadow stream needs a state' }, tryOther: false });
+      this.bodies.refuse(number, {
+        reply: { code: 550, enhanced: '5.5.4', text: 'a shadow stream needs a state' },
+        tryOther: false,
+      });
       return;
     }
     const last = database.chain.at(-1) ?? { openCounter: 0, nonce: '' };
     this.#loop.handle({
-      kind: 'ShadowOpened', stream: number, member: remote.name, identity: database.identity, openCounter: last.openCounter, nonce: last.nonce, id: open.id, envelope: open.envelope, state: { ...open.state, epoch: open.epoch }, stored,
+      kind: 'ShadowOpened',
+      stream: number,
+      member: remote.name,
+      identity: database.identity,
+      openCounter: last.openCounter,
+      nonce: last.nonce,
+      id: open.id,
+      envelope: open.envelope,
+      state: { ...open.state, epoch: open.epoch },
+      stored,
     });
   }
 
@@ -216,7 +247,11 @@ export class TransportServer {
     }
   }
 
-  async #resolveAsked(from: string, role: 'transport' | 'frontend', frame: Extract<ControlFrame, { readonly kind: 'RESOLVE' }>): Promise<void> {
+  async #resolveAsked(
+    from: string,
+    role: 'transport' | 'frontend',
+    frame: Extract<ControlFrame, { readonly kind: 'RESOLVE' }>,
+  ): Promise<void> {
     const stored = await this.#lookup(frame.resolve.id);
     this.#loop.handle({ kind: 'ResolveAsked', from, role, resolve: frame.resolve, stored });
   }
@@ -237,7 +272,11 @@ export class TransportServer {
       case 'OpenCandidate':
         return this.bodies.openCandidate(this.peers.member(effect.member), effect);
       case 'EndCandidate':
-        return this.bodies.endCandidate(effect.id, effect.attempt, { sizeBytes: effect.sizeBytes, digest: effect.digest, events: effect.events });
+        return this.bodies.endCandidate(effect.id, effect.attempt, {
+          sizeBytes: effect.sizeBytes,
+          digest: effect.digest,
+          events: effect.events,
+        });
       case 'DropCandidate':
         return this.bodies.dropCandidate(effect.id, effect.attempt, effect.reason);
       case 'DiscardBody':
@@ -253,7 +292,15 @@ export class TransportServer {
     const dsn = await composeFor(effect, this.deps);
     if (dsn === null || this.#stopped) return;
     const { number, digest, sizeBytes } = await this.bodies.registerOwn(effect.id, dsn.body);
-    this.#loop.handle({ kind: 'DsnComposed', stream: number, id: effect.id, parent: effect.parent, envelope: dsn.envelope, digest, sizeBytes });
+    this.#loop.handle({
+      kind: 'DsnComposed',
+      stream: number,
+      id: effect.id,
+      parent: effect.parent,
+      envelope: dsn.envelope,
+      digest,
+      sizeBytes,
+    });
   }
 
   #late(effect: LateEffect): void {
@@ -279,8 +326,17 @@ export class TransportServer {
       return recipient === undefined ? [] : [{ index, recipient }];
     });
     this.deps.delivery.start(
-      { requestId: effect.requestId, copyId: facts.id, deliveryId: effect.deliveryId, envelope: facts.envelope, sizeBytes: facts.sizeBytes, route, recipients },
-      (results) => this.#loop.handle({ kind: 'DeliveryDone', requestId: effect.requestId, results: results.map(toCore) }),
+      {
+        requestId: effect.requestId,
+        copyId: facts.id,
+        deliveryId: effect.deliveryId,
+        envelope: facts.envelope,
+        sizeBytes: facts.sizeBytes,
+        route,
+        recipients,
+      },
+      (results) =>
+        this.#loop.handle({ kind: 'DeliveryDone', requestId: effect.requestId, results: results.map(toCore) }),
     );
   }
 
@@ -291,15 +347,34 @@ export class TransportServer {
       event: effect.event,
       source: this.deps.name,
       attemptId: id,
-      ...(facts === null ? {} : { from: facts.envelope.reversePath, recipients: addresses ?? facts.envelope.recipients.map((entry) => entry.address) }),
+      ...(facts === null
+        ? {}
+        : {
+            from: facts.envelope.reversePath,
+            recipients: addresses ?? facts.envelope.recipients.map((entry) => entry.address),
+          }),
       ...(peer === undefined ? {} : { peer }),
       ...(detail === undefined ? {} : { detail }),
     });
     if (effect.event === 'RECEIVE' || effect.event === 'HARECEIVE') {
       for (const event of facts?.events ?? [])
-        this.deps.tracking.record({ atMs: event.atMs, event: 'FRONTEND', source: event.source, attemptId: id, detail: `${event.event}${event.detail === undefined ? '' : ` ${event.detail}`}` });
+        this.deps.tracking.record({
+          atMs: event.atMs,
+          event: 'FRONTEND',
+          source: event.source,
+          attemptId: id,
+          detail: `${event.event}${event.detail === undefined ? '' : ` ${event.detail}`}`,
+        });
     }
-    this.deps.log.info({ attemptId: id, event: effect.event, ...(peer === undefined ? {} : { peer }), ...(detail === undefined ? {} : { detail }) }, 'message event');
+    this.deps.log.info(
+      {
+        attemptId: id,
+        event: effect.event,
+        ...(peer === undefined ? {} : { peer }),
+        ...(detail === undefined ? {} : { detail }),
+      },
+      'message event',
+    );
   }
 }
 
@@ -311,7 +386,11 @@ function toCore(result: RecipientResult): DeliveryResult {
     case 'deferred':
       return { index: result.index, kind: 'deferred', reply: result.reply, host: result.scope === 'host' };
     case 'failed':
-      return { index: result.index, kind: 'failed', reply: `${result.reply.code} ${result.reply.enhanced} ${result.reply.text}` };
+      return {
+        index: result.index,
+        kind: 'failed',
+        reply: `${result.reply.code} ${result.reply.enhanced} ${result.reply.text}`,
+      };
     case 'unknown':
       return { index: result.index, kind: 'unknown', reason: result.reason };
   }

@@ -53,17 +53,22 @@ export class Checkpointer {
     await this.#running;
   }
 
-  /** Creates and fills both files, so that they exist when the disk is full. */
+  /**
+   * Creates and fills both files, so that they exist when the disk is full; syncs what a killed process may have left in the page cache.
+   */
   async prepare(names: readonly string[]): Promise<void> {
-    for (const number of [0, 1]) {
-      const name = checkpointName(number);
-      const path = `${this.#options.directory}/${name}`;
-      const exists = names.includes(name);
-      const handle = await this.#options.files.open(path, exists ? 'write' : 'create');
-      this.#handles[number] = handle;
-      this.#sizes[number] = exists ? await handle.sizeBytes() : 0;
-      if ((this.#sizes[number] ?? 0) === 0) await this.#grow(number, GROW);
-    }
+    await Promise.all([this.#prepareFile(0, names), this.#prepareFile(1, names)]);
+  }
+
+  async #prepareFile(number: number, names: readonly string[]): Promise<void> {
+    const name = checkpointName(number);
+    const path = `${this.#options.directory}/${name}`;
+    const exists = names.includes(name);
+    const handle = await this.#options.files.open(path, exists ? 'write' : 'create');
+    this.#handles[number] = handle;
+    this.#sizes[number] = exists ? await handle.sizeBytes() : 0;
+    if (exists) await handle.datasync();
+    if ((this.#sizes[number] ?? 0) === 0) await this.#grow(number, GROW);
   }
 
   /**

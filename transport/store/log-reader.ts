@@ -92,7 +92,6 @@ export async function loadLog(
     const before = next?.previous === undefined && next !== undefined ? await firstSequence(files, directory, next, identity.salt) : null;
     replay.addSegment(file, bytes, identity.salt, next === undefined ? { kind: 'newest' } : { kind: 'complete', before });
   }
-  if (process.env.DBG) console.log("LOAD", JSON.stringify({segments, order: order.map(o=>o.generation), through, synced: replay.synced, ends: [...replay.ends], q: replay.quarantined, cut: replay.cutGroups, seq: newest?.head, older, tail: replay.tail.map(t=>[t.record.kind,t.record.sequence,t.record.generation,t.record.offset])}));
   reportMissing(replay.state, segments, replay.quarantined);
   for (const item of newest?.state.index.quarantined.values() ?? [])
     if (!replay.quarantined.some((other) => other.id === item.id)) replay.quarantined.push(item);

@@ -79,6 +79,7 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
   const opened = found === null ? identity : await recordOpen(files, directory, identity, random);
   const pool = new SegmentPool({ ...options, salt: identity.salt, segmentBytes: padded(options.segmentBytes) });
   await adoptSegments(files, directory, pool, loaded);
+  let opening = true;
   const checkpointer = new Checkpointer({
     directory,
     files,
@@ -88,14 +89,20 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     newest: loaded.checkpoint,
     newestBytes: loaded.checkpointBytes,
     retainFrom: loaded.retainFrom,
-    onFatal: (error) => store.fail(error),
+    onFatal: (error) => {
+      // Before the database is open its opening fails.
+      if (opening) throw error;
+      store.fail(error);
+    },
   });
   try {
     await checkpointer.prepare(names);
+    // Names that a killed process made may be only in the page cache.
+    await files.syncDirectory(directory);
     await pool.sampleSpace();
     if (found === null || pool.freeSegments === 0) await pool.replenish();
   } catch (error) {
-    if (found === null) throw error;
+    if (found === null || (error as { code?: string }).code !== 'ENOSPC') throw error;
     log.warn({ error: String(error) }, 'queue database: opening with a full disk, using the reserve');
   }
   // Two, so that nothing is kept for the sake of the older one: a pod that restarts again and again must not use up its reserve.
@@ -121,6 +128,7 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     checkpointer,
     found === null,
   );
+  opening = false;
   void pool.replenish();
   return store;
 }

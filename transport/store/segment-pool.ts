@@ -129,8 +129,9 @@ export class SegmentPool {
         const made = await Promise.all(
           Array.from({ length: Math.min(missing, 4) }, () => this.#create(this.#options.segmentBytes, false)),
         );
-        this.#free.push(...made);
+        // Not used before its name is durable.
         await this.#options.files.syncDirectory(this.#options.directory);
+        this.#free.push(...made);
       }
     } catch (error) {
       this.#options.log.warn(

@@ -5,8 +5,8 @@
  */
 import { type FSWatcher, watch } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Clock, Timer } from '../common/platform/clock.ts';
-import type { Logger } from '../common/platform/log.ts';
+import type { Clock, Timer } from './clock.ts';
+import type { Logger } from './log.ts';
 
 const SETTLE_MS = 100;
 

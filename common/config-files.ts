@@ -1,7 +1,13 @@
-/** Reads the documents of a front end from files. Fails with one line: file, path in the document, what is wrong. */
+/** Reads the documents of a program from files. Fails with one line: file, path in the document, what is wrong. */
 import { readFile } from 'node:fs/promises';
-import type { FrontendConfig, TopologyDocument } from '../common/config.ts';
-import { type Parsed, parseFrontendConfig, parseJson, parseTopologyDocument } from '../common/config-parse.ts';
+import type { FrontendConfig, TopologyDocument, TransportConfig } from './config.ts';
+import {
+  type Parsed,
+  parseFrontendConfig,
+  parseJson,
+  parseTopologyDocument,
+  parseTransportConfig,
+} from './config-parse.ts';
 
 export class ConfigurationError extends Error {
   readonly code = 'CONFIGURATION';
@@ -19,3 +25,4 @@ async function read<T>(file: string, parse: (value: unknown) => Parsed<T>): Prom
 
 export const readTopology = (file: string): Promise<TopologyDocument> => read(file, parseTopologyDocument);
 export const readFrontendConfig = (file: string): Promise<FrontendConfig> => read(file, parseFrontendConfig);
+export const readTransportConfig = (file: string): Promise<TransportConfig> => read(file, parseTransportConfig);

@@ -1,0 +1,303 @@
+/**
+ * Admin APIs with certificates of a real authority over prepared views, and a run.json that names them. For `admin.test.ts` and
+ * `cli.test.ts`. Owns: servers and a temporary directory; `close` ends and removes them.
+ */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { CopyId, Envelope, Identity } from '../../common/message.ts';
+import { silentLogger } from '../../common/platform/log.ts';
+import { type MetricsServer, startMetricsServer } from '../../common/platform/metrics-server.ts';
+import type { PeerRole } from '../../common/platform/net.ts';
+import type { RunFile } from '../../operator/local/run-file.ts';
+import { type Authority, createAuthority, issueCertificate } from '../../operator/pki.ts';
+import { type AdminServer, startAdminServer } from '../../transport/runtime/admin.ts';
+import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import type { MessageDetail, MessageSummary, TransportStatus, TransportView } from '../../transport/runtime/view.ts';
+
+export const NOW_MS = Date.UTC(2026, 0, 2, 3, 4, 5);
+export const ID = '01JABCDEFGHJKMNPQRSTVWXYZ0' as CopyId;
+
+export function status(name: string, more: Partial<TransportStatus> = {}): TransportStatus {
+  const empty = { messages: 0, bytes: 0, oldestMs: null };
+  return {
+    name,
+    site: 'seattle',
+    dag: 'dag1',
+    boundary: 'dag/dag1',
+    identity: `IDENTITY-${name}`,
+    openCounter: 1,
+    state: 'ready',
+    generation: 1,
+    queues: {
+      submission: empty,
+      delivery: { messages: 2, bytes: 2_048, oldestMs: NOW_MS - 5_000 },
+      unreachable: empty,
+      poison: empty,
+      shadow: { messages: 3, bytes: 3_000, oldestMs: NOW_MS - 5_000 },
+      primarySafetyNet: empty,
+      shadowSafetyNet: empty,
+    },
+    safetyNet: {
+      primary: { messages: 11, bytes: 1_000 },
+      shadow: { messages: 7, bytes: 900 },
+      oldestMs: NOW_MS - 60_000,
+    },
+    unprotected: 0,
+    discardsPending: 0,
+    quarantined: 0,
+    backPressure: 'Normal',
+    peers: [{ member: 'other', connected: true, lastContactMs: NOW_MS - 100, identity: 'X', problem: null }],
+    space: { totalBytes: 1, liveBytes: 1, safetyNetBytes: 0, freeBytes: 1, segments: 1 },
+    ...more,
+  };
+}
+
+const envelope: Envelope = {
+  reversePath: 'ann@example.org',
+  recipients: [{ address: 'bob@contoso.com' }],
+  body: '8BITMIME',
+  smtputf8: false,
+  declaredSizeBytes: null,
+  client: { address: '192.0.2.1', port: 4_711, helo: 'client', protocol: 'ESMTP', tls: null, user: null },
+  frontend: 'front-0',
+  listener: 'smtp',
+  receivedAtMs: NOW_MS - 10_000,
+};
+
+export function detail(queue: 'delivery' | 'shadow'): MessageDetail {
+  const owner = 'IDENTITY-a' as Identity;
+  return {
+    facts: {
+      id: ID,
+      ancestor: null,
+      kind: 'message',
+      envelope,
+      digest: 'abc123',
+      sizeBytes: 4_096,
+      acceptedAtMs: NOW_MS - 9_000,
+      takenFrom: null,
+      events: [{ event: 'FRONTEND', atMs: NOW_MS - 10_000, source: 'front-0', detail: 'MAIL FROM' }],
+    },
+    state: {
+      queue,
+      epoch: { try: 1, term: 0, owner },
+      standing: 'released',
+      abortedThrough: 0,
+      recipients: [
+        {
+          address: 'bob@contoso.com',
+          outcome: 'pending',
+          database: 'db01',
+          reply: '451 4.3.2 \u001b[31mtry later\u001b[0m',
+        },
+      ],
+      placements: [
+        {
+          identity: owner,
+          member: queue === 'shadow' ? 'a' : 'b',
+          epoch: { try: 1, term: 0, owner },
+          status: 'confirmed',
+        },
+      ],
+      ageMs: 9_000,
+      finalAtMs: null,
+      unprotected: null,
+      suspended: false,
+      crashCount: 0,
+      delayed: false,
+      dsns: [],
+      attempts: 1,
+    },
+  };
+}
+
+export function summary(queue: 'delivery' | 'shadow', id: CopyId = ID): MessageSummary {
+  return {
+    id,
+    queue,
+    role: queue === 'shadow' ? 'shadow' : 'primary',
+    from: 'ann@example.org',
+    recipients: [{ address: 'bob@contoso.com', outcome: 'pending' }],
+    sizeBytes: 4_096,
+    acceptedAtMs: NOW_MS - 9_000,
+    holders: [],
+  };
+}
+
+export interface MemberContents {
+  readonly status: TransportStatus;
+  readonly messages: readonly MessageSummary[];
+  readonly details: ReadonlyMap<string, MessageDetail>;
+  readonly records: readonly TrackingRecord[];
+}
+
+export const CONTENTS: Readonly<Record<'a' | 'b', MemberContents>> = {
+  a: {
+    status: status('a'),
+    messages: [summary('delivery')],
+    details: new Map([[ID, detail('delivery')]]),
+    records: [
+      {
+        atMs: NOW_MS - 9_000,
+        event: 'RECEIVE',
+        source: 'a',
+        attemptId: ID,
+        messageId: '<4711@example.org>',
+        from: 'ann@example.org',
+      },
+      { atMs: NOW_MS - 9_000, event: 'HAREDIRECT', source: 'a', attemptId: ID, peer: 'b' },
+      {
+        atMs: NOW_MS - 4_000,
+        event: 'DELIVER',
+        source: 'a',
+        attemptId: ID,
+        recipients: ['bob@contoso.com'],
+        detail: '250 2.0.0 saved',
+      },
+    ],
+  },
+  b: {
+    status: status('b', { site: 'portland' }),
+    messages: [summary('shadow')],
+    details: new Map([[ID, detail('shadow')]]),
+    records: [
+      { atMs: NOW_MS - 8_990, event: 'HARECEIVE', source: 'b', attemptId: ID, peer: 'a' },
+      { atMs: NOW_MS - 3_000, event: 'HADISCARD', source: 'b', attemptId: ID, peer: 'a' },
+    ],
+  },
+};
+
+/** Questions asked of the view, as the API passed them on. */
+export type Asked = { readonly what: string; readonly arguments: readonly unknown[] };
+
+function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
+  return {
+    status: () => contents.status,
+    nextHops: () => [
+      {
+        queue: 'delivery',
+        nextHop: 'db01/sea',
+        messages: 2,
+        nextRetryMs: NOW_MS + 60_000,
+        lastError: '451 4.3.2 try later',
+      },
+    ],
+    messages: (queue, after, limit) => {
+      asked.push({ what: 'messages', arguments: [queue, after, limit] });
+      return contents.messages.filter((one) => queue === null || one.queue === queue).slice(0, limit);
+    },
+    message: async (id) => {
+      if (id === 'BROKEN') throw new Error('damaged record');
+      return contents.details.get(id) ?? null;
+    },
+    safetyNet: async (filter, limit) => {
+      asked.push({ what: 'safetyNet', arguments: [filter, limit] });
+      return [{ id: ID, role: 'primary', databases: ['db01'], finalAtMs: NOW_MS - 1_000, sizeBytes: 4_096 }];
+    },
+  };
+}
+
+export class AdminWorld {
+  readonly directory: string;
+  readonly authority: Authority;
+  readonly asked: Asked[] = [];
+  readonly #admins = new Map<string, AdminServer>();
+  readonly #metrics: MetricsServer[] = [];
+
+  private constructor(directory: string, authority: Authority) {
+    this.directory = directory;
+    this.authority = authority;
+  }
+
+  static async open(): Promise<AdminWorld> {
+    return new AdminWorld(await mkdtemp(join(tmpdir(), 'mailcluster-admin-')), await createAuthority('contoso'));
+  }
+
+  async identity(role: PeerRole, name: string, cluster = 'contoso', authority = this.authority) {
+    const pems = await issueCertificate(authority, { cluster, role, name, hosts: ['localhost'], days: 2 });
+    return { ca: this.authority.certificatePem, certificate: pems.certificatePem, key: pems.keyPem };
+  }
+
+  async admin(name: string, contents: MemberContents): Promise<number> {
+    const admin = await startAdminServer({
+      address: { host: '127.0.0.1', port: 0 },
+      identity: await this.identity('transport', name),
+      cluster: 'contoso',
+      view: viewOf(contents, this.asked),
+      tracking: {
+        search: async (id) => contents.records.filter((one) => one.attemptId === id || one.messageId === id),
+      },
+      logger: silentLogger,
+    });
+    this.#admins.set(name, admin);
+    return admin.port;
+  }
+
+  async stopAdmin(name: string): Promise<void> {
+    await this.#admins.get(name)?.close();
+  }
+
+  /** Two transports, one front end, and the run.json that says so. */
+  async cluster(contents: Readonly<Record<'a' | 'b', MemberContents>> = CONTENTS): Promise<RunFile> {
+    const text = async (): Promise<string> => 'nothing\n';
+    const metrics = await startMetricsServer(
+      { host: '127.0.0.1', port: 0 },
+      { contentType: 'text/plain', render: text },
+      () => ({ ready: true }),
+    );
+    this.#metrics.push(metrics);
+    const operator = await this.identity('operator', 'cli');
+    const file = async (name: string, contents: string): Promise<string> => {
+      const path = join(this.directory, name);
+      await writeFile(path, contents);
+      return path;
+    };
+    const transport = async (name: 'a' | 'b', site: string) => ({
+      name,
+      dag: 'dag1',
+      site,
+      pid: 100,
+      queueDatabaseDirectory: join(this.directory, name),
+      adminUrl: `https://127.0.0.1:${await this.admin(name, contents[name])}`,
+      metricsUrl: 'http://127.0.0.1:1/metrics',
+    });
+    const run: RunFile = {
+      version: 1,
+      cluster: 'contoso',
+      pid: 99,
+      state: this.directory,
+      generation: 1,
+      topologyFile: join(this.directory, 'topology.json'),
+      operatorTls: {
+        caFile: await file('ca.crt', operator.ca),
+        certificateFile: await file('cli.crt', operator.certificate),
+        keyFile: await file('cli.key', operator.key),
+      },
+      listeners: [{ name: 'smtp', host: '127.0.0.1', port: 2_525, frontend: 'front-0' }],
+      frontends: [
+        { name: 'front-0', site: 'seattle', pid: 101, metricsUrl: `http://127.0.0.1:${metrics.port}/metrics` },
+      ],
+      transports: [await transport('a', 'seattle'), await transport('b', 'portland')],
+      stores: [
+        {
+          name: 'store-db01-sea',
+          database: 'db01',
+          copy: 'sea',
+          pid: 102,
+          host: '127.0.0.1',
+          port: 24,
+          maildir: '/mail',
+        },
+      ],
+    };
+    await file('run.json', JSON.stringify(run));
+    return run;
+  }
+
+  async close(): Promise<void> {
+    for (const admin of this.#admins.values()) await admin.close();
+    for (const server of this.#metrics) await server.close();
+    await rm(this.directory, { recursive: true, force: true });
+  }
+}

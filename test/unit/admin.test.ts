@@ -1,0 +1,139 @@
+/** The admin API of a transport: who is let in, what it answers, what it refuses. Real TLS, real certificates. */
+import { request } from 'node:https';
+import { afterEach, expect, test } from 'vitest';
+import { createAuthority } from '../../operator/pki.ts';
+import type { AdminIdentity } from '../../transport/runtime/admin.ts';
+import { AdminWorld, CONTENTS, ID, NOW_MS } from './admin-world.ts';
+
+const worlds: AdminWorld[] = [];
+afterEach(async () => {
+  for (const world of worlds.splice(0)) await world.close();
+});
+
+async function open(): Promise<{ world: AdminWorld; port: number }> {
+  const world = await AdminWorld.open();
+  worlds.push(world);
+  return { world, port: await world.admin('a', CONTENTS.a) };
+}
+
+interface Answer {
+  readonly status: number;
+  // biome-ignore lint/suspicious/noExplicitAny: JSON of many shapes, compared with toMatchObject
+  readonly body: any;
+}
+
+function get(port: number, path: string, identity: Partial<AdminIdentity>, method = 'GET'): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = request({
+      host: '127.0.0.1',
+      port,
+      path,
+      method,
+      agent: false,
+      ca: identity.ca,
+      cert: identity.certificate,
+      key: identity.key,
+      servername: 'localhost',
+    });
+    sent.once('error', reject);
+    sent.once('response', (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => {
+        text += chunk;
+      });
+      response.once('error', reject);
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) }));
+    });
+    sent.end();
+  });
+}
+
+test('an operator is answered', async () => {
+  const { world, port } = await open();
+  const operator = await world.identity('operator', 'cli');
+  expect(await get(port, '/v1/status', operator)).toMatchObject({ status: 200, body: { name: 'a', unprotected: 0 } });
+  expect(await get(port, '/v1/next-hops', operator)).toMatchObject({
+    status: 200,
+    body: { nextHops: [{ nextHop: 'db01/sea' }] },
+  });
+  expect(await get(port, '/v1/messages', operator)).toMatchObject({ status: 200, body: { messages: [{ id: ID }] } });
+  expect(await get(port, `/v1/messages/${ID}`, operator)).toMatchObject({
+    status: 200,
+    body: { facts: { id: ID }, state: { queue: 'delivery' } },
+  });
+  expect(await get(port, `/v1/trace?id=${ID}`, operator)).toMatchObject({
+    status: 200,
+    body: { records: CONTENTS.a.records },
+  });
+  expect(await get(port, `/v1/trace?id=${encodeURIComponent('<4711@example.org>')}`, operator)).toMatchObject({
+    body: { records: [{ event: 'RECEIVE' }] },
+  });
+});
+
+test('parameters reach the transport, and lists have a bound', async () => {
+  const { world, port } = await open();
+  const operator = await world.identity('operator', 'cli');
+  await get(port, '/v1/messages?queue=shadow&after=X&limit=5', operator);
+  await get(port, '/v1/messages', operator);
+  await get(
+    port,
+    `/v1/safety-net?role=shadow&database=db01&from=2026-01-02T03:04:05Z&to=${NOW_MS + 1}&limit=9`,
+    operator,
+  );
+  await get(port, '/v1/safety-net', operator);
+  expect(world.asked).toEqual([
+    { what: 'messages', arguments: ['shadow', 'X', 5] },
+    { what: 'messages', arguments: [null, null, 100] },
+    { what: 'safetyNet', arguments: [{ role: 'shadow', database: 'db01', fromMs: NOW_MS, toMs: NOW_MS + 1 }, 9] },
+    { what: 'safetyNet', arguments: [{}, 100] },
+  ]);
+});
+
+test('without a client certificate, or with one of another authority, the handshake fails', async () => {
+  const { world, port } = await open();
+  const { ca } = await world.identity('operator', 'cli');
+  await expect(get(port, '/v1/status', { ca })).rejects.toThrow();
+  const foreign = await world.identity('operator', 'cli', 'contoso', await createAuthority('contoso'));
+  await expect(get(port, '/v1/status', foreign)).rejects.toThrow();
+  expect(world.asked).toEqual([]);
+});
+
+test('other roles and other clusters are refused, whatever they ask', async () => {
+  const { world, port } = await open();
+  const strangers = [
+    await world.identity('transport', 'b'),
+    await world.identity('frontend', 'front-0'),
+    await world.identity('operator', 'cli', 'fabrikam'),
+  ];
+  for (const stranger of strangers) {
+    for (const path of ['/v1/status', `/v1/messages/${ID}`, '/v1/messages', '/nothing']) {
+      expect(await get(port, path, stranger)).toEqual({
+        status: 403,
+        body: { error: { code: 'WRONG_ROLE', message: expect.any(String) } },
+      });
+    }
+  }
+  expect(world.asked).toEqual([]);
+});
+
+test('what cannot be answered says why', async () => {
+  const { world, port } = await open();
+  const operator = await world.identity('operator', 'cli');
+  const cases: readonly (readonly [path: string, status: number, code: string])[] = [
+    ['/v1/messages/NOBODY', 404, 'NO_SUCH_MESSAGE'],
+    ['/v1/nothing', 404, 'NO_SUCH_PATH'],
+    ['/v1/messages?queue=inbox', 400, 'BAD_PARAMETER'],
+    ['/v1/messages?limit=1001', 400, 'BAD_PARAMETER'],
+    ['/v1/messages?limit=0', 400, 'BAD_PARAMETER'],
+    ['/v1/safety-net?from=yesterday', 400, 'BAD_PARAMETER'],
+    ['/v1/trace', 400, 'BAD_PARAMETER'],
+    [`/v1/trace?id=${'x'.repeat(1_001)}`, 400, 'BAD_PARAMETER'],
+    ['/v1/messages/%E0%A4%A', 400, 'BAD_PARAMETER'],
+    ['/v1/messages/BROKEN', 500, 'INTERNAL'],
+  ];
+  for (const [path, status, code] of cases) {
+    expect([path, await get(port, path, operator)]).toMatchObject([path, { status, body: { error: { code } } }]);
+  }
+  expect(await get(port, '/v1/status', operator, 'DELETE')).toMatchObject({ status: 405 });
+  expect(await get(port, '/v1/status', operator)).toMatchObject({ status: 200 });
+});

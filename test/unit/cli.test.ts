@@ -1,0 +1,315 @@
+/** The commands of `mailcluster` against real admin APIs: what people and programs read, and the exit codes. */
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, expect, test } from 'vitest';
+import type { Command } from '../../operator/cli/command.ts';
+import { messageCommand, safetyNetCommand, traceCommand } from '../../operator/cli/messages.ts';
+import { duration, size, table, time } from '../../operator/cli/output.ts';
+import { parseListen } from '../../operator/cli/run.ts';
+import { queueCommand, statusCommand } from '../../operator/cli/status.ts';
+import { AdminWorld, CONTENTS, ID, NOW_MS, status } from './admin-world.ts';
+
+const worlds: AdminWorld[] = [];
+afterEach(async () => {
+  for (const world of worlds.splice(0)) await world.close();
+});
+
+async function open(): Promise<AdminWorld> {
+  const world = await AdminWorld.open();
+  worlds.push(world);
+  return world;
+}
+
+interface Result {
+  readonly code: number | string;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function run(command: Command, world: AdminWorld, ...args: readonly string[]): Promise<Result> {
+  let [out, err] = ['', ''];
+  const output = {
+    out: (text: string) => {
+      out += text;
+    },
+    err: (text: string) => {
+      err += text;
+    },
+  };
+  const context = { output, environment: { MAILCLUSTER_STATE: world.directory }, nowMs: () => NOW_MS };
+  try {
+    return { code: await command.run(args, context), out, err };
+  } catch (error) {
+    return { code: error instanceof Error && 'code' in error ? String(error.code) : 'thrown', out, err: String(error) };
+  }
+}
+
+test('status of a healthy cluster', async () => {
+  const world = await open();
+  await world.cluster();
+  const { code, out, err } = await run(statusCommand, world);
+  expect(err).toBe('');
+  expect(out).toBe(`Cluster contoso, topology generation 1, runner 99
+
+NAME  DAG   SITE      STATE  QUEUED  SHADOW  UNPROTECTED  DISCARDS  SAFETY NET P/S  PEERS  PRESSURE  PID  IDENTITY
+a     dag1  seattle   ready       2       3            0         0            11/7    1/1  Normal    100  IDENTITY-a
+b     dag1  portland  ready       2       3            0         0            11/7    1/1  Normal    100  IDENTITY-b
+
+FRONT END  SITE     HEALTH  LISTENERS            PID
+front-0    seattle  ready   smtp=127.0.0.1:2525  101
+
+STORE           DATABASE  LMTP          MAILDIR  PID
+store-db01-sea  db01      127.0.0.1:24  /mail    102
+
+No problems found.
+`);
+  expect(code).toBe(0);
+});
+
+test('status names what needs attention, shows who is unreachable, and exits with 1', async () => {
+  const world = await open();
+  const peer = {
+    member: 'b',
+    connected: false,
+    lastContactMs: NOW_MS - 90_000,
+    identity: null,
+    problem: 'ECONNREFUSED',
+  };
+  const a = status('a', { unprotected: 2, backPressure: 'High', state: 'recovering', quarantined: 1, peers: [peer] });
+  await world.cluster({ ...CONTENTS, a: { ...CONTENTS.a, status: a } });
+  await world.stopAdmin('b');
+  const { code, out } = await run(statusCommand, world);
+  expect(code).toBe(1);
+  expect(out).toMatch(/^b +dag1 +portland +unreachable +- /m);
+  expect(out.slice(out.indexOf('6 problems:'))).toBe(`6 problems:
+  a is recovering
+  a has 2 messages with one copy only
+  a has 1 damaged record in quarantine
+  a is under High back pressure
+  a has no connection to b (heard 1.5m ago; ECONNREFUSED)
+  b is unreachable: ECONNREFUSED
+`);
+  const asJson = await run(statusCommand, world, '-o', 'json');
+  expect(JSON.parse(asJson.out)).toMatchObject({
+    cluster: 'contoso',
+    transports: [
+      { name: 'a', status: { unprotected: 2 } },
+      { name: 'b', problem: 'ECONNREFUSED' },
+    ],
+    frontends: [{ name: 'front-0', health: 'ready' }],
+    problems: expect.arrayContaining(['a is recovering']),
+  });
+});
+
+test('unknown protection is shown as unknown, not as 0', async () => {
+  const world = await open();
+  await world.cluster({ ...CONTENTS, a: { ...CONTENTS.a, status: status('a', { unprotected: null }) } });
+  const { code, out } = await run(statusCommand, world);
+  expect(out).toMatch(/^a +dag1 +seattle +ready +2 +3 +unknown /m);
+  expect(code).toBe(0);
+});
+
+test('a member that answers with the certificate of another is not believed', async () => {
+  const world = await open();
+  const before = await world.cluster();
+  const [a, b] = before.transports;
+  const { writeFile } = await import('node:fs/promises');
+  const swapped = { ...before, transports: [{ ...a, adminUrl: b?.adminUrl }, b] };
+  await writeFile(join(world.directory, 'run.json'), JSON.stringify(swapped));
+  const { out } = await run(statusCommand, world);
+  expect(out).toContain('a is unreachable: it is transport b');
+});
+
+test('queue shows next hops, retries and errors; an unreachable member does not spoil it', async () => {
+  const world = await open();
+  await world.cluster();
+  await world.stopAdmin('b');
+  const { code, out, err } = await run(queueCommand, world);
+  expect(out).toBe(`TRANSPORT  QUEUE     NEXT HOP  MESSAGES  NEXT RETRY  LAST ERROR
+a          delivery  db01/sea         2  in 1m       451 4.3.2 try later
+`);
+  expect(err).toBe('b is unreachable: ECONNREFUSED\n');
+  expect(code).toBe(0);
+});
+
+test('message list joins the copies of a message, primary first', async () => {
+  const world = await open();
+  await world.cluster();
+  const { out, code } = await run(messageCommand, world, 'list');
+  expect(out).toBe(
+    `ID                          COPIES              FROM             TO               SIZE  AGE
+${ID}  delivery@a, shadow@b  ann@example.org  bob@contoso.com  4.0 KiB   9s
+`
+      .replace('COPIES              FROM', 'COPIES                FROM')
+      .replace('TO               SIZE', 'TO                  SIZE'),
+  );
+  expect(code).toBe(0);
+  expect((await run(messageCommand, world, 'list', '--queue', 'poison')).out).toBe('No messages.\n');
+  expect(JSON.parse((await run(messageCommand, world, 'list', '-o', 'json')).out)).toMatchObject({
+    messages: [
+      {
+        id: ID,
+        copies: [
+          { member: 'a', role: 'primary' },
+          { member: 'b', role: 'shadow' },
+        ],
+      },
+    ],
+  });
+});
+
+test('message show prints both copies and cannot steer the terminal', async () => {
+  const world = await open();
+  await world.cluster();
+  const { out, code } = await run(messageCommand, world, 'show', ID);
+  expect(code).toBe(0);
+  expect(out).toContain('Copy on a: delivery\n');
+  expect(out).toContain('Copy on b: shadow\n');
+  expect(out).toContain('holders    b (confirmed)');
+  expect(out).toContain('451 4.3.2 ?[31mtry later?[0m');
+  expect(out).not.toContain('\u001b');
+  const unknown = await run(messageCommand, world, 'show', 'NOBODY');
+  expect(unknown).toMatchObject({
+    code: 1,
+    out: '',
+    err: expect.stringContaining('No transport that answered holds NOBODY'),
+  });
+});
+
+test('safety-net counts and lists', async () => {
+  const world = await open();
+  await world.cluster();
+  const { out, code } = await run(safetyNetCommand, world, '--role', 'primary', '--database', 'db01');
+  expect(code).toBe(0);
+  expect(out).toMatch(/^a +11 +1000 B +7 +900 B +2026-01-02 03:03:05\.000$/m);
+  expect(out).toMatch(new RegExp(`^${ID} +a +primary +db01 +2026-01-02 03:04:04\\.000 +4\\.0 KiB$`, 'm'));
+  expect(world.asked.at(-1)).toEqual({ what: 'safetyNet', arguments: [{ role: 'primary', database: 'db01' }, 100] });
+});
+
+test('trace is one timeline over front end, primary, shadow and store, each event once', async () => {
+  const world = await open();
+  await world.cluster();
+  const { out, code } = await run(traceCommand, world, ID);
+  expect(code).toBe(0);
+  expect(out).toBe(`TIME (UTC)               AFTER  EVENT       SOURCE   DETAIL
+2026-01-02 03:03:55.000   +0ms  FRONTEND    front-0  MAIL FROM
+2026-01-02 03:03:56.000    +1s  RECEIVE     a        from <ann@example.org>; message-id <4711@example.org>
+2026-01-02 03:03:56.000    +1s  HAREDIRECT  a        peer b
+2026-01-02 03:03:56.010    +1s  HARECEIVE   b        peer a
+2026-01-02 03:04:01.000    +6s  DELIVER     a        to bob@contoso.com; 250 2.0.0 saved
+2026-01-02 03:04:02.000    +7s  HADISCARD   b        peer a
+
+Held now: delivery@a, shadow@b.
+`);
+  const byMessageId = await run(traceCommand, world, '4711@example.org');
+  expect(byMessageId.out).toBe(out);
+  expect(await run(traceCommand, world, 'NOBODY')).toEqual({
+    code: 1,
+    out: '',
+    err: 'Nothing is known about NOBODY (2 transports asked).\n',
+  });
+});
+
+test('wrong usage and a missing cluster', async () => {
+  const world = await open();
+  expect(await run(statusCommand, world)).toMatchObject({
+    code: 'NO_CLUSTER',
+    err: expect.stringContaining('run.json: ENOENT; start one with'),
+  });
+  for (const [command, args] of [
+    [statusCommand, ['--nonsense']],
+    [statusCommand, ['extra']],
+    [statusCommand, ['-o', 'xml']],
+    [messageCommand, []],
+    [messageCommand, ['show']],
+    [messageCommand, ['list', '--limit', '0']],
+    [safetyNetCommand, ['--role', 'both']],
+    [safetyNetCommand, ['--from', 'yesterday']],
+    [traceCommand, []],
+  ] as const) {
+    expect([args, (await run(command, world, ...args)).code]).toEqual([args, 'USAGE']);
+  }
+});
+
+test('--listen is read with hosts of every kind', () => {
+  expect(parseListen('smtp=127.0.0.1:2525')).toEqual({ frontend: null, name: 'smtp', host: '127.0.0.1', port: 2_525 });
+  expect(parseListen('front-0/smtp=[::1]:25')).toEqual({ frontend: 'front-0', name: 'smtp', host: '::1', port: 25 });
+  for (const wrong of ['smtp', 'smtp=2525', 'smtp=h:99999', '=h:1'])
+    expect(() => parseListen(wrong)).toThrow('expected NAME=HOST:PORT');
+});
+
+test('tables, sizes, ages', () => {
+  const columns = [
+    { title: 'A', value: (row: readonly string[]) => row[0] ?? null },
+    { title: 'LONG', value: (row: readonly string[]) => row[1] ?? null, right: true },
+  ];
+  expect(
+    table(columns, [
+      ['x', '1'],
+      ['long\u202e\n', ''],
+    ]),
+  ).toBe('A       LONG\nx          1\nlong??     -\n');
+  expect([0, 1_023, 1_024, 10_240, 5 * 1_048_576, 3 * 2 ** 40].map(size)).toEqual([
+    '0 B',
+    '1023 B',
+    '1.0 KiB',
+    '10 KiB',
+    '5.0 MiB',
+    '3.0 TiB',
+  ]);
+  expect([0, 999, 1_500, 90_000, 36_000_000, 864_000_000].map(duration)).toEqual([
+    '0ms',
+    '999ms',
+    '1.5s',
+    '1.5m',
+    '10h',
+    '10d',
+  ]);
+  expect(time(NOW_MS)).toBe('2026-01-02 03:04:05.000');
+});
+
+function program(path: string, ...args: readonly string[]): Promise<Result> {
+  return new Promise((resolve) => {
+    execFile(path, [...args], { encoding: 'utf8' }, (error, out, err) => {
+      resolve({
+        code: error === null ? 0 : typeof error.code === 'number' ? error.code : String(error.code),
+        out,
+        err,
+      });
+    });
+  });
+}
+
+test('the program itself: help, version, unknown command, exit codes, also through a link', async () => {
+  const path = new URL('../../operator/cli/mailcluster', import.meta.url).pathname;
+  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-cli-'));
+  try {
+    const link = join(directory, 'mailcluster');
+    await symlink(path, link);
+    const [help, version, unknown, nothing, topic, usage, absent] = await Promise.all([
+      program(link, 'help'),
+      program(path, 'version'),
+      program(path, 'frobnicate'),
+      program(path),
+      program(path, 'help', 'trace'),
+      program(path, 'status', '--nonsense'),
+      program(path, 'status', '--state', join(directory, 'none')),
+    ]);
+    for (const name of ['run', 'status', 'queue', 'message', 'safety-net', 'trace', 'validate', 'store', 'version']) {
+      expect(help.out).toMatch(new RegExp(`^  ${name} `, 'm'));
+    }
+    expect(version).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^mailcluster \d+\.\d+\.\d+, Node\.js v24\./),
+    });
+    expect(unknown).toMatchObject({ code: 2, err: expect.stringContaining('no command "frobnicate"') });
+    expect(nothing).toMatchObject({ code: 2, out: '' });
+    expect(topic).toMatchObject({ code: 0, out: expect.stringContaining('Examples:') });
+    expect(usage).toMatchObject({ code: 2, err: expect.stringContaining('--nonsense') });
+    expect(absent).toMatchObject({ code: 1, err: expect.stringContaining('no running cluster') });
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}, 30_000);

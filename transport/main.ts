@@ -1,0 +1,65 @@
+/**
+ * The transport program: `node transport/main.ts CONFIG` (a `TransportConfig` as JSON). Owns one queue database. Exit codes: 2 the configuration is wrong,
+ * 70 it could not start, its disk failed or an invariant broke, 0 stopped in order.
+ */
+import process from 'node:process';
+import type { TransportConfig } from '../common/config.ts';
+import { readTransportConfig } from '../common/config-files.ts';
+import { systemClock } from '../common/platform/clock.ts';
+import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
+import { createLogger } from '../common/platform/pino-logger.ts';
+import { createMetrics } from '../common/platform/prom-metrics.ts';
+import { systemRandom } from '../common/platform/random.ts';
+import { openTlsNetwork } from '../common/platform/tls-network.ts';
+import { type RunningTransport, startTransport } from './program.ts';
+
+const GRACE_MS = 10_000;
+const USAGE = 'usage: node transport/main.ts CONFIG';
+
+async function configured(): Promise<TransportConfig> {
+  const file = process.argv[2];
+  if (file === '--help') {
+    process.stdout.write(`${USAGE}\n`);
+    process.exit(0);
+  }
+  try {
+    if (file === undefined || file.startsWith('-')) throw new Error(USAGE);
+    return await readTransportConfig(file);
+  } catch (error) {
+    process.stderr.write(`${describeError(error)}\n`);
+    process.exit(2);
+  }
+}
+
+const config = await configured();
+const logger = createLogger({
+  fields: { program: 'transport', name: config.name },
+  level: config.logLevel,
+  descriptor: 1,
+});
+let running: RunningTransport | null = null;
+const lifecycle = startLifecycle({
+  logger,
+  graceMs: GRACE_MS,
+  stop: async () => running?.stop(),
+  reload: () => void running?.reload(),
+});
+
+try {
+  running = await startTransport(config, {
+    clock: systemClock,
+    random: systemRandom,
+    log: logger,
+    metrics: createMetrics({ member: config.name, site: config.hostname }),
+    openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
+    onFatal: (reason) =>
+      lifecycle.fatal(
+        describeError(reason),
+        'the disk or the process state cannot be trusted; the shadow copies are on its peers',
+        reason,
+      ),
+  });
+  lifecycle.ready(running.facts);
+} catch (error) {
+  lifecycle.fatal(describeError(error), `look at ${process.argv[2]} and the files it names`, error);
+}

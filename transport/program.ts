@@ -1,0 +1,151 @@
+/**
+ * The transport as a whole: queue database, core behind its ports, delivery agents, admin API, metrics. Owns: the order in which they start (database first:
+ * nothing is heard before everything is recovered) and stop (database last), and applying a changed topology document. Fails at start with the reason.
+ */
+import { mkdir, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { TransportConfig } from '../common/config.ts';
+import { readTopology } from '../common/config-files.ts';
+import type { Clock } from '../common/platform/clock.ts';
+import { describeError } from '../common/platform/lifecycle.ts';
+import type { Logger } from '../common/platform/log.ts';
+import { startMetricsServer } from '../common/platform/metrics-server.ts';
+import type { Network } from '../common/platform/net.ts';
+import { nodeFiles } from '../common/platform/node-files.ts';
+import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
+import type { Random } from '../common/platform/random.ts';
+import { WatchedFiles } from '../common/platform/watched-files.ts';
+import { startAdminServer } from './runtime/admin.ts';
+import { countedFiles } from './runtime/counted-files.ts';
+import { createDeliveryAgent } from './runtime/delivery.ts';
+import { TransportServer } from './runtime/server.ts';
+import { openTracking } from './runtime/tracking.ts';
+import { transportView } from './runtime/transport-view.ts';
+import { openSegmentLog } from './store/segment-log.ts';
+
+export interface TransportPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: ExportedMetrics;
+  /** The inner network of that cluster, with a way to close it. */
+  readonly openNetwork: (cluster: string) => Promise<Network & { close(): Promise<void> }>;
+  readonly onFatal: (reason: Error) => void;
+}
+
+export interface RunningTransport {
+  readonly facts: {
+    readonly peerPort: number;
+    readonly adminPort: number;
+    readonly metricsPort: number;
+    readonly identity: string;
+  };
+  reload(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+async function readIdentity(config: TransportConfig): Promise<{ ca: string; certificate: string; key: string }> {
+  const { caFile, certificateFile, keyFile } = config.tls;
+  const [ca, certificate, key] = await Promise.all(
+    [caFile, certificateFile, keyFile].map((file) => readFile(file, 'utf8')),
+  );
+  return { ca: ca ?? '', certificate: certificate ?? '', key: key ?? '' };
+}
+
+export async function startTransport(config: TransportConfig, ports: TransportPorts): Promise<RunningTransport> {
+  const { clock, random, log, metrics } = ports;
+  await using started = new AsyncDisposableStack();
+  const topology = await readTopology(config.topologyFile);
+  await mkdir(config.queueDatabaseDirectory, { recursive: true });
+  const database = await openSegmentLog({
+    directory: config.queueDatabaseDirectory,
+    files: countedFiles(nodeFiles, metrics, clock),
+    clock,
+    random,
+    log: log.child({ subsystem: 'store' }),
+    segmentBytes: config.store.segmentBytes,
+    reserveBytes: config.store.reserveBytes,
+    onFatal: ports.onFatal,
+    member: config.name,
+  });
+  started.defer(() => database.close());
+  const { recovered } = database;
+  log.info(
+    {
+      identity: database.identity,
+      created: recovered.created,
+      copies: recovered.copies.length,
+      quarantined: recovered.quarantined.length,
+    },
+    'queue database open',
+  );
+  if (recovered.quarantined.length > 0) metrics.increment('corrupt_records_total', {}, recovered.quarantined.length);
+  const tracking = await openTracking({
+    directory: `${dirname(config.queueDatabaseDirectory)}/tracking`,
+    files: nodeFiles,
+    clock,
+    logger: log,
+    metrics,
+  });
+  started.defer(() => tracking.close());
+  const network = await ports.openNetwork(topology.cluster);
+  started.defer(() => network.close());
+  const delivery = createDeliveryAgent({
+    clock,
+    log: log.child({ subsystem: 'delivery' }),
+    metrics,
+    hostname: config.hostname,
+    member: config.name,
+    readBody: (id) => database.readBody(id),
+    onDamaged: (id) => log.error({ attemptId: id }, 'stored body damaged'),
+  });
+  const server = new TransportServer({
+    name: config.name,
+    hostname: config.hostname,
+    listen: config.listen,
+    uid: random.bytes(16).toString('hex'),
+    clock,
+    random,
+    network,
+    log,
+    metrics,
+    database,
+    delivery,
+    tracking,
+    document: topology,
+    onFatal: ports.onFatal,
+  });
+  await server.start();
+  started.defer(() => server.stop());
+  const admin = await startAdminServer({
+    address: config.admin,
+    identity: await readIdentity(config),
+    cluster: topology.cluster,
+    view: transportView(server),
+    tracking,
+    logger: log,
+  });
+  started.defer(() => admin.close());
+  const exported = await startMetricsServer(config.metrics, metrics, () =>
+    server.state === 'ready' ? { ready: true } : { ready: false, reason: server.state },
+  );
+  started.defer(() => exported.close());
+  metrics.set('build_info', 1, { version: process.env.npm_package_version ?? 'unknown' });
+  const reload = async (): Promise<void> => {
+    try {
+      server.setTopology(await readTopology(config.topologyFile));
+      admin.renew(await readIdentity(config));
+    } catch (error) {
+      metrics.increment('topology_rejected_total');
+      log.error({ error: describeError(error) }, 'changed files not used, the former stay in force');
+    }
+  };
+  const watched = new WatchedFiles([config.topologyFile, config.tls.certificateFile], clock, log, () => void reload());
+  started.defer(() => watched.close());
+  const stack = started.move();
+  return {
+    facts: { peerPort: server.port, adminPort: admin.port, metricsPort: exported.port, identity: database.identity },
+    reload,
+    stop: () => stack.disposeAsync(),
+  };
+}

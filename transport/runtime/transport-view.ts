@@ -1,0 +1,113 @@
+/** The running transport as people see it (view.ts): computed when asked, from the core's memory and the queue database. */
+import type { CopyId } from '../../common/message.ts';
+import { type Copy, roleOf } from '../core/copy.ts';
+import { unprotectedCount } from '../core/server.ts';
+import type { Queue, SafetyNetEntry, SafetyNetFilter } from '../store/database.ts';
+import type { TransportServer } from './server.ts';
+import type { MessageDetail, MessageSummary, NextHopView, TransportStatus, TransportView } from './view.ts';
+
+const QUEUES: readonly Queue[] = [
+  'submission',
+  'delivery',
+  'unreachable',
+  'poison',
+  'shadow',
+  'primarySafetyNet',
+  'shadowSafetyNet',
+];
+
+interface QueueTotals {
+  messages: number;
+  bytes: number;
+  oldestMs: number | null;
+}
+
+export function transportView(server: TransportServer): TransportView {
+  return {
+    status: () => statusOf(server),
+    nextHops: () => nextHops(server),
+    messages: (queue, after, limit) => messages(server, queue, after, limit),
+    message: (id) => message(server, id),
+    safetyNet: (filter, limit) => safetyNet(server, filter, limit),
+  };
+}
+
+function statusOf(server: TransportServer): TransportStatus {
+  const { core, deps } = server;
+  const net = deps.database.safetyNetCounts();
+  const totals = new Map<Queue, QueueTotals>(QUEUES.map((queue) => [queue, { messages: 0, bytes: 0, oldestMs: null }]));
+  for (const copy of core.copies.values()) {
+    const total = totals.get(copy.state.queue);
+    if (total === undefined) continue;
+    total.messages += 1;
+    total.bytes += copy.facts.sizeBytes;
+    total.oldestMs = Math.min(total.oldestMs ?? copy.facts.acceptedAtMs, copy.facts.acceptedAtMs);
+  }
+  totals.set('primarySafetyNet', { ...net.primary, oldestMs: net.oldestMs });
+  totals.set('shadowSafetyNet', { ...net.shadow, oldestMs: net.oldestMs });
+  const queues = Object.fromEntries(totals) as TransportStatus['queues'];
+  return {
+    name: deps.name,
+    site: core.self.site,
+    dag: core.self.dag,
+    boundary: core.self.boundary,
+    identity: deps.database.identity,
+    openCounter: deps.database.chain.at(-1)?.openCounter ?? 0,
+    state: server.state,
+    generation: core.document.generation,
+    queues,
+    safetyNet: net,
+    unprotected: unprotectedCount(core),
+    discardsPending: core.tombstones.size,
+    quarantined: deps.database.recovered.quarantined.length,
+    backPressure: core.pressure,
+    peers: server.peers.view(),
+    space: deps.database.space(),
+  };
+}
+
+function nextHops(server: TransportServer): NextHopView[] {
+  const { core, deps } = server;
+  const offsetMs = deps.clock.wallMs() - deps.clock.monotonicMs();
+  return [...core.hops.values()].map((hop) => ({
+    queue: 'delivery' as const,
+    nextHop: hop.key,
+    messages: hop.ready.size + hop.active,
+    nextRetryMs: hop.retryAtMs === null ? null : Math.round(hop.retryAtMs + offsetMs),
+    lastError: hop.lastError,
+  }));
+}
+
+function messages(server: TransportServer, queue: Queue | null, after: CopyId | null, limit: number): MessageSummary[] {
+  const chosen: Copy[] = [];
+  for (const copy of server.core.copies.values())
+    if ((queue === null || copy.state.queue === queue) && (after === null || copy.facts.id > after)) chosen.push(copy);
+  chosen.sort((a, b) => (a.facts.id < b.facts.id ? -1 : 1));
+  return chosen.slice(0, limit).map((copy) => ({
+    id: copy.facts.id,
+    queue: copy.state.queue,
+    role: roleOf(copy.state, server.core.me),
+    from: copy.facts.envelope.reversePath,
+    recipients:
+      copy.state.recipients ??
+      copy.facts.envelope.recipients.map((entry) => ({ address: entry.address, outcome: 'pending' as const })),
+    sizeBytes: copy.facts.sizeBytes,
+    acceptedAtMs: copy.facts.acceptedAtMs,
+    holders: copy.state.placements.map((placement) => ({ member: placement.member, status: placement.status })),
+  }));
+}
+
+async function message(server: TransportServer, id: CopyId): Promise<MessageDetail | null> {
+  const copy = server.core.copies.get(id);
+  if (copy !== undefined) return { facts: copy.facts, state: copy.state };
+  return await server.deps.database.lookup(id);
+}
+
+async function safetyNet(server: TransportServer, filter: SafetyNetFilter, limit: number): Promise<SafetyNetEntry[]> {
+  const found: SafetyNetEntry[] = [];
+  for await (const entry of server.deps.database.safetyNet(filter)) {
+    found.push(entry);
+    if (found.length >= limit) break;
+  }
+  return found;
+}
