@@ -10,7 +10,6 @@ import { type Clock, systemClock } from '../common/platform/clock.ts';
 import type { PeerRole } from '../common/platform/net.ts';
 import { peerUri } from '../common/platform/peer-identity.ts';
 import { type Random, systemRandom } from '../common/platform/random.ts';
-import { ensureReflectMetadata } from './reflect-metadata.ts';
 
 export interface CertificatePems {
   readonly certificatePem: string;
@@ -46,7 +45,7 @@ const CA_DAYS = 3_650;
 
 /** Loaded when first needed: it is large, and its container wants `Reflect` prepared. */
 async function x509(): Promise<typeof import('@peculiar/x509')> {
-  ensureReflectMetadata();
+  await import('reflect-metadata');
   return import('@peculiar/x509');
 }
 

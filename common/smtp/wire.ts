@@ -368,7 +368,8 @@ function textSkipper(chunk: Buffer): (pos: number) => number {
   // The word view must be aligned; the bytes before and after it are looked at one by one.
   const lead = -base & 3;
   const count = length > lead ? (length - lead) >> 2 : 0;
-  const words = new Int32Array(chunk.buffer, base + lead, count);
+  // A view of nothing would still have to be aligned with the end of the buffer.
+  const words = count === 0 ? new Int32Array(0) : new Int32Array(chunk.buffer, base + lead, count);
   return (start) => {
     let pos = start;
     while (pos < length && ((pos - lead) & 3 || pos < lead)) {

@@ -243,6 +243,10 @@ function isDurable(group: ScannedGroup, groups: readonly ScannedGroup[], index: 
   return group.records.length > 0 && group.records.every((record) => record.sequence <= through);
 }
 
+/** Bytes between groups whose sequences follow each other: an empty group that only said what was synced, torn or damaged. */
+const isOnlyMark = (lost: ScannedGroup, next: ScannedGroup | undefined, before: number): boolean =>
+  lost.records.length === 0 && next?.header?.sequence === before + 1;
+
 class Replay {
   readonly state: LogState;
   readonly ends: Map<number, number>;
@@ -275,7 +279,10 @@ class Replay {
     const through = part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
     let torn = false;
     let durable = 0;
+    let before = file.syncedThrough;
     for (const [index, group] of groups.entries()) {
+      if (group.header === null && isOnlyMark(group, groups[index + 1], before)) continue;
+      before = group.header === null ? before : group.header.sequence + group.header.count - 1;
       if (isDurable(group, groups, index, through)) {
         this.#keepChunks(group);
         this.#applyGroup(name, group);

@@ -73,18 +73,25 @@ export class SafetyNetIndex {
       if (found === undefined) return;
       this.open.delete(id);
       this.#openBytes -= Buffer.byteLength(found.line) + 1;
-    } else {
-      const owner = this.owners.get(kill.owner);
-      const key = placeKey(kill.at);
-      if (owner === undefined || owner.dead.has(key)) return;
-      owner.dead.add(key);
-      owner[kill.role].messages -= 1;
-      owner[kill.role].bytes -= kill.sizeBytes;
-      for (const generation of kill.refs) bump(owner.refs, generation, -1);
-      if (owner.primary.messages + owner.shadow.messages === 0) this.owners.delete(kill.owner);
+      // What the entry holds now, not what the record says: recovery may have moved it to another segment.
+      const { entry, refs } = found.resting;
+      this.#drop(entry.role, entry.sizeBytes, refs);
+      return;
     }
-    this.#count(kill.role, -1, -kill.sizeBytes);
-    for (const generation of kill.refs) bump(this.refs, generation, -1);
+    const owner = this.owners.get(kill.owner);
+    const key = placeKey(kill.at);
+    if (owner === undefined || owner.dead.has(key)) return;
+    owner.dead.add(key);
+    owner[kill.role].messages -= 1;
+    owner[kill.role].bytes -= kill.sizeBytes;
+    for (const generation of kill.refs) bump(owner.refs, generation, -1);
+    if (owner.primary.messages + owner.shadow.messages === 0) this.owners.delete(kill.owner);
+    this.#drop(kill.role, kill.sizeBytes, kill.refs);
+  }
+
+  #drop(role: 'primary' | 'shadow', sizeBytes: number, refs: readonly number[]): void {
+    this.#count(role, -1, -sizeBytes);
+    for (const generation of refs) bump(this.refs, generation, -1);
   }
 
   /** Upper bound of a FOOTER record for the open entries and `more` bytes of lines of further ones. */
