@@ -37,8 +37,8 @@ demo: setup ## Two sites, four transports, two front ends on this machine: send,
 test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, simulator, process
 	@node test/run.ts
 
-bench: setup ## Accept rates side by side with Postfix (quiet machine, root or a user for the Postfix rig)
-	@node test/bench/accept.ts $(BENCH)
+bench: setup ## Accept rates side by side with Postfix, as root on a quiet machine: make bench ROUNDS=5 SCALE=0.1
+	@node test/bench/accept.ts --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) $(BENCH)
 
 soak: setup ## The simulator for hours: make soak SEEDS=1000000
 	@node test/run.ts --soak $(or $(SEEDS),1000000)

@@ -56,7 +56,11 @@ export async function storeCommand(
     const { values, positionals } = parseArgs({
       args: [...args],
       allowPositionals: true,
-      options: { output: { type: 'string', short: 'o' }, all: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+      options: {
+        output: { type: 'string', short: 'o' },
+        all: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
     });
     const [verb, directory, id] = positionals;
     if (values.help === true || verb === undefined) {
@@ -143,7 +147,8 @@ function* table(view: View): Iterable<string> {
   const opened = view.chain[view.chain.length - 1]?.openCounter ?? 0;
   yield `member ${view.member}  identity ${view.identity}  opened ${opened} times  synced through ${view.syncedSequence}`;
   yield `${view.copies.length} in transit or shadow, ${view.safetyNet.length} in Safety Net, ${view.tombstones.length} tombstones, ${view.quarantined.length} damaged, ${view.unconfirmedRecords} records not yet confirmed`;
-  if (view.copies.length + view.safetyNet.length > 0) yield `${'ID'.padEnd(28)}${'QUEUE'.padEnd(18)}${'STANDING'.padEnd(10)}${'BYTES'.padStart(10)}  FROM -> TO`;
+  if (view.copies.length + view.safetyNet.length > 0)
+    yield `${'ID'.padEnd(28)}${'QUEUE'.padEnd(18)}${'STANDING'.padEnd(10)}${'BYTES'.padStart(10)}  FROM -> TO`;
   for (const copy of [...view.copies, ...view.safetyNet])
     yield `${String(copy.id).padEnd(28)}${String(copy.queue).padEnd(18)}${String(copy.standing).padEnd(10)}${String(copy.sizeBytes).padStart(10)}  <${copy.from}> -> ${(copy.to as readonly string[]).join(', ')}`;
   for (const { id, kind } of view.tombstones) yield `${id.padEnd(28)}tombstone (${kind})`;
@@ -180,7 +185,8 @@ async function exportOne(directory: string, id: CopyId, out: (line: string) => v
     for (const part of parts) await raw(part);
     return 0;
   } catch (error) {
-    if ((error as { code?: string }).code !== 'NOTFOUND' && (error as { code?: string }).code !== 'DAMAGED') throw error;
+    if ((error as { code?: string }).code !== 'NOTFOUND' && (error as { code?: string }).code !== 'DAMAGED')
+      throw error;
     out(`error: ${(error as Error).message}`);
     return 1;
   }

@@ -32,8 +32,9 @@ export interface Lifecycle {
 
 /** Grace for a program whose parent died: nobody waits for it any more. */
 const ORPHAN_GRACE_MS = 2_000;
-/** Time given to the IPC message of a fatal end. */
+/** Time given to the log and to the IPC message at the end. */
 const LAST_WORDS_MS = 500;
+const CRASH_REMEDY = 'restart; report the logged stack';
 
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
@@ -41,34 +42,38 @@ export function describeError(error: unknown): string {
   return error.message.startsWith(code) ? error.message : code + error.message;
 }
 
+function tellParent(logger: FlushableLogger, message: Readonly<Record<string, unknown>>): Promise<void> {
+  if (process.send === undefined || !process.connected) return Promise.resolve();
+  return new Promise((resolve) => {
+    process.send?.(message, undefined, undefined, (error) => {
+      if (error !== null) logger.warn({ error: error.message }, 'parent did not take a message');
+      resolve();
+    });
+  });
+}
+
 export function startLifecycle(options: LifecycleOptions): Lifecycle {
   const { logger, clock = systemClock } = options;
   let ending: 'no' | 'stopping' | 'fatal' = 'no';
 
-  const exit = (code: number): void => {
-    logger.flush();
-    process.exit(code);
-  };
-
-  const tellParent = (message: Readonly<Record<string, unknown>>, done: () => void): void => {
-    if (process.send === undefined || !process.connected) return done();
-    process.send(message, undefined, undefined, (error) => {
-      if (error !== null) logger.warn({ error: error.message }, 'parent did not take a message');
-      done();
-    });
+  /** After what was said has gone out; that may not hold up the end for long. */
+  const exit = (code: number, lastWords: Promise<void> = Promise.resolve()): void => {
+    clock.setTimer(LAST_WORDS_MS, () => process.exit(code));
+    void Promise.all([lastWords, logger.flush()]).then(() => process.exit(code));
   };
 
   const fatal = (reason: string, remedy: string, error?: unknown): void => {
     if (ending === 'fatal') return;
     ending = 'fatal';
     logger.error({ reason, remedy, ...(error === undefined ? {} : { error }) }, 'fatal');
-    logger.flush();
-    clock.setTimer(LAST_WORDS_MS, () => exit(FATAL_EXIT_CODE));
-    tellParent({ kind: 'fatal', reason, remedy }, () => exit(FATAL_EXIT_CODE));
+    exit(FATAL_EXIT_CODE, tellParent(logger, { kind: 'fatal', reason, remedy }));
   };
 
   const stop = (reason: StopReason): void => {
-    if (ending !== 'no') return exit(1);
+    if (ending !== 'no') {
+      if (reason !== 'parent gone') exit(1);
+      return;
+    }
     ending = 'stopping';
     logger.info({ reason }, 'stopping');
     const graceMs = reason === 'parent gone' ? Math.min(ORPHAN_GRACE_MS, options.graceMs) : options.graceMs;
@@ -88,27 +93,36 @@ export function startLifecycle(options: LifecycleOptions): Lifecycle {
     );
   };
 
-  process.on('SIGTERM', () => stop('SIGTERM'));
-  process.on('SIGINT', () => stop('SIGINT'));
-  process.on('SIGHUP', () => options.reload?.());
-  process.on('uncaughtException', (error) => fatal(describeError(error), 'restart; report the logged stack', error));
-  process.on('unhandledRejection', (error) => fatal(describeError(error), 'restart; report the logged stack', error));
-  if (process.send !== undefined) {
-    process.on('disconnect', () => {
-      if (ending === 'no') stop('parent gone');
-    });
-    process.on('message', (message: unknown) => {
-      if (typeof message === 'object' && message !== null && 'kind' in message && message.kind === 'reload') {
-        options.reload?.();
-      }
-    });
-  }
+  watchProcess({
+    stop,
+    reload: () => options.reload?.(),
+    crash: (error) => fatal(describeError(error), CRASH_REMEDY, error),
+  });
 
   return {
     ready: (facts) => {
       logger.info(facts, 'ready');
-      tellParent({ kind: 'ready', ...facts }, () => undefined);
+      void tellParent(logger, { kind: 'ready', ...facts });
     },
     fatal,
   };
+}
+
+interface ProcessEvents {
+  stop(reason: StopReason): void;
+  reload(): void;
+  crash(error: unknown): void;
+}
+
+function watchProcess(on: ProcessEvents): void {
+  process.on('SIGTERM', () => on.stop('SIGTERM'));
+  process.on('SIGINT', () => on.stop('SIGINT'));
+  process.on('SIGHUP', () => on.reload());
+  process.on('uncaughtException', (error) => on.crash(error));
+  process.on('unhandledRejection', (error) => on.crash(error));
+  if (process.send === undefined) return;
+  process.on('disconnect', () => on.stop('parent gone'));
+  process.on('message', (message: unknown) => {
+    if (typeof message === 'object' && message !== null && 'kind' in message && message.kind === 'reload') on.reload();
+  });
 }

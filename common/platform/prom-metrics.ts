@@ -1,7 +1,8 @@
 /**
  * The metrics port over prom-client; the only import of it. Owns: one registry per process with every metric of the catalogue and the
  * runtime's own (event loop lag, GC, memory, CPU), all with the prefix `mailcluster_`. Output is OpenMetrics text.
- * Promise: metrics without labels are exported from the start with 0. Refuses labels the catalogue does not declare (throws: a bug).
+ * Promise: counters and histograms without labels are exported from the start with 0; a gauge only once it was set, because a 0 nobody
+ * measured would be a lie (`unprotected_messages` above all). Refuses labels the catalogue does not declare (throws: a bug).
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client';
 import { METRIC_CATALOG, type MetricDeclaration, type MetricName } from './metric-catalog.ts';
@@ -15,8 +16,6 @@ export interface ExportedMetrics extends Metrics {
   render(): Promise<string>;
   /** Runs before each rendering, to set gauges from state that is cheap to read. */
   onRender(update: () => void): void;
-  /** Name, type and help of everything in the registry, sorted; for the document. */
-  describe(): Promise<readonly { readonly name: string; readonly type: string; readonly help: string }[]>;
 }
 
 type Instrument =
@@ -51,12 +50,19 @@ export function createMetrics(defaults: Labels): ExportedMetrics {
   collectDefaultMetrics({ register: registry, prefix: METRIC_PREFIX });
   const instruments = new Map<MetricName, Instrument>();
   for (const [name, declaration] of Object.entries(METRIC_CATALOG)) {
-    instruments.set(name as MetricName, instrument(registry, name, declaration));
+    if (declaration.type !== 'gauge') instruments.set(name as MetricName, instrument(registry, name, declaration));
   }
+  const gauge = (name: MetricName): Instrument | undefined => {
+    const declaration: MetricDeclaration | undefined = METRIC_CATALOG[name];
+    if (declaration?.type !== 'gauge') return undefined;
+    const made = instrument(registry, name, declaration);
+    instruments.set(name, made);
+    return made;
+  };
   const updates: (() => void)[] = [];
 
   const find = <K extends Instrument['kind']>(name: MetricName, kind: K): Extract<Instrument, { kind: K }> => {
-    const found = instruments.get(name);
+    const found = instruments.get(name) ?? gauge(name);
     if (found?.kind !== kind)
       throw new TypeError(`metric ${name} is a ${found?.kind ?? 'stranger'}, used as a ${kind}`);
     return found as Extract<Instrument, { kind: K }>;
@@ -71,12 +77,6 @@ export function createMetrics(defaults: Labels): ExportedMetrics {
     render: async () => {
       for (const update of updates) update();
       return await registry.metrics();
-    },
-    describe: async () => {
-      const all = await registry.getMetricsAsJSON();
-      return all
-        .map(({ name, type, help }) => ({ name, type: String(type), help }))
-        .sort((a, b) => (a.name < b.name ? -1 : 1));
     },
   };
 }

@@ -156,7 +156,7 @@ export const queueCommand: Command = {
   summary: 'delivery queues: next hops, counts, next retry, last error',
   help: `Usage: mailcluster queue [--state DIR] [-o json]
 
-Shows one line per transport, queue and next hop that has messages.
+Shows one line per transport, queue and next hop that has messages or an error.
 
 ${COMMON_HELP}
 
@@ -169,7 +169,9 @@ Examples:
     const { answers, unreachable } = gather(
       await cluster.askAll<{ nextHops: readonly NextHopAnswer[] }>('/v1/next-hops'),
     );
-    const rows = answers.flatMap(({ member, value }) => value.nextHops.map((hop) => ({ member, ...hop })));
+    const rows = answers.flatMap(({ member, value }) =>
+      value.nextHops.filter((hop) => hop.messages > 0 || hop.lastError !== null).map((hop) => ({ member, ...hop })),
+    );
     const nowMs = context.nowMs();
     if (common.format === 'json') context.output.out(json({ nextHops: rows, unreachable }));
     else if (rows.length === 0) context.output.out('No messages are queued for delivery.\n');

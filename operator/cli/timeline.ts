@@ -16,6 +16,12 @@ const keyOf = (one: TraceAnswer): string =>
     one.recipients ?? [],
   ]);
 
+/** A transport's tracking repeats the front end's events as `EVENT detail`; the copy has them as they came. */
+function plain(one: TraceAnswer): TraceAnswer {
+  const prefix = `${one.event} `;
+  return one.detail?.startsWith(prefix) === true ? { ...one, detail: one.detail.slice(prefix.length) } : one;
+}
+
 export function timeline(
   traces: readonly (readonly TraceAnswer[])[],
   copies: readonly MessageDetailAnswer[],
@@ -23,7 +29,7 @@ export function timeline(
   const fromCopies = copies.flatMap((copy) =>
     copy.facts.events.map((event): TraceAnswer => ({ ...event, attemptId: copy.facts.id })),
   );
-  const unique = new Map([...traces.flat(), ...fromCopies].map((one) => [keyOf(one), one]));
+  const unique = new Map([...traces.flat(), ...fromCopies].map(plain).map((one) => [keyOf(one), one]));
   return [...unique.values()].sort((a, b) => a.atMs - b.atMs || order(a.event) - order(b.event));
 }
 

@@ -35,6 +35,14 @@ function stat(pid: number): Stat | null {
   }
 }
 
+/** CPU ms of children of `pid` that ended and were waited for: what the load generator has cost. */
+export const endedChildrenMs = (pid: number): number => stat(pid)?.endedMs ?? 0;
+
+export function peakResidentMiB(pid: number): number {
+  const found = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  return Number(found?.[1] ?? 0) / 1024;
+}
+
 /** CPU ms so far by label, over `root` and everything below it. What already ended counts as `name (ended)` of its parent. */
 export function cpuByProcess(root: number, label: (pid: number, name: string) => string): ReadonlyMap<string, number> {
   const all = readdirSync('/proc')

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { SeededRandom } from '../sim/scheduler.ts';
 import { SimBench } from './bench.ts';
+import { bodyOf, collect, commitOf, copyId, moveOf, stateOf } from './samples.ts';
 import { pictureOf, StoreModel, Workload } from './store-model.ts';
 
 // STORE_SEED=N runs one history, STORE_SEEDS=N that many.
@@ -103,4 +104,41 @@ test(`every crash of ${SEEDS} random histories recovers to a legal prefix`, { ti
       throw new Error(`seed ${seed} (STORE_SEED=${seed} repeats it)`, { cause: error });
     }
   expect(cuts).toBeGreaterThan(SEEDS);
+});
+
+test('a crash while Safety Net expires: what is young stays, what is in transit is copied out whole', {
+  timeout: 60_000,
+}, async () => {
+  let expired = 0;
+  for (let seed = 1; seed <= 60; seed++) {
+    const random = new SeededRandom(seed * 104_729);
+    const bench = new SimBench(seed);
+    let store = await bench.open();
+    const live = new Set<number>();
+    for (let n = 0; n < 50; n++) {
+      await bench.run(store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), 4000), stateOf('delivery'))]));
+      if (n % 7 === 0) live.add(n);
+      else await bench.run(store.commit([moveOf(copyId(n), 'shadow', 'mbx1', n)]));
+    }
+    const before = random.integer(10, 60);
+    void store.expireSafetyNet(before);
+    await bench.pass(random.next() * 12);
+    // Segments that were given back are written again at once.
+    for (let n = 100; n < 130; n++) {
+      live.add(n);
+      void store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), 4000), stateOf('delivery'))]);
+    }
+    await bench.pass(random.next() * 4);
+    bench.powerCut();
+    store = await openThroughCrashes(bench, random);
+    await bench.run(pictureOf(store));
+    const found = new Set(store.recovered.copies.map((copy) => copy.facts.id));
+    for (const n of live) if (n < 100) expect(found.has(copyId(n)), `seed ${seed} copy ${n}`).toBe(true);
+    const listed = new Set((await bench.run(collect(store.safetyNet({})))).map((entry) => entry.id));
+    for (let n = before; n < 50; n++)
+      if (n % 7 !== 0) expect(listed.has(copyId(n)), `seed ${seed} entry ${n}`).toBe(true);
+    if (listed.size < 42) expired += 1;
+    expect(store.recovered.quarantined, `seed ${seed}`).toEqual([]);
+  }
+  expect(expired).toBeGreaterThan(20);
 });

@@ -37,7 +37,9 @@ describe('one sync per message', () => {
     await bench.pass(100);
     for (let n = 2; n < 5; n++) {
       events.length = 0;
-      await bench.run(store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), 4000))]).then(() => events.push('confirmed')));
+      await bench.run(
+        store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), 4000))]).then(() => events.push('confirmed')),
+      );
       expect(events).toEqual(['write segment', 'sync segment', 'synced segment', 'confirmed']);
     }
   });
@@ -50,7 +52,9 @@ describe('one sync per message', () => {
     events.length = 0;
     const first = store.commit([commitOf(store, copyId(2), bodyOf(copyId(2), 100))]);
     await bench.pass(0.01);
-    const rest = Array.from({ length: 50 }, (_, n) => store.commit([commitOf(store, copyId(3 + n), bodyOf(copyId(3 + n), 100))]));
+    const rest = Array.from({ length: 50 }, (_, n) =>
+      store.commit([commitOf(store, copyId(3 + n), bodyOf(copyId(3 + n), 100))]),
+    );
     await bench.run(Promise.all([first, ...rest]));
     expect(events.filter((event) => event === 'sync segment').length).toBe(2);
     expect(events.filter((event) => event === 'write segment').length).toBe(2);
@@ -67,7 +71,9 @@ describe('one sync per message', () => {
     for (let n = 0; n < 15; n++) await bench.run(body.append(mega));
     expect(events.filter((event) => event.startsWith('sync'))).toEqual([]);
     for (let n = 0; n < 2; n++) await bench.run(body.append(mega));
-    await bench.run(store.commit([{ kind: 'commit', facts: factsOf(copyId(2), body), state: stateOf('shadow'), body }]));
+    await bench.run(
+      store.commit([{ kind: 'commit', facts: factsOf(copyId(2), body), state: stateOf('shadow'), body }]),
+    );
     expect(events.filter((event) => event === 'sync segment').length).toBe(2);
   });
 
@@ -204,7 +210,8 @@ describe('damage', () => {
     for (const id of present) {
       try {
         const size = store.recovered.copies.find((copy) => copy.facts.id === id)?.facts.sizeBytes ?? 0;
-        if (!(await bench.run(readAll(store, id))).equals(bodyOf(id, size))) throw new Error(`${what}: wrong bytes of ${id}`);
+        if (!(await bench.run(readAll(store, id))).equals(bodyOf(id, size)))
+          throw new Error(`${what}: wrong bytes of ${id}`);
       } catch (error) {
         expect((error as { code?: string }).code, what).toBe('DAMAGED');
         bad += 1;
@@ -273,7 +280,8 @@ describe('damage', () => {
         store = await other.open();
         expect(store.recovered.copies.length, `${file} ${at}`).toBe(30);
         expect(store.safetyNetCounts().primary.messages, `${file} ${at}`).toBe(30);
-        for (const n of [1, 31, 59]) expect((await other.run(readAll(store, copyId(n)))).equals(bodyOf(copyId(n), 5000))).toBe(true);
+        for (const n of [1, 31, 59])
+          expect((await other.run(readAll(store, copyId(n)))).equals(bodyOf(copyId(n), 5000))).toBe(true);
       }
     const both = new SimBench(31);
     both.disk.restore(volume);
@@ -324,14 +332,19 @@ describe('damage', () => {
     const stolen = bench.disk.bytesOf('/q/segment-000001').subarray(0, 16_384);
     const body = store.beginBody(copyId(7));
     void body.append(stolen);
-    await bench.run(store.commit([{ kind: 'commit', facts: factsOf(copyId(7), body), state: stateOf('shadow'), body }]));
+    await bench.run(
+      store.commit([{ kind: 'commit', facts: factsOf(copyId(7), body), state: stateOf('shadow'), body }]),
+    );
     bench.kill();
     // The group header before it is damaged, so that records are searched for by the salt.
     const bytes = bench.disk.bytesOf('/q/segment-000001');
     const where = bytes.indexOf(stolen.subarray(0, 16_000), 4096);
     bench.disk.flipBit('/q/segment-000001', where - (where % 4096) + 20);
     store = await bench.open();
-    expect(store.recovered.copies.map((copy) => copy.facts.id).filter((id) => id !== copyId(7))).toEqual([copyId(0), copyId(1)]);
+    expect(store.recovered.copies.map((copy) => copy.facts.id).filter((id) => id !== copyId(7))).toEqual([
+      copyId(0),
+      copyId(1),
+    ]);
   });
 
   test('a newer format is refused with the remedy', async () => {
@@ -340,6 +353,9 @@ describe('damage', () => {
     await bench.run(store.close());
     const { rewriteVersion } = await import('./identity-version.ts');
     await bench.run(rewriteVersion(bench.files(), '/q', 99));
-    await expect(bench.open()).rejects.toMatchObject({ code: 'VERSION', message: expect.stringContaining('newer program') });
+    await expect(bench.open()).rejects.toMatchObject({
+      code: 'VERSION',
+      message: expect.stringContaining('newer program'),
+    });
   });
 });

@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
+import { storeCommand } from '../../transport/inspect.ts';
 import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
 import type { Delivered, StoredCopyView } from './ledger.ts';
@@ -26,8 +27,13 @@ export interface CommandResult {
 
 /** One `mailcluster` command to its end. */
 export async function mailcluster(...args: string[]): Promise<CommandResult> {
+  return await program(CLI, ...args);
+}
+
+/** One program of ours to its end. */
+export async function program(file: string, ...args: string[]): Promise<CommandResult> {
   const options = { timeout: 60_000, maxBuffer: 256 * 1024 * 1024 };
-  return await run(process.execPath, [CLI, ...args], options).then(
+  return await run(process.execPath, [file, ...args], options).then(
     ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
     (error: Error & { code?: number | string; stdout?: string; stderr?: string }) => {
       if (typeof error.code !== 'number') throw error;
@@ -39,10 +45,10 @@ export async function mailcluster(...args: string[]): Promise<CommandResult> {
 /** `resources` gets the directory in which a `maildir:` store may live. */
 export async function startCluster(
   resources: (directory: string) => string,
-  args: readonly string[] = [],
+  options: ClusterOptions = {},
 ): Promise<Cluster> {
   const directory = await mkdtemp(join(tmpdir(), 'mailcluster-process-'));
-  const cluster = new Cluster(directory, args);
+  const cluster = new Cluster(directory, options);
   try {
     await mkdir(cluster.maildirs);
     await writeFile(cluster.resourceFile, resources(directory));
@@ -54,52 +60,56 @@ export async function startCluster(
   }
 }
 
+export interface ClusterOptions {
+  /** Further arguments of `mailcluster run`. */
+  readonly args?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
 export class Cluster {
   readonly directory: string;
   readonly state: string;
   readonly maildirs: string;
   readonly resourceFile: string;
-  readonly #args: readonly string[];
+  readonly #options: ClusterOptions;
   #runner: ChildProcess | null = null;
   #output = '';
   /** Every pid ever seen in run.json: what clean-up must find gone. */
   readonly #pids = new Set<number>();
 
-  constructor(directory: string, args: readonly string[]) {
+  constructor(directory: string, options: ClusterOptions) {
     this.directory = directory;
     this.state = join(directory, 'state');
     this.maildirs = join(directory, 'maildirs');
     this.resourceFile = join(directory, 'cluster.yaml');
-    this.#args = args;
+    this.#options = options;
   }
 
-  /** Starts the runner and waits for run.json; again after `stop` on the same state. */
+  /** Starts the runner and waits until it has said that all is ready; again after `stop` or `killRunner` on the same state. */
   async start(): Promise<void> {
-    const before = await this.#runFileText();
-    const runner = spawn(
-      process.execPath,
-      [CLI, 'run', '-f', this.resourceFile, '--state', this.state, ...this.#args],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
-    );
+    const { args = [], environment = {} } = this.#options;
+    const runner = spawn(process.execPath, [CLI, 'run', '-f', this.resourceFile, '--state', this.state, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...environment },
+    });
     this.#runner = runner;
+    this.#output = '';
     for (const stream of [runner.stdout, runner.stderr]) {
       stream.on('data', (chunk: Buffer) => {
         this.#output = `${this.#output}${chunk.toString()}`.slice(-16_384);
       });
     }
-    await until(
+    const ended = await until(
       'run.json',
       async () => {
-        if (runner.exitCode !== null || runner.signalCode !== null) return true;
-        const now = await this.#runFileText();
-        return now !== null && now !== before;
+        if (hasEnded(runner)) return 'ended' as const;
+        return existsSync(this.#runFilePath) && (await this.runFile()).pid === runner.pid ? ('ready' as const) : null;
       },
-      { deadlineMs: 45_000 },
+      { deadlineMs: 60_000 },
     );
-    if (runner.exitCode !== null || runner.signalCode !== null) {
+    if (ended === 'ended') {
       throw new Error(`mailcluster run ended (${runner.exitCode ?? runner.signalCode}):\n${this.#output}`);
     }
-    await this.runFile();
   }
 
   get runnerPid(): number {
@@ -113,13 +123,18 @@ export class Cluster {
     return this.#output;
   }
 
-  async #runFileText(): Promise<string | null> {
-    const path = join(this.state, 'run.json');
-    return existsSync(path) ? await readFile(path, 'utf8') : null;
+  get #runFilePath(): string {
+    return join(this.state, 'run.json');
+  }
+
+  /** Reads the resource file again (SIGHUP) after writing `resources` into it. */
+  async change(resources: string): Promise<void> {
+    await writeFile(this.resourceFile, resources);
+    process.kill(this.runnerPid, 'SIGHUP');
   }
 
   async runFile(): Promise<RunFile> {
-    const text = await readFile(join(this.state, 'run.json'), 'utf8');
+    const text = await readFile(this.#runFilePath, 'utf8');
     const file = parsed(text);
     for (const { pid } of [...file.frontends, ...file.transports, ...file.stores])
       if (pid !== null) this.#pids.add(pid);
@@ -128,7 +143,7 @@ export class Cluster {
 
   /** Where to send; a snapshot, read it again after a kill. */
   targets(): readonly Target[] {
-    return parsed(readFileSync(join(this.state, 'run.json'), 'utf8')).listeners.map(({ host, port }) => ({
+    return parsed(readFileSync(this.#runFilePath, 'utf8')).listeners.map(({ host, port }) => ({
       host,
       port,
     }));
@@ -159,18 +174,28 @@ export class Cluster {
         const pid = await this.pidOf(name);
         return pid !== null && pid !== oldPid && alive(pid);
       },
-      { deadlineMs: 30_000 },
+      { deadlineMs: 40_000 },
     );
+  }
+
+  /** SIGKILLs the runner and waits until its children are gone as well. Returns how many there were. */
+  async killRunner(): Promise<number> {
+    const pid = this.runnerPid;
+    const { frontends, transports, stores } = await this.runFile();
+    const children = [...frontends, ...transports, ...stores].flatMap((one) => one.pid ?? []);
+    process.kill(pid, 'SIGKILL');
+    await until('death of the runner', () => !alive(pid), { deadlineMs: 10_000 });
+    this.#runner = null;
+    await until('the children to follow their runner', () => this.survivors().length === 0, { deadlineMs: 30_000 });
+    return children.length;
   }
 
   /** SIGTERM and wait: the ordered stop. Returns the exit code. */
   async stop(): Promise<number | null> {
     const runner = this.#runner;
     if (runner === null) return null;
-    if (runner.exitCode === null && runner.signalCode === null) runner.kill('SIGTERM');
-    await until('the runner to end', () => runner.exitCode !== null || runner.signalCode !== null, {
-      deadlineMs: 30_000,
-    });
+    if (!hasEnded(runner)) runner.kill('SIGTERM');
+    await until('the runner to end', () => hasEnded(runner), { deadlineMs: 90_000 });
     this.#runner = null;
     return runner.exitCode;
   }
@@ -180,14 +205,18 @@ export class Cluster {
     return [...this.#pids].filter(alive);
   }
 
+  /** Also what a test had stopped (SIGSTOP) or what it left half started. A kill that was not needed is fine: tests end with checks. */
   async [Symbol.asyncDispose](): Promise<void> {
+    const runner = this.#runner;
     try {
+      const stopped = [...(runner?.pid === undefined ? [] : [runner.pid]), ...this.survivors()].filter(alive);
+      for (const pid of stopped) process.kill(pid, 'SIGCONT');
       await this.stop();
     } finally {
-      this.#runner?.kill('SIGKILL');
+      runner?.kill('SIGKILL');
       for (const pid of this.survivors()) process.kill(pid, 'SIGKILL');
-      await until('every process to be gone', () => this.survivors().length === 0, { deadlineMs: 10_000 });
-      await rm(this.directory, { recursive: true, force: true });
+      await until('every process to be gone', () => this.survivors().length === 0, { deadlineMs: 30_000 });
+      await rm(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     }
   }
 
@@ -205,17 +234,41 @@ export class Cluster {
   }
 
   /** Every copy in every queue database, through the offline tool: it reads what is durable, not what a process claims. */
-  async stored(): Promise<readonly StoredCopyView[]> {
+  async stored(): Promise<readonly InspectedCopy[]> {
     const { transports } = await this.runFile();
-    const all: StoredCopyView[] = [];
-    for (const { name, queueDatabaseDirectory } of transports) {
-      const result = await mailcluster('store', 'inspect', queueDatabaseDirectory, '-o', 'json');
-      if (result.code !== 0) throw new Error(`store inspect ${name}: exit ${result.code}: ${result.stderr}`);
-      all.push(...copiesOf(name, JSON.parse(result.stdout)));
+    const all: InspectedCopy[] = [];
+    for (const { name, site, queueDatabaseDirectory } of transports) {
+      const { copies, safetyNet } = await inspected(queueDatabaseDirectory);
+      for (const copy of [...copies, ...safetyNet]) all.push({ ...copy, member: name, site });
     }
     return all;
   }
+
+  /** Waits until nothing is on its way and no shadow is held: all that is left rests in Safety Net. */
+  async drained(deadlineMs: number): Promise<readonly InspectedCopy[]> {
+    let last: readonly InspectedCopy[] = [];
+    try {
+      return await until(
+        'empty queues',
+        async () => {
+          last = await this.stored();
+          return last.every((copy) => copy.where === 'safetyNet') ? last : null;
+        },
+        { deadlineMs, everyMs: 250 },
+      );
+    } catch (error) {
+      const left = last.filter((copy) => copy.where !== 'safetyNet');
+      const shown = left
+        .slice(0, 10)
+        .map(
+          (copy) => `${copy.member} ${copy.id} ${copy.queue} owner ${copy.owner} ${JSON.stringify(copy.recipients)}`,
+        );
+      throw new Error(`${String(error)}\n${left.length} copies left:\n${shown.join('\n')}\n${this.#output}`);
+    }
+  }
 }
+
+const hasEnded = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null;
 
 /** A file that does not parse is not there yet for those who wait for it. */
 function parsed(text: string): RunFile {
@@ -224,13 +277,34 @@ function parsed(text: string): RunFile {
   return file;
 }
 
-interface InspectedCopy {
-  readonly queue: string;
-  readonly digest: string;
+/** What `mailcluster store inspect -o json` says of a copy; the fields that tests look at. */
+export interface InspectedCopy extends StoredCopyView {
+  readonly site: string;
+  readonly id: string;
+  readonly where: 'transit' | 'safetyNet';
+  readonly kind: 'message' | 'dsn';
+  readonly owner: string;
+  readonly from: string;
+  readonly to: readonly string[];
+  readonly recipients: unknown;
+  readonly unprotected: boolean;
 }
 
-function copiesOf(member: string, document: { readonly copies: readonly InspectedCopy[] }): StoredCopyView[] {
-  return document.copies.map(({ queue, digest }) => ({ member, queue, digest }));
+export interface InspectedDatabase {
+  readonly identity: string;
+  readonly member: string;
+  readonly chain: readonly { readonly openCounter: number }[];
+  readonly copies: readonly InspectedCopy[];
+  readonly safetyNet: readonly InspectedCopy[];
+  readonly quarantined: readonly unknown[];
+}
+
+/** `mailcluster store inspect DIR -o json`, in this process: tests ask often. */
+export async function inspected(directory: string): Promise<InspectedDatabase> {
+  const lines: string[] = [];
+  const code = await storeCommand(['inspect', directory, '-o', 'json'], (line) => lines.push(line));
+  if (code !== 0) throw new Error(`store inspect ${directory}: exit ${code}: ${lines.join('\n').slice(0, 2_000)}`);
+  return JSON.parse(lines.join('\n')) as InspectedDatabase;
 }
 
 /** The embedded store escapes what a file name cannot hold as %XX. */
@@ -246,17 +320,26 @@ export function alive(pid: number): boolean {
   }
 }
 
-/** Two sites, one DAG of two or four transports, front ends, one mailbox database in Maildir; `spec` is merged textually at the end. */
+/** Two sites, one DAG, front ends, one mailbox database (Maildir unless `lmtp` says otherwise); `spec` is merged textually at the end. */
 export function twoSites(
   directory: string,
   options: {
-    readonly perSite?: number;
+    /** Transports in each site, or in east and in west. */
+    readonly perSite?: number | readonly [east: number, west: number];
     readonly frontends?: number;
+    readonly listener?: string;
     readonly frontend?: readonly string[];
+    readonly lmtp?: string;
     readonly spec?: readonly string[];
+    readonly queues?: string;
+    readonly shadowRedundancy?: string;
   } = {},
 ): string {
-  const { perSite = 2, frontends = 2, frontend = [], spec = [] } = options;
+  const { perSite = 2, frontends = 2, listener = 'tls: None', frontend = [], spec = [] } = options;
+  const [east, west] = typeof perSite === 'number' ? [perSite, perSite] : perSite;
+  const { lmtp = `maildir:${join(directory, 'maildirs', 'db01-east')}` } = options;
+  // Retries and heartbeats within the life of a test; what a test says itself comes later and wins.
+  const queues = options.queues ?? 'mailboxRetryInterval: 1s, retryIntervals: [1s]';
   return `apiVersion: mailcluster.dev/v1alpha1
 kind: MailCluster
 metadata: { name: test }
@@ -264,11 +347,13 @@ spec:
   sites: [{ name: east }, { name: west }]
   dags:
     - name: dag1
-      members: [{ site: east, replicas: ${perSite} }, { site: west, replicas: ${perSite} }]
+      members: [{ site: east, replicas: ${east} }, { site: west, replicas: ${west} }]
   frontend:
     replicas: ${frontends}
-    listeners: [{ name: smtp, port: 25, tls: None }]
+    listeners: [{ name: smtp, port: 25, ${listener} }]
 ${frontend.map((line) => `    ${line}\n`).join('')}  acceptedDomains: [{ name: example.com }]
+  queues: { ${queues} }
+  shadowRedundancy: { heartbeatFrequency: 1s${options.shadowRedundancy === undefined ? '' : `, ${options.shadowRedundancy}`} }
 ${spec.map((line) => `  ${line}\n`).join('')}---
 apiVersion: mailcluster.dev/v1alpha1
 kind: MailboxDatabase
@@ -277,7 +362,7 @@ spec:
   clusterRef: { name: test }
   dag: dag1
   recipients: { domains: [example.com] }
-  copies: [{ name: east, site: east, lmtp: "maildir:${join(directory, 'maildirs', 'db01-east')}" }]
+  copies: [{ name: east, site: east, lmtp: "${lmtp}" }]
   activeCopy: east
 `;
 }

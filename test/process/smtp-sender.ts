@@ -3,6 +3,7 @@
  * witness must not share code with the accused. Promise: every message gets exactly one entry, whatever the other end does.
  */
 import { connect, type Socket } from 'node:net';
+import { until } from '../house/until.ts';
 import type { Answer, LedgerEntry, TestMessage } from './ledger.ts';
 
 export interface Target {
@@ -32,7 +33,7 @@ export class SmtpConnection {
     socket.on('close', () => this.#end('closed'));
   }
 
-  static async open(target: Target, timeoutMs = 10_000): Promise<SmtpConnection> {
+  static async open(target: Target, timeoutMs = 60_000): Promise<SmtpConnection> {
     const socket = connect(target.port, target.host);
     socket.setNoDelay(true);
     socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`silent for ${timeoutMs} ms`)));
@@ -97,11 +98,20 @@ export class SmtpConnection {
 const none = (endSent: boolean, reason: string): Answer => ({ kind: 'none', endSent, reason });
 const refused = (reply: Reply): Answer => ({ kind: 'refused', code: reply.code, text: reply.text });
 
-/** One transaction. `pauseAfterBytes` sends the content in two halves and waits for the promise in between. */
+/** Moments of a transaction at which a test does something else. */
+export interface Moments {
+  /** The content goes in two parts; `until` comes in between. */
+  readonly afterBytes?: number;
+  readonly until?: () => Promise<void>;
+  /** The last byte has been handed to the kernel, the reply is not there yet. */
+  readonly endSent?: () => void;
+}
+
+/** One transaction. */
 export async function sendMessage(
   connection: SmtpConnection,
   message: TestMessage,
-  pause: { readonly afterBytes: number; readonly until: () => Promise<void> } | null = null,
+  { afterBytes, until: between, endSent }: Moments = {},
 ): Promise<LedgerEntry> {
   const entry = (answer: Answer, latencyMs: number | null = null): LedgerEntry => ({ message, answer, latencyMs });
   for (const command of [`MAIL FROM:<${message.from}>`, `RCPT TO:<${message.recipient}>`, 'DATA']) {
@@ -115,15 +125,13 @@ export async function sendMessage(
     }
   }
   const wire = doubledDots(message.content);
-  if (pause === null) connection.send(wire);
-  else {
-    connection.send(wire.subarray(0, pause.afterBytes));
-    await pause.until();
-    connection.send(wire.subarray(pause.afterBytes));
-  }
+  connection.send(wire.subarray(0, afterBytes ?? wire.length));
+  if (between !== undefined) await between();
+  if (afterBytes !== undefined) connection.send(wire.subarray(afterBytes));
   if (connection.ended !== null) return entry(none(false, connection.ended));
   const startMs = performance.now();
   connection.send('.\r\n');
+  endSent?.();
   const reply = await connection.reply();
   if (typeof reply === 'string') return entry(none(true, reply));
   const latencyMs = performance.now() - startMs;
@@ -138,14 +146,21 @@ function doubledDots(content: Buffer): Buffer {
 export interface Campaign {
   /** Read again before every connection: a restarted front end may listen elsewhere. */
   readonly targets: () => readonly Target[];
-  readonly messages: readonly TestMessage[];
+  readonly messages: Iterable<TestMessage>;
   readonly sessions: number;
+  /** How long a session without any front end looks for one before it gives its message up. */
+  readonly patienceMs?: number;
   readonly onEntry?: (entry: LedgerEntry, done: number) => void;
 }
 
 /** Sends all messages, each once, over `sessions` connections at a time; a lost connection is replaced, its message is not repeated. */
-export async function sendAll({ targets, messages, sessions, onEntry }: Campaign): Promise<readonly LedgerEntry[]> {
-  const left = [...messages];
+export async function sendAll(campaign: Campaign): Promise<readonly LedgerEntry[]> {
+  const { targets, sessions, patienceMs = 0, onEntry } = campaign;
+  const left = campaign.messages[Symbol.iterator]();
+  const next = (): TestMessage | undefined => {
+    const one = left.next();
+    return one.done === true ? undefined : one.value;
+  };
   const ledger: LedgerEntry[] = [];
   const record = (entry: LedgerEntry): void => {
     ledger.push(entry);
@@ -153,9 +168,9 @@ export async function sendAll({ targets, messages, sessions, onEntry }: Campaign
   };
   const session = async (index: number): Promise<void> => {
     let current: SmtpConnection | null = null;
-    for (let attempt = index, message = left.shift(); message !== undefined; message = left.shift(), attempt += 1) {
+    for (let attempt = index, message = next(); message !== undefined; message = next(), attempt += 1) {
       const connection: SmtpConnection | null =
-        current !== null && current.ended === null ? current : await openSomewhere(targets(), attempt);
+        current !== null && current.ended === null ? current : await openSomewhere(targets, attempt, patienceMs);
       current = connection;
       record(
         connection === null
@@ -170,15 +185,23 @@ export async function sendAll({ targets, messages, sessions, onEntry }: Campaign
 }
 
 /** What a real client with several MX hosts does: the next one when one does not answer. */
-async function openSomewhere(targets: readonly Target[], first: number): Promise<SmtpConnection | null> {
-  for (let i = 0; i < targets.length; i += 1) {
-    const target = targets[(first + i) % targets.length];
-    if (target === undefined) continue;
-    const opened = await SmtpConnection.open(target).then(
-      (connection) => connection,
-      () => null,
-    );
-    if (opened !== null) return opened;
-  }
-  return null;
+async function openSomewhere(
+  targets: () => readonly Target[],
+  first: number,
+  patienceMs: number,
+): Promise<SmtpConnection | null> {
+  const tryAll = async (): Promise<SmtpConnection | null> => {
+    const all = targets();
+    for (let i = 0; i < all.length; i += 1) {
+      const target = all[(first + i) % all.length];
+      if (target === undefined) continue;
+      const opened = await SmtpConnection.open(target).then(
+        (connection) => connection,
+        () => null,
+      );
+      if (opened !== null) return opened;
+    }
+    return null;
+  };
+  return await until('a front end', tryAll, { deadlineMs: patienceMs, everyMs: 100 }).catch(() => null);
 }

@@ -28,7 +28,8 @@ export class MailStore {
   readonly #random: SeededRandom;
   /** Turned off in the healing phase. */
   moody = true;
-  down = false;
+  /** Databases and connectors that refuse every connection. */
+  readonly down = new Set<string>();
 
   constructor(scheduler: Scheduler) {
     this.#scheduler = scheduler;
@@ -48,7 +49,8 @@ export class MailStore {
   }
 
   async #deliver(member: string, incarnation: Incarnation, database: QueueDatabase, request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): Promise<void> {
-    if (this.down || (this.moody && this.#random.chance(0.1)))
+    const place = request.route.kind === 'mailbox' ? request.route.database : request.route.connector;
+    if (this.down.has(place) || (this.moody && this.#random.chance(0.1)))
       return done(request.recipients.map(({ index }) => ({ index, kind: 'deferred', reply: 'connection refused', scope: 'host' })));
     const hash = createHash('sha256');
     for await (const chunk of database.readBody(request.copyId)) hash.update(chunk);

@@ -9,6 +9,9 @@ export interface ShapeOptions {
   readonly policies?: Partial<PoliciesConfig['shadowRedundancy']>;
   readonly holdTimeMs?: number;
   readonly messageExpirationMs?: number;
+  readonly delayNotificationMs?: number;
+  /** No way out to other domains: the first document lacks the send connector. */
+  readonly withoutConnector?: boolean;
 }
 
 export const DATABASE_HOST = 'store';
@@ -49,7 +52,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 300_000 },
       queues: {
         messageExpirationMs: options.messageExpirationMs ?? 172_800_000,
-        delayNotificationMs: 14_400_000,
+        delayNotificationMs: options.delayNotificationMs ?? 14_400_000,
         retryIntervalsMs: [2_000, 2_000, 5_000],
         mailboxRetryIntervalMs: 3_000,
         maxConcurrentDeliveriesPerDestination: 4,
@@ -68,6 +71,6 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       activation: 1,
       lossWindowMs: 900_000,
     })),
-    sendConnectors: [{ name: 'internet', addressSpaces: [{ domain: '*', cost: 1 }], smartHosts: [{ host: 'relay', port: 25 }], tls: 'None', sites: [] }],
+    sendConnectors: options.withoutConnector === true ? [] : [{ name: 'internet', addressSpaces: [{ domain: '*', cost: 1 }], smartHosts: [{ host: 'relay', port: 25 }], tls: 'None', sites: [] }],
   };
 }

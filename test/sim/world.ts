@@ -11,13 +11,15 @@ import { silentMetrics } from '../../common/platform/metrics.ts';
 import type { Network, PeerRole } from '../../common/platform/net.ts';
 import type { DataAnswer } from '../../common/smtp/edge-api.ts';
 import { MessageProxy } from '../../frontend/proxy.ts';
+import type { Copy } from '../../transport/core/copy.ts';
 import type { Mutant } from '../../transport/core/mutants.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
-import type { QueueDatabase, StoredCopy, Write } from '../../transport/store/database.ts';
+import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { SimDisk } from './disk.ts';
+import { DurableView } from './durable-view.ts';
 import type { Incarnation } from './incarnation.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
@@ -35,6 +37,15 @@ export interface Sent {
   answeredAtMs: number | null;
   /** Two databases held it when the 250 was said. */
   isProtected: boolean;
+  /** The life of the front end that held the session. */
+  life: Incarnation | null;
+}
+
+/** A stretch of time in which something between or on transports was wrong: the excuse of a repeated offer. */
+interface Trouble {
+  readonly who: readonly string[];
+  readonly fromMs: number;
+  untilMs: number;
 }
 
 interface Pod {
@@ -47,6 +58,8 @@ interface Pod {
   proxy: MessageProxy | null;
   lives: number;
   jumpWall: ((deltaMs: number) => void) | null;
+  /** Called when a commit is handed to the engine; for deaths at the worst moment. */
+  onCommit: (() => void) | null;
 }
 
 export interface WorldOptions {
@@ -65,18 +78,13 @@ export class World {
   readonly random: SeededRandom;
   readonly network: SimNetwork;
   readonly store: MailStore;
-  readonly document: TopologyDocument;
+  document: TopologyDocument;
   readonly sent: Sent[] = [];
   readonly coverage: TransitionCoverage = new Map();
   readonly violations: string[] = [];
   /** What is durable where, by database identity; survives the pods. */
-  readonly durable = new Map<CopyId, Map<Identity, { readonly member: string; readonly digest: string }>>();
-  readonly finals = new Set<CopyId>();
-  readonly aborts = new Set<CopyId>();
-  readonly dsns = new Set<CopyId>();
-  /** Times at which a pod died, for the excuses of repeated offers. */
-  readonly deaths: { readonly member: string; readonly atMs: number }[] = [];
-  cuts = 0;
+  readonly view: DurableView;
+  readonly troubles: Trouble[] = [];
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -87,6 +95,12 @@ export class World {
     this.network = new SimNetwork(this.scheduler, { resetChance: options.resetChance ?? 0 });
     this.store = new MailStore(this.scheduler);
     this.document = options.document;
+    this.view = new DurableView((line) => this.violate(line), options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure);
+  }
+
+  violate(line: string): void {
+    this.trace(`VIOLATION ${line}`);
+    if (!this.violations.includes(line)) this.violations.push(line);
   }
 
   trace(line: string): void {
@@ -107,7 +121,7 @@ export class World {
   }
 
   #pod(name: string, role: PeerRole): Pod {
-    const pod: Pod = { name, role, disk: new SimDisk(this.scheduler), incarnation: { alive: false }, server: null, database: null, proxy: null, lives: 0, jumpWall: null };
+    const pod: Pod = { name, role, disk: new SimDisk(this.scheduler), incarnation: { alive: false }, server: null, database: null, proxy: null, lives: 0, jumpWall: null, onCommit: null };
     this.#pods.set(name, pod);
     return pod;
   }
@@ -162,8 +176,16 @@ export class World {
     const clock = this.#clock(pod);
     const fatal = (reason: Error): void => {
       if (!incarnation.alive) return;
-      if ((reason as { code?: string }).code === 'INVARIANT' || !(reason as { code?: string }).code) this.scheduler.fail(reason);
+      const { code } = reason as { code?: string };
+      this.trace(`${pod.name} ends itself: ${reason.message}`);
+      if (code !== 'EIO' && code !== 'ENOSPC') this.scheduler.fail(reason);
       this.kill(pod.name, 'process');
+      // The runner starts it again on the same directory, once the medium works.
+      this.scheduler.schedule(this.random.integer(100, 3_000), () => {
+        pod.disk.failSyncs(0);
+        pod.disk.failWrites(0);
+        this.boot(pod.name);
+      });
     };
     const opened = await openSegmentLog({
       directory: '/queue', files: pod.disk.files(incarnation), clock, random: this.random.fork(), log: silentLogger, segmentBytes: SEGMENT_BYTES, reserveBytes: SEGMENT_BYTES, onFatal: fatal, member: pod.name,
@@ -171,8 +193,12 @@ export class World {
     if (!incarnation.alive) return;
     this.trace(`${pod.name} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`);
     const database = observed(opened, pod.name, {
-      durable: (member, identity, writes) => this.#durable(member, identity, writes),
-      recovered: (member, identity, copies) => this.#recovered(member, identity, copies),
+      recovered: (member, identity, recovered) => this.view.recovered(member, identity, recovered),
+      handed: (identity, writes) => {
+        if (writes.some((write) => write.kind === 'commit')) pod.onCommit?.();
+        return this.view.handed(identity, writes);
+      },
+      durable: (identity, mark) => this.view.durable(identity, mark),
     });
     pod.database = database;
     const { mutants } = this.#options;
@@ -193,18 +219,61 @@ export class World {
   }
 
   /** Process death keeps what the OS had; power loss keeps what was synced and a seeded part of the rest. */
-  kill(name: string, how: 'process' | 'power'): void {
+  kill(name: string, how: 'process' | 'power', silent = false): void {
     const pod = this.#pods.get(name);
     if (pod === undefined || !pod.incarnation.alive) return;
     this.trace(`${name} dies (${how})`);
     pod.incarnation.alive = false;
-    this.deaths.push({ member: name, atMs: this.scheduler.nowMs });
+    this.troubled([name], 6_000);
+    pod.onCommit = null;
     pod.server = null;
     pod.database = null;
     pod.proxy = null;
     if (pod.role === 'transport' && how === 'power') pod.disk.crash();
-    // The network notices at the next boot or by silence; a process death resets connections.
-    this.network.host({ role: pod.role, name }, { alive: false });
+    // `silent`: the machine vanished, connections stay half open; else a process death resets them.
+    this.network.reap(silent);
+    this.checkKept();
+  }
+
+  /**
+   * A shadow whose owner lost its own copy in a power cut before anybody was told 250: it is kept (protocol.md 10: "unknown" is never "done") until the
+   * takeover of a later issue promotes it.
+   */
+  isOrphan(copy: Copy, me: Identity | undefined): boolean {
+    const { id, digest } = copy.facts;
+    if (copy.state.queue !== 'shadow' || copy.state.epoch.owner === me || this.view.isFinal(id) || this.view.aborts.has(id)) return false;
+    return !this.sent.some((sent) => sent.id === id) && this.view.holders(id, digest).every((holder) => holder.stored.state.queue === 'shadow');
+  }
+
+  /** From now, for as long as given and the time a session needs to come back, these pods may not know of each other. */
+  troubled(who: readonly string[], forMs: number): void {
+    const { nowMs } = this.scheduler;
+    this.troubles.push({ who, fromMs: nowMs - 1_000, untilMs: nowMs + forMs + 12_000 });
+  }
+
+  /** A newer topology document for everybody who lives; the others read it when they start. */
+  setTopology(document: TopologyDocument): void {
+    this.trace(`topology generation ${document.generation}`);
+    this.document = document;
+    for (const pod of this.#pods.values()) {
+      if (!pod.incarnation.alive) continue;
+      pod.server?.setTopology(document);
+      pod.proxy?.setTopology(document);
+    }
+  }
+
+  onNextCommit(name: string, act: () => void): void {
+    const pod = this.#pods.get(name);
+    if (pod === undefined) return;
+    pod.onCommit = () => {
+      pod.onCommit = null;
+      act();
+    };
+  }
+
+  resetConnections(a: string, b: string): void {
+    this.trace(`connections between ${a} and ${b} are reset`);
+    this.network.reset(a, b);
   }
 
   jumpWall(name: string, deltaMs: number): void {
@@ -216,71 +285,42 @@ export class World {
     return this.#pods.get(name)?.disk;
   }
 
-  // --- what became durable -------------------------------------------------------------------------------------------
-
-  #durable(member: string, identity: Identity, writes: readonly Write[]): void {
-    for (const write of writes) {
-      switch (write.kind) {
-        case 'commit':
-          if (write.facts.kind === 'dsn') this.dsns.add(write.facts.id);
-          if (write.facts.kind === 'dsn') this.dsns.add(write.facts.id);
-          this.#holders(write.facts.id).set(identity, { member, digest: write.facts.digest });
-          break;
-        case 'move':
-          this.finals.add(write.id);
-          break;
-        case 'tombstone':
-          (write.tombstone.kind === 'final' ? this.finals : this.aborts).add(write.tombstone.id);
-          break;
-        case 'remove':
-          this.durable.get(write.id)?.delete(identity);
-          break;
-        default:
-          break;
-      }
+  /** S2: a message that was answered 250 and is not final rests on some disk - on two of them when it was answered as protected. */
+  checkKept(): void {
+    for (const sent of this.sent) {
+      const { id } = sent;
+      if (id === null || this.view.isFinal(id)) continue;
+      const copies = this.view.holders(id, sent.digest).length;
+      if (copies < (sent.isProtected ? 2 : 1)) this.violate(`S2: message ${sent.number} ${id}, answered 250, is not final and rests on ${copies} disks`);
     }
-  }
-
-  #holders(id: CopyId): Map<Identity, { readonly member: string; readonly digest: string }> {
-    const holders = this.durable.get(id) ?? new Map<Identity, { readonly member: string; readonly digest: string }>();
-    this.durable.set(id, holders);
-    return holders;
-  }
-
-  /** After a restart the truth is what the database recovered, not what we thought. */
-  #recovered(member: string, identity: Identity, copies: readonly StoredCopy[]): void {
-    for (const stored of copies) this.#holders(stored.facts.id).set(identity, { member, digest: stored.facts.digest });
   }
 
   // --- mail ------------------------------------------------------------------------------------------------------------
 
   /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
-  async send(frontend: string, recipients: readonly string[], sizeBytes: number, options: { readonly from?: string; readonly leaveAfterEnd?: boolean } = {}): Promise<Sent> {
+  async send(frontend: string, recipients: readonly string[], sizeBytes: number, options: SendOptions = {}): Promise<Sent> {
     const number = this.sent.length;
     const body = Buffer.alloc(sizeBytes, `Subject: ${number}\r\nMessage-ID: <${number}@sim>\r\n\r\n${'x'.repeat(60)}\r\n`);
-    const envelope: Envelope = {
-      reversePath: options.from ?? `sender-${number}@elsewhere.example`,
-      recipients: recipients.map((address) => ({ address })),
-      body: '8BITMIME', smtputf8: false, declaredSizeBytes: null,
-      client: { address: '127.0.0.1', port: 1, helo: 'sim', protocol: 'ESMTP', tls: null, user: null },
-      frontend, listener: 'smtp', receivedAtMs: 0,
-    };
-    const sent: Sent = { number, envelope, digest: createHash('sha256').update(body).digest('hex'), sizeBytes, id: null, answer: null, answeredAtMs: null, isProtected: false };
-    this.sent.push(sent);
     const pod = this.#pods.get(frontend);
-    const { incarnation } = pod ?? {};
-    if (pod?.proxy == null || incarnation === undefined) {
+    const life = pod?.incarnation ?? null;
+    const sent: Sent = {
+      number, envelope: envelopeOf(number, frontend, recipients, options.from), digest: createHash('sha256').update(body).digest('hex'), sizeBytes,
+      id: null, answer: null, answeredAtMs: null, isProtected: false, life,
+    };
+    this.sent.push(sent);
+    if (pod?.proxy == null || life?.alive !== true) {
       sent.answer = { kind: 'clientGone' };
       return sent;
     }
     let wake: (() => void) | null = null;
-    const decision = await pod.proxy.open(envelope, () => wake?.());
+    const decision = await pod.proxy.open(sent.envelope, () => wake?.());
     if (decision.kind === 'refuse') {
       this.trace(`message ${number} refused before the body: ${decision.reply.code} ${decision.reply.text}`);
       sent.answer = { kind: 'refusedEarly' };
       return sent;
     }
-    for (let offset = 0; offset < body.length && incarnation.alive; ) {
+    this.trace(`message ${number} for ${recipients.join(' ')}: 354`);
+    for (let offset = 0; offset < body.length && life.alive; ) {
       const size = Math.min(body.length - offset, this.random.integer(500, 20_000));
       const more = decision.sink.write(body.subarray(offset, offset + size));
       offset += size;
@@ -288,42 +328,79 @@ export class World {
         wake = resolve;
         if (more) this.scheduler.schedule(this.random.integer(0, 3), resolve);
       });
+      if (offset >= body.length / 2) await options.halfway?.();
     }
+    if (!life.alive) return sent;
     const answer = decision.sink.end({ sizeBytes: body.length, rejected: null });
-    if (options.leaveAfterEnd === true) decision.sink.abort('client vanished');
-    void answer.then((said) => {
-      if (!incarnation.alive || options.leaveAfterEnd === true) return;
-      sent.answer = said;
-      sent.answeredAtMs = this.scheduler.nowMs;
-      this.trace(`message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`);
-      this.#checkAtAnswer(sent, said);
-    });
+    this.trace(`message ${number} end of data`);
+    options.ended?.();
+    if (options.leaveAfterEnd === true) {
+      decision.sink.abort('client vanished');
+      sent.answer = { kind: 'clientGone' };
+      return sent;
+    }
+    const said = await answer;
+    if (!life.alive) return sent;
+    sent.answer = said;
+    sent.answeredAtMs = this.scheduler.nowMs;
+    this.trace(`message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`);
+    this.#checkAtAnswer(sent, said);
     return sent;
   }
 
-  /** Invariant S1: 250 means two durable copies on two identities (or an accept that policy allows alone). */
   #checkAtAnswer(sent: Sent, said: DataAnswer): void {
-    if (said.kind !== 'reply' || said.reply.code !== 250) return;
-    const id = /[0-9A-HJKMNP-TV-Z]{26}/.exec(said.reply.text)?.[0] as CopyId | undefined;
-    if (id === undefined) {
-      this.violations.push(`250 without an id for message ${sent.number}`);
-      return;
-    }
+    if (said.kind === 'reply' && said.reply.code === 250) this.#checkAccepted(sent, said.reply.text);
+    if (said.kind === 'reply' && said.reply.code >= 400) this.#checkRefused(sent);
+  }
+
+  /** S3: a refusal after the 354 means that no disk holds a copy that somebody would still deliver. */
+  #checkRefused(sent: Sent): void {
+    for (const { member, stored } of this.view.liveAnywhere(sent.digest))
+      this.violate(`S3: message ${sent.number} ${stored.facts.id} was refused while ${member} durably held it in ${stored.state.queue}`);
+  }
+
+  /** S1: 250 means two durable copies on two identities (or an accept that policy allows alone), inside one boundary, sites as preferred (R4). */
+  #checkAccepted(sent: Sent, text: string): void {
+    const id = /[0-9A-HJKMNP-TV-Z]{26}/.exec(text)?.[0] as CopyId | undefined;
+    if (id === undefined) return this.violate(`250 without an id for message ${sent.number}`);
     sent.id = id;
-    const holders = this.durable.get(id);
-    const right = [...(holders ?? [])].filter(([, holder]) => holder.digest === sent.digest);
-    sent.isProtected = right.length >= 2;
-    if (right.length < 2 && !this.finals.has(id) && this.document.policies.shadowRedundancy.rejectMessageOnShadowFailure)
-      this.violations.push(`S1: message ${sent.number} ${id} answered 250 with ${right.length} durable copies (${right.map(([, holder]) => holder.member).join(', ')})`);
-    const boundaries = new Set(right.map(([, holder]) => this.document.members.find((member) => member.name === holder.member)?.boundary));
-    if (boundaries.size > 1) this.violations.push(`message ${sent.number} ${id} has copies in two boundaries`);
-    if (this.calm && this.document.policies.shadowRedundancy.preference !== 'LocalOnly') {
-      const sites = new Set(right.map(([, holder]) => this.document.members.find((member) => member.name === holder.member)?.site));
-      const boundarySites = new Set(this.document.members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site));
-      if (sites.size === 1 && boundarySites.size > 1 && right.length >= 2) this.violations.push(`R4: message ${sent.number} ${id} has both copies in one site without any fault`);
-    }
+    const holders = this.view.holders(id, sent.digest).map((holder) => holder.member);
+    sent.isProtected = holders.length >= 2;
+    const { shadowRedundancy } = this.document.policies;
+    if (holders.length < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !this.view.isFinal(id))
+      this.violate(`S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${holders.join(', ')})`);
+    const members = this.document.members.filter((member) => holders.includes(member.name));
+    const boundaries = new Set(members.map((member) => member.boundary));
+    if (boundaries.size > 1) this.violate(`boundary: message ${sent.number} ${id} has copies in two boundaries`);
+    this.checkKept();
+    if (!this.calm || holders.length < 2) return;
+    const sites = new Set(members.map((member) => member.site));
+    const spans = new Set(this.document.members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site)).size > 1;
+    if (shadowRedundancy.preference !== 'LocalOnly' && spans && sites.size === 1)
+      this.violate(`R4: message ${sent.number} ${id} has both copies in one site without any fault`);
+    if ((shadowRedundancy.preference === 'LocalOnly' || !spans) && sites.size > 1) this.violate(`R4: message ${sent.number} ${id} left its site although LocalOnly`);
   }
 
   /** True while no fault of any kind has been injected. */
   calm = true;
 }
+
+export interface SendOptions {
+  readonly from?: string;
+  readonly leaveAfterEnd?: boolean;
+  /** Awaited once half of the body was given to the front end (and after each later chunk). */
+  readonly halfway?: () => Promise<void>;
+  readonly ended?: () => void;
+}
+
+const envelopeOf = (number: number, frontend: string, recipients: readonly string[], from?: string): Envelope => ({
+  reversePath: from ?? `sender-${number}@elsewhere.example`,
+  recipients: recipients.map((address) => ({ address })),
+  body: '8BITMIME',
+  smtputf8: false,
+  declaredSizeBytes: null,
+  client: { address: '127.0.0.1', port: 1, helo: 'sim', protocol: 'ESMTP', tls: null, user: null },
+  frontend,
+  listener: 'smtp',
+  receivedAtMs: 0,
+});

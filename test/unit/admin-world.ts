@@ -138,6 +138,7 @@ export const CONTENTS: Readonly<Record<'a' | 'b', MemberContents>> = {
     messages: [summary('delivery')],
     details: new Map([[ID, detail('delivery')]]),
     records: [
+      { atMs: NOW_MS - 10_000, event: 'FRONTEND', source: 'front-0', attemptId: ID, detail: 'FRONTEND MAIL FROM' },
       {
         atMs: NOW_MS - 9_000,
         event: 'RECEIVE',

@@ -62,6 +62,7 @@ test('what is counted is exported as OpenMetrics with prefix, labels and default
   const metrics = createMetrics(DEFAULTS);
   metrics.increment('messages_accepted_total', { protection: 'shadow' });
   metrics.increment('messages_accepted_total', { protection: 'shadow' }, 2);
+  expect(await metrics.render()).not.toContain('mailcluster_unprotected_messages');
   metrics.set('unprotected_messages', Number.NaN);
   metrics.observe('accept_duration_seconds', 0.003);
   let renderings = 0;
@@ -83,6 +84,7 @@ test('what is counted is exported as OpenMetrics with prefix, labels and default
   expect(text).toMatch(/mailcluster_process_resident_memory_bytes\{/);
   expect(text.endsWith('# EOF\n')).toBe(true);
   expect(renderings).toBe(1);
+  expect(text.match(/^# TYPE mailcluster_messages_accepted /gm)).toHaveLength(1);
 });
 
 test('two registries in one process do not mix, and misuse is an error', async () => {
@@ -104,7 +106,7 @@ test('/metrics, /livez, /readyz; nothing else, and nothing but reading', async (
   expect(await get(server.port, '/readyz')).toMatchObject({ status: 200 });
   const scraped = await get(server.port, '/metrics?x=1');
   expect(scraped.type).toContain('openmetrics-text');
-  expect(scraped.body).toContain('mailcluster_peer_up');
+  expect(scraped.body).toContain('mailcluster_store_syncs_total');
   expect(await get(server.port, '/other')).toMatchObject({ status: 404 });
   expect(await get(server.port, '/metrics', 'POST')).toMatchObject({ status: 405 });
 });

@@ -282,7 +282,11 @@ test(
         [],
         /cluster\.yaml:\d+: MailCluster\/contoso {2}spec\.safetyNet\.holdTime\n {2}wrong: .*\n {2}right: /,
       ],
-      [resources().replace(/---\napiVersion: v1\nkind: Secret[\s\S]*/, ''), [], /Secret.*relay-users|relay-users.*Secret/],
+      [
+        resources().replace(/---\napiVersion: v1\nkind: Secret[\s\S]*/, ''),
+        [],
+        /Secret.*relay-users|relay-users.*Secret/,
+      ],
       [
         resources().replace('printer:a secret', 'no colon'),
         [],

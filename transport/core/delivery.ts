@@ -4,10 +4,10 @@
  * that finality is durable before anybody hears of it.
  */
 import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
-import type { CopyFacts, CopyState, Tombstone } from '../store/database.ts';
+import type { CopyFacts, CopyState } from '../store/database.ts';
 import { allFinal, confirmedPlacements, type Copy, deliveryIdOf, isFinal, isSuccess, newCopy } from './copy.ts';
 import type { DeliveryResult, DsnKind, Route } from './events.ts';
-import { demote, obligations, settle, tellHolders } from './ownership.ts';
+import { demote, leaveFinal, obligations, settle, tellHolders } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
 import { resolveRecipient } from './routing.ts';
 import {
@@ -23,7 +23,6 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { everyMemberListed, putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
@@ -284,16 +283,7 @@ function finalize(turn: Turn, copy: Copy): void {
   const id = copy.facts.id;
   const succeeded = copy.state.recipients?.some(isSuccess) === true;
   const state: CopyState = { ...copy.state, finalAtMs: trustedNow(turn), placements: [] };
-  const placements = obligations(copy);
-  const tombstone: Tombstone = {
-    id,
-    kind: 'final',
-    epoch: state.epoch,
-    abortedThrough: state.abortedThrough,
-    recipients: state.recipients,
-    digest: copy.facts.digest,
-    placements,
-  };
+  const placements = obligations(turn, copy);
   const registered = copy.registered;
   dropCopy(server, copy);
   if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
@@ -305,7 +295,7 @@ function finalize(turn: Turn, copy: Copy): void {
     if (!succeeded) transition(server.coverage, 'NothingSucceeded', 'delivery', 'primary', 'removed');
     commit(turn, { kind: 'remove', id });
   }
-  if (placements.length > 0 || !everyMemberListed(turn)) putTombstone(turn, tombstone, commit);
+  leaveFinal(turn, copy, state, placements);
   const told = wrong(turn, 'discard-before-sync') ? { ...copy.facts, id } : copy.facts;
   tellHolders(turn, told, state, registered, 'final');
 }

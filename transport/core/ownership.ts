@@ -9,7 +9,7 @@ import { type Copy, IN_TRANSIT, isSuccess, merge, sharedState, withPlacement } f
 import { answerWaiters } from './answers.ts';
 import { categorize, dsnSafe } from './delivery.ts';
 import type { StoredCopies } from './events.ts';
-import { repeatResolves } from './placing.ts';
+import { finish, otherHolders, repeatResolves } from './placing.ts';
 import {
   commit,
   DEADLINES,
@@ -22,7 +22,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { everyMemberListed, forgetIfAnswered, sweepTombstones } from './tombstones.ts';
+import { everyMemberListed, forgetIfAnswered, putTombstone, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 const PAGE = 500;
@@ -164,7 +164,9 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
   if (peer === undefined) return;
   if (copy === undefined) return sendState(turn, member, answerFor(turn, id, null));
   copy.registered.set(member, peer.session);
-  if (copy.state.epoch.owner !== server.me || copy.state.standing !== 'released') return;
+  if (copy.state.epoch.owner !== server.me)
+    return sendState(turn, member, { id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
+  if (copy.state.standing !== 'released') return;
   if (sameEpoch(epoch, copy.state.epoch)) confirmHolder(turn, copy, member, peer.identity);
   sendState(turn, member, { id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
 }
@@ -478,7 +480,9 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     id,
     detail: remote.final ? 'final elsewhere' : 'owned elsewhere',
   });
+  const { registered } = copy;
   if (remote.final) {
+    const left = obligations(turn, copy);
     dropCopy(server, copy);
     if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
     if (merged.recipients?.some(isSuccess) === true) {
@@ -488,12 +492,17 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');
       commit(turn, { kind: 'remove', id });
     }
+    // Shadows of this copy must hear of it too (protocol.md 9): now where they are connected, by the tombstone later.
+    leaveFinal(turn, copy, base, left);
+    tellHolders(turn, copy.facts, base, registered, 'final');
     return true;
   }
   transition(server.coverage, 'Demoted', from, 'shadow', 'shadow');
   forgetDelivery(server, id);
   setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
   announceHeld(turn, copy);
+  // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
+  tellHolders(turn, copy.facts, copy.state, registered, 'owner');
   return true;
 }
 
@@ -504,7 +513,18 @@ function forgetDelivery(server: Server, id: CopyId): void {
   server.placings.delete(id);
 }
 
-/** Members that may still hold a copy that has become final here. */
-export function obligations(copy: Copy): readonly Placement[] {
-  return copy.state.placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
+/** Members that may still hold a copy that has become final here; candidates of a running search that were sent an END are among them. */
+export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
+  const placing = turn.server.placings.get(copy.facts.id);
+  const placements = placing === undefined ? copy.state.placements : otherHolders(placing, copy);
+  if (placing !== undefined) finish(turn, placing, null);
+  return placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
+}
+
+/** The tombstone of a final copy, unless nobody can be left who asks. */
+export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements: readonly Placement[]): void {
+  if (placements.length === 0 && everyMemberListed(turn)) return;
+  const { epoch, abortedThrough, recipients } = state;
+  const { id, digest } = copy.facts;
+  putTombstone(turn, { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements }, commit);
 }

@@ -267,7 +267,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
 }
 
 /** Candidates that were sent END and may hold a copy stay known, so that they are told what becomes of it. */
-function otherHolders(placing: Placing, copy: Copy): readonly Placement[] {
+export function otherHolders(placing: Placing, copy: Copy): readonly Placement[] {
   let placements = copy.state.placements;
   for (const attempt of placing.attempts)
     if (attempt.inDoubt || attempt.status === 'sentEnd')

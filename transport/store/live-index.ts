@@ -5,7 +5,17 @@
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import { InvariantError } from '../../common/platform/assert.ts';
-import type { CopyFacts, CopyState, Quarantined, Queue, SafetyNetEntry, SafetyNetFilter, Seen, Tombstone, Write } from './database.ts';
+import type {
+  CopyFacts,
+  CopyState,
+  Quarantined,
+  Queue,
+  SafetyNetEntry,
+  SafetyNetFilter,
+  Seen,
+  Tombstone,
+  Write,
+} from './database.ts';
 
 export interface Live<Body> {
   readonly facts: CopyFacts;

@@ -84,13 +84,26 @@ export async function loadLog(
   const segments = await readSegmentFiles(files, directory, names, identity.salt);
   const through = newest?.head.lastGeneration ?? 0;
   const order = orderSegments(directory, segments, through);
-  const replay = new Replay(newest?.state ?? new LogState(), newest?.head.sequence ?? 0, newest?.ends ?? new Map(), through);
+  const replay = new Replay(
+    newest?.state ?? new LogState(),
+    newest?.head.sequence ?? 0,
+    newest?.ends ?? new Map(),
+    through,
+  );
   for (const [index, file] of order.entries()) {
     const next = order[index + 1];
     const limit = next?.previous?.generation === file.generation ? next.previous.end : file.sizeBytes;
     const bytes = await readWhole(files, `${directory}/${segmentName(file.slot)}`, Math.min(limit, file.sizeBytes));
-    const before = next?.previous === undefined && next !== undefined ? await firstSequence(files, directory, next, identity.salt) : null;
-    replay.addSegment(file, bytes, identity.salt, next === undefined ? { kind: 'newest' } : { kind: 'complete', before });
+    const before =
+      next?.previous === undefined && next !== undefined
+        ? await firstSequence(files, directory, next, identity.salt)
+        : null;
+    replay.addSegment(
+      file,
+      bytes,
+      identity.salt,
+      next === undefined ? { kind: 'newest' } : { kind: 'complete', before },
+    );
   }
   reportMissing(replay.state, segments, replay.quarantined);
   for (const item of newest?.state.index.quarantined.values() ?? [])
@@ -273,10 +286,12 @@ class Replay {
     const groups = scanSegment(bytes, salt, file.generation, BLOCK, bytes.length);
     const name = segmentName(file.slot);
     this.synced = Math.max(this.synced, file.syncedThrough);
-    for (const group of groups) if (group.header !== null) this.synced = Math.max(this.synced, group.header.syncedThrough);
+    for (const group of groups)
+      if (group.header !== null) this.synced = Math.max(this.synced, group.header.syncedThrough);
     this.#chunks.set(file.generation, new Map());
     let end = BLOCK;
-    const through = part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
+    const through =
+      part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
     let torn = false;
     let durable = 0;
     let before = file.syncedThrough;

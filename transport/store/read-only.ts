@@ -133,6 +133,11 @@ export class ReadOnlyDatabase {
       bytes += part.length;
     }
     if (bytes === sizeBytes && hash.digest('hex') === digest) return;
-    found.push({ id, segment: `generation ${extents[0]?.[0] ?? 0}`, offset: extents[0]?.[1] ?? 0, reason: 'the body does not match its digest' });
+    found.push({
+      id,
+      segment: `generation ${extents[0]?.[0] ?? 0}`,
+      offset: extents[0]?.[1] ?? 0,
+      reason: 'the body does not match its digest',
+    });
   }
 }

@@ -141,7 +141,9 @@ async function adoptSegments(files: Files, directory: string, pool: SegmentPool,
     const behind = generation > through;
     const inUse =
       generation > 0 &&
-      (behind ? chain.has(generation) : generation >= loaded.retainFrom || loaded.state.needs(generation) || loaded.tailNeeds.has(generation));
+      (behind
+        ? chain.has(generation)
+        : generation >= loaded.retainFrom || loaded.state.needs(generation) || loaded.tailNeeds.has(generation));
     // A file that was being made when the power failed.
     if (sizeBytes < 2 * BLOCK && !inUse) {
       await files.unlink(`${directory}/${segmentName(slot)}`);

@@ -151,8 +151,9 @@ export class SegmentPool {
       for (let at = 0; at < sizeBytes; at += ZERO_PIECE.length) {
         const piece = ZERO_PIECE.subarray(0, Math.min(ZERO_PIECE.length, sizeBytes - at));
         await handle.writev(at === 0 ? [block, piece.subarray(BLOCK)] : [piece], at);
+        // In small steps: one large flush would hold up the syncs of the log.
+        await handle.datasync();
       }
-      await handle.datasync();
       if (syncName) await files.syncDirectory(directory);
     } catch (error) {
       await handle.close();
