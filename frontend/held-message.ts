@@ -12,6 +12,7 @@ import type { Clock, Timer } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
 import type { DataAnswer, DataDecision, DataEnd, DataSink } from '../common/smtp/edge-api.ts';
+import { MessageIdFinder } from '../common/smtp/message-id.ts';
 import { BodyBuffer, type ReplayBudget } from './body-buffer.ts';
 import type { TransportPeers } from './peers.ts';
 import type { Candidate } from './picker.ts';
@@ -57,6 +58,7 @@ export class HeldMessage implements DataSink {
   readonly #timers = new Map<string, Timer>();
   readonly #asks = new Map<number, { cancel(): void }>();
   readonly #queue: HeldEvent[] = [];
+  readonly #messageId = new MessageIdFinder();
   #stepping = false;
   #state: HeldState = INITIAL_STATE;
   /** The stream that gets the body now. */
@@ -94,6 +96,7 @@ export class HeldMessage implements DataSink {
   write(chunk: Buffer): boolean {
     if (this.#discarding || this.#state.phase === 'done') return true;
     this.#hash.update(chunk);
+    this.#messageId.push(chunk);
     this.#buffer.push(chunk);
     this.#pump();
     this.#trim();
@@ -108,6 +111,8 @@ export class HeldMessage implements DataSink {
       return this.#answer.promise;
     }
     this.#note(`end of data, ${this.#buffer.sizeBytes} bytes`);
+    const { messageId } = this.#messageId;
+    if (messageId !== null) this.#note(messageId, 'MESSAGE-ID');
     this.#digest = this.#hash.digest('hex');
     this.#dispatch({ kind: 'BodyEnded' });
     this.#pump();
@@ -374,9 +379,9 @@ export class HeldMessage implements DataSink {
     this.#deps.onReleased();
   }
 
-  #note(detail: string): void {
+  #note(detail: string, event = 'FRONTEND'): void {
     if (this.#events.length >= 2 * MAX_EVENTS) return;
-    this.#events.push({ event: 'FRONTEND', atMs: this.#deps.clock.wallMs(), source: this.#deps.frontend, detail });
+    this.#events.push({ event, atMs: this.#deps.clock.wallMs(), source: this.#deps.frontend, detail });
   }
 
   /** The attempt id is the copy id of what the message leaves (protocol.md 1). */

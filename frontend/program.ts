@@ -6,6 +6,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
+import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import type { Logger } from '../common/platform/log.ts';
@@ -90,6 +91,7 @@ class Frontend implements RunningFrontend {
     const { clock, log, metrics } = this.#ports;
     const config = this.#config;
     this.#proxy.start();
+    exportBuildInfo(metrics);
     metrics.onRender(() => {
       metrics.set('proxy_transports_available', this.#proxy.available);
       metrics.set('proxy_replay_buffer_bytes', this.#proxy.replayBufferBytes);

@@ -4,7 +4,7 @@
  */
 import process from 'node:process';
 import type { TransportConfig } from '../common/config.ts';
-import { readTransportConfig } from '../common/config-files.ts';
+import { readTopology, readTransportConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
@@ -31,6 +31,13 @@ async function configured(): Promise<TransportConfig> {
   }
 }
 
+/** On every sample (observability.md): where this member stands. */
+async function labels(config: TransportConfig): Promise<Readonly<Record<string, string>>> {
+  const topology = await readTopology(config.topologyFile);
+  const self = topology.members.find((member) => member.name === config.name);
+  return { cluster: topology.cluster, dag: self?.dag ?? '', site: self?.site ?? '', member: config.name };
+}
+
 const config = await configured();
 const logger = createLogger({
   fields: { program: 'transport', name: config.name },
@@ -50,7 +57,7 @@ try {
     clock: systemClock,
     random: systemRandom,
     log: logger,
-    metrics: createMetrics({ member: config.name, site: config.hostname }),
+    metrics: createMetrics(await labels(config)),
     openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
     onFatal: (reason) =>
       lifecycle.fatal(

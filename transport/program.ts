@@ -6,6 +6,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { TransportConfig } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
+import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import type { Logger } from '../common/platform/log.ts';
@@ -130,7 +131,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     server.state === 'ready' ? { ready: true } : { ready: false, reason: server.state },
   );
   started.defer(() => exported.close());
-  metrics.set('build_info', 1, { version: process.env.npm_package_version ?? 'unknown' });
+  exportBuildInfo(metrics);
   const reload = async (): Promise<void> => {
     try {
       server.setTopology(await readTopology(config.topologyFile));

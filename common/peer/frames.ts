@@ -3,7 +3,7 @@
  * Control payloads are JSON objects in UTF-8, CHUNK carries raw bytes, PING and PONG carry nothing. Owns: type numbers, size limits,
  * encoder, incremental decoder. Promise: what decodes is valid field by field; each byte is copied at most once. Refuses: unknown
  * types, oversize frames (before their payload is read), a stream where none belongs. Fails with `PeerProtocolError`; the decoder is
- * unusable afterwards. docs/internals-peer.md describes the same for people.
+ * unusable afterwards. docs/internals.md describes the same for people.
  */
 import { isUtf8 } from 'node:buffer';
 import { assert } from '../platform/assert.ts';

@@ -49,6 +49,7 @@ describe('one sync per message', () => {
     const bench = new SimBench(1, {}, 1 << 20, recording(events));
     const store = await bench.open();
     await fill(bench, store, 1, 1, 10);
+    await bench.pass(100);
     events.length = 0;
     const first = store.commit([commitOf(store, copyId(2), bodyOf(copyId(2), 100))]);
     await bench.pass(0.01);
@@ -65,6 +66,7 @@ describe('one sync per message', () => {
     const bench = new SimBench(1, {}, 32 << 20, recording(events));
     const store = await bench.open();
     await fill(bench, store, 1, 1, 10);
+    await bench.pass(100);
     events.length = 0;
     const body = store.beginBody(copyId(2));
     const mega = Buffer.alloc(1 << 20, 7);

@@ -8,11 +8,11 @@ import type { FrontendConfig, TopologyDocument } from '../../common/config.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { openTlsNetwork, type TlsNetwork } from '../../common/platform/tls-network.ts';
+import { SmtpConnection } from '../../examples/demo/smtp-connection.ts';
 import { createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { until } from '../house/until.ts';
 import { ScriptedTransport } from '../scenario/scripted-transport.ts';
 import { simTopology } from '../sim/topology.ts';
-import { SmtpConnection } from './smtp-sender.ts';
 
 interface Ready {
   readonly kind: 'ready';

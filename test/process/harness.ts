@@ -9,12 +9,12 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Target } from '../../examples/demo/smtp-connection.ts';
 import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
 import { storeCommand } from '../../transport/inspect.ts';
 import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
 import type { Delivered, StoredCopyView } from './ledger.ts';
-import type { Target } from './smtp-sender.ts';
 
 const CLI = join(ROOT, 'operator/cli/main.ts');
 const run = promisify(execFile);
@@ -183,7 +183,7 @@ export class Cluster {
     const pid = this.runnerPid;
     const { frontends, transports, stores } = await this.runFile();
     const children = [...frontends, ...transports, ...stores].flatMap((one) => one.pid ?? []);
-    process.kill(pid, 'SIGKILL');
+    signal(pid, 'SIGKILL');
     await until('death of the runner', () => !alive(pid), { deadlineMs: 10_000 });
     this.#runner = null;
     await until('the children to follow their runner', () => this.survivors().length === 0, { deadlineMs: 30_000 });
@@ -210,11 +210,11 @@ export class Cluster {
     const runner = this.#runner;
     try {
       const stopped = [...(runner?.pid === undefined ? [] : [runner.pid]), ...this.survivors()].filter(alive);
-      for (const pid of stopped) process.kill(pid, 'SIGCONT');
+      for (const pid of stopped) signal(pid, 'SIGCONT');
       await this.stop();
     } finally {
       runner?.kill('SIGKILL');
-      for (const pid of this.survivors()) process.kill(pid, 'SIGKILL');
+      for (const pid of this.survivors()) signal(pid, 'SIGKILL');
       await until('every process to be gone', () => this.survivors().length === 0, { deadlineMs: 30_000 });
       await rm(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     }
@@ -309,6 +309,16 @@ export async function inspected(directory: string): Promise<InspectedDatabase> {
 
 /** The embedded store escapes what a file name cannot hold as %XX. */
 const decodeMailbox = (name: string): string => decodeURIComponent(name);
+
+/** False when there is no such process any more. */
+export function signal(pid: number, name: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, name);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+    throw error;
+  }
+}
 
 /** False for a zombie too: a killed orphan may wait for a reaper for long (testing.md). */
 export function alive(pid: number): boolean {

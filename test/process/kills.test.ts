@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
-import { type Cluster, inspected, startCluster, twoSites } from './harness.ts';
+import { type Cluster, inspected, signal, startCluster, twoSites } from './harness.ts';
 import { balance, type LedgerEntry, makeMessage, type TestMessage, verdict } from './ledger.ts';
 import { type Moments, SmtpConnection, sendAll, sendMessage } from './smtp-sender.ts';
 
@@ -135,29 +135,32 @@ async function recovered(victim: Victim, killed: readonly number[]): Promise<voi
   );
 }
 
+async function afterTurns(turns: number): Promise<void> {
+  for (let turn = 0; turn < turns; turn += 1) await nextTurn();
+}
+
 async function killAt({ victim, moment, turns }: KillPoint, mail: Mail): Promise<LedgerEntry | null> {
   const frontend = victim === 'shadow' ? names.westFrontend : names.eastFrontend;
   const connection = moment === 'load' ? null : await listening(frontend);
   const pids = await pidsOf(victim, frontend);
   if (pids.length === 0) throw new Error(`nobody to kill: ${victim}`);
   const kill = (): void => {
-    for (const pid of pids) process.kill(pid, 'SIGKILL');
+    for (const pid of pids) signal(pid, 'SIGKILL');
   };
   let entry: LedgerEntry | null = null;
   if (connection === null) kill();
   else {
-    const late = async (): Promise<void> => {
-      for (let turn = 0; turn < turns; turn += 1) await nextTurn();
-      kill();
-    };
     let killing: Promise<void> = Promise.resolve();
-    const moments: Moments =
-      moment === 'body'
-        ? { afterBytes: 400_000, until: async () => kill() }
-        : moment === 'end'
-          ? { endSent: () => void (killing = late()) }
-          : {};
-    entry = await sendMessage(connection, mail.make(moment === 'body' ? 700_000 : 20_000), moments);
+    const killLater = (): void => {
+      killing = afterTurns(turns).then(kill);
+    };
+    const moments: Readonly<Record<Moment, Moments>> = {
+      body: { afterBytes: 400_000, until: async () => kill() },
+      end: { endSent: killLater },
+      accepted: {},
+      load: {},
+    };
+    entry = await sendMessage(connection, mail.make(moment === 'body' ? 700_000 : 20_000), moments[moment]);
     await killing;
     if (moment === 'accepted') kill();
     connection.close();

@@ -1,99 +1,10 @@
 /**
- * A sender over real sockets that keeps a ledger: what it was told, message by message. Deliberately not our own SMTP client: the
- * witness must not share code with the accused. Promise: every message gets exactly one entry, whatever the other end does.
+ * A sender over real sockets that keeps a ledger: what it was told, message by message. Promise: every message gets exactly one entry,
+ * whatever the other end does.
  */
-import { connect, type Socket } from 'node:net';
+import { doubledDots, type Reply, SmtpConnection, type Target } from '../../examples/demo/smtp-connection.ts';
 import { until } from '../house/until.ts';
 import type { Answer, LedgerEntry, TestMessage } from './ledger.ts';
-
-export interface Target {
-  readonly host: string;
-  readonly port: number;
-}
-
-interface Reply {
-  readonly code: number;
-  readonly text: string;
-}
-
-export class SmtpConnection {
-  readonly #socket: Socket;
-  readonly #waiting: ((reply: Reply | string) => void)[] = [];
-  #input = '';
-  #lines: string[] = [];
-  #ready: Reply[] = [];
-  /** Why the connection is over, or null. */
-  #ended: string | null = null;
-
-  private constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.setEncoding('latin1');
-    socket.on('data', (chunk: string) => this.#read(chunk));
-    socket.on('error', (error) => this.#end(error.message));
-    socket.on('close', () => this.#end('closed'));
-  }
-
-  static async open(target: Target, timeoutMs = 60_000): Promise<SmtpConnection> {
-    const socket = connect(target.port, target.host);
-    socket.setNoDelay(true);
-    socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`silent for ${timeoutMs} ms`)));
-    const connection = new SmtpConnection(socket);
-    await connection.expect(220, 'greeting');
-    connection.send('EHLO ledger.example.org\r\n');
-    await connection.expect(250, 'EHLO');
-    return connection;
-  }
-
-  get ended(): string | null {
-    return this.#ended;
-  }
-
-  send(data: string | Buffer): void {
-    this.#socket.write(data);
-  }
-
-  /** The next reply, or the reason for which there will be none. */
-  reply(): Promise<Reply | string> {
-    const first = this.#ready.shift();
-    if (first !== undefined) return Promise.resolve(first);
-    if (this.#ended !== null) return Promise.resolve(this.#ended);
-    return new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
-  async expect(code: number, what: string): Promise<void> {
-    const reply = await this.reply();
-    if (typeof reply === 'string') throw new Error(`${what}: ${reply}`);
-    if (reply.code !== code) {
-      this.close();
-      throw new Error(`${what}: ${reply.code} ${reply.text}`);
-    }
-  }
-
-  close(): void {
-    this.#socket.destroy();
-    this.#end('closed by us');
-  }
-
-  #read(chunk: string): void {
-    this.#input += chunk;
-    for (let end = this.#input.indexOf('\r\n'); end >= 0; end = this.#input.indexOf('\r\n')) {
-      const line = this.#input.slice(0, end);
-      this.#input = this.#input.slice(end + 2);
-      this.#lines.push(line.slice(4));
-      if (line[3] === '-') continue;
-      const reply = { code: Number(line.slice(0, 3)), text: this.#lines.join('\n') };
-      this.#lines = [];
-      const waiting = this.#waiting.shift();
-      if (waiting) waiting(reply);
-      else this.#ready.push(reply);
-    }
-  }
-
-  #end(reason: string): void {
-    this.#ended ??= reason;
-    for (const waiting of this.#waiting.splice(0)) waiting(this.#ended);
-  }
-}
 
 const none = (endSent: boolean, reason: string): Answer => ({ kind: 'none', endSent, reason });
 const refused = (reply: Reply): Answer => ({ kind: 'refused', code: reply.code, text: reply.text });
@@ -136,11 +47,6 @@ export async function sendMessage(
   if (typeof reply === 'string') return entry(none(true, reply));
   const latencyMs = performance.now() - startMs;
   return reply.code < 400 ? entry({ kind: 'accepted', text: reply.text }, latencyMs) : entry(refused(reply), latencyMs);
-}
-
-/** RFC 5321 4.5.2; our content always ends with CRLF. */
-function doubledDots(content: Buffer): Buffer {
-  return Buffer.from(content.toString('latin1').replace(/^\./gm, '..'), 'latin1');
 }
 
 export interface Campaign {

@@ -1,17 +1,22 @@
 /**
- * Many seeds: `node test/sim/main.ts --seeds 2000 [--from N] [--mutants] [--workers N]`. Owns: the totals, the coverage of the transition table, and the promise
- * that every known-wrong variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
+ * The simulator stage of `make test` and the whole of `make soak`: `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N]`, or one
+ * history with its trace: `node test/sim/run.ts --seed N [--mutant NAME]`. Owns: the totals, the coverage of the transition table, the proof that a seed is one
+ * history, and the promise that every known-wrong variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
  */
 import { fork } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { MUTANTS, type Mutant } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
-import { runSeed } from './seed.ts';
+import { escapes, forbidEscapes } from './escapes.ts';
+import { runSeed, type SeedOutcome } from './seed.ts';
 
 interface Job {
-  readonly from: number;
-  readonly count: number;
+  readonly seeds: readonly number[];
   readonly mutant: Mutant | null;
+  /** Run each seed twice and compare the traces. */
+  readonly twice: boolean;
 }
 
 interface JobResult {
@@ -28,12 +33,8 @@ interface JobResult {
 async function runJob(job: Job): Promise<JobResult> {
   const failures: { seed: number; violations: readonly string[] }[] = [];
   const coverage = new Map<string, number>();
-  let sent = 0;
-  let accepted = 0;
-  let events = 0;
-  let faults = 0;
-  let seeds = 0;
-  for (let seed = job.from; seed < job.from + job.count; seed++) {
+  let [seeds, sent, accepted, events, faults] = [0, 0, 0, 0, 0];
+  for (const seed of job.seeds) {
     seeds += 1;
     try {
       const outcome = await runSeed(seed, new Set(job.mutant === null ? [] : [job.mutant]));
@@ -42,7 +43,8 @@ async function runJob(job: Job): Promise<JobResult> {
       events += outcome.events;
       faults += outcome.faults.length;
       for (const [event, visits] of outcome.coverage) coverage.set(event, (coverage.get(event) ?? 0) + visits);
-      if (outcome.violations.length > 0) failures.push({ seed, violations: outcome.violations });
+      const violations = [...outcome.violations, ...escapes(), ...(job.twice ? await sameAgain(outcome) : [])];
+      if (violations.length > 0) failures.push({ seed, violations });
     } catch (error) {
       failures.push({ seed, violations: [error instanceof Error ? (error.stack ?? error.message) : String(error)] });
     }
@@ -51,9 +53,9 @@ async function runJob(job: Job): Promise<JobResult> {
   return { seeds, sent, accepted, events, failures, coverage: [...coverage], faults };
 }
 
-function option(name: string, fallback: number): number {
-  const index = process.argv.indexOf(`--${name}`);
-  return index < 0 ? fallback : Number(process.argv[index + 1]);
+async function sameAgain(outcome: SeedOutcome): Promise<string[]> {
+  const again = await runSeed(outcome.seed);
+  return again.traceHash === outcome.traceHash ? [] : ['determinism: the same seed gave two histories'];
 }
 
 /** Hands the jobs to worker processes, one at a time each. */
@@ -66,7 +68,7 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
         const mine = job;
         const result = await new Promise<JobResult>((resolve, reject) => {
           child.once('message', (message) => resolve(message as JobResult));
-          child.once('exit', (code) => reject(new Error(`simulator worker ended with ${code}`)));
+          child.once('exit', (code) => reject(new Error(`a simulator worker ended with ${code}`)));
           child.send(mine);
         });
         child.removeAllListeners('exit');
@@ -78,52 +80,118 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
   return results;
 }
 
-async function main(): Promise<number> {
-  const seeds = option('seeds', 2_000);
-  const from = option('from', 1);
-  const workers = option('workers', Math.min(4, availableParallelism()));
-  const mutantSeeds = option('mutant-seeds', 300);
-  const startedMs = performance.now();
-  const jobs: Job[] = [];
-  for (let start = from; start < from + seeds; start += 25) jobs.push({ from: start, count: Math.min(25, from + seeds - start), mutant: null });
-  if (process.argv.includes('--mutants')) for (const mutant of Object.keys(MUTANTS) as Mutant[]) jobs.push({ from: 1, count: mutantSeeds, mutant });
-  const results = await distribute(jobs, workers);
-  let [passed, failed, sent, accepted, events, faults] = [0, 0, 0, 0, 0, 0];
-  const coverage = new Map<string, number>();
-  for (const [job, result] of results) {
-    if (job.mutant !== null) {
-      const caught = result.failures[0];
-      console.log(caught === undefined ? `SURVIVED  ${job.mutant} after ${result.seeds} seeds: ${MUTANTS[job.mutant]}` : `caught    ${job.mutant} by seed ${caught.seed}: ${caught.violations[0]?.split('\n')[0]}`);
-      if (caught === undefined) failed += 1;
-      else passed += 1;
-      continue;
+function option(name: string, fallback: number): number {
+  const index = process.argv.indexOf(`--${name}`);
+  const value = index < 0 ? fallback : Number(process.argv[index + 1]);
+  if (!Number.isSafeInteger(value)) throw new Error(`--${name} wants a whole number`);
+  return value;
+}
+
+/** Seeds that once found a bug: run first, always. */
+const knownSeeds = (): number[] =>
+  readFileSync(join(import.meta.dirname, 'seeds.txt'), 'utf8')
+    .split('\n')
+    .filter((line) => /^\d/.test(line))
+    .map((line) => Number.parseInt(line, 10));
+
+const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, index) => from + index);
+
+function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
+  const jobs: Job[] = [{ seeds: knownSeeds(), mutant: null, twice: false }, { seeds: range(from, Math.min(5, seeds)), mutant: null, twice: true }];
+  if (mutantSeeds > 0)
+    for (const mutant of Object.keys(MUTANTS) as Mutant[]) jobs.push({ seeds: range(1, mutantSeeds), mutant, twice: false });
+  for (let done = jobs[1]?.seeds.length ?? 0; done < seeds; done += 25)
+    jobs.push({ seeds: range(from + done, Math.min(25, seeds - done)), mutant: null, twice: false });
+  return jobs;
+}
+
+class Totals {
+  passed = 0;
+  failed = 0;
+  sent = 0;
+  accepted = 0;
+  events = 0;
+  faults = 0;
+  readonly #coverage = new Map<string, number>();
+
+  addMutant(mutant: Mutant, result: JobResult): void {
+    const caught = result.failures[0];
+    if (caught === undefined) {
+      this.failed += 1;
+      console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${MUTANTS[mutant]}`);
+    } else {
+      this.passed += 1;
+      console.log(`caught ${mutant} by seed ${caught.seed}: ${caught.violations[0]?.split('\n')[0]}`);
     }
-    passed += result.seeds - result.failures.length;
-    failed += result.failures.length;
-    sent += result.sent;
-    accepted += result.accepted;
-    events += result.events;
-    faults += result.faults;
-    for (const [event, visits] of result.coverage) coverage.set(event, (coverage.get(event) ?? 0) + visits);
-    for (const failure of result.failures.slice(0, 20)) {
-      console.log(`seed ${failure.seed} failed; replay: node test/sim/seed.ts ${failure.seed}`);
+  }
+
+  addSeeds(result: JobResult): void {
+    this.passed += result.seeds - result.failures.length;
+    this.failed += result.failures.length;
+    this.sent += result.sent;
+    this.accepted += result.accepted;
+    this.events += result.events;
+    this.faults += result.faults;
+    for (const [event, visits] of result.coverage) this.#coverage.set(event, (this.#coverage.get(event) ?? 0) + visits);
+    for (const failure of result.failures) {
+      console.log(`seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}`);
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
   }
-  const seconds = (performance.now() - startedMs) / 1000;
-  console.log(`${seeds} seeds, ${sent} messages sent, ${accepted} accepted, ${faults} faults, ${events} events in ${seconds.toFixed(1)} s (${((seconds * 1000 * workers) / seeds).toFixed(0)} ms a seed on ${workers} workers)`);
-  const unvisited = TRANSITIONS.filter((row) => !coverage.has(row.event));
-  if (seeds >= 1_000) {
+
+  /** A row of the table that many seeds never visit is a test that is missing. */
+  addCoverage(seeds: number): void {
+    const unvisited = TRANSITIONS.filter((row) => !this.#coverage.has(row.event));
+    if (seeds < 1_000) {
+      if (unvisited.length > 0) console.log(`rows not visited in this short run: ${unvisited.map((row) => row.event).join(', ')}`);
+      return;
+    }
     for (const row of unvisited) console.log(`row ${row.row} ${row.event} was never visited`);
-    failed += unvisited.length;
-    passed += TRANSITIONS.length - unvisited.length;
-  } else if (unvisited.length > 0) console.log(`rows not visited in this short run: ${unvisited.map((row) => row.event).join(', ')}`);
-  console.log(`${passed} passed, ${failed} failed`);
-  return failed === 0 ? 0 : 1;
+    this.failed += unvisited.length;
+    this.passed += TRANSITIONS.length - unvisited.length;
+    if (process.argv.includes('--rows')) for (const row of TRANSITIONS) console.log(`${String(this.#coverage.get(row.event) ?? 0).padStart(8)} ${row.event}`);
+  }
+}
+
+async function many(): Promise<number> {
+  const seeds = option('seeds', 2_000);
+  const workers = option('workers', Math.min(4, availableParallelism()));
+  const startedMs = performance.now();
+  const jobs = plan(seeds, option('from', 1), option('mutant-seeds', 300));
+  const total = new Totals();
+  const results = await distribute([...jobs], workers);
+  for (const job of jobs) {
+    const result = results.get(job);
+    if (result === undefined) continue;
+    if (job.mutant === null) total.addSeeds(result);
+    else total.addMutant(job.mutant, result);
+  }
+  total.addCoverage(seeds);
+  const seconds = (performance.now() - startedMs) / 1000;
+  console.log(`${seeds} seeds: ${total.sent} messages sent, ${total.accepted} accepted, ${total.faults} faults, ${total.events} events`);
+  console.log(`${seconds.toFixed(1)} s on ${workers} workers, ${((seeds * 60) / seconds).toFixed(0)} seeds per minute (mutants included)`);
+  console.log(`${total.passed} passed, ${total.failed} failed`);
+  return total.failed === 0 ? 0 : 1;
+}
+
+async function one(seed: number): Promise<number> {
+  const index = process.argv.indexOf('--mutant');
+  const mutant = index < 0 ? undefined : (process.argv[index + 1] as Mutant);
+  if (mutant !== undefined && !(mutant in MUTANTS)) throw new Error(`no mutant ${mutant}; there are ${Object.keys(MUTANTS).join(', ')}`);
+  const outcome = await runSeed(seed, new Set(mutant === undefined ? [] : [mutant]), (line) => console.log(line));
+  const violations = [...outcome.violations, ...escapes()];
+  for (const violation of violations) console.log(`VIOLATION ${violation}`);
+  console.log(`${outcome.sent} sent, ${outcome.accepted} accepted, ${outcome.events} events, trace ${outcome.traceHash.slice(0, 16)}`);
+  console.log(violations.length === 0 ? '1 passed, 0 failed' : '0 passed, 1 failed');
+  return violations.length === 0 ? 0 : 1;
 }
 
 if (process.argv.includes('--worker')) {
+  forbidEscapes();
   process.on('message', (job) => {
     void runJob(job as Job).then((result) => process.send?.(result));
   });
-} else process.exitCode = await main();
+} else if (process.argv.includes('--seed')) {
+  forbidEscapes();
+  process.exitCode = await one(option('seed', 1));
+} else process.exitCode = await many();

@@ -155,7 +155,7 @@ export class World {
     pod.lives += 1;
     this.trace(`${pod.name} starts, life ${pod.lives}`);
     const network = this.network.host({ role: pod.role, name: pod.name }, pod.incarnation);
-    if (pod.role === 'transport') void this.#bootTransport(pod, network).catch((error: unknown) => this.scheduler.fail(error));
+    if (pod.role === 'transport') void this.#bootTransport(pod, network).catch((error: unknown) => this.#endsItself(pod, pod.incarnation, error as Error));
     else this.#bootFrontend(pod, network);
   }
 
@@ -174,19 +174,7 @@ export class World {
   async #bootTransport(pod: Pod, network: Network): Promise<void> {
     const { incarnation } = pod;
     const clock = this.#clock(pod);
-    const fatal = (reason: Error): void => {
-      if (!incarnation.alive) return;
-      const { code } = reason as { code?: string };
-      this.trace(`${pod.name} ends itself: ${reason.message}`);
-      if (code !== 'EIO' && code !== 'ENOSPC') this.scheduler.fail(reason);
-      this.kill(pod.name, 'process');
-      // The runner starts it again on the same directory, once the medium works.
-      this.scheduler.schedule(this.random.integer(100, 3_000), () => {
-        pod.disk.failSyncs(0);
-        pod.disk.failWrites(0);
-        this.boot(pod.name);
-      });
-    };
+    const fatal = (reason: Error): void => this.#endsItself(pod, incarnation, reason);
     const opened = await openSegmentLog({
       directory: '/queue', files: pod.disk.files(incarnation), clock, random: this.random.fork(), log: silentLogger, segmentBytes: SEGMENT_BYTES, reserveBytes: SEGMENT_BYTES, onFatal: fatal, member: pod.name,
     });
@@ -212,6 +200,20 @@ export class World {
       onFatal: fatal,
     });
     await pod.server.start();
+  }
+
+  /** A lost disk ends the process (protocol.md 27); anything else is a bug. The runner starts it again on the same directory once the medium works. */
+  #endsItself(pod: Pod, incarnation: Incarnation, reason: Error): void {
+    if (!incarnation.alive) return;
+    const { code } = reason as { code?: string };
+    this.trace(`${pod.name} ends itself: ${reason.message}`);
+    if (code !== 'EIO' && code !== 'ENOSPC') this.scheduler.fail(reason);
+    this.kill(pod.name, 'process');
+    this.scheduler.schedule(this.random.integer(100, 3_000), () => {
+      pod.disk.failSyncs(0);
+      pod.disk.failWrites(0);
+      this.boot(pod.name);
+    });
   }
 
   #tracked(record: TrackingRecord): void {

@@ -1,8 +1,9 @@
 /** The arithmetic that process tests rest on: every kind of loss, surplus and damage must show. */
 import { createServer, type Server } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
+import { SmtpConnection } from '../../examples/demo/smtp-connection.ts';
 import { type Answer, balance, digestOf, type LedgerEntry, makeMessage, verdict } from '../process/ledger.ts';
-import { SmtpConnection, sendAll, sendMessage } from '../process/smtp-sender.ts';
+import { sendAll, sendMessage } from '../process/smtp-sender.ts';
 
 const BOB = 'bob@example.com';
 const message = (id: string): ReturnType<typeof makeMessage> => makeMessage(id, BOB, 2_000);

@@ -118,7 +118,7 @@ export class TransportServer {
   #gauges(): void {
     const { metrics, database } = this.deps;
     const space = database.space();
-    metrics.set('store_bytes', space.totalBytes);
+    metrics.set('store_bytes', space.liveBytes + space.safetyNetBytes);
     metrics.set('store_free_bytes', space.freeBytes);
     metrics.set('unprotected_messages', unprotectedCount(this.core) ?? Number.NaN);
     metrics.set('discards_pending', this.core.tombstones.size);
@@ -342,6 +342,7 @@ export class TransportServer {
 
   #track(effect: Extract<LateEffect, { readonly kind: 'Track' }>): void {
     const { facts, id, peer, detail, addresses } = effect;
+    const messageId = facts?.events.find((event) => event.event === 'MESSAGE-ID')?.detail;
     this.deps.tracking.record({
       atMs: this.deps.clock.wallMs(),
       event: effect.event,
@@ -355,16 +356,19 @@ export class TransportServer {
           }),
       ...(peer === undefined ? {} : { peer }),
       ...(detail === undefined ? {} : { detail }),
+      ...(messageId === undefined ? {} : { messageId }),
     });
-    if (effect.event === 'RECEIVE' || effect.event === 'HARECEIVE') {
+    if (effect.event === 'RECEIVE') {
       for (const event of facts?.events ?? [])
-        this.deps.tracking.record({
-          atMs: event.atMs,
-          event: 'FRONTEND',
-          source: event.source,
-          attemptId: id,
-          detail: `${event.event}${event.detail === undefined ? '' : ` ${event.detail}`}`,
-        });
+        if (event.event === 'FRONTEND')
+          this.deps.tracking.record({
+            atMs: event.atMs,
+            event: 'FRONTEND',
+            source: event.source,
+            attemptId: id,
+            ...(event.detail === undefined ? {} : { detail: event.detail }),
+            ...(messageId === undefined ? {} : { messageId }),
+          });
     }
     this.deps.log.info(
       {
