@@ -4,13 +4,13 @@
  */
 import process from 'node:process';
 import type { FrontendConfig } from '../common/config.ts';
+import { readFrontendConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
 import { openTlsNetwork } from '../common/platform/tls-network.ts';
-import { readFrontendConfig } from '../common/config-files.ts';
 import { type RunningFrontend, startFrontend } from './program.ts';
 
 /** A message may take until its reply bound (60 s) after the end of data; longer nobody waits. */

@@ -6,6 +6,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
+import { readTopology } from '../common/config-files.ts';
 import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
@@ -14,13 +15,12 @@ import { type Readiness, startMetricsServer } from '../common/platform/metrics-s
 import type { Network } from '../common/platform/net.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
+import { WatchedFiles } from '../common/platform/watched-files.ts';
 import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
 import { parseUsers } from '../common/smtp/users.ts';
-import { readTopology } from '../common/config-files.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
-import { WatchedFiles } from '../common/platform/watched-files.ts';
 
 export interface FrontendPorts {
   readonly clock: Clock;

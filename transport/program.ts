@@ -16,12 +16,14 @@ import { nodeFiles } from '../common/platform/node-files.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
-import { startAdminServer } from './runtime/admin.ts';
+import { type AdminServer, startAdminServer } from './runtime/admin.ts';
 import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
+import type { DeliveryAgent } from './runtime/delivery-api.ts';
 import { TransportServer } from './runtime/server.ts';
 import { openTracking } from './runtime/tracking.ts';
 import { transportView } from './runtime/transport-view.ts';
+import type { QueueDatabase } from './store/database.ts';
 import { openSegmentLog } from './store/segment-log.ts';
 
 export interface TransportPorts {
@@ -53,10 +55,8 @@ async function readIdentity(config: TransportConfig): Promise<{ ca: string; cert
   return { ca: ca ?? '', certificate: certificate ?? '', key: key ?? '' };
 }
 
-export async function startTransport(config: TransportConfig, ports: TransportPorts): Promise<RunningTransport> {
+async function openDatabase(config: TransportConfig, ports: TransportPorts): Promise<QueueDatabase> {
   const { clock, random, log, metrics } = ports;
-  await using started = new AsyncDisposableStack();
-  const topology = await readTopology(config.topologyFile);
   await mkdir(config.queueDatabaseDirectory, { recursive: true });
   const database = await openSegmentLog({
     directory: config.queueDatabaseDirectory,
@@ -69,29 +69,18 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     onFatal: ports.onFatal,
     member: config.name,
   });
-  started.defer(() => database.close());
-  const { recovered } = database;
+  const { created, copies, quarantined } = database.recovered;
   log.info(
-    {
-      identity: database.identity,
-      created: recovered.created,
-      copies: recovered.copies.length,
-      quarantined: recovered.quarantined.length,
-    },
+    { identity: database.identity, created, copies: copies.length, quarantined: quarantined.length },
     'queue database open',
   );
-  if (recovered.quarantined.length > 0) metrics.increment('corrupt_records_total', {}, recovered.quarantined.length);
-  const tracking = await openTracking({
-    directory: `${dirname(config.queueDatabaseDirectory)}/tracking`,
-    files: nodeFiles,
-    clock,
-    logger: log,
-    metrics,
-  });
-  started.defer(() => tracking.close());
-  const network = await ports.openNetwork(topology.cluster);
-  started.defer(() => network.close());
-  const delivery = createDeliveryAgent({
+  if (quarantined.length > 0) metrics.increment('corrupt_records_total', {}, quarantined.length);
+  return database;
+}
+
+function deliveryAgent(config: TransportConfig, ports: TransportPorts, database: QueueDatabase): DeliveryAgent {
+  const { clock, log, metrics } = ports;
+  return createDeliveryAgent({
     clock,
     log: log.child({ subsystem: 'delivery' }),
     metrics,
@@ -100,28 +89,40 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     readBody: (id) => database.readBody(id),
     onDamaged: (id) => log.error({ attemptId: id }, 'stored body damaged'),
   });
+}
+
+export async function startTransport(config: TransportConfig, ports: TransportPorts): Promise<RunningTransport> {
+  const { clock, random, log, metrics, onFatal } = ports;
+  const { name, hostname, listen } = config;
+  await using started = new AsyncDisposableStack();
+  const document = await readTopology(config.topologyFile);
+  const database = await openDatabase(config, ports);
+  started.defer(() => database.close());
+  const directory = `${dirname(config.queueDatabaseDirectory)}/tracking`;
+  const tracking = await openTracking({ directory, files: nodeFiles, clock, logger: log, metrics });
+  started.defer(() => tracking.close());
+  const network = await ports.openNetwork(document.cluster);
+  started.defer(() => network.close());
+  const delivery = deliveryAgent(config, ports, database);
+  const uid = random.bytes(16).toString('hex');
+  const peerSide = { name, hostname, listen, uid, network, document };
   const server = new TransportServer({
-    name: config.name,
-    hostname: config.hostname,
-    listen: config.listen,
-    uid: random.bytes(16).toString('hex'),
+    ...peerSide,
     clock,
     random,
-    network,
     log,
     metrics,
     database,
     delivery,
     tracking,
-    document: topology,
-    onFatal: ports.onFatal,
+    onFatal,
   });
   await server.start();
   started.defer(() => server.stop());
   const admin = await startAdminServer({
     address: config.admin,
     identity: await readIdentity(config),
-    cluster: topology.cluster,
+    cluster: document.cluster,
     view: transportView(server),
     tracking,
     logger: log,
@@ -132,21 +133,36 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   );
   started.defer(() => exported.close());
   exportBuildInfo(metrics);
-  const reload = async (): Promise<void> => {
-    try {
-      server.setTopology(await readTopology(config.topologyFile));
-      admin.renew(await readIdentity(config));
-    } catch (error) {
-      metrics.increment('topology_rejected_total');
-      log.error({ error: describeError(error) }, 'changed files not used, the former stay in force');
-    }
-  };
+  const reload = reloader(config, ports, server, admin);
   const watched = new WatchedFiles([config.topologyFile, config.tls.certificateFile], clock, log, () => void reload());
   started.defer(() => watched.close());
   const stack = started.move();
   return {
-    facts: { peerPort: server.port, adminPort: admin.port, metricsPort: exported.port, identity: database.identity },
+    facts: {
+      peerPort: server.port,
+      adminPort: admin.port,
+      metricsPort: exported.port,
+      identity: database.identity,
+    },
     reload,
     stop: () => stack.disposeAsync(),
+  };
+}
+
+/** Applies what changed in the files; what cannot be used is logged and counted, the former stays in force. */
+function reloader(
+  config: TransportConfig,
+  ports: TransportPorts,
+  server: TransportServer,
+  admin: AdminServer,
+): () => Promise<void> {
+  return async () => {
+    try {
+      server.setTopology(await readTopology(config.topologyFile));
+      admin.renew(await readIdentity(config));
+    } catch (error) {
+      ports.metrics.increment('topology_rejected_total');
+      ports.log.error({ error: describeError(error) }, 'changed files not used, the former stay in force');
+    }
   };
 }

@@ -32,7 +32,7 @@ export class SmtpConnection {
     socket.on('close', () => this.#end('closed'));
   }
 
-  static async open(target: Target, timeoutMs = 60_000): Promise<SmtpConnection> {
+  static async open(target: Target, timeoutMs = 60_000, helo = 'ledger.example.org'): Promise<SmtpConnection> {
     const socket = connect(target.port, target.host);
     socket.setNoDelay(true);
     socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`silent for ${timeoutMs} ms`)));

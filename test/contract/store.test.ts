@@ -1,3 +1,4 @@
+/** The queue database contract (`store.ts`), on every engine. */
 import { engines } from './bench.ts';
 import { storeContract } from './store.ts';
 

@@ -56,7 +56,7 @@ const packageOf = (specifier: string): string =>
 
 export function programsKeepApart(source: Source): string[] {
   const own = source.path.split('/')[0] ?? '';
-  const allowed = [own, 'common', ...(isProduct(source.path) ? ['crds'] : [])];
+  const allowed = [own, 'common', 'package.json', ...(isProduct(source.path) ? ['crds'] : [])];
   if (!isProduct(source.path)) return [];
   return source.imports
     .filter((one) => one.path !== null && !allowed.includes(one.path.split('/')[0] ?? ''))

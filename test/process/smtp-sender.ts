@@ -6,6 +6,8 @@ import { doubledDots, type Reply, SmtpConnection, type Target } from '../../exam
 import { until } from '../house/until.ts';
 import type { Answer, LedgerEntry, TestMessage } from './ledger.ts';
 
+export { SmtpConnection, type Target } from '../../examples/demo/smtp-connection.ts';
+
 const none = (endSent: boolean, reason: string): Answer => ({ kind: 'none', endSent, reason });
 const refused = (reply: Reply): Answer => ({ kind: 'refused', code: reply.code, text: reply.text });
 

@@ -12,7 +12,8 @@ describe('MessageIdFinder', () => {
   const message = 'Subject: x\r\nmessage-id:\r\n <a.b@c>\r\nTo: y\r\n\r\nMessage-ID: <body@c>\r\n';
 
   it('finds the folded field at every cut', () => {
-    for (let cut = 0; cut <= message.length; cut++) expect(find([message.slice(0, cut), message.slice(cut)])).toBe('<a.b@c>');
+    for (let cut = 0; cut <= message.length; cut++)
+      expect(find([message.slice(0, cut), message.slice(cut)])).toBe('<a.b@c>');
   });
 
   it('does not look into the body', () => {
