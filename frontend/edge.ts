@@ -25,7 +25,6 @@ export interface FrontendEdgeDeps {
 
 interface SessionFacts {
   readonly trusted: boolean;
-  readonly connectedAtMs: number;
 }
 
 export class FrontendEdge implements EdgeHandlers {
@@ -53,7 +52,7 @@ export class FrontendEdge implements EdgeHandlers {
   onConnect(session: EdgeSession): Reply | null {
     const networks = this.#networks.get(session.listener);
     const trusted = networks !== undefined && inNetworks(networks, session.client.address);
-    this.#sessions.set(session.id, { trusted, connectedAtMs: this.#deps.clock.wallMs() });
+    this.#sessions.set(session.id, { trusted });
     return null;
   }
 
@@ -92,17 +91,10 @@ export class FrontendEdge implements EdgeHandlers {
   /** What `trace` shows of the client's side. */
   #history(session: EdgeSession, envelope: Envelope): TrackingEvent[] {
     const { client } = envelope;
-    const event = (atMs: number, detail: string): TrackingEvent => ({
-      event: 'FRONTEND',
-      atMs,
-      source: this.#deps.name,
-      detail,
-    });
-    const connectedAtMs = this.#sessions.get(session.id)?.connectedAtMs ?? envelope.receivedAtMs;
     const who = client.user === null ? '' : `, user ${client.user}`;
-    return [
-      event(connectedAtMs, `connect from [${client.address}]:${client.port} to ${session.listener}`),
-      event(envelope.receivedAtMs, `${client.protocol} ${client.helo}${who}: MAIL, ${envelope.recipients.length} RCPT`),
-    ];
+    const from = `connect from [${client.address}]:${client.port} to ${session.listener}`;
+    // One event: each is kept with both copies, told and written several times.
+    const detail = `${from}, ${client.protocol} ${client.helo}${who}: MAIL, ${envelope.recipients.length} RCPT`;
+    return [{ event: 'FRONTEND', atMs: envelope.receivedAtMs, source: this.#deps.name, detail }];
   }
 }

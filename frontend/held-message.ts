@@ -86,7 +86,6 @@ export class HeldMessage implements DataSink {
   }
 
   open(): Promise<DataDecision> {
-    this.#note('DATA');
     this.#dispatch({ kind: 'Start' });
     return this.#decision.promise;
   }

@@ -53,6 +53,7 @@ export async function startCluster(
     await mkdir(cluster.maildirs);
     await writeFile(cluster.resourceFile, resources(directory));
     await cluster.start();
+    await cluster.connected();
     return cluster;
   } catch (error) {
     await cluster[Symbol.asyncDispose]();
@@ -110,6 +111,24 @@ export class Cluster {
     if (ended === 'ended') {
       throw new Error(`mailcluster run ended (${runner.exitCode ?? runner.signalCode}):\n${this.#output}`);
     }
+  }
+
+  /** run.json says that every process serves; they also have to find each other before the first message is not answered 451. */
+  async connected(): Promise<void> {
+    await until(
+      'every process to know every other',
+      async () => {
+        const { transports, frontends } = await this.runFile();
+        const known = frontends.map(async ({ metricsUrl }) => {
+          const page = await (await fetch(metricsUrl)).text();
+          return Number(/^mailcluster_proxy_transports_available\{[^}]*\} (\d+)$/m.exec(page)?.[1]);
+        });
+        if ((await Promise.all(known)).some((count) => count !== transports.length)) return false;
+        // All test clusters have one boundary: everybody has everybody else as a peer.
+        return (await this.total('mailcluster_peer_up')) === transports.length * (transports.length - 1);
+      },
+      { deadlineMs: 30_000 },
+    );
   }
 
   get runnerPid(): number {
@@ -242,6 +261,16 @@ export class Cluster {
       for (const copy of [...copies, ...safetyNet]) all.push({ ...copy, member: name, site });
     }
     return all;
+  }
+
+  /** A metric summed over its labels and over all transports; one that is not there counts as 0. */
+  async total(metric: string): Promise<number> {
+    const { transports } = await this.runFile();
+    const pages = transports.map(async ({ metricsUrl }) => await (await fetch(metricsUrl)).text());
+    const lines = (await Promise.all(pages)).flatMap((page) => page.split('\n'));
+    return lines
+      .filter((line) => line.startsWith(`${metric}{`) || line.startsWith(`${metric} `))
+      .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
   }
 
   /** Waits until nothing is on its way and no shadow is held: all that is left rests in Safety Net. */

@@ -4,10 +4,11 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { SmtpConnection } from '../../examples/demo/smtp-connection.ts';
 import { until } from '../house/until.ts';
 import { type Cluster, inspected, signal, startCluster, twoSites } from './harness.ts';
 import { balance, type LedgerEntry, makeMessage, type TestMessage, verdict } from './ledger.ts';
-import { type Moments, SmtpConnection, sendAll, sendMessage } from './smtp-sender.ts';
+import { type Moments, sendAll, sendMessage } from './smtp-sender.ts';
 
 const KILLS = Number(process.env.MAILCLUSTER_KILLS ?? 25);
 const SESSIONS = 4;

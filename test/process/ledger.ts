@@ -145,6 +145,14 @@ export function verdict(result: Balance): string {
   return wrong.length === 0 ? 'balanced' : wrong.join(', ');
 }
 
+/** One line for each message without a 250, for an assertion on none. */
+export const notAccepted = (ledger: readonly LedgerEntry[]): readonly string[] =>
+  ledger.flatMap(({ message, answer }) =>
+    answer.kind === 'accepted'
+      ? []
+      : [`${message.id}: ${answer.kind === 'refused' ? `${answer.code} ${answer.text}` : answer.reason}`],
+  );
+
 /** A 250 must be found; an unanswered end of data may be (semantics.md section 1.4); anything else must not. */
 const mayExist = (answer: Answer): boolean => answer.kind === 'accepted' || (answer.kind === 'none' && answer.endSent);
 

@@ -155,6 +155,8 @@ service imap-login {
   }
 }
 service lmtp {
+  process_limit = 1
+  client_limit = 200
   inet_listener lmtp {
     address = 127.0.0.1
     port = ${this.lmtpPort}

@@ -68,6 +68,9 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
   if (sent.isProtected && !resting.includes('shadowSafetyNet')) found.push(`S4: message ${sent.number} ${sent.id} is in no Shadow Safety Net`);
 }
 
+const boundaryOf = (world: World, member: string): string | undefined =>
+  world.document.members.find((entry) => entry.name === member)?.boundary;
+
 /**
  * S8: a repeated offer needs an excuse: the reply was lost; or who delivered died or could not be asked. Two owners that can reach each other never both
  * deliver (protocol.md 7, 13).
@@ -79,8 +82,11 @@ function checkRepeats(world: World, found: string[]): void {
     const earlier = first.get(key);
     first.set(key, offer);
     if (earlier === undefined || earlier.replyLost) continue;
+    // A replay into another boundary starts anew there; a report may have two makers, of which one died.
+    if (boundaryOf(world, earlier.by) !== boundaryOf(world, offer.by)) continue;
+    const isReport = world.view.dsns.has(offer.copyId);
     const excused = world.troubles.some(
-      (trouble) => trouble.who.includes(earlier.by) && trouble.fromMs <= offer.atMs && trouble.untilMs >= earlier.atMs && (trouble.who.length === 1 || trouble.who.includes(offer.by)),
+      (trouble) => (trouble.who.includes(earlier.by) || (isReport && trouble.who.includes(offer.by))) && trouble.fromMs <= offer.atMs && trouble.untilMs >= earlier.atMs && (trouble.who.length === 1 || trouble.who.includes(offer.by)),
     );
     if (!excused) found.push(`S8: ${offer.copyId} was offered to ${offer.address} by ${earlier.by} and again by ${offer.by} without an excuse`);
   }
@@ -95,7 +101,6 @@ function checkLingering(world: World, found: string[]): void {
       continue;
     }
     for (const copy of core.copies.values()) {
-      if (world.isOrphan(copy, core.me)) continue;
       const refused = world.view.aborts.has(copy.facts.id) && !world.view.finals.has(copy.facts.id);
       found.push(`${refused ? 'R8' : 'L2'}: ${copy.facts.id} lingers in ${copy.state.queue} of ${pod.name} (${copy.state.standing}, owner ${copy.state.epoch.owner === core.me ? 'self' : copy.state.epoch.owner})`);
     }

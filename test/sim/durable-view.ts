@@ -87,7 +87,10 @@ export class DurableView {
     disk.live = live;
     disk.pending = [];
     for (const tombstone of recovered.tombstones) this.#tombstone(identity, disk, tombstone);
-    for (const stored of recovered.copies) this.#remember(identity, stored);
+    for (const stored of recovered.copies) {
+      if (stored.facts.kind === 'dsn') this.dsns.add(stored.facts.id);
+      this.#remember(identity, stored);
+    }
   }
 
   handed(identity: Identity, writes: readonly Write[]): number {

@@ -64,7 +64,7 @@ function recipientsOf(random: SeededRandom): string[] {
 }
 
 const drawSize = (random: SeededRandom, big: boolean): number =>
-  random.chance(0.8) ? random.integer(200, 6_000) : big && random.chance(0.5) ? random.integer(270_000, 400_000) : random.integer(20_000, 90_000);
+  random.chance(big ? 0.5 : 0.8) ? random.integer(200, 6_000) : big && random.chance(0.7) ? random.integer(270_000, 400_000) : random.integer(20_000, 90_000);
 
 export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new Set(), trace?: (line: string) => void): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
@@ -108,11 +108,24 @@ export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new S
   for (let at = 500; at < 12_000; at += 500) scheduler.schedule(at, () => world.checkKept());
   await scheduler.run(() => false, start + 12_000);
   heal(world);
-  if (plan.expiry) scheduler.schedule(22_000, () => world.store.down.delete('alpha'));
+  if (plan.expiry) {
+    world.store.down.add('alpha');
+    await scheduler.run(() => false, start + 30_000);
+    world.store.down.clear();
+  }
   await settle(world);
+  if (plan.expiry) await forget(world);
   const violations = await checkEnd(world, { expiry: plan.expiry });
   const accepted = world.sent.filter((sent) => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250).length;
   return { seed, violations, events: scheduler.eventCount, sent: world.sent.length, accepted, coverage: world.coverage, faults, traceHash: hash.digest('hex') };
+}
+
+/** Long after the last word nobody can ask any more: tombstones go. */
+async function forget(world: World): Promise<void> {
+  await world.scheduler.run(() => false, world.scheduler.nowMs + 140_000);
+  for (const pod of world.transports)
+    for (const tombstone of pod.server?.core.tombstones.values() ?? [])
+      world.violate(`L8: ${pod.name} still keeps a tombstone (${tombstone.kind}) of ${tombstone.id} for ${tombstone.placements.map((placement) => placement.member).join(' ')}`);
 }
 
 /** Every transport has heard every other of its boundary and every front end has a place to go. */
@@ -150,7 +163,7 @@ export function heal(world: World): void {
 export async function settle(world: World): Promise<void> {
   const { scheduler } = world;
   const quiet = (): boolean =>
-    world.transports.every((pod) => pod.server !== null && pod.server.core.placings.size === 0 && [...pod.server.core.copies.values()].every((copy) => world.isOrphan(copy, pod.server?.core.me)));
+    world.transports.every((pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0);
   const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
   await scheduler.run(idle, scheduler.nowMs + 150_000);
   // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.

@@ -4,14 +4,13 @@
  */
 import { createHash } from 'node:crypto';
 import type { TopologyDocument } from '../../common/config.ts';
-import type { CopyId, Envelope, Identity } from '../../common/message.ts';
+import type { CopyId, Envelope } from '../../common/message.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
 import type { Network, PeerRole } from '../../common/platform/net.ts';
 import type { DataAnswer } from '../../common/smtp/edge-api.ts';
 import { MessageProxy } from '../../frontend/proxy.ts';
-import type { Copy } from '../../transport/core/copy.ts';
 import type { Mutant } from '../../transport/core/mutants.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { TransportServer } from '../../transport/runtime/server.ts';
@@ -237,16 +236,6 @@ export class World {
     this.checkKept();
   }
 
-  /**
-   * A shadow whose owner lost its own copy in a power cut before anybody was told 250: it is kept (protocol.md 10: "unknown" is never "done") until the
-   * takeover of a later issue promotes it.
-   */
-  isOrphan(copy: Copy, me: Identity | undefined): boolean {
-    const { id, digest } = copy.facts;
-    if (copy.state.queue !== 'shadow' || copy.state.epoch.owner === me || this.view.isFinal(id) || this.view.aborts.has(id)) return false;
-    return !this.sent.some((sent) => sent.id === id) && this.view.holders(id, digest).every((holder) => holder.stored.state.queue === 'shadow');
-  }
-
   /** From now, for as long as given and the time a session needs to come back, these pods may not know of each other. */
   troubled(who: readonly string[], forMs: number): void {
     const { nowMs } = this.scheduler;
@@ -372,8 +361,11 @@ export class World {
     if (holders.length < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !this.view.isFinal(id))
       this.violate(`S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${holders.join(', ')})`);
     const members = this.document.members.filter((member) => holders.includes(member.name));
+    const boundaryOf = (name: string | undefined): string | undefined => this.document.members.find((member) => member.name === name)?.boundary;
+    for (const { member, stored } of this.view.holders(id, sent.digest))
+      if (boundaryOf(member) !== boundaryOf(this.view.disks.get(stored.state.epoch.owner)?.member))
+        this.violate(`boundary: ${member} holds message ${sent.number} ${id} of an owner in another boundary`);
     const boundaries = new Set(members.map((member) => member.boundary));
-    if (boundaries.size > 1) this.violate(`boundary: message ${sent.number} ${id} has copies in two boundaries`);
     this.checkKept();
     if (!this.calm || holders.length < 2) return;
     const sites = new Set(members.map((member) => member.site));

@@ -75,7 +75,11 @@ export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
   if (server.placings.get(id)?.phase === 'aborting') return say('open', null);
   const tombstone = server.tombstones.get(id);
   if (tombstone?.kind === 'final') return say('final', null);
-  if (tombstone !== undefined && tombstone.abortedThrough >= through) return say('aborted', null);
+  const inquiry = server.inquiries.get(id);
+  if (inquiry !== undefined && through <= inquiry.through) return say(inquiry.held ? 'owned' : 'open', null);
+  // A candidate that has not durably refused may still hold it (protocol.md 6b): nothing can be said yet.
+  if (tombstone !== undefined && tombstone.abortedThrough >= through)
+    return say(tombstone.placements.length === 0 ? 'aborted' : 'open', null);
   return say('unknown', null);
 }
 

@@ -5,9 +5,20 @@
  */
 import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
 import type { CopyFacts, CopyState } from '../store/database.ts';
-import { allFinal, confirmedPlacements, type Copy, deliveryIdOf, isFinal, isSuccess, newCopy } from './copy.ts';
+import {
+  allFinal,
+  type Copy,
+  confirmedPlacements,
+  deliveryEnded,
+  deliveryIdOf,
+  deliveryStarted,
+  isFinal,
+  isSuccess,
+  newCopy,
+  retryAt,
+} from './copy.ts';
 import type { DeliveryResult, DsnKind, Route } from './events.ts';
-import { demote, leaveFinal, obligations, settle, tellHolders } from './ownership.ts';
+import { answerClaimant, demote, leaveFinal, obligations, settle, tellHolders } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
 import { resolveRecipient } from './routing.ts';
 import {
@@ -108,7 +119,7 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): void {
     if (resolution.kind === 'route' && resolution.hop === hop.key) recipients.push(index);
   }
   if (recipients.length === 0) return;
-  for (const index of recipients) copy.delivering.add(index);
+  deliveryStarted(copy, recipients);
   server.nextRequest += 1;
   const open: OpenDelivery = {
     requestId: server.nextRequest,
@@ -144,7 +155,7 @@ export function deliveryDone(turn: Turn, requestId: number, results: readonly De
     judgeHop(turn, hop, results);
   }
   if (copy !== undefined) {
-    for (const index of open.recipients) copy.delivering.delete(index);
+    deliveryEnded(copy, open.recipients);
     recordResults(turn, copy, open, results);
   }
   if (hop !== undefined) pump(turn, hop.key);
@@ -213,9 +224,11 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   else setState(turn, copy, state, 'lazy', []);
   for (const index of failed) forkDsn(turn, copy, 'failed', index);
   if (deferred > 0) scheduleRetry(turn, copy, open.hop);
-  if (copy.demoteTo !== null) {
-    if (last) setState(turn, copy, state, 'commit');
-    demote(turn, copy, copy.demoteTo);
+  const { demoteTo } = copy;
+  if (demoteTo !== null && copy.delivering.size === 0) {
+    // Final wins over owned elsewhere: nothing is left for the new owner to do but to hear it.
+    if (!finishIfFinal(turn, copy)) demote(turn, copy, demoteTo);
+    answerClaimant(turn, copy.facts, copy.state, demoteTo.epoch.owner);
     return;
   }
   if (wrong(turn, 'discard-before-all-recipients') && changed.length > 0) finalize(turn, copy);
@@ -255,7 +268,7 @@ function scheduleRetry(turn: Turn, copy: Copy, hop: string): void {
     server.hops.get(hop)?.ready.add(copy.facts.id);
     return;
   }
-  copy.retryAtMs.set(hop, turn.nowMs + waitMs);
+  retryAt(copy, hop, turn.nowMs + waitMs);
   setTimer(turn, waitMs + 1, 'retry', copy.facts.id);
 }
 
@@ -286,7 +299,6 @@ function finalize(turn: Turn, copy: Copy): void {
   const placements = obligations(turn, copy);
   const registered = copy.registered;
   dropCopy(server, copy);
-  if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
   if (succeeded && !wrong(turn, 'safety-net-skipped')) {
     transition(server.coverage, 'AllRecipientsFinal', 'delivery', 'primary', 'primarySafetyNet');
     commit(turn, { kind: 'move', id, state: { ...state, queue: 'primarySafetyNet' } });
@@ -296,6 +308,7 @@ function finalize(turn: Turn, copy: Copy): void {
     commit(turn, { kind: 'remove', id });
   }
   leaveFinal(turn, copy, state, placements);
+  if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
   const told = wrong(turn, 'discard-before-sync') ? { ...copy.facts, id } : copy.facts;
   tellHolders(turn, told, state, registered, 'final');
 }
@@ -366,7 +379,9 @@ function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
     return;
   }
   const id = dsnIdOf(turn, copy.facts.id, index, dsn);
-  if (server.copies.has(id) || server.composing.has(id)) return;
+  const existing = server.copies.get(id);
+  if (existing !== undefined) return dsnExists(turn, copy, id, onTwoDatabases(turn, existing));
+  if (server.composing.has(id)) return;
   server.composing.add(id);
   early(turn, {
     kind: 'ComposeDsn',
@@ -377,6 +392,23 @@ function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
     facts: copy.facts,
     state: copy.state,
   });
+}
+
+/** A shadow was confirmed, or this is the shadow. */
+const onTwoDatabases = (turn: Turn, dsn: Copy): boolean =>
+  dsn.state.epoch.owner !== turn.server.me || confirmedPlacements(dsn.state).length > 0;
+
+/** The report is there already, made for an earlier try of the same message or by another member. */
+function dsnExists(turn: Turn, parent: Copy, id: CopyId, isSafe: boolean): void {
+  if (!parent.state.dsns.includes(id))
+    setState(turn, parent, { ...parent.state, dsns: [...parent.state.dsns, id] }, 'commit', []);
+  if (isSafe) dsnSafe(turn, id);
+}
+
+export function dsnAtRest(turn: Turn, id: CopyId, parentId: CopyId): void {
+  turn.server.composing.delete(id);
+  const parent = turn.server.copies.get(parentId);
+  if (parent !== undefined && parent.state.epoch.owner === turn.server.me) dsnExists(turn, parent, id, true);
 }
 
 export interface ComposedDsn {
@@ -444,7 +476,8 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
 /** Row 16: the DSN rests on two databases (or policy does not ask for it): the failure may be announced. */
 export function dsnSafe(turn: Turn, dsnId: CopyId): void {
   for (const copy of turn.server.copies.values()) {
-    if (!copy.state.dsns.includes(dsnId)) continue;
+    // Who owns the message announces; a shadow hears of it (protocol.md 11).
+    if (!copy.state.dsns.includes(dsnId) || copy.state.epoch.owner !== turn.server.me) continue;
     const indexes = (copy.state.recipients ?? []).flatMap((recipient, index) => {
       const about = dsnIdOf(turn, copy.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
       return about === dsnId ? [index] : [];
@@ -484,7 +517,7 @@ export function resumeFailures(turn: Turn, copy: Copy): void {
     const kind: DsnKind = recipient.outcome;
     const id = dsnIdOf(turn, copy.facts.id, index, kind);
     const dsn = turn.server.copies.get(id);
-    const isSafe = dsn === undefined ? copy.state.dsns.includes(id) : confirmedPlacements(dsn.state).length > 0;
+    const isSafe = dsn === undefined ? copy.state.dsns.includes(id) : onTwoDatabases(turn, dsn);
     if (isSafe) announce(turn, copy, [index]);
     else if (dsn === undefined) forkDsn(turn, copy, kind, index);
   }

@@ -57,7 +57,8 @@ export type CoreEvent =
   /** The front end gave up or its connection ended, before or after END. */
   | { readonly kind: 'IntakeLost'; readonly stream: number }
   | { readonly kind: 'CandidateOpened'; readonly id: CopyId; readonly attempt: number }
-  | { readonly kind: 'CandidateRefused'; readonly id: CopyId; readonly attempt: number; readonly refuse: Refuse }
+  /** It never got the END, or said no: it does not hold the copy. */
+  | { readonly kind: 'CandidateRefused'; readonly member: string; readonly id: CopyId; readonly attempt: number }
   | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
   | { readonly kind: 'CandidateResult';
       readonly member: string;
@@ -106,6 +107,8 @@ export type CoreEvent =
       readonly digest: string;
       readonly sizeBytes: number;
     }
+  /** The DSN asked for rests in a Safety Net here already: another maker's, or made before `parent` came here again. */
+  | { readonly kind: 'DsnAtRest'; readonly id: CopyId; readonly parent: CopyId }
   /** Space and load of this process, from the runtime. */
   | { readonly kind: 'PressureChanged'; readonly level: 'Normal' | 'Medium' | 'High'; readonly resource: string }
   | { readonly kind: 'TimerFired' };

@@ -11,7 +11,8 @@ import type { CopyFacts, CopyState, StoredCopy } from '../store/database.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { dsnSafe } from './delivery.ts';
-import { demote } from './ownership.ts';
+import { askEverybody } from './inquiry.ts';
+import { demote, promote } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
 import {
   addCopy,
@@ -301,10 +302,10 @@ export function shadowEnded(
   if (facts.kind === 'dsn') dsnSafe(turn, facts.id);
 }
 
-/** Two members made the same DSN (one id, other bytes): the one of the higher epoch stays, the other becomes its shadow. */
+/** Two members made the same DSN (one id, other bytes): the one of the owner stays, the other makes room for it. */
 function isOtherMakersDsn(existing: Copy, opening: IncomingShadow, digest: string): boolean {
   const isSame = existing.facts.kind === 'dsn' && existing.facts.digest !== digest && existing.delivering.size === 0;
-  return isSame && compareEpochs(opening.state.epoch, existing.state.epoch) > 0;
+  return isSame && compareEpochs(opening.state.epoch, existing.state.epoch) >= 0;
 }
 
 /** The copy is here already: it becomes the sender's shadow when the epoch says so and the bytes are the same (protocol.md 7, 8). */
@@ -368,9 +369,18 @@ export function resolveAsked(
     server.held.get(copy.state.epoch.owner)?.delete(id);
     if (!wrong(turn, 'late-shadow-resurrects')) commit(turn, { kind: 'remove', id });
     leaveTombstone(turn, id, through, copy.state.epoch);
+  } else if (
+    role === 'transport' &&
+    copy?.state.queue === 'shadow' &&
+    copy.state.epoch.try <= through &&
+    copy.state.epoch.owner === server.peers.get(from)?.identity
+  ) {
+    // The owner of a later try gave up what an earlier one had released (protocol.md 6d).
+    promote(turn, copy);
   } else if (copy === undefined && standingOf(turn, id, through).answer === 'unknown' && !intakeUndecided(turn, id)) {
     transition(server.coverage, 'AbortAcknowledgedUnknown', '-', 'primary', 'aborted');
     leaveTombstone(turn, id, through, { try: through, term: 0, owner: server.me });
+    if (role === 'frontend') askEverybody(turn, id, through);
   } else if (copy !== undefined && standingOf(turn, id, through).answer !== 'open') {
     transition(server.coverage, 'AbortDenied', copy.state.queue, roleOf(copy.state, server.me), copy.state.queue);
   }

@@ -2,19 +2,28 @@
  * Who owns a copy and who holds it (protocol.md sections 4 and 5): LIST, STATE, CLAIM and their answers, discard by pull, doubt, demotion.
  * Owns: that a copy changes hands or leaves `shadow` only by what its owner durably said, and never by age or ignorance.
  */
-import { type CopyId, compareEpochs, type Identity, type SharedState, sameEpoch } from '../../common/message.ts';
+import {
+  type CopyId,
+  compareEpochs,
+  type Epoch,
+  type Identity,
+  type SharedState,
+  sameEpoch,
+} from '../../common/message.ts';
 import type { Claim, Grant, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
-import { type Copy, IN_TRANSIT, isSuccess, merge, sharedState, withPlacement } from './copy.ts';
 import { answerWaiters } from './answers.ts';
-import { categorize, dsnSafe } from './delivery.ts';
+import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
+import { categorize, dsnSafe, resumeFailures } from './delivery.ts';
 import type { StoredCopies } from './events.ts';
+import { repeatInquiries } from './inquiry.ts';
 import { finish, otherHolders, repeatResolves } from './placing.ts';
 import {
   commit,
   DEADLINES,
   dropCopy,
   late,
+  memberWith,
   type Server,
   setState,
   setTimer,
@@ -56,13 +65,15 @@ export function beginDoubt(turn: Turn, copy: Copy): void {
   copy.doubt = { untilMs: turn.nowMs + DEADLINES.doubtMs, waiting };
   server.doubtful.add(copy.facts.id);
   setTimer(turn, DEADLINES.doubtMs, 'doubt', copy.facts.id);
-  for (const member of waiting) if (server.peers.has(member)) sendClaims(turn, member, [copy]);
+  for (const member of waiting)
+    if (server.peers.has(member)) sendClaims(turn, member, new Map([[copy.facts.id, copy.state.epoch]]));
 }
 
-function sendClaims(turn: Turn, member: string, copies: readonly Copy[]): void {
-  for (let start = 0; start < copies.length; start += PAGE) {
-    const items = copies.slice(start, start + PAGE).map((copy) => ({ id: copy.facts.id, epoch: copy.state.epoch }));
-    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim: { items } } });
+function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyId, Epoch>): void {
+  const items = [...claims].map(([id, epoch]) => ({ id, epoch }));
+  for (let start = 0; start < items.length; start += PAGE) {
+    const claim: Claim = { items: items.slice(start, start + PAGE) };
+    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim } });
   }
 }
 
@@ -71,8 +82,8 @@ export function doubtTimedOut(turn: Turn, id: CopyId): void {
   const copy = turn.server.copies.get(id);
   if (copy?.doubt === null || copy === undefined) return;
   for (const member of copy.doubt.waiting) {
-    const later = turn.server.unasked.get(member) ?? new Set<CopyId>();
-    later.add(id);
+    const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
+    later.set(id, copy.state.epoch);
     turn.server.unasked.set(member, later);
   }
   endDoubt(turn, copy);
@@ -97,21 +108,42 @@ function answered(turn: Turn, copy: Copy, member: string): void {
 export function peerUp(turn: Turn, member: string, identity: Identity, openCounter: number, nonce: string): void {
   const { server } = turn;
   server.sessions += 1;
-  server.peers.set(member, { identity, openCounter, nonce, session: server.sessions, load: null, listed: false });
+  server.peers.set(member, {
+    identity,
+    openCounter,
+    nonce,
+    session: server.sessions,
+    load: null,
+    listed: false,
+    owing: owedBy(server, identity),
+  });
   server.lastHeardMs.set(member, turn.nowMs);
-  sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
-  const doubtful: Copy[] = [];
+  const claims = new Map(server.unasked.get(member) ?? []);
+  server.unasked.delete(member);
   for (const id of server.doubtful) {
     const copy = server.copies.get(id);
-    if (copy?.doubt?.waiting.has(member) === true) doubtful.push(copy);
+    if (copy?.doubt?.waiting.has(member) === true) claims.set(id, copy.state.epoch);
   }
-  for (const id of server.unasked.get(member) ?? []) {
+  // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
+  for (const id of claims.keys()) {
     const copy = server.copies.get(id);
-    if (copy !== undefined && copy.state.epoch.owner === server.me) doubtful.push(copy);
+    if (copy !== undefined && copy.state.epoch.owner !== server.me) claims.delete(id);
   }
-  server.unasked.delete(member);
-  sendClaims(turn, member, doubtful);
+  // Before the list: whoever has heard all of it may forget what nobody asked for.
+  sendClaims(turn, member, claims);
+  sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
   repeatResolves(turn, member);
+  repeatInquiries(turn, member);
+}
+
+/** What a member on this identity may still hold, as far as is known here. */
+function owedBy(server: Server, identity: Identity): Set<CopyId> {
+  const ids = new Set<CopyId>();
+  const isThere = (placement: Placement): boolean => placement.identity === identity;
+  for (const tombstone of server.tombstones.values()) if (tombstone.placements.some(isThere)) ids.add(tombstone.id);
+  for (const [id, copy] of server.copies)
+    if (copy.state.epoch.owner === server.me && copy.state.placements.some(isThere)) ids.add(id);
+  return ids;
 }
 
 function sendList(turn: Turn, member: string, owner: Identity, ids: readonly CopyId[], whole: boolean): void {
@@ -137,21 +169,26 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
   if (peer === undefined || list.owner !== server.me) return;
   for (const item of list.items) {
     const copy = server.copies.get(item.id);
+    peer.owing.delete(item.id);
     if (copy === undefined) {
       sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null));
       continue;
     }
-    copy.registered.set(member, peer.session);
+    register(copy, member, peer.session);
     if (copy.state.epoch.owner !== server.me) {
       sendState(turn, member, { id: item.id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
     } else if (copy.state.standing === 'released') {
-      if (sameEpoch(item.epoch, copy.state.epoch)) confirmHolder(turn, copy, member, peer.identity);
+      // A DSN that was composed again after a crash has its epoch, but other bytes; a list does not tell (protocol.md 8).
+      if (sameEpoch(item.epoch, copy.state.epoch) && copy.facts.kind !== 'dsn')
+        confirmHolder(turn, copy, member, peer.identity);
       sendState(turn, member, { id: item.id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
     }
   }
   if (!list.complete) return;
   peer.listed = true;
   dropVanishedHolders(turn, member, peer.identity, peer.session);
+  for (const id of peer.owing) placementAnswered(turn, id, peer.identity);
+  peer.owing.clear();
   sweepTombstones(turn);
   findSingles(turn);
 }
@@ -162,8 +199,12 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
   const peer = server.peers.get(member);
   const copy = server.copies.get(id);
   if (peer === undefined) return;
-  if (copy === undefined) return sendState(turn, member, answerFor(turn, id, null));
-  copy.registered.set(member, peer.session);
+  if (copy === undefined) {
+    // Never "unknown" without a look into the Safety Net: the holder would take the copy over.
+    if (server.tombstones.has(id)) sendState(turn, member, answerFor(turn, id, null));
+    return;
+  }
+  register(copy, member, peer.session);
   if (copy.state.epoch.owner !== server.me)
     return sendState(turn, member, { id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
   if (copy.state.standing !== 'released') return;
@@ -277,17 +318,20 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   }
   const remote = state.state;
   if (remote === null) {
-    // protocol.md 10: "unknown" is never "done".
-    if (wrong(turn, 'unknown-is-done') && copy.state.queue === 'shadow') removeShadow(turn, copy, member);
+    if (copy.state.queue !== 'shadow' || copy.state.epoch.owner !== peer.identity) return;
+    // protocol.md 10: "unknown" is never "done"; from the identity that owned it, it means that this is the copy that is left.
+    if (wrong(turn, 'unknown-is-done')) removeShadow(turn, copy, member);
+    else promote(turn, copy);
     return;
   }
   if (state.verdict === 'aborted') return abortReceived(turn, member, copy, remote, peer.identity);
-  if (remote.digest !== null && remote.digest !== copy.facts.digest) return;
+  // Two makers' DSNs have other bytes, yet one outcome: finality of either ends both.
+  if (remote.digest !== null && remote.digest !== copy.facts.digest && copy.facts.kind !== 'dsn') return;
   if (compareEpochs(remote.epoch, copy.state.epoch) < 0) return;
   const saysOwner = remote.epoch.owner === peer.identity;
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
   if (copy.state.epoch.owner === server.me && !sameEpoch(remote.epoch, copy.state.epoch)) {
-    demote(turn, copy, remote);
+    if (remote.standing === 'released') demote(turn, copy, remote);
     return;
   }
   const merged = merge(copy.state, remote);
@@ -307,16 +351,34 @@ function announceHeld(turn: Turn, copy: Copy): void {
 function abortReceived(turn: Turn, member: string, copy: Copy, remote: SharedState, from: Identity): void {
   const mine = copy.state;
   const byOwner = mine.epoch.owner === from && remote.epoch.owner === from;
-  if (
-    mine.queue === 'shadow' &&
-    byOwner &&
-    mine.standing === 'intake' &&
-    mine.epoch.try <= remote.abortedThrough &&
-    !wrong(turn, 'late-shadow-resurrects')
-  ) {
+  if (mine.queue !== 'shadow' || !byOwner || mine.epoch.try > remote.abortedThrough) return;
+  // Only intake can be aborted (protocol.md 6d): what an earlier try released goes on without the owner that gave up.
+  if (mine.standing === 'released') return promote(turn, copy);
+  if (!wrong(turn, 'late-shadow-resurrects')) {
     transition(turn.server.coverage, 'AbortAcknowledged', 'shadow', 'shadow', 'aborted');
     removeShadow(turn, copy, member);
   }
+}
+
+/** Row 31: the owner itself says that it holds nothing (any more). Whoever else is left is asked first, then it is delivered. */
+export function promote(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  const { epoch } = copy.state;
+  transition(server.coverage, 'Claimed', copy.state.queue, 'primary', 'submission');
+  const state: CopyState = {
+    ...copy.state,
+    queue: 'submission',
+    standing: 'released',
+    epoch: { ...epoch, term: epoch.term + 1, owner: server.me },
+    placements: [],
+    unprotected: 'its owner had lost it',
+  };
+  setState(turn, copy, state, 'commit');
+  server.single.add(copy.facts.id);
+  setTimer(turn, 1_000, 'age', copy.facts.id);
+  beginDoubt(turn, copy);
+  resumeFailures(turn, copy);
+  settle(turn, copy);
 }
 
 function removeShadow(turn: Turn, copy: Copy, member: string): void {
@@ -369,12 +431,15 @@ function acknowledge(
 export function stateAcknowledged(turn: Turn, member: string, ack: StateAck): void {
   const { server } = turn;
   const peer = server.peers.get(member);
-  const tombstone = server.tombstones.get(ack.id);
-  if (peer === undefined || tombstone === undefined || ack.effect === 'merged') return;
-  forgetIfAnswered(turn, {
-    ...tombstone,
-    placements: tombstone.placements.filter((placement) => placement.identity !== peer.identity),
-  });
+  if (peer !== undefined && ack.effect !== 'merged') placementAnswered(turn, ack.id, peer.identity);
+}
+
+/** A holder gave its copy up, or lists everything it holds and does not name it: it has nothing left to be told. */
+export function placementAnswered(turn: Turn, id: CopyId, identity: Identity): void {
+  const tombstone = turn.server.tombstones.get(id);
+  if (tombstone === undefined) return;
+  const placements = tombstone.placements.filter((placement) => placement.identity !== identity);
+  if (placements.length < tombstone.placements.length) forgetIfAnswered(turn, { ...tombstone, placements });
 }
 
 // --- claims ----------------------------------------------------------------------------------------------------------
@@ -413,7 +478,7 @@ function grantFor(
     announceHeld(turn, copy);
   }
   const peer = server.peers.get(member);
-  if (peer !== undefined) copy.registered.set(member, peer.session);
+  if (peer !== undefined) register(copy, member, peer.session);
   return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
 }
 
@@ -427,7 +492,8 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
       heardAbout(turn, member, copy, item.state, item.verdict);
     const still = server.copies.get(item.id);
-    if (still !== undefined) answered(turn, still, member);
+    // Not granted and not owned higher: it is being delivered there right now; the answer follows (delivery.ts), or the wait runs out.
+    if (still !== undefined && (item.granted || item.verdict !== 'pending')) answered(turn, still, member);
   }
 }
 
@@ -441,7 +507,8 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     return;
   }
   if (compareEpochs(remote.epoch, copy.state.epoch) > 0) {
-    demote(turn, copy, remote);
+    // A higher try that is still in intake may be aborted; once released its owner claims this copy itself (protocol.md 7).
+    if (remote.standing === 'released') demote(turn, copy, remote);
     return;
   }
   const merged = merge(copy.state, remote);
@@ -452,8 +519,9 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     sameEpoch(remote.epoch, copy.state.epoch) &&
     copy.state.standing === 'released'
   ) {
-    copy.registered.set(member, peer.session);
-    confirmHolder(turn, copy, member, peer.identity);
+    register(copy, member, peer.session);
+    // protocol.md 8: only equal bytes protect.
+    if (remote.digest === copy.facts.digest) confirmHolder(turn, copy, member, peer.identity);
   }
 }
 
@@ -484,7 +552,6 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   if (remote.final) {
     const left = obligations(turn, copy);
     dropCopy(server, copy);
-    if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
     if (merged.recipients?.some(isSuccess) === true) {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
       commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });
@@ -494,6 +561,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     }
     // Shadows of this copy must hear of it too (protocol.md 9): now where they are connected, by the tombstone later.
     leaveFinal(turn, copy, base, left);
+    if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
     tellHolders(turn, copy.facts, base, registered, 'final');
     return true;
   }
@@ -513,6 +581,16 @@ function forgetDelivery(server: Server, id: CopyId): void {
   server.placings.delete(id);
 }
 
+/** A claimant had to wait for deliveries under way: what became of them. */
+export function answerClaimant(turn: Turn, facts: Copy['facts'], state: CopyState, claimant: Identity): void {
+  const member = memberWith(turn.server, claimant);
+  if (member === null) return;
+  const shared = sharedState(facts, state);
+  const verdict: Verdict = shared.final ? 'final' : 'pending';
+  const grant: Grant = { items: [{ id: facts.id, granted: true, verdict, state: shared }] };
+  late(turn, { copy: facts.id, kind: 'Send', to: member, frame: { kind: 'GRANT', grant } });
+}
+
 /** Members that may still hold a copy that has become final here; candidates of a running search that were sent an END are among them. */
 export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
   const placing = turn.server.placings.get(copy.facts.id);
@@ -521,9 +599,9 @@ export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
   return placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
 }
 
-/** The tombstone of a final copy, unless nobody can be left who asks. */
+/** The tombstone of a final copy, unless nobody can be left who asks, or the Safety Net answers for it. */
 export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements: readonly Placement[]): void {
-  if (placements.length === 0 && everyMemberListed(turn)) return;
+  if (placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true) return;
   const { epoch, abortedThrough, recipients } = state;
   const { id, digest } = copy.facts;
   putTombstone(turn, { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements }, commit);

@@ -4,13 +4,13 @@
  */
 
 import { type CopyId, sameEpoch } from '../../common/message.ts';
-import type { Refuse, Result } from '../../common/peer/messages.ts';
+import type { Result } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
-import { type Copy, IN_TRANSIT, sharedState, withPlacement } from './copy.ts';
-import { heldLate, protectedNow } from './ownership.ts';
+import { type Copy, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
+import { heldLate, placementAnswered, protectedNow } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
@@ -22,7 +22,6 @@ import {
   late,
   note,
   type Placing,
-  type Server,
   setState,
   setTimer,
   type Turn,
@@ -38,29 +37,31 @@ export function startPlacing(turn: Turn, placing: Placing): void {
   nextAttempt(turn, placing);
 }
 
-function openStreamsTo(server: Server, member: string): number {
-  let count = 0;
-  for (const placing of server.placings.values())
-    for (const attempt of placing.attempts)
-      if (attempt.member === member && attempt.status !== 'failed' && attempt.status !== 'stored') count += 1;
-  return count;
+interface Burden {
+  /** Streams to the member without an answer. */
+  open: number;
+  /** protocol.md 6a: a peer that leaves an END unanswered gets no new one. */
+  stalled: boolean;
 }
 
-function mayReceive(turn: Turn, member: string): boolean {
-  const peer = turn.server.peers.get(member);
-  if (peer === undefined) return false;
-  if (peer.load !== null && (!peer.load.accepting || peer.load.backPressure !== 'Normal')) return false;
-  // protocol.md 6a: a peer that leaves an END unanswered gets no new one.
+/** What each member has to do for us now, in one pass over the searches under way. */
+function burdens(turn: Turn): ReadonlyMap<string, Burden> {
+  const found = new Map<string, Burden>();
   for (const placing of turn.server.placings.values())
-    for (const attempt of placing.attempts)
-      if (
-        attempt.member === member &&
-        attempt.status === 'sentEnd' &&
-        attempt.endSentAtMs !== null &&
-        turn.nowMs - attempt.endSentAtMs > DEADLINES.unansweredEndMs
-      )
-        return false;
-  return true;
+    for (const { member, status, endSentAtMs } of placing.attempts) {
+      const burden = found.get(member) ?? { open: 0, stalled: false };
+      found.set(member, burden);
+      if (status !== 'failed' && status !== 'stored') burden.open += 1;
+      if (status === 'sentEnd' && endSentAtMs !== null && turn.nowMs - endSentAtMs > DEADLINES.unansweredEndMs)
+        burden.stalled = true;
+    }
+  return found;
+}
+
+function mayReceive(turn: Turn, member: string, burden: Burden | undefined): boolean {
+  const peer = turn.server.peers.get(member);
+  if (peer === undefined || burden?.stalled === true) return false;
+  return peer.load === null || (peer.load.accepting && peer.load.backPressure === 'Normal');
 }
 
 /** Whom to try next, or null. Exported for the check before an intake is accepted at all. */
@@ -69,13 +70,14 @@ export function pickCandidate(turn: Turn, tried: readonly Attempt[]): string | n
   const members = wrong(turn, 'shadow-outside-boundary')
     ? server.document.members.filter((member) => member.name !== server.name)
     : server.boundary;
+  const burden = burdens(turn);
   const healthy = members
-    .filter((member) => member.state === 'active' && mayReceive(turn, member.name))
+    .filter((member) => member.state === 'active' && mayReceive(turn, member.name, burden.get(member.name)))
     .map((member) => ({
       member: member.name,
       site: member.site,
       queued: server.peers.get(member.name)?.load?.queued ?? 0,
-      open: openStreamsTo(server, member.name),
+      open: burden.get(member.name)?.open ?? 0,
     }));
   const policy = server.document.policies.shadowRedundancy;
   return nextCandidate({
@@ -165,9 +167,9 @@ export function candidateOpened(turn: Turn, id: CopyId, number: number): void {
   if (found.placing.end !== null && found.placing.phase === 'placing') sendEnd(turn, found.placing, found.attempt);
 }
 
-export function candidateRefused(turn: Turn, id: CopyId, number: number, _refuse: Refuse): void {
+export function candidateRefused(turn: Turn, member: string, id: CopyId, number: number): void {
   const found = attemptOf(turn, id, number);
-  if (found === null) return;
+  if (found === null) return notHeld(turn, member, id);
   attemptFailed(turn, found.placing, found.attempt, false);
 }
 
@@ -176,6 +178,12 @@ export function candidateLost(turn: Turn, id: CopyId, number: number): void {
   const found = attemptOf(turn, id, number);
   if (found === null) return;
   attemptFailed(turn, found.placing, found.attempt, found.attempt.status === 'sentEnd');
+}
+
+/** An answer after the search was over: what was kept for this candidate is not needed. */
+function notHeld(turn: Turn, member: string, id: CopyId): void {
+  const identity = turn.server.peers.get(member)?.identity;
+  if (identity !== undefined) placementAnswered(turn, id, identity);
 }
 
 export function attemptTimedOut(turn: Turn, id: CopyId, number: number): void {
@@ -206,6 +214,7 @@ export function candidateResult(turn: Turn, member: string, id: CopyId, number: 
   // The search is over, yet one more member holds the copy: it is a holder like any other.
   if (found === null) {
     if (result.outcome === 'stored') heldLate(turn, member, id, result.epoch);
+    else if (result.outcome === 'refused') notHeld(turn, member, id);
     return;
   }
   const { placing, attempt } = found;
@@ -222,7 +231,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
   if (placing.phase === 'aborting' || copy === undefined || !sameEpoch(copy.state.epoch, placing.epoch)) return;
   attempt.status = 'stored';
   const peer = server.peers.get(attempt.member);
-  if (peer?.identity === attempt.identity) copy.registered.set(attempt.member, peer.session);
+  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer.session);
   const placement: Placement = {
     identity: attempt.identity,
     member: attempt.member,
@@ -259,7 +268,8 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
     'lazy',
   );
   server.single.delete(placing.id);
-  if (wasIntake) {
+  // A raised try may have been released before: its front end waits all the same.
+  if (placing.purpose === 'shadow') {
     answerIntake(turn, copy, 'protected');
     answerWaiters(turn, placing.id);
   } else late(turn, { copy: null, kind: 'Count', what: 'reshadowed' });
@@ -306,6 +316,7 @@ export function exhausted(turn: Turn, placing: Placing): void {
   }
   const copy = server.copies.get(placing.id);
   assert(copy !== undefined, 'placing of a complete body without a copy', { id: placing.id });
+  if (copy.state.standing === 'released') return keepReleased(turn, placing, copy);
   if (!reject && mayAcceptAlone(turn)) return acceptUnprotected(turn, placing, copy);
   abortIntake(turn, placing, copy);
 }
@@ -336,6 +347,15 @@ function acceptUnprotected(turn: Turn, placing: Placing, copy: Copy): void {
   server.single.add(placing.id);
   answerIntake(turn, copy, 'unprotected');
   answerWaiters(turn, placing.id);
+  protectedNow(turn, copy);
+}
+
+/** A higher try of what an earlier try had released cannot be aborted (protocol.md 6d): it stays, and the front end hears nothing. */
+function keepReleased(turn: Turn, placing: Placing, copy: Copy): void {
+  finish(turn, placing, null);
+  setState(turn, copy, { ...copy.state, placements: otherHolders(placing, copy) }, 'lazy');
+  turn.server.single.add(placing.id);
+  abortSettled(turn, placing, 'silent');
   protectedNow(turn, copy);
 }
 
@@ -382,37 +402,25 @@ function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
   placing.phase = 'aborting';
   server.placings.set(placing.id, placing);
   for (const attempt of asked) {
-    placing.waiting.set(attempt.identity, attempt.member);
-    late(turn, {
-      copy: placing.id,
-      kind: 'Send',
-      to: attempt.member,
-      frame: {
-        kind: 'RESOLVE',
-        resolve: { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs },
-      },
-    });
+    placing.waiting.set(attempt.member, attempt.identity);
+    sendResolve(turn, placing, attempt.member);
   }
   setTimer(turn, DEADLINES.resolveCapMs, 'cap', placing.id);
   if (placing.waiting.size === 0 || wrong(turn, 'late-shadow-resurrects')) abortSettled(turn, placing, 'refused');
   else answerWaiters(turn, placing.id);
 }
 
+function sendResolve(turn: Turn, placing: Placing, member: string): void {
+  const resolve = { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs };
+  late(turn, { copy: placing.id, kind: 'Send', to: member, frame: { kind: 'RESOLVE', resolve } });
+}
+
 /** Asks again whoever came back while an abort waits for it. */
 export function repeatResolves(turn: Turn, member: string): void {
   const identity = turn.server.peers.get(member)?.identity;
-  for (const placing of turn.server.placings.values()) {
-    if (placing.phase !== 'aborting' || identity === undefined || !placing.waiting.has(identity)) continue;
-    late(turn, {
-      copy: placing.id,
-      kind: 'Send',
-      to: member,
-      frame: {
-        kind: 'RESOLVE',
-        resolve: { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs },
-      },
-    });
-  }
+  for (const placing of turn.server.placings.values())
+    if (placing.phase === 'aborting' && identity !== undefined && placing.waiting.get(member) === identity)
+      sendResolve(turn, placing, member);
 }
 
 /** A candidate's answer to RESOLVE. */
@@ -427,8 +435,8 @@ export function resolveAnswered(turn: Turn, member: string, id: CopyId, refused:
       placements: tombstone.placements.filter((placement) => placement.identity !== identity),
     });
   const placing = server.placings.get(id);
-  if (placing === undefined || placing.phase !== 'aborting' || !placing.waiting.has(identity)) return;
-  placing.waiting.delete(identity);
+  if (placing === undefined || placing.phase !== 'aborting' || placing.waiting.get(member) !== identity) return;
+  placing.waiting.delete(member);
   if (!refused) abortSettled(turn, placing, 'silent');
   else if (placing.waiting.size === 0) abortSettled(turn, placing, 'refused');
 }

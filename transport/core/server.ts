@@ -13,6 +13,7 @@ import { newCopy, roleOf } from './copy.ts';
 import {
   ageDue,
   deliveryDone,
+  dsnAtRest,
   dsnComposed,
   finishIfFinal,
   hopDue,
@@ -21,6 +22,7 @@ import {
   routingChanged,
 } from './delivery.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
+import { inquiryAnswered } from './inquiry.ts';
 import {
   intakeEnded,
   intakeLost,
@@ -61,10 +63,12 @@ import {
   type Server,
   setState,
   setTimer,
+  TIMERS_BOUND,
   type Turn,
   trustedNow,
   wrong,
 } from './state.ts';
+import { guard, guardOver } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
 
 export interface CoreOptions {
@@ -114,12 +118,15 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     single: new Set(),
     doubtful: new Set(),
     unasked: new Map(),
+    guarded: new Map(),
+    inquiries: new Map(),
     resolveWaiters: new Map(),
     hops: new Map(),
     deliveries: new Map(),
     composing: new Set(),
     nextRequest: 0,
     timers: [],
+    timersBound: TIMERS_BOUND,
     coverage: options.coverage ?? new Map(),
     startedAtMs: now.monotonicMs,
     trusted: {
@@ -155,6 +162,7 @@ function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' 
 /** Rows 5 and protocol.md 14: whatever survived is treated as accepted, and asks once before it is delivered. */
 function recover(turn: Turn, recovered: Recovered): void {
   const { server } = turn;
+  for (const tombstone of recovered.tombstones) guard(turn, tombstone.id);
   for (const stored of recovered.copies) addCopy(server, newCopy(stored.facts, stored.state));
   for (const copy of server.copies.values()) {
     if (roleOf(copy.state, server.me) !== 'primary') continue;
@@ -215,7 +223,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'CandidateOpened':
       return candidateOpened(turn, event.id, event.attempt);
     case 'CandidateRefused':
-      return candidateRefused(turn, event.id, event.attempt, event.refuse);
+      return candidateRefused(turn, event.member, event.id, event.attempt);
     case 'CandidateLost':
       return candidateLost(turn, event.id, event.attempt);
     case 'CandidateResult':
@@ -229,6 +237,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'ResolveAsked':
       return resolveAsked(turn, event.from, event.role, event.resolve, event.stored);
     case 'ResolveAnswered':
+      inquiryAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
       return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
     case 'ListReceived':
       listReceived(turn, event.member, event.list, event.stored);
@@ -245,6 +254,8 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return deliveryDone(turn, event.requestId, event.results);
     case 'DsnComposed':
       return dsnComposed(turn, event);
+    case 'DsnAtRest':
+      return dsnAtRest(turn, event.id, event.parent);
     case 'PressureChanged':
       server.pressure = event.level;
       return;
@@ -300,6 +311,12 @@ function timersFired(turn: Turn): void {
         break;
       case 'age':
         ageDue(turn, id);
+        break;
+      case 'inquiry':
+        server.inquiries.delete(id);
+        break;
+      case 'guard':
+        guardOver(turn, id);
         break;
       case 'waiter':
         answerWaiters(turn, id);

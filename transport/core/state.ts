@@ -29,6 +29,8 @@ export interface Peer {
   load: Load | null;
   /** It has told everything it holds of ours on this session. */
   listed: boolean;
+  /** Copies and tombstones that had a placement on it when the session began and that its list has not named so far. */
+  readonly owing: Set<CopyId>;
 }
 
 export interface Attempt {
@@ -56,8 +58,8 @@ export interface Placing {
     readonly atMs: number;
   } | null;
   phase: 'placing' | 'aborting';
-  /** Identities whose answer to RESOLVE is awaited while aborting, with the member asked. */
-  readonly waiting: Map<Identity, string>;
+  /** Members whose answer to RESOLVE is awaited while aborting. */
+  readonly waiting: Map<string, Identity>;
 }
 
 /** A body on its way from a front end. */
@@ -82,6 +84,14 @@ export interface IncomingShadow {
   readonly id: CopyId;
   readonly envelope: Envelope;
   readonly state: SharedState;
+}
+
+/** All members are asked about a try of which nothing is known here (protocol.md 6e). */
+export interface Inquiry {
+  readonly through: number;
+  readonly waiting: Set<string>;
+  /** Somebody holds it: it will not be aborted. */
+  held: boolean;
 }
 
 export interface ResolveWaiter {
@@ -121,6 +131,8 @@ export type TimerKind =
   | 'safetyNet'
   | 'waiter'
   | 'reshadow'
+  | 'guard'
+  | 'inquiry'
   | 'clock';
 
 export interface CoreTimer {
@@ -157,14 +169,18 @@ export interface Server {
   /** Released in-transit copies without a confirmed shadow. */
   readonly single: Set<CopyId>;
   readonly doubtful: Set<CopyId>;
-  /** Members to be asked about these copies when they come back (protocol.md 13). */
-  readonly unasked: Map<string, Set<CopyId>>;
+  /** Members to be asked about these copies, at these epochs, when they come back (protocol.md 13) - also when the copy is final by then. */
+  readonly unasked: Map<string, Map<CopyId, Epoch>>;
+  /** Tombstones that stay at least until this time, because a front end may still ask for them (tombstones.ts). */
+  readonly guarded: Map<CopyId, number>;
+  readonly inquiries: Map<CopyId, Inquiry>;
   readonly resolveWaiters: Map<CopyId, ResolveWaiter[]>;
   readonly hops: Map<string, Hop>;
   readonly deliveries: Map<number, OpenDelivery>;
   readonly composing: Set<CopyId>;
   nextRequest: number;
   readonly timers: CoreTimer[];
+  timersBound: number;
   readonly coverage: TransitionCoverage;
   readonly startedAtMs: number;
   /** Elapsed time that wall-clock jumps cannot move (semantics.md S16), as an epoch-like number. */
@@ -209,7 +225,26 @@ export const late = (turn: Turn, effect: LateEffect): void => {
 };
 
 export function setTimer(turn: Turn, delayMs: number, kind: TimerKind, id = '', number = 0): void {
-  pushTimer(turn.server.timers, { atMs: turn.nowMs + delayMs, kind, id, number });
+  const { server } = turn;
+  pushTimer(server.timers, { atMs: turn.nowMs + delayMs, kind, id, number });
+  // A copy leaves timers of hours behind when it is delivered: cleared away each time the heap has doubled.
+  if (server.timers.length >= server.timersBound) dropDeadTimers(server);
+}
+
+/** Length of the timer heap at which dead ones are first looked for. */
+export const TIMERS_BOUND = 4_096;
+/** Kinds that mean nothing without their copy or their search. */
+const OF_COPIES: ReadonlySet<TimerKind> = new Set(['retry', 'age', 'doubt']);
+const OF_PLACINGS: ReadonlySet<TimerKind> = new Set(['attempt', 'placing']);
+
+function dropDeadTimers(server: Server): void {
+  const heap = server.timers;
+  const alive = heap.filter(({ kind, id }) =>
+    OF_COPIES.has(kind) ? server.copies.has(id as CopyId) : !OF_PLACINGS.has(kind) || server.placings.has(id as CopyId),
+  );
+  heap.length = 0;
+  for (const timer of alive) pushTimer(heap, timer);
+  server.timersBound = Math.max(TIMERS_BOUND, 2 * heap.length);
 }
 
 function pushTimer(heap: CoreTimer[], timer: CoreTimer): void {
@@ -264,8 +299,13 @@ export function setState(
     patch === undefined
       ? { kind: 'state', id: copy.facts.id, state }
       : { kind: 'state', id: copy.facts.id, state, outcomes: patch };
-  if (how === 'commit') commit(turn, write);
-  else note(turn, write);
+  if (how === 'commit') return commit(turn, write);
+  // The second state of a copy in one step stands for both: one record, not two.
+  const last = turn.out.commit.length > 0 ? turn.out.commit : turn.out.note;
+  const before = last.at(-1);
+  if (before?.kind === 'state' && before.id === write.id && before.outcomes === undefined && patch === undefined)
+    last.pop();
+  note(turn, write);
 }
 
 /** Keeps `held` in step with who owns a shadow copy. */

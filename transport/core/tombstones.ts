@@ -2,20 +2,42 @@
  * Tombstones: what is left of a copy whose body is gone or at rest while somebody must still be told (protocol.md 9). Owns: that one lives until every
  * placement has acknowledged it and every member has had the chance to ask - never merely for a time.
  */
+import type { CopyId } from '../../common/message.ts';
 import type { Tombstone } from '../store/database.ts';
 import type { CoreWrite } from './events.ts';
-import { note, type Turn } from './state.ts';
+import { note, setTimer, type Turn } from './state.ts';
 import { transition } from './transitions.ts';
+
+/**
+ * Twice the reply bound of 60 s (protocol.md 5). So long a front end may still ask, or a late OPEN or END of that try may arrive: nobody shall then be told
+ * "unknown" about a copy that was aborted, or that became final and left nothing in a Safety Net.
+ */
+const GUARD_MS = 120_000;
 
 export function putTombstone(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
   turn.server.tombstones.set(tombstone.id, tombstone);
   how(turn, { kind: 'tombstone', tombstone });
+  guard(turn, tombstone.id);
+}
+
+export function guard(turn: Turn, id: CopyId): void {
+  turn.server.guarded.set(id, turn.nowMs + GUARD_MS);
+  setTimer(turn, GUARD_MS + 1, 'guard', id);
+}
+
+export function guardOver(turn: Turn, id: CopyId): void {
+  const until = turn.server.guarded.get(id);
+  if (until === undefined || until > turn.nowMs) return;
+  turn.server.guarded.delete(id);
+  const tombstone = turn.server.tombstones.get(id);
+  if (tombstone !== undefined && tombstone.placements.length === 0) forgetIfAnswered(turn, tombstone);
 }
 
 /** Stores the tombstone with the placements that are left, or forgets it when none is. */
 export function forgetIfAnswered(turn: Turn, tombstone: Tombstone): void {
   const { server } = turn;
-  if (tombstone.placements.length > 0 || !everyMemberListed(turn) || keptForTries(tombstone)) {
+  if (tombstone.placements.length > 0 || !everyMemberListed(turn) || isAwaited(turn, tombstone.id)) {
+    if (tombstone === server.tombstones.get(tombstone.id)) return;
     server.tombstones.set(tombstone.id, tombstone);
     note(turn, { kind: 'tombstone', tombstone });
     return;
@@ -31,8 +53,13 @@ export function forgetIfAnswered(turn: Turn, tombstone: Tombstone): void {
   note(turn, { kind: 'forget', id: tombstone.id });
 }
 
-/** An abort somebody else asked us for guards against a late OPEN of that try; it goes with the age timer. */
-const keptForTries = (tombstone: Tombstone): boolean => tombstone.kind === 'aborted' && tombstone.digest === null;
+/** A front end may still ask for it, or a member that could not be reached must still be asked. */
+function isAwaited(turn: Turn, id: CopyId): boolean {
+  const { guarded, unasked } = turn.server;
+  if (guarded.has(id)) return true;
+  for (const copies of unasked.values()) if (copies.has(id)) return true;
+  return false;
+}
 
 export function everyMemberListed(turn: Turn): boolean {
   return turn.server.boundary.every((member) => turn.server.peers.get(member.name)?.listed === true);

@@ -45,6 +45,7 @@ export type TransitionEvent =
   | 'NothingSucceeded'
   | 'DiscardNotified'
   | 'DiscardNotifiedFailed'
+  | 'Claimed'
   | 'ClaimGranted'
   | 'Demoted'
   | 'TakenOverFinal'
@@ -151,6 +152,15 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     'MOVE; then ACK',
   ),
   row(27, 'DiscardNotifiedFailed', ['shadow'], 'shadow', ['removed'], 'failed or removed only', 'delete; then ACK'),
+  row(
+    31,
+    'Claimed',
+    ['shadow'],
+    'primary',
+    ['submission'],
+    'its owner, same identity, says unknown, or aborted for a released copy',
+    'EPOCH(try, term+1, me)',
+  ),
   row(32, 'ClaimGranted', ['shadow'], 'shadow', ['shadow'], 'epoch >= mine', 'EPOCH'),
   row(33, 'Demoted', [...TRANSIT], 'shadow', ['shadow'], 'higher epoch, open deliveries merged', 'EPOCH + finality'),
   row(34, 'TakenOverFinal', [...TRANSIT], 'shadow', ['shadowSafetyNet', 'removed'], 'a member says final', 'MOVE'),

@@ -12,6 +12,7 @@ import { BodyPump, type BodySource } from './body-pump.ts';
 
 /** Credit per stream: what a sender may have under way while our disk is busy. */
 const CREDIT_BYTES = 262_144;
+const MAX_SOURCES = 1_000;
 
 interface Inbound {
   readonly id: CopyId;
@@ -39,7 +40,10 @@ export class Bodies {
   readonly #inbound = new Map<number, Inbound>();
   /** Writer of a body that candidates may still be fed from. */
   readonly #live = new Map<CopyId, BodyWriter>();
+  /** Reports made here: their COMMIT may not be readable yet when the candidate is ready for them. */
+  readonly #own = new Map<CopyId, BodyWriter>();
   readonly #candidates = new Map<CopyId, Map<number, Candidate>>();
+  readonly #sources = new Map<string, string>();
   #next = 0;
 
   constructor(database: QueueDatabase, handlers: BodiesHandlers) {
@@ -74,6 +78,7 @@ export class Bodies {
     await writer.append(body);
     this.#next += 1;
     this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer });
+    this.#own.set(id, writer);
     return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
   }
 
@@ -138,8 +143,17 @@ export class Bodies {
       stream: number,
       digest,
       sizeBytes: end.sizeBytes,
-      events: end.events,
+      events: end.events.map((event) => ({ ...event, source: this.#known(event.source) })),
     });
+  }
+
+  /** One string for each name: decoded anew with every event of every message they would fill the memory. */
+  #known(source: string): string {
+    const known = this.#sources.get(source);
+    if (known !== undefined) return known;
+    if (this.#sources.size >= MAX_SOURCES) this.#sources.clear();
+    this.#sources.set(source, source);
+    return source;
   }
 
   refuse(number: number, refuse: Refuse): void {
@@ -166,6 +180,7 @@ export class Bodies {
   /** Forgets what only a search for a shadow needed. */
   settled(isPlacing: (id: CopyId) => boolean): void {
     for (const id of this.#live.keys()) if (!isPlacing(id)) this.#live.delete(id);
+    for (const id of this.#own.keys()) if (!isPlacing(id)) this.#own.delete(id);
     for (const [number, inbound] of this.#inbound)
       if ((inbound.stream === null || inbound.stream.closed) && !isPlacing(inbound.id)) this.#inbound.delete(number);
     for (const id of this.#candidates.keys()) if (!isPlacing(id)) this.#candidates.delete(id);
@@ -177,7 +192,7 @@ export class Bodies {
       this.#handlers.event({ kind: 'CandidateLost', id, attempt });
       return;
     }
-    const source = effect.purpose === 'shadow' ? this.#live.get(id) : undefined;
+    const source = effect.purpose === 'shadow' ? this.#live.get(id) : this.#own.get(id);
     const from: BodySource = source ?? this.#stored(id, effect.state.sizeBytes);
     const stream = session.openStream(
       { id, epoch: effect.state.epoch, kind: effect.purpose, envelope: effect.envelope, state: effect.state },
@@ -189,7 +204,7 @@ export class Bodies {
         onCredit: () => pump.pump(),
         onRefuse: (refuse) => {
           this.#forget(id, attempt);
-          this.#handlers.event({ kind: 'CandidateRefused', id, attempt, refuse });
+          this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt });
         },
         onResult: (result) => {
           this.#forget(id, attempt);
@@ -202,7 +217,10 @@ export class Bodies {
       },
     );
     const pump = new BodyPump(stream, from, (error) => {
+      // END waits behind the body, so it has not left: the candidate cannot hold the copy.
       stream.drop('body unreadable');
+      this.#forget(id, attempt);
+      this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt });
       this.#handlers.damaged(id, error);
     });
     const candidates = this.#candidates.get(id) ?? new Map<number, Candidate>();

@@ -24,7 +24,8 @@ export interface PeersHandlers {
 }
 
 const CONNECT_TIMEOUT_MS = 2_000;
-const MAX_BACKOFF_MS = 5_000;
+/** Half as much again at most: whoever comes back is reached well within the wait of a doubtful copy (protocol.md 14: 5 s). */
+const MAX_BACKOFF_MS = 1_000;
 const MAX_STREAMS = 2_000;
 
 export class Peers {
@@ -190,6 +191,8 @@ export class Peers {
     }
     this.#heard(session);
     this.#sendContact(session);
+    // Whom we know decides whether we take mail: front ends need not wait for the next round to hear of it.
+    if (role !== 'frontend') for (const frontend of this.#frontends.values()) this.#sendContact(frontend);
   }
 
   #closed(connection: Connection, session: PeerSession | null, reason: string, dialled: boolean): void {

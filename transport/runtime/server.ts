@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
-import type { Contact, ControlFrame } from '../../common/peer/messages.ts';
+import type { Contact, ControlFrame, Resolve } from '../../common/peer/messages.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
@@ -13,7 +13,7 @@ import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
-import type { StoredCopy, Write } from '../store/database.ts';
+import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import type { RecipientResult } from './delivery-api.ts';
@@ -22,8 +22,12 @@ import { composeFor } from './dsn-body.ts';
 import { Loop } from './loop.ts';
 import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
+import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
 
 const SWEEP_MS = 1_000;
+const COUNT_MS = 500;
+/** Longer than the longest pause between two dials and a handshake on a busy machine. */
+const MEETING_MS = 5_000;
 
 const hashId = (text: string): CopyId =>
   createHash('sha256').update(text).digest('hex').slice(0, 26).toUpperCase() as CopyId;
@@ -34,7 +38,11 @@ export class TransportServer {
   readonly peers: Peers;
   readonly bodies: Bodies;
   readonly #loop: Loop;
+  readonly #order = new WeakMap<PeerSession, Promise<void>>();
   #sweep: Timer | null = null;
+  #counted: ReadonlyMap<Queue, number> = new Map();
+  #countedAtMs = Number.NEGATIVE_INFINITY;
+  readonly #startedAtMs: number;
   #stopped = false;
   state: 'recovering' | 'ready' | 'stopping' = 'recovering';
 
@@ -42,6 +50,7 @@ export class TransportServer {
     this.deps = deps;
     const { clock, database } = deps;
     const now = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
+    this.#startedAtMs = now.monotonicMs;
     const started = startCore(
       {
         name: deps.name,
@@ -66,7 +75,7 @@ export class TransportServer {
         this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
       onMemberGone: (member) => this.#loop.handle({ kind: 'PeerDown', member }),
       onControl: (session, frame) => this.#control(session, frame),
-      onStream: (session, stream) => void this.#stream(session, stream),
+      onStream: (session, stream) => this.#stream(session, stream),
       contact: () => this.#contact(),
       onSeen: (seen) => database.note([{ kind: 'seen', seen }]),
     });
@@ -122,9 +131,8 @@ export class TransportServer {
     metrics.set('store_free_bytes', space.freeBytes);
     metrics.set('unprotected_messages', unprotectedCount(this.core) ?? Number.NaN);
     metrics.set('discards_pending', this.core.tombstones.size);
-    const queues = new Map<string, number>();
-    for (const copy of this.core.copies.values()) queues.set(copy.state.queue, (queues.get(copy.state.queue) ?? 0) + 1);
-    for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow'])
+    const queues = this.#queueSizes();
+    for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow'] as const)
       metrics.set('queue_messages', queues.get(kind) ?? 0, { kind });
     const net = database.safetyNetCounts();
     metrics.set('safety_net_messages', net.primary.messages, { role: 'primary' });
@@ -132,9 +140,32 @@ export class TransportServer {
     metrics.set('topology_generation', this.core.document.generation);
   }
 
+  /** Counted at most twice a second: the queue may hold hundreds of thousands, and every peer is told. */
+  #queueSizes(): ReadonlyMap<Queue, number> {
+    const nowMs = this.deps.clock.monotonicMs();
+    if (nowMs - this.#countedAtMs < COUNT_MS) return this.#counted;
+    const queues = new Map<Queue, number>();
+    for (const copy of this.core.copies.values()) queues.set(copy.state.queue, (queues.get(copy.state.queue) ?? 0) + 1);
+    this.#counted = queues;
+    this.#countedAtMs = nowMs;
+    return queues;
+  }
+
+  /**
+   * semantics.md R4: remote sites come first. Who has just started and has met only its neighbours would give them every shadow; until it
+   * has met a member of another site (or nobody came for a while) front ends send their mail to others.
+   */
+  #hasMetOtherSites(): boolean {
+    const { boundary, self, document } = this.core;
+    if (this.deps.clock.monotonicMs() - this.#startedAtMs > MEETING_MS) return true;
+    if (document.policies.shadowRedundancy.preference === 'LocalOnly') return true;
+    const remote = boundary.filter((member) => member.site !== self.site && member.state === 'active');
+    return remote.length === 0 || remote.some((member) => this.peers.member(member.name) !== null);
+  }
+
   #contact(): Omit<Contact, 'hears'> {
     let queued = 0;
-    for (const copy of this.core.copies.values()) if (IN_TRANSIT.has(copy.state.queue)) queued += 1;
+    for (const [queue, size] of this.#queueSizes()) if (IN_TRANSIT.has(queue)) queued += size;
     return {
       syncedSequence: this.deps.database.syncedSequence,
       wallMs: this.deps.clock.wallMs(),
@@ -143,14 +174,14 @@ export class TransportServer {
         queued,
         intake: this.bodies.openIntakes,
         backPressure: this.core.pressure,
-        accepting: this.core.self.state === 'active' && !this.#stopped,
+        accepting: this.core.self.state === 'active' && !this.#stopped && this.#hasMetOtherSites(),
       },
     };
   }
 
   // --- what comes in -------------------------------------------------------------------------------------------------
 
-  async #stream(session: PeerSession, stream: IncomingStream): Promise<void> {
+  #stream(session: PeerSession, stream: IncomingStream): void {
     const { open, remote } = stream;
     const fromFrontend = remote.role === 'frontend';
     if (fromFrontend !== (open.kind === 'intake')) {
@@ -162,9 +193,15 @@ export class TransportServer {
     }
     const number = this.bodies.register(stream);
     // A fresh attempt id cannot rest in a Safety Net; everything else is looked up first.
-    const known = open.kind === 'shadow' && open.epoch.try === 1;
-    const stored = (open.kind === 'intake' && open.epoch.try === 1) || known ? null : await this.#lookup(open.id);
-    if (stream.closed) return this.bodies.discard(number);
+    if (open.kind !== 'copy' && open.epoch.try === 1) return this.#opened(session, stream, number, null);
+    void this.#withStored([open.id], (stored) => {
+      if (stream.closed) this.bodies.discard(number);
+      else this.#opened(session, stream, number, stored.get(open.id) ?? null);
+    });
+  }
+
+  #opened(session: PeerSession, stream: IncomingStream, number: number, stored: StoredCopy | null): void {
+    const { open, remote } = stream;
     if (open.kind === 'intake') {
       this.#loop.handle({
         kind: 'IntakeOpened',
@@ -200,26 +237,29 @@ export class TransportServer {
     });
   }
 
-  #lookup(id: CopyId): Promise<StoredCopy | null> {
-    if (this.core.copies.has(id) || this.core.tombstones.get(id)?.kind === 'final') return Promise.resolve(null);
-    return this.deps.database.lookup(id);
-  }
-
-  async #lookups(ids: readonly CopyId[]): Promise<StoredCopies> {
+  /**
+   * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked is looked up as well: the last check and `use`
+   * happen in one go, so that nothing is called unknown that is here.
+   */
+  async #withStored(ids: readonly CopyId[], use: (stored: StoredCopies) => void): Promise<void> {
     const found = new Map<CopyId, StoredCopy>();
-    for (const id of ids) {
-      if (this.core.copies.has(id) || this.core.tombstones.has(id)) continue;
-      const stored = await this.deps.database.lookup(id);
-      if (stored !== null) found.set(id, stored);
+    const looked = new Set<CopyId>();
+    for (;;) {
+      const missing = ids.filter((id) => !looked.has(id) && !this.core.copies.has(id) && !this.core.tombstones.has(id));
+      if (missing.length === 0) return use(found);
+      for (const id of missing) {
+        looked.add(id);
+        const stored = await this.deps.database.lookup(id);
+        if (stored !== null) found.set(id, stored);
+      }
     }
-    return found;
   }
 
   #control(session: PeerSession, frame: ControlFrame): void {
     const member = session.remote.name;
     const role = session.remote.role;
     if (role === 'frontend') {
-      if (frame.kind === 'RESOLVE') void this.#resolveAsked(member, 'frontend', frame);
+      if (frame.kind === 'RESOLVE') this.#resolveAsked(session, frame.resolve);
       return;
     }
     switch (frame.kind) {
@@ -227,16 +267,16 @@ export class TransportServer {
         this.peers.sawSequence(member, frame.contact.syncedSequence);
         return this.#loop.handle({ kind: 'PeerContact', member, contact: frame.contact });
       case 'RESOLVE':
-        return void this.#resolveAsked(member, 'transport', frame);
+        return this.#resolveAsked(session, frame.resolve);
       case 'RESOLVED':
         return this.#loop.handle({ kind: 'ResolveAnswered', member, resolved: frame.resolved });
       case 'LIST':
-        return void this.#lookups(frame.list.items.map((item) => item.id)).then((stored) => {
-          if (!session.closed) this.#loop.handle({ kind: 'ListReceived', member, list: frame.list, stored });
+        return this.#inOrder(session, frame.list.items, (stored) => {
+          this.#loop.handle({ kind: 'ListReceived', member, list: frame.list, stored });
         });
       case 'CLAIM':
-        return void this.#lookups(frame.claim.items.map((item) => item.id)).then((stored) => {
-          if (!session.closed) this.#loop.handle({ kind: 'ClaimReceived', member, claim: frame.claim, stored });
+        return this.#inOrder(session, frame.claim.items, (stored) => {
+          this.#loop.handle({ kind: 'ClaimReceived', member, claim: frame.claim, stored });
         });
       case 'STATE':
         return this.#loop.handle({ kind: 'StateReceived', member, state: frame.state });
@@ -247,13 +287,28 @@ export class TransportServer {
     }
   }
 
-  async #resolveAsked(
-    from: string,
-    role: 'transport' | 'frontend',
-    frame: Extract<ControlFrame, { readonly kind: 'RESOLVE' }>,
-  ): Promise<void> {
-    const stored = await this.#lookup(frame.resolve.id);
-    this.#loop.handle({ kind: 'ResolveAsked', from, role, resolve: frame.resolve, stored });
+  /** Frames that need a look into the Safety Net first stay in the order they came in: a LIST must not overtake the CLAIM before it. */
+  #inOrder(
+    session: PeerSession,
+    items: readonly { readonly id: CopyId }[],
+    use: (stored: StoredCopies) => void,
+  ): void {
+    const ids = items.map((item) => item.id);
+    const before = this.#order.get(session) ?? Promise.resolve();
+    const turn = before.then(() =>
+      this.#withStored(ids, (stored) => {
+        if (!session.closed) use(stored);
+      }),
+    );
+    this.#order.set(session, turn);
+  }
+
+  #resolveAsked(session: PeerSession, resolve: Resolve): void {
+    const { name: from, role } = session.remote;
+    if (role !== 'transport' && role !== 'frontend') return;
+    this.#inOrder(session, [resolve], (stored) => {
+      this.#loop.handle({ kind: 'ResolveAsked', from, role, resolve, stored: stored.get(resolve.id) ?? null });
+    });
   }
 
   // --- what goes out -------------------------------------------------------------------------------------------------
@@ -289,6 +344,11 @@ export class TransportServer {
   }
 
   async #composeDsn(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<void> {
+    // Another maker's report of the same failure may rest here already: one id, one copy (protocol.md section 1).
+    if ((await this.deps.database.lookup(effect.id)) !== null) {
+      if (!this.#stopped) this.#loop.handle({ kind: 'DsnAtRest', id: effect.id, parent: effect.parent });
+      return;
+    }
     const dsn = await composeFor(effect, this.deps);
     if (dsn === null || this.#stopped) return;
     const { number, digest, sizeBytes } = await this.bodies.registerOwn(effect.id, dsn.body);
@@ -357,30 +417,29 @@ export class TransportServer {
       ...(peer === undefined ? {} : { peer }),
       ...(detail === undefined ? {} : { detail }),
       ...(messageId === undefined ? {} : { messageId }),
+      ...(effect.event === 'RECEIVE' && facts !== null ? { history: historyOf(facts) } : {}),
     });
-    if (effect.event === 'RECEIVE') {
-      for (const event of facts?.events ?? [])
-        if (event.event === 'FRONTEND')
-          this.deps.tracking.record({
-            atMs: event.atMs,
-            event: 'FRONTEND',
-            source: event.source,
-            attemptId: id,
-            ...(event.detail === undefined ? {} : { detail: event.detail }),
-            ...(messageId === undefined ? {} : { messageId }),
-          });
-    }
-    this.deps.log.info(
-      {
-        attemptId: id,
-        event: effect.event,
-        ...(peer === undefined ? {} : { peer }),
-        ...(detail === undefined ? {} : { detail }),
-      },
-      'message event',
-    );
+    const fields = {
+      attemptId: id,
+      event: effect.event,
+      ...(peer === undefined ? {} : { peer }),
+      ...(detail === undefined ? {} : { detail }),
+    };
+    if (BOOKKEEPING.has(effect.event)) this.deps.log.debug(fields, 'message event');
+    else this.deps.log.info(fields, 'message event');
   }
 }
+
+/**
+ * Events that repeat what another line at `info` says: a primary logs RECEIVE and the outcome, a shadow its discard. Message tracking has all of them.
+ */
+const BOOKKEEPING: ReadonlySet<TrackingEventName> = new Set(['HAREDIRECT', 'HARECEIVE', 'SAFETYNET']);
+
+/** What the front end told of the message, for one record with RECEIVE. */
+const historyOf = (facts: CopyFacts): readonly TrackingHistory[] =>
+  facts.events.flatMap(({ event, atMs, source, detail }): TrackingHistory[] =>
+    event === 'FRONTEND' ? [{ atMs, event, source, ...(detail === undefined ? {} : { detail }) }] : [],
+  );
 
 function toCore(result: RecipientResult): DeliveryResult {
   switch (result.kind) {

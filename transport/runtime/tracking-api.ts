@@ -32,6 +32,15 @@ export interface TrackingRecord {
   readonly recipients?: readonly string[];
   readonly peer?: string;
   readonly detail?: string;
+  /** Earlier events of the same attempt, told with this one; a search gives each as a record of its own. */
+  readonly history?: readonly TrackingHistory[];
+}
+
+export interface TrackingHistory {
+  readonly atMs: number;
+  readonly event: TrackingEventName;
+  readonly source: string;
+  readonly detail?: string;
 }
 
 export interface Tracking {

@@ -182,7 +182,7 @@ class TrackingDirectory implements TrackingFiles {
     const take = (line: string): void => {
       if (found.length >= limit || !escaped.some((needle) => line.includes(needle))) return;
       const record = parseRecord(line);
-      if (record !== null && matches(record)) found.push(record);
+      if (record !== null && matches(record)) found.push(...singly(record));
     };
     // What is recorded or in flight now; a batch that reaches the file meanwhile lies beyond the size read below.
     const waiting = [...this.#inFlight, ...this.#buffer];
@@ -232,6 +232,13 @@ class TrackingDirectory implements TrackingFiles {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** A record and the history it carries, one by one; the names a person may search by stand on each. */
+function singly({ history = [], ...record }: TrackingRecord): readonly TrackingRecord[] {
+  const { attemptId, messageId } = record;
+  const names = messageId === undefined ? { attemptId } : { attemptId, messageId };
+  return [...history.map((event) => ({ ...event, ...names })), record];
 }
 
 /** Null for half a line or anything else that is not a record. */
