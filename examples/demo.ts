@@ -47,7 +47,7 @@ async function start({ screen, cluster }: Demo): Promise<RunFile> {
     'Start the cluster',
     'Every program below is a process of its own, as each would be a pod on Kubernetes.',
   );
-  screen.command(cluster.runCommand);
+  for (const command of cluster.runCommands) screen.command(command);
   const startMs = performance.now();
   screen.progress(0, 1, 'starting 8 processes ...');
   const run = await cluster.start(DEADLINE.startMs);
@@ -102,9 +102,12 @@ async function send(
       'A front end says 250 only when two transports in two sites have the letter on disk.',
   );
   const kills: Kill[] = [];
+  const frontend = run.frontends[0];
+  // In the other site: there the front end that is left gives its mail first, so that it must find another transport for some of it.
+  const transport = run.transports.find((one) => one.site !== frontend?.site);
   const victims = [
-    { at: Math.floor(count * 0.25), what: 'front end', name: run.frontends[0]?.name ?? '' },
-    { at: Math.floor(count * 0.5), what: 'transport', name: run.transports[0]?.name ?? '' },
+    { at: Math.floor(count * 0.25), what: 'front end', name: frontend?.name ?? '' },
+    { at: Math.floor(count * 0.5), what: 'transport', name: transport?.name ?? '' },
   ] as const;
   const startMs = performance.now();
   let accepted = 0;
@@ -121,7 +124,9 @@ async function send(
   const ms = performance.now() - startMs;
   screen.endProgress();
   screen.good(`all sent in ${duration(ms)}`);
+  screen.progress(count, count, 'waiting until the killed programs are back ...');
   await Promise.all(kills.map((one) => one.back));
+  screen.endProgress();
   screen.line();
   screen.text('What the client was told:');
   tellAnswers(screen, sent);
@@ -147,7 +152,7 @@ async function drain({ screen, cluster }: Demo): Promise<Waiting | null> {
     'Wait until the queues are empty',
     'Transports deliver to the mailboxes. A shadow learns of it by asking its primary, and keeps its copy in Shadow Safety Net.',
   );
-  screen.command(`mailcluster status --state ${cluster.state}`);
+  screen.command('operator/cli/mailcluster status');
   const startMs = performance.now();
   let most = 0;
   let last: Waiting | null = null;
@@ -176,7 +181,8 @@ async function readDatabases({ screen, cluster }: Demo, run: RunFile): Promise<r
     'No program is asked: the files themselves are read, every message body is exported and hashed.',
   );
   await cluster.stop(DEADLINE.stopMs);
-  screen.command('mailcluster store inspect DIR -o json; mailcluster store export DIR --all OUT');
+  screen.command('operator/cli/mailcluster store inspect DIR -o json');
+  screen.command('operator/cli/mailcluster store export DIR --all OUT');
   const readings = await cluster.readDatabases(run, (done, of) =>
     screen.progress(done, of, `${done} of ${of} databases read`),
   );
@@ -198,6 +204,10 @@ async function readDatabases({ screen, cluster }: Demo, run: RunFile): Promise<r
     ],
     { right: [2, 3, 4, 5] },
   );
+  screen.line();
+  screen.text(
+    'Primary Safety Net is with the transport that delivered, Shadow Safety Net with the one that held the shadow.',
+  );
   return readings;
 }
 
@@ -210,7 +220,7 @@ async function trace(
   const id = chooseTraced(sent, killedAtMs);
   if (id === null) return;
   screen.step('Follow one message', 'It was on its way when the transport was killed. The id is from the 250 reply.');
-  screen.command(`mailcluster trace ${id} --state ${cluster.state}`);
+  screen.command(`operator/cli/mailcluster trace ${id}`);
   const rows = timelineRows(await cluster.trace(id), run.cluster);
   screen.rows(
     [['AFTER', 'EVENT', 'WHERE', 'WHAT HAPPENED'], ...rows.map((row) => [row.after, row.event, row.where, row.words])],
@@ -299,7 +309,8 @@ async function finish({ screen, cluster }: Demo, passed: boolean, keep: boolean,
     screen.line('  All processes are stopped and the temporary directory is removed (--keep leaves it).');
   } else {
     screen.line(`  All processes are stopped. Kept: ${cluster.directory}`);
-    screen.line(`  To look around: operator/cli/${cluster.runCommand}`);
+    screen.line('  To look around:');
+    for (const command of cluster.runCommands) screen.command(command);
   }
   screen.line();
   return passed ? 0 : 1;

@@ -96,9 +96,9 @@ export class DemoCluster {
     return new DemoCluster(await mkdtemp(join(tmpdir(), 'mailcluster-demo-')));
   }
 
-  /** As a person would type it. */
-  get runCommand(): string {
-    return `mailcluster run -f ${RESOURCE} --state ${this.state}`;
+  /** As a person would type them; every later command finds the state directory by this variable. */
+  get runCommands(): readonly string[] {
+    return [`export MAILCLUSTER_STATE=${this.state}`, `operator/cli/mailcluster run -f ${RESOURCE}`];
   }
 
   get runnerLog(): string {

@@ -55,7 +55,7 @@ async function sendAndRead(
   const ledger = await sendAll({ targets: () => cluster.targets(), messages, sessions: 3 });
   expect(notAccepted(ledger)).toEqual([]);
   await meanwhile();
-  const stored = await cluster.drained(60_000);
+  const stored = await cluster.drained(60_000, ledger);
   const users = [...new Set(messages.map(({ recipient }) => recipient))];
   const result = balance(ledger, await inboxes(users), stored);
   expect([verdict(result), result.delivered]).toEqual(['balanced', messages.length]);
@@ -130,7 +130,7 @@ test(
     if (message === undefined) throw new Error('no message');
     const ledger = await sendAll({ targets: () => cluster.targets(), messages: [message, message], sessions: 1 });
     expect(notAccepted(ledger)).toEqual([]);
-    await cluster.drained(60_000);
+    await cluster.drained(60_000, ledger);
     expect(verdict(balance(ledger, await inboxes(['eve@example.com']), []))).toContain('1 duplicated');
   },
   TIMEOUT_MS,

@@ -14,7 +14,7 @@ import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
 import { storeCommand } from '../../transport/inspect.ts';
 import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
-import type { Delivered, StoredCopyView } from './ledger.ts';
+import type { Delivered, LedgerEntry, StoredCopyView } from './ledger.ts';
 
 const CLI = join(ROOT, 'operator/cli/main.ts');
 const run = promisify(execFile);
@@ -263,25 +263,32 @@ export class Cluster {
     return all;
   }
 
-  /** A metric summed over its labels and over all transports; one that is not there counts as 0. */
-  async total(metric: string): Promise<number> {
+  /** A metric summed over its labels and over all transports, or those named; one that is not there counts as 0. */
+  async total(metric: string, members?: readonly string[]): Promise<number> {
     const { transports } = await this.runFile();
-    const pages = transports.map(async ({ metricsUrl }) => await (await fetch(metricsUrl)).text());
+    const asked = transports.filter(({ name }) => members?.includes(name) ?? true);
+    const pages = asked.map(async ({ metricsUrl }) => await (await fetch(metricsUrl)).text());
     const lines = (await Promise.all(pages)).flatMap((page) => page.split('\n'));
     return lines
       .filter((line) => line.startsWith(`${metric}{`) || line.startsWith(`${metric} `))
       .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
   }
 
-  /** Waits until nothing is on its way and no shadow is held: all that is left rests in Safety Net. */
-  async drained(deadlineMs: number): Promise<readonly InspectedCopy[]> {
+  /**
+   * Waits until nothing is on its way, no shadow is held, and each accepted message of the ledger rests in a Primary Safety Net. A live
+   * database shows what is known to be synced, a moment late; an empty one therefore says nothing about a message just sent.
+   */
+  async drained(deadlineMs: number, ledger: readonly LedgerEntry[]): Promise<readonly InspectedCopy[]> {
+    const expected = ledger.filter(({ answer }) => answer.kind === 'accepted').map(({ message }) => message.digest);
     let last: readonly InspectedCopy[] = [];
     try {
       return await until(
         'empty queues',
         async () => {
           last = await this.stored();
-          return last.every((copy) => copy.where === 'safetyNet') ? last : null;
+          const resting = new Set(last.filter(({ queue }) => queue === 'primarySafetyNet').map(({ digest }) => digest));
+          const done = last.every(({ where }) => where === 'safetyNet') && expected.every((one) => resting.has(one));
+          return done ? last : null;
         },
         { deadlineMs, everyMs: 250 },
       );
@@ -292,7 +299,10 @@ export class Cluster {
         .map(
           (copy) => `${copy.member} ${copy.id} ${copy.queue} owner ${copy.owner} ${JSON.stringify(copy.recipients)}`,
         );
-      throw new Error(`${String(error)}\n${left.length} copies left:\n${shown.join('\n')}\n${this.#output}`);
+      const resting = last.length - left.length;
+      throw new Error(
+        `${String(error)}\n${resting} of ${expected.length} at rest, ${left.length} copies left:\n${shown.join('\n')}\n${this.#output}`,
+      );
     }
   }
 }
@@ -316,7 +326,8 @@ export interface InspectedCopy extends StoredCopyView {
   readonly from: string;
   readonly to: readonly string[];
   readonly recipients: unknown;
-  readonly unprotected: boolean;
+  /** Why it was accepted with one copy, or null. */
+  readonly unprotected: string | null;
 }
 
 export interface InspectedDatabase {

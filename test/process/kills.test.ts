@@ -215,7 +215,7 @@ test(
       await load;
     }
     const killsMs = performance.now() - startMs;
-    const stored = await cluster.drained(DRAIN_MS);
+    const stored = await cluster.drained(DRAIN_MS, ledger);
     const result = balance(ledger, await cluster.delivered(), stored);
     const { accepted, refused, unanswered, delivered, lost, duplicated, unexpected, damaged } = result;
     console.log(
@@ -256,7 +256,7 @@ test(
     process.kill(store.pid, 'SIGCONT');
     expect(await cluster.killRunner()).toBe(6);
     await cluster.start();
-    await cluster.drained(DRAIN_MS);
+    await cluster.drained(DRAIN_MS, ledger);
     const mine = (await cluster.delivered()).filter(({ mailbox }) => mailbox === 'last@example.com');
     expect(verdict(balance(ledger, mine, []))).toBe('balanced');
     expect((await cluster.delivered()).length).toBe(earlier + messages.length);

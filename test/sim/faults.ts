@@ -3,7 +3,7 @@ import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
 
 export const FAULTS = [
-  'killFrontend', 'killTransport', 'powerCut', 'cutAtCommit', 'killMidBody', 'vanish', 'resets', 'resetPair', 'cutPair', 'oneWayCut', 'clog',
+  'killFrontend', 'killTransport', 'powerCut', 'cutAtCommit', 'killMidBody', 'vanish', 'resets', 'resetPair', 'lostReply', 'cutPair', 'oneWayCut', 'clog',
   'slowDisk', 'fullDisk', 'failedSync', 'failedWrite', 'wallJump', 'storeDown', 'clientGone',
 ] as const;
 export type Fault = (typeof FAULTS)[number];
@@ -54,10 +54,10 @@ export function scheduleFaults(world: World, random: SeededRandom, enabled: Read
   });
   at('slowDisk', 1, () => {
     const name = transport();
-    const forMs = random.integer(500, 4_000);
+    const forMs = random.integer(500, 6_000);
     world.trace(`disk of ${name} is slow`);
     world.troubled([name], forMs);
-    world.disk(name)?.setSlow(random.integer(100, 8_000));
+    world.disk(name)?.setSlow(random.chance(0.3) ? 40_000 : random.integer(100, 8_000));
     later(forMs, () => world.disk(name)?.setSlow(1));
   });
   at('fullDisk', 1, () => {

@@ -39,7 +39,8 @@ function drawPlan(random: SeededRandom): Plan {
       preference: random.pick(['PreferRemote', 'PreferRemote', 'LocalOnly', 'RemoteOnly']),
       rejectMessageOnShadowFailure: random.chance(0.85),
     },
-    holdTimeMs: 400_000,
+    // Longer than a history, and looked at often: only a clock that lies can expire anything.
+    holdTimeMs: expiry ? 1_000_000 : 100_000,
     withoutConnector: !expiry && random.chance(0.12),
     expiry,
     ...(expiry ? { messageExpirationMs: 25_000, delayNotificationMs: 12_000 } : {}),
@@ -93,12 +94,16 @@ export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new S
     const recipients = recipientsOf(random);
     const size = drawSize(random, enabled.has('slowDisk') && number < 4);
     const leave = enabled.has('clientGone') && random.chance(0.2);
+    const loseReply = enabled.has('lostReply') && random.chance(0.3);
     const dieHalfway = enabled.has('killMidBody') && random.chance(0.15);
     scheduler.schedule(random.integer(0, 6_000), () => {
       const halfway = async (): Promise<void> => {
         if (dieHalfway) dieFor(world, random, random.chance(0.5) ? frontend : random.pick(world.transports).name);
       };
-      world.send(frontend, recipients, size, { leaveAfterEnd: leave, halfway }).catch((error: unknown) => scheduler.fail(error));
+      const ended = (): void => {
+        if (loseReply) scheduler.schedule(random.next() * 6, () => loseReplies(world, frontend));
+      };
+      world.send(frontend, recipients, size, { leaveAfterEnd: leave, halfway, ended }).catch((error: unknown) => scheduler.fail(error));
     });
   }
   if (plan.withoutConnector === true)
@@ -134,6 +139,12 @@ export const everybodyKnows = (world: World): boolean =>
     const core = pod.server?.core;
     return pod.server?.state === 'ready' && core?.boundary.every((member) => core.peers.get(member.name)?.listed === true);
   }) && world.frontends.every((pod) => (pod.proxy?.available ?? 0) === world.document.members.length);
+
+/** The front end loses its transports after END: a higher try has to find out (semantics.md R9). */
+function loseReplies(world: World, frontend: string): void {
+  world.calm = false;
+  for (const pod of world.transports) world.resetConnections(frontend, pod.name);
+}
 
 function dieFor(world: World, random: SeededRandom, name: string): void {
   if (!world.isAlive(name)) return;

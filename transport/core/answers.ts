@@ -4,7 +4,7 @@
  */
 import { type CopyId, type Reply, sameEpoch } from '../../common/message.ts';
 import type { Resolved, ResolvedAnswer } from '../../common/peer/messages.ts';
-import { allFinal, confirmedPlacements, type Copy } from './copy.ts';
+import { allFinal, type Copy, confirmedPlacements } from './copy.ts';
 import { early, late, type Placing, type ResolveWaiter, setTimer, type Turn } from './state.ts';
 
 /** 250 to the client's front end; a client that has gone changes nothing (semantics.md R7). */
@@ -66,7 +66,8 @@ export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
     if (copy.state.epoch.owner !== server.me) return say(copy.state.standing === 'released' ? 'owned' : 'stored', copy);
     if (copy.state.standing === 'intake') return say('open', copy);
     if (copy.state.epoch.try > through) return say('owned', copy);
-    if (confirmedPlacements(copy.state).some((placement) => sameEpoch(placement.epoch, copy.state.epoch))) return say('protected', copy);
+    if (confirmedPlacements(copy.state).some((placement) => sameEpoch(placement.epoch, copy.state.epoch)))
+      return say('protected', copy);
     // Recovered, and nobody has confirmed a shadow yet: nothing may be promised (protocol.md 8). Policy may accept it alone.
     return say(copy.state.unprotected === null ? 'open' : 'unprotected', copy);
   }
@@ -75,8 +76,8 @@ export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
   if (server.placings.get(id)?.phase === 'aborting') return say('open', null);
   const tombstone = server.tombstones.get(id);
   if (tombstone?.kind === 'final') return say('final', null);
-  const inquiry = server.inquiries.get(id);
-  if (inquiry !== undefined && through <= inquiry.through) return say(inquiry.held ? 'owned' : 'open', null);
+  // Members are still asked, or one of them holds it - alone, for all that is known: neither a refusal nor a promise.
+  if (through <= (server.inquiries.get(id)?.through ?? 0)) return say('open', null);
   // A candidate that has not durably refused may still hold it (protocol.md 6b): nothing can be said yet.
   if (tombstone !== undefined && tombstone.abortedThrough >= through)
     return say(tombstone.placements.length === 0 ? 'aborted' : 'open', null);

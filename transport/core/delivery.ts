@@ -17,6 +17,7 @@ import {
   newCopy,
   retryAt,
 } from './copy.ts';
+import { isReportWanted } from './dsn.ts';
 import type { DeliveryResult, DsnKind, Route } from './events.ts';
 import { answerClaimant, demote, leaveFinal, obligations, settle, tellHolders } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
@@ -35,6 +36,8 @@ import {
   wrong,
 } from './state.ts';
 import { transition } from './transitions.ts';
+
+const MAX_REPLY_LENGTH = 200;
 
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
 export function categorize(turn: Turn, copy: Copy): void {
@@ -188,7 +191,8 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   for (const result of results) {
     const recipient = recipients[result.index];
     if (recipient === undefined || isFinal(recipient)) continue;
-    const reply = result.kind === 'unknown' ? result.reason : result.reply;
+    // A hostile next hop decides how long its text is; states travel in frames of bounded size.
+    const reply = (result.kind === 'unknown' ? result.reason : result.reply).slice(0, MAX_REPLY_LENGTH);
     if (result.kind === 'deferred' || result.kind === 'unknown') {
       deferred += 1;
       recipients[result.index] = { ...recipient, reply };
@@ -217,7 +221,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   }
   const state: CopyState = { ...copy.state, recipients, attempts: copy.state.attempts + (deferred > 0 ? 1 : 0) };
   if (changed.length > 0) transition(server.coverage, 'RecipientFinal', copy.state.queue, 'primary', copy.state.queue);
-  const last = recipients.every(isFinal) && failed.length === 0;
+  const last = allFinal(recipients) && copy.delivering.size === 0;
   // The move carries the last outcomes itself: one commit, not two.
   if (last) copy.state = state;
   else if (changed.length > 0) setState(turn, copy, state, 'commit', changed);
@@ -286,6 +290,8 @@ export function hopDue(turn: Turn, key: string): void {
 
 /** Rows 20 and 21: Safety Net (or nothing, when nothing succeeded) and the discard status, in one commit. */
 export function finishIfFinal(turn: Turn, copy: Copy): boolean {
+  // An announcement within this step may have finished it already: finalising twice would move what is gone.
+  if (turn.server.copies.get(copy.facts.id) !== copy) return true;
   if (copy.state.queue !== 'delivery' || !allFinal(copy.state.recipients) || copy.delivering.size > 0) return false;
   finalize(turn, copy);
   return true;
@@ -298,7 +304,7 @@ function finalize(turn: Turn, copy: Copy): void {
   const state: CopyState = { ...copy.state, finalAtMs: trustedNow(turn), placements: [] };
   const placements = obligations(turn, copy);
   const registered = copy.registered;
-  dropCopy(server, copy);
+  dropCopy(turn, copy);
   if (succeeded && !wrong(turn, 'safety-net-skipped')) {
     transition(server.coverage, 'AllRecipientsFinal', 'delivery', 'primary', 'primarySafetyNet');
     commit(turn, { kind: 'move', id, state: { ...state, queue: 'primarySafetyNet' } });
@@ -309,8 +315,7 @@ function finalize(turn: Turn, copy: Copy): void {
   }
   leaveFinal(turn, copy, state, placements);
   if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
-  const told = wrong(turn, 'discard-before-sync') ? { ...copy.facts, id } : copy.facts;
-  tellHolders(turn, told, state, registered, 'final');
+  tellHolders(turn, copy.facts, state, registered, 'final');
 }
 
 // --- age -------------------------------------------------------------------------------------------------------------
@@ -363,10 +368,7 @@ function expire(turn: Turn, copy: Copy): void {
 /** RFC 3461 4.1 NOTIFY; RFC 5321 6.1: never about a message with an empty reverse-path; semantics.md S9: none from a resubmission. */
 function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
   if (copy.facts.envelope.reversePath === '' || copy.facts.kind !== 'message') return false;
-  const notify = copy.facts.envelope.recipients[index]?.notify?.toUpperCase();
-  if (notify === undefined) return true;
-  const wanted = notify.split(',');
-  return kind === 'delayed' ? wanted.includes('DELAY') : wanted.includes('FAILURE');
+  return isReportWanted(copy.facts.envelope.recipients[index]?.notify, kind);
 }
 
 export const dsnIdOf = (turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId =>
@@ -425,8 +427,14 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   const { server } = turn;
   server.composing.delete(dsn.id);
   const parent = server.copies.get(dsn.parent);
-  if (parent === undefined || server.copies.has(dsn.id))
-    return early(turn, { kind: 'DiscardBody', stream: dsn.stream });
+  const existing = server.copies.get(dsn.id);
+  if (parent === undefined || parent.state.epoch.owner !== server.me || existing !== undefined) {
+    early(turn, { kind: 'DiscardBody', stream: dsn.stream });
+    // Another maker's arrived while ours was being composed.
+    if (existing !== undefined && parent !== undefined && parent.state.epoch.owner === server.me)
+      dsnExists(turn, parent, dsn.id, onTwoDatabases(turn, existing));
+    return;
+  }
   const facts: CopyFacts = {
     id: dsn.id,
     ancestor: null,

@@ -60,9 +60,13 @@ export type CoreEvent =
   /** It never got the END, or said no: it does not hold the copy. */
   | { readonly kind: 'CandidateRefused'; readonly member: string; readonly id: CopyId; readonly attempt: number }
   | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
-  | { readonly kind: 'CandidateResult';
+  | {
+      readonly kind: 'CandidateResult';
       readonly member: string;
-      readonly id: CopyId; readonly attempt: number; readonly result: Result }
+      readonly id: CopyId;
+      readonly attempt: number;
+      readonly result: Result;
+    }
   | {
       readonly kind: 'ShadowOpened';
       readonly stream: number;

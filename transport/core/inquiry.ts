@@ -13,7 +13,7 @@ export function askEverybody(turn: Turn, id: CopyId, through: number): void {
   const { server } = turn;
   const waiting = new Set(server.boundary.map((member) => member.name));
   if (waiting.size === 0) return;
-  server.inquiries.set(id, { through, waiting, held: false });
+  server.inquiries.set(id, { through, waiting });
   for (const member of waiting) if (server.peers.has(member)) ask(turn, id, through, member);
   setTimer(turn, INQUIRY_MS, 'inquiry', id);
 }
@@ -31,9 +31,8 @@ export function repeatInquiries(turn: Turn, member: string): void {
 
 export function inquiryAnswered(turn: Turn, member: string, id: CopyId, refused: boolean): void {
   const inquiry = turn.server.inquiries.get(id);
-  if (inquiry === undefined || !inquiry.waiting.has(member)) return;
-  if (refused) inquiry.waiting.delete(member);
-  else inquiry.held = true;
-  if (inquiry.waiting.size === 0) turn.server.inquiries.delete(id);
+  // Who holds it stays in `waiting`: then the front end closes without a reply.
+  if (inquiry === undefined || !refused || !inquiry.waiting.delete(member) || inquiry.waiting.size > 0) return;
+  turn.server.inquiries.delete(id);
   answerWaiters(turn, id);
 }

@@ -16,6 +16,7 @@ import { demote, promote } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
 import {
   addCopy,
+  armAge,
   commit,
   dropCopy,
   early,
@@ -92,7 +93,9 @@ export function intakeEnded(
     return heldOtherwise(turn, intake, placing);
   if ((server.tombstones.get(intake.id)?.abortedThrough ?? 0) >= intake.try)
     return heldOtherwise(turn, intake, placing, 'refused');
-  if (existing !== undefined && (existing.state.epoch.try >= intake.try || existing.facts.digest !== digest))
+  // A lower try that is mine already needs no new copy; the front end asks what became of it.
+  const isMine = existing?.state.epoch.owner === server.me;
+  if (existing !== undefined && (isMine || existing.state.epoch.try >= intake.try || existing.facts.digest !== digest))
     return heldOtherwise(turn, intake, placing);
   const facts: CopyFacts = {
     id: intake.id,
@@ -139,6 +142,7 @@ function raiseTry(turn: Turn, existing: Copy, facts: CopyFacts, placing: Placing
   const copy = newCopy(facts, state);
   server.copies.set(facts.id, copy);
   commit(turn, { kind: 'commit', facts, state, stream });
+  armAge(turn, copy);
 }
 
 /** The id is known here in a way that this END cannot change: say so and let the front end ask. */
@@ -201,8 +205,7 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
     server.boundary.some((member) => member.name === opening.member) || wrong(turn, 'shadow-outside-boundary');
   // Only the owner places a copy of what it owns, inside its boundary (semantics.md S14).
   if (!sameBoundary || opening.state.epoch.owner !== opening.identity) return refuse(reply('localError'));
-  if (server.pressure !== 'Normal' || server.self.state !== 'active')
-    return refuse(reply('backPressure'));
+  if (server.pressure !== 'Normal' || server.self.state !== 'active') return refuse(reply('backPressure'));
   if (opening.stored !== null) {
     refuse(reply('localError'));
     late(turn, {
@@ -265,7 +268,7 @@ export function shadowEnded(
     early(turn, { kind: 'DiscardBody', stream });
     return answer(reparent(turn, existing, opening, digest) ? 'stored' : 'owned');
   }
-  if (existing !== undefined) dropCopy(server, existing);
+  if (existing !== undefined) dropCopy(turn, existing);
   const facts: CopyFacts = {
     id: opening.id,
     ancestor: opening.state.ancestor,
@@ -312,6 +315,8 @@ function isOtherMakersDsn(existing: Copy, opening: IncomingShadow, digest: strin
 function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: string): boolean {
   const { server } = turn;
   const order = compareEpochs(opening.state.epoch, existing.state.epoch);
+  if (existing.facts.digest !== digest && wrong(turn, 'digest-ignored')) return true;
+  if (order < 0 && wrong(turn, 'epoch-ignored')) return true;
   if (existing.facts.digest !== digest || order < 0) return false;
   if (roleOf(existing.state, server.me) === 'primary')
     return order > 0 && demote(turn, existing, { ...opening.state, digest });

@@ -22,6 +22,7 @@ import {
   commit,
   DEADLINES,
   dropCopy,
+  endSearch,
   late,
   memberWith,
   type Server,
@@ -186,6 +187,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
   }
   if (!list.complete) return;
   peer.listed = true;
+  server.listedOnce.add(member);
   dropVanishedHolders(turn, member, peer.identity, peer.session);
   for (const id of peer.owing) placementAnswered(turn, id, peer.identity);
   peer.owing.clear();
@@ -282,7 +284,8 @@ const tombstoneState = (tombstone: Tombstone): SharedState => ({
 });
 
 function sendState(turn: Turn, member: string, state: State): void {
-  late(turn, { copy: state.id, kind: 'Send', to: member, frame: { kind: 'STATE', state } });
+  const early = state.verdict === 'final' && wrong(turn, 'discard-before-sync');
+  late(turn, { copy: early ? ('' as CopyId) : state.id, kind: 'Send', to: member, frame: { kind: 'STATE', state } });
 }
 
 /** Streams finality or progress to the holders that registered on their present connection (protocol.md 9, semantics.md S6). */
@@ -326,8 +329,8 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   }
   if (state.verdict === 'aborted') return abortReceived(turn, member, copy, remote, peer.identity);
   // Two makers' DSNs have other bytes, yet one outcome: finality of either ends both.
-  if (remote.digest !== null && remote.digest !== copy.facts.digest && copy.facts.kind !== 'dsn') return;
-  if (compareEpochs(remote.epoch, copy.state.epoch) < 0) return;
+  if (remote.digest !== copy.facts.digest && copy.facts.kind !== 'dsn') return;
+  if (compareEpochs(remote.epoch, copy.state.epoch) < 0 || namesMe(turn, copy, remote)) return;
   const saysOwner = remote.epoch.owner === peer.identity;
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
   if (copy.state.epoch.owner === server.me && !sameEpoch(remote.epoch, copy.state.epoch)) {
@@ -382,7 +385,7 @@ export function promote(turn: Turn, copy: Copy): void {
 }
 
 function removeShadow(turn: Turn, copy: Copy, member: string): void {
-  dropCopy(turn.server, copy);
+  dropCopy(turn, copy);
   commit(turn, { kind: 'remove', id: copy.facts.id });
   acknowledge(turn, member, copy.facts.id, copy.state.epoch, 'removed');
 }
@@ -397,7 +400,7 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
   if (copy.state.queue !== 'shadow') return;
   const merged: CopyState = { ...merge(copy.state, remote), finalAtMs: trustedNow(turn) };
   const succeeded = merged.recipients?.some(isSuccess) === true;
-  dropCopy(server, copy);
+  dropCopy(turn, copy);
   if (succeeded) {
     transition(server.coverage, 'DiscardNotified', 'shadow', 'shadow', 'shadowSafetyNet');
     commit(turn, { kind: 'move', id: copy.facts.id, state: { ...merged, queue: 'shadowSafetyNet' } });
@@ -448,7 +451,26 @@ export function placementAnswered(turn: Turn, id: CopyId, identity: Identity): v
 export function claimReceived(turn: Turn, member: string, claim: Claim, stored: StoredCopies): void {
   const items: Grant['items'][number][] = [];
   for (const item of claim.items) items.push(grantFor(turn, member, item.id, item.epoch, stored.get(item.id) ?? null));
-  late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'GRANT', grant: { items } } });
+  for (const page of pagesOf(items))
+    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'GRANT', grant: { items: page } } });
+}
+
+/** Frames are of bounded size: what counts is how many recipients they tell about. */
+function pagesOf(items: readonly Grant['items'][number][]): Grant['items'][number][][] {
+  const pages: Grant['items'][number][][] = [];
+  let weight = 0;
+  for (const item of items) {
+    const itsWeight = 1 + (item.state?.recipients?.length ?? 0);
+    const page = pages.at(-1);
+    if (page === undefined || weight + itsWeight > 1_000) {
+      pages.push([item]);
+      weight = itsWeight;
+    } else {
+      page.push(item);
+      weight += itsWeight;
+    }
+  }
+  return pages;
 }
 
 function grantFor(
@@ -467,6 +489,9 @@ function grantFor(
   const order = compareEpochs(epoch, copy.state.epoch);
   if (order < 0) return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
   if (order > 0) {
+    // Nobody claims for somebody else (semantics.md S14).
+    if (epoch.owner !== server.peers.get(member)?.identity)
+      return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
     const claimed = { ...sharedState(copy.facts, copy.state), epoch };
     if (copy.state.epoch.owner === server.me) {
       if (!demote(turn, copy, claimed))
@@ -497,13 +522,29 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   }
 }
 
+/** An epoch of mine that I never wrote: nobody raises it but me. */
+const namesMe = (turn: Turn, copy: Copy, remote: SharedState): boolean =>
+  remote.epoch.owner === turn.server.me && compareEpochs(remote.epoch, copy.state.epoch) > 0;
+
+/** Who may say that everything is done: the owner of that epoch, or a member that was asked or holds the copy. */
+function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): boolean {
+  const { server } = turn;
+  return (
+    remote.epoch.owner === server.peers.get(member)?.identity ||
+    compareEpochs(remote.epoch, copy.state.epoch) > 0 ||
+    copy.doubt?.waiting.has(member) === true ||
+    copy.registered.has(member) ||
+    server.placings.get(copy.facts.id)?.attempts.some((attempt) => attempt.member === member) === true
+  );
+}
+
 /** A member's knowledge about a copy of mine: a higher owner demotes me, finality is merged, a holder is remembered. */
 function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState, verdict: Verdict): void {
   const { server } = turn;
   const peer = server.peers.get(member);
-  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me) return;
+  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me || namesMe(turn, copy, remote)) return;
   if (verdict === 'final') {
-    demote(turn, copy, { ...remote, final: true });
+    if (mayEnd(turn, copy, member, remote)) demote(turn, copy, { ...remote, final: true });
     return;
   }
   if (compareEpochs(remote.epoch, copy.state.epoch) > 0) {
@@ -551,7 +592,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   const { registered } = copy;
   if (remote.final) {
     const left = obligations(turn, copy);
-    dropCopy(server, copy);
+    dropCopy(turn, copy);
     if (merged.recipients?.some(isSuccess) === true) {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
       commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });
@@ -566,7 +607,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     return true;
   }
   transition(server.coverage, 'Demoted', from, 'shadow', 'shadow');
-  forgetDelivery(server, id);
+  forgetDelivery(turn, id);
   setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
   announceHeld(turn, copy);
   // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
@@ -574,11 +615,12 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   return true;
 }
 
-function forgetDelivery(server: Server, id: CopyId): void {
+function forgetDelivery(turn: Turn, id: CopyId): void {
+  const { server } = turn;
   for (const hop of server.hops.values()) hop.ready.delete(id);
   server.single.delete(id);
   server.doubtful.delete(id);
-  server.placings.delete(id);
+  endSearch(turn, id, null);
 }
 
 /** A claimant had to wait for deliveries under way: what became of them. */

@@ -15,17 +15,18 @@ import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
   addCopy,
+  armAge,
   commit,
   DEADLINES,
   dropCopy,
   early,
+  endSearch,
   late,
   note,
   type Placing,
   setState,
   setTimer,
   type Turn,
-  trustedNow,
   wrong,
 } from './state.ts';
 import { forgetIfAnswered, putTombstone } from './tombstones.ts';
@@ -33,6 +34,7 @@ import { transition } from './transitions.ts';
 
 /** Starts the search; the body may still be arriving (`end` null). */
 export function startPlacing(turn: Turn, placing: Placing): void {
+  endSearch(turn, placing.id, null);
   turn.server.placings.set(placing.id, placing);
   nextAttempt(turn, placing);
 }
@@ -95,8 +97,9 @@ function nextAttempt(turn: Turn, placing: Placing): void {
   const member = placing.phase === 'placing' ? pickCandidate(turn, placing.attempts) : null;
   const peer = member === null ? undefined : server.peers.get(member);
   if (member === null || peer === undefined) return exhausted(turn, placing);
+  server.nextAttempt += 1;
   const attempt: Attempt = {
-    number: placing.attempts.length,
+    number: server.nextAttempt,
     member,
     site: server.document.members.find((entry) => entry.name === member)?.site ?? '',
     identity: peer.identity,
@@ -156,7 +159,7 @@ function sendEnd(turn: Turn, placing: Placing, attempt: Attempt): void {
 
 function attemptOf(turn: Turn, id: CopyId, number: number): { placing: Placing; attempt: Attempt } | null {
   const placing = turn.server.placings.get(id);
-  const attempt = placing?.attempts[number];
+  const attempt = placing?.attempts.find((entry) => entry.number === number);
   return placing === undefined || attempt === undefined ? null : { placing, attempt };
 }
 
@@ -177,7 +180,9 @@ export function candidateRefused(turn: Turn, member: string, id: CopyId, number:
 export function candidateLost(turn: Turn, id: CopyId, number: number): void {
   const found = attemptOf(turn, id, number);
   if (found === null) return;
-  attemptFailed(turn, found.placing, found.attempt, found.attempt.status === 'sentEnd');
+  // An END that timed out before stays in doubt: only a refusal or an answer clears that.
+  const { attempt } = found;
+  attemptFailed(turn, found.placing, attempt, attempt.inDoubt || attempt.status === 'sentEnd');
 }
 
 /** An answer after the search was over: what was kept for this candidate is not needed. */
@@ -206,7 +211,7 @@ function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: 
   attempt.inDoubt = inDoubt;
   if (!first) return;
   late(turn, { copy: null, kind: 'Count', what: 'shadowAttempt', label: 'failed' });
-  if (placing.phase === 'placing' && attempt.number === placing.attempts.length - 1) nextAttempt(turn, placing);
+  if (placing.phase === 'placing' && attempt === placing.attempts.at(-1)) nextAttempt(turn, placing);
 }
 
 export function candidateResult(turn: Turn, member: string, id: CopyId, number: number, result: Result): void {
@@ -218,8 +223,8 @@ export function candidateResult(turn: Turn, member: string, id: CopyId, number: 
     return;
   }
   const { placing, attempt } = found;
-  const digestRight = result.digest === placing.end?.digest || wrong(turn, 'digest-ignored');
-  const epochRight = sameEpoch(result.epoch, placing.epoch) || wrong(turn, 'epoch-ignored');
+  const digestRight = result.digest === placing.end?.digest;
+  const epochRight = sameEpoch(result.epoch, placing.epoch);
   // protocol.md 8: only "stored as shadow at exactly this epoch, digest equal" protects.
   if (result.outcome === 'stored' && digestRight && epochRight) return stored(turn, placing, attempt);
   attemptFailed(turn, placing, attempt, false);
@@ -290,12 +295,9 @@ export function otherHolders(placing: Placing, copy: Copy): readonly Placement[]
   return placements;
 }
 
-/** The search is over: streams that have no END out are dropped, the others may answer into the void. */
+/** The search is over. */
 export function finish(turn: Turn, placing: Placing, except: Attempt | null): void {
-  turn.server.placings.delete(placing.id);
-  for (const attempt of placing.attempts)
-    if (attempt !== except && (attempt.status === 'opening' || attempt.status === 'open'))
-      early(turn, { kind: 'DropCandidate', id: placing.id, attempt: attempt.number, reason: 'no longer needed' });
+  endSearch(turn, placing.id, except);
 }
 
 /** All attempts of `placing` are used up, or its overall deadline has passed. */
@@ -363,9 +365,6 @@ function keepReleased(turn: Turn, placing: Placing, copy: Copy): void {
 function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
   const { server } = turn;
   const asked = placing.attempts.filter((attempt) => attempt.inDoubt || attempt.status === 'sentEnd');
-  for (const attempt of placing.attempts)
-    if (attempt.status === 'opening' || attempt.status === 'open')
-      early(turn, { kind: 'DropCandidate', id: placing.id, attempt: attempt.number, reason: 'aborted' });
   transition(server.coverage, 'IntakeAborted', copy.state.queue, 'primary', 'aborted');
   const placements = asked.map(
     (attempt): Placement => ({
@@ -375,7 +374,7 @@ function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
       status: 'sentEnd',
     }),
   );
-  dropCopy(server, copy);
+  dropCopy(turn, copy);
   const durable = wrong(turn, 'abort-not-durable') ? note : commit;
   putTombstone(
     turn,
@@ -390,7 +389,7 @@ function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
     },
     durable,
   );
-  if (!wrong(turn, 'abort-not-durable')) durable(turn, { kind: 'remove', id: placing.id });
+  durable(turn, { kind: 'remove', id: placing.id });
   late(turn, {
     copy: placing.id,
     kind: 'Track',
@@ -504,9 +503,5 @@ export function createPrimary(turn: Turn, copy: Copy, stream: number): void {
   transition(turn.server.coverage, 'BodyReceived', '-', 'primary', copy.state.queue);
   addCopy(turn.server, copy);
   commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
-  const remainingMs = Math.max(
-    0,
-    turn.server.document.policies.queues.messageExpirationMs - (trustedNow(turn) - copy.facts.acceptedAtMs),
-  );
-  setTimer(turn, Math.min(remainingMs, turn.server.document.policies.queues.delayNotificationMs), 'age', copy.facts.id);
+  armAge(turn, copy);
 }

@@ -115,6 +115,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     lastHeardMs: new Map(),
     sessions: 0,
     held: new Map(),
+    listedOnce: new Set(),
     single: new Set(),
     doubtful: new Set(),
     unasked: new Map(),
@@ -125,6 +126,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     deliveries: new Map(),
     composing: new Set(),
     nextRequest: 0,
+    nextAttempt: 0,
     timers: [],
     timersBound: TIMERS_BOUND,
     coverage: options.coverage ?? new Map(),
@@ -358,9 +360,9 @@ function witness(turn: Turn, peerWallMs: number): void {
   saveClock(turn);
 }
 
-/** In-transit copies of mine that rest on this database only; null while somebody has not told what it holds. */
+/** In-transit copies of mine that rest on this database only; null while somebody has not told since our start what it holds. */
 export function unprotectedCount(server: Server): number | null {
-  return server.boundary.every((member) => server.peers.get(member.name)?.listed === true) ? server.single.size : null;
+  return server.boundary.every((member) => server.listedOnce.has(member.name)) ? server.single.size : null;
 }
 
 export { setState };

@@ -90,8 +90,6 @@ export interface IncomingShadow {
 export interface Inquiry {
   readonly through: number;
   readonly waiting: Set<string>;
-  /** Somebody holds it: it will not be aborted. */
-  held: boolean;
 }
 
 export interface ResolveWaiter {
@@ -166,6 +164,8 @@ export interface Server {
   sessions: number;
   /** Shadow copies by the identity that owns them, for LIST. */
   readonly held: Map<Identity, Set<CopyId>>;
+  /** Members that have told since our start what they hold; a session that ends does not take that back. */
+  readonly listedOnce: Set<string>;
   /** Released in-transit copies without a confirmed shadow. */
   readonly single: Set<CopyId>;
   readonly doubtful: Set<CopyId>;
@@ -179,6 +179,8 @@ export interface Server {
   readonly deliveries: Map<number, OpenDelivery>;
   readonly composing: Set<CopyId>;
   nextRequest: number;
+  /** Numbers of attempts are never used twice: an answer that comes late must not be taken for another's. */
+  nextAttempt: number;
   readonly timers: CoreTimer[];
   timersBound: number;
   readonly coverage: TransitionCoverage;
@@ -331,14 +333,32 @@ export function addCopy(server: Server, copy: Copy): void {
 }
 
 /** The copy leaves memory: moved to a Safety Net, aborted or removed. */
-export function dropCopy(server: Server, copy: Copy): void {
+export function dropCopy(turn: Turn, copy: Copy): void {
+  const { server } = turn;
   const id = copy.facts.id;
   reindex(server, copy, null);
   server.copies.delete(id);
   server.single.delete(id);
   server.doubtful.delete(id);
-  server.placings.delete(id);
+  endSearch(turn, id, null);
   for (const hop of server.hops.values()) hop.ready.delete(id);
+}
+
+/** Ends the search for a shadow: streams that have no END out are dropped, the others may answer into the void. */
+export function endSearch(turn: Turn, id: CopyId, except: Attempt | null): void {
+  const placing = turn.server.placings.get(id);
+  if (placing === undefined) return;
+  turn.server.placings.delete(id);
+  for (const attempt of placing.attempts)
+    if (attempt !== except && (attempt.status === 'opening' || attempt.status === 'open'))
+      early(turn, { kind: 'DropCandidate', id, attempt: attempt.number, reason: 'no longer needed' });
+}
+
+/** Delay notice and expiry of a copy that is mine to deliver. */
+export function armAge(turn: Turn, copy: Copy): void {
+  const { messageExpirationMs, delayNotificationMs } = turn.server.document.policies.queues;
+  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
+  setTimer(turn, Math.max(1, Math.min(messageExpirationMs - ageMs, delayNotificationMs)), 'age', copy.facts.id);
 }
 
 /** The connected member that runs on this identity now, or null. */

@@ -171,9 +171,10 @@ export class Bodies {
   discard(number: number): void {
     const inbound = this.#inbound.get(number);
     if (inbound === undefined) return;
+    // A refused second stream of the same id must not take the body of the first.
+    if (inbound.writer !== null && this.#live.get(inbound.id) === inbound.writer) this.#live.delete(inbound.id);
     inbound.writer?.discard();
     inbound.writer = null;
-    this.#live.delete(inbound.id);
     if (inbound.stream === null || inbound.stream.closed) this.#inbound.delete(number);
   }
 
@@ -183,7 +184,11 @@ export class Bodies {
     for (const id of this.#own.keys()) if (!isPlacing(id)) this.#own.delete(id);
     for (const [number, inbound] of this.#inbound)
       if ((inbound.stream === null || inbound.stream.closed) && !isPlacing(inbound.id)) this.#inbound.delete(number);
-    for (const id of this.#candidates.keys()) if (!isPlacing(id)) this.#candidates.delete(id);
+    for (const [id, candidates] of this.#candidates) {
+      if (isPlacing(id)) continue;
+      for (const candidate of candidates.values()) if (!candidate.pump.ended) candidate.drop('search over');
+      this.#candidates.delete(id);
+    }
   }
 
   openCandidate(session: PeerSession | null, effect: Extract<EarlyEffect, { readonly kind: 'OpenCandidate' }>): void {
@@ -202,7 +207,7 @@ export class Bodies {
           this.#handlers.event({ kind: 'CandidateOpened', id, attempt });
         },
         onCredit: () => pump.pump(),
-        onRefuse: (refuse) => {
+        onRefuse: () => {
           this.#forget(id, attempt);
           this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt });
         },

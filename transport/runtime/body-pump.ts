@@ -54,6 +54,12 @@ export class BodyPump {
       (bytes) => {
         this.#reading = false;
         if (this.#over) return;
+        // Shorter than announced: reading on would turn for ever.
+        if (bytes.length === 0) {
+          this.#over = true;
+          this.#onError(new Error('body ends before its announced size'));
+          return;
+        }
         this.#sent += bytes.length;
         this.#stream.chunk(bytes);
         this.pump();
@@ -69,6 +75,11 @@ export class BodyPump {
   end(end: End): void {
     this.#end = end;
     this.pump();
+  }
+
+  /** END has left: the stream waits for its answer. */
+  get ended(): boolean {
+    return this.#end !== null && this.#sent === this.#end.sizeBytes;
   }
 
   stop(): void {

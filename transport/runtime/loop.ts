@@ -68,8 +68,7 @@ export class Loop {
         this.apply(step(this.#server, next, { monotonicMs: this.#clock.monotonicMs(), wallMs: this.#clock.wallMs() }));
       }
     } catch (error) {
-      this.stop();
-      this.#handlers.fatal(error instanceof Error ? error : new Error(String(error)));
+      this.#fatal(error);
     } finally {
       this.#running = false;
     }
@@ -89,20 +88,24 @@ export class Loop {
     const ids = writes.map(idOf);
     for (const id of ids) if (id !== null) this.#pending.set(id, durable);
     this.#last = durable;
-    void durable.then(() => {
+    durable.then(() => {
       for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
       if (this.#last === durable) this.#last = null;
       if (!this.#stopped) this.#handlers.committed(writes);
-    });
+    }, this.#fatal);
   }
 
   #later(effect: LateEffect): void {
     const wait =
       effect.kind === 'Count' ? null : effect.copy === null ? this.#last : (this.#pending.get(effect.copy) ?? null);
     if (wait === null) return this.#handlers.late(effect);
-    void wait.then(() => {
-      if (!this.#stopped) this.#handlers.late(effect);
-    });
+    // A refused commit is fatal where it was handed over; nothing that waits for it is ever said.
+    wait.then(
+      () => {
+        if (!this.#stopped) this.#handlers.late(effect);
+      },
+      () => undefined,
+    );
   }
 
   #wakeAt(atMs: number | null): void {
@@ -114,6 +117,12 @@ export class Loop {
     });
     this.#timer = { atMs, timer };
   }
+
+  readonly #fatal = (error: unknown): void => {
+    if (this.#stopped) return;
+    this.stop();
+    this.#handlers.fatal(error instanceof Error ? error : new Error(String(error)));
+  };
 
   stop(): void {
     this.#stopped = true;

@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT_MS = 2_000;
 /** Half as much again at most: whoever comes back is reached well within the wait of a doubtful copy (protocol.md 14: 5 s). */
 const MAX_BACKOFF_MS = 1_000;
 const MAX_STREAMS = 2_000;
+/** Control frames wait here rather than fill the session's buffer (16 MiB ends it). */
+const BULK_BYTES = 2_097_152;
+const DRAIN_MS = 10;
 
 export class Peers {
   readonly #deps: TransportDeps;
@@ -41,6 +44,7 @@ export class Peers {
   readonly #dials = new Map<string, { failures: number; timer: Timer | null; busy: boolean }>();
   readonly #problems = new Map<string, string>();
   readonly #lastContactMs = new Map<string, number>();
+  readonly #backlogs = new Map<PeerSession, ControlFrame[]>();
   #contactTimer: Timer | null = null;
   #stopped = false;
 
@@ -72,6 +76,42 @@ export class Peers {
     return this.#members.get(name) ?? this.#frontends.get(name) ?? null;
   }
 
+  /** Sends in order; what a slow peer has not taken waits here, not in the bounded buffer of the session (protocol.md 9: paged). */
+  send(name: string, frame: ControlFrame): void {
+    const session = this.session(name);
+    if (session === null) return;
+    const backlog = this.#backlogs.get(session);
+    if (backlog !== undefined) backlog.push(frame);
+    else if (session.queuedBytes < BULK_BYTES) session.send(frame);
+    else {
+      this.#backlogs.set(session, [frame]);
+      this.#drainLater(session);
+    }
+  }
+
+  #drainLater(session: PeerSession): void {
+    this.#deps.clock.setTimer(DRAIN_MS, () => {
+      const backlog = this.#backlogs.get(session);
+      if (backlog === undefined) return;
+      if (session.closed || this.#stopped) {
+        this.#backlogs.delete(session);
+        return;
+      }
+      let sent = 0;
+      for (const frame of backlog) {
+        if (session.queuedBytes >= BULK_BYTES) break;
+        session.send(frame);
+        sent += 1;
+      }
+      if (sent === backlog.length) {
+        this.#backlogs.delete(session);
+        return;
+      }
+      backlog.splice(0, sent);
+      this.#drainLater(session);
+    });
+  }
+
   member(name: string): PeerSession | null {
     return this.#members.get(name) ?? null;
   }
@@ -95,8 +135,10 @@ export class Peers {
 
   #boundary(): readonly MemberConfig[] {
     const self = this.#document.members.find((member) => member.name === this.#deps.name);
+    const anywhere = this.#deps.mutants?.has('shadow-outside-boundary') === true;
     return this.#document.members.filter(
-      (member) => member.boundary === self?.boundary && member.name !== self.name && member.state !== 'gone',
+      (member) =>
+        (anywhere || member.boundary === self?.boundary) && member.name !== self?.name && member.state !== 'gone',
     );
   }
 
@@ -268,6 +310,10 @@ export class Peers {
       const entry = theirs.chain.find((open) => open.openCounter === seen.openCounter);
       if (last !== undefined && last.openCounter < seen.openCounter)
         return `its newest open ${last.openCounter} is older than open ${seen.openCounter} seen before`;
+      const oldest = theirs.chain.at(0);
+      // The chain shows the last 64 opens: only an older one may be missing.
+      if (entry === undefined && (oldest === undefined || oldest.openCounter <= seen.openCounter))
+        return `open ${seen.openCounter} seen before is missing in its chain`;
       if (entry !== undefined && entry.nonce !== seen.nonce)
         return `open ${seen.openCounter} carries another nonce than the one seen before`;
       if (theirs.syncedSequence < seen.syncedSequence)

@@ -9,6 +9,7 @@ import type { Contact, ControlFrame, Resolve } from '../../common/peer/messages.
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
+import { reply } from '../../common/smtp/replies.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
@@ -194,8 +195,9 @@ export class TransportServer {
     const number = this.bodies.register(stream);
     // A fresh attempt id cannot rest in a Safety Net; everything else is looked up first.
     if (open.kind !== 'copy' && open.epoch.try === 1) return this.#opened(session, stream, number, null);
-    void this.#withStored([open.id], (stored) => {
-      if (stream.closed) this.bodies.discard(number);
+    void this.#withStored([open.id], (stored, unreadable) => {
+      if (unreadable.size > 0) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
+      else if (stream.closed) this.bodies.discard(number);
       else this.#opened(session, stream, number, stored.get(open.id) ?? null);
     });
   }
@@ -241,17 +243,33 @@ export class TransportServer {
    * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked is looked up as well: the last check and `use`
    * happen in one go, so that nothing is called unknown that is here.
    */
-  async #withStored(ids: readonly CopyId[], use: (stored: StoredCopies) => void): Promise<void> {
+  async #withStored(
+    ids: readonly CopyId[],
+    use: (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void,
+  ): Promise<void> {
     const found = new Map<CopyId, StoredCopy>();
+    const unreadable = new Set<CopyId>();
     const looked = new Set<CopyId>();
     for (;;) {
       const missing = ids.filter((id) => !looked.has(id) && !this.core.copies.has(id) && !this.core.tombstones.has(id));
-      if (missing.length === 0) return use(found);
+      if (missing.length === 0) return use(found, unreadable);
       for (const id of missing) {
         looked.add(id);
-        const stored = await this.deps.database.lookup(id);
-        if (stored !== null) found.set(id, stored);
+        const stored = await this.#lookup(id);
+        if (stored === 'unreadable') unreadable.add(id);
+        else if (stored !== null) found.set(id, stored);
       }
+    }
+  }
+
+  /** A damaged entry is reported; who asks about it gets no answer, never "unknown" (protocol.md 10). */
+  async #lookup(id: CopyId): Promise<StoredCopy | 'unreadable' | null> {
+    try {
+      return await this.deps.database.lookup(id);
+    } catch (error) {
+      this.deps.metrics.increment('corrupt_records_total');
+      this.deps.log.error({ attemptId: id, err: String(error) }, 'Safety Net entry unreadable');
+      return 'unreadable';
     }
   }
 
@@ -271,12 +289,14 @@ export class TransportServer {
       case 'RESOLVED':
         return this.#loop.handle({ kind: 'ResolveAnswered', member, resolved: frame.resolved });
       case 'LIST':
-        return this.#inOrder(session, frame.list.items, (stored) => {
-          this.#loop.handle({ kind: 'ListReceived', member, list: frame.list, stored });
+        return this.#inOrder(session, frame.list.items, (stored, unreadable) => {
+          const items = frame.list.items.filter((item) => !unreadable.has(item.id));
+          this.#loop.handle({ kind: 'ListReceived', member, list: { ...frame.list, items }, stored });
         });
       case 'CLAIM':
-        return this.#inOrder(session, frame.claim.items, (stored) => {
-          this.#loop.handle({ kind: 'ClaimReceived', member, claim: frame.claim, stored });
+        return this.#inOrder(session, frame.claim.items, (stored, unreadable) => {
+          const items = frame.claim.items.filter((item) => !unreadable.has(item.id));
+          this.#loop.handle({ kind: 'ClaimReceived', member, claim: { items }, stored });
         });
       case 'STATE':
         return this.#loop.handle({ kind: 'StateReceived', member, state: frame.state });
@@ -291,13 +311,13 @@ export class TransportServer {
   #inOrder(
     session: PeerSession,
     items: readonly { readonly id: CopyId }[],
-    use: (stored: StoredCopies) => void,
+    use: (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void,
   ): void {
     const ids = items.map((item) => item.id);
     const before = this.#order.get(session) ?? Promise.resolve();
     const turn = before.then(() =>
-      this.#withStored(ids, (stored) => {
-        if (!session.closed) use(stored);
+      this.#withStored(ids, (stored, unreadable) => {
+        if (!session.closed) use(stored, unreadable);
       }),
     );
     this.#order.set(session, turn);
@@ -306,7 +326,8 @@ export class TransportServer {
   #resolveAsked(session: PeerSession, resolve: Resolve): void {
     const { name: from, role } = session.remote;
     if (role !== 'transport' && role !== 'frontend') return;
-    this.#inOrder(session, [resolve], (stored) => {
+    this.#inOrder(session, [resolve], (stored, unreadable) => {
+      if (unreadable.size > 0) return;
       this.#loop.handle({ kind: 'ResolveAsked', from, role, resolve, stored: stored.get(resolve.id) ?? null });
     });
   }
@@ -339,13 +360,16 @@ export class TransportServer {
       case 'ComposeDsn':
         return void this.#composeDsn(effect);
       case 'ExpireSafetyNet':
-        return void this.deps.database.expireSafetyNet(effect.beforeMs);
+        this.deps.database.expireSafetyNet(effect.beforeMs).catch((error: unknown) => {
+          this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
+        });
+        return;
     }
   }
 
   async #composeDsn(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<void> {
     // Another maker's report of the same failure may rest here already: one id, one copy (protocol.md section 1).
-    if ((await this.deps.database.lookup(effect.id)) !== null) {
+    if ((await this.#lookup(effect.id)) !== null) {
       if (!this.#stopped) this.#loop.handle({ kind: 'DsnAtRest', id: effect.id, parent: effect.parent });
       return;
     }
@@ -368,7 +392,7 @@ export class TransportServer {
       case 'AnswerStream':
         return this.bodies.answer(effect.stream, effect.result);
       case 'Send':
-        this.peers.session(effect.to)?.send(effect.frame);
+        this.peers.send(effect.to, effect.frame);
         return;
       case 'Deliver':
         return this.#deliver(effect);

@@ -1,15 +1,23 @@
 /**
  * A body on its way into the log. Owns: the bytes not yet written, the digest, the list of parts written so far. Promises: `append`
- * resolves when the OS has the bytes, `read` sees everything appended, written or not. The log writer pulls from it.
+ * resolves while less than 64 KiB of the body are still to be handed to the OS, `read` sees everything appended, written or not. The
+ * log writer pulls from it: when 64 KiB wait, when a commit names the body, or when all bodies together hold too much - so the number
+ * of records depends on the bytes of a body and never on how many pieces they came in. No timer: nobody waits for the rest.
  */
 import { createHash } from 'node:crypto';
+import { ChunkJoiner } from '../../common/chunk-joiner.ts';
 import type { CopyId } from '../../common/message.ts';
 import type { BodyWriter } from './database.ts';
 import type { Extent } from './record.ts';
 
+/** Bytes of one body that are worth a record, and that may wait in memory for it. */
+export const FLUSH_BYTES = 64 * 1024;
+
 export interface BodyHost {
   /** The body has bytes to write. */
   wake(body: LogBody): void;
+  /** What it holds in memory has grown (or shrunk) by that much. */
+  holds(body: LogBody, bytes: number): void;
   /** It will never be committed, or was: its segments are no longer held for it. */
   release(body: LogBody): void;
   readRange(generation: number, offset: number, length: number): Promise<Buffer>;
@@ -36,6 +44,9 @@ export class LogBody implements BodyWriter {
   #parts: Part[] = [];
   #pending: Buffer[] = [];
   #pendingBytes = 0;
+  readonly #joiner = new ChunkJoiner();
+  /** The OS has everything up to here. */
+  #written = 0;
   #waiting: { readonly through: number; readonly resolve: () => void }[] = [];
   #over = false;
 
@@ -56,12 +67,15 @@ export class LogBody implements BodyWriter {
     if (this.#over || chunk.length === 0) return Promise.resolve();
     this.#hash.update(chunk);
     this.sizeBytes += chunk.length;
-    this.#pending.push(chunk);
+    const joined = this.#joiner.join(this.#pending[this.#pending.length - 1], chunk);
+    if (joined === null) this.#pending.push(chunk);
+    else this.#pending[this.#pending.length - 1] = joined;
     this.#pendingBytes += chunk.length;
+    if (this.#pendingBytes >= FLUSH_BYTES) this.#host.wake(this);
+    this.#host.holds(this, chunk.length);
     const through = this.sizeBytes;
-    const written = new Promise<void>((resolve) => this.#waiting.push({ through, resolve }));
-    this.#host.wake(this);
-    return written;
+    if (through - this.#written < FLUSH_BYTES) return Promise.resolve();
+    return new Promise<void>((resolve) => this.#waiting.push({ through, resolve }));
   }
 
   digest(): string {
@@ -112,6 +126,7 @@ export class LogBody implements BodyWriter {
     }
     const start = this.sizeBytes - this.#pendingBytes;
     this.#pendingBytes -= bytes;
+    this.#host.holds(this, -bytes);
     this.#parts.push({ start, length: bytes, extent: null, buffers: taken });
     return taken;
   }
@@ -125,8 +140,9 @@ export class LogBody implements BodyWriter {
   /** The OS has everything taken so far. */
   written(): void {
     for (const part of this.#parts) part.buffers = null;
-    const through = this.sizeBytes - this.#pendingBytes;
-    while (this.#waiting.length > 0 && (this.#waiting[0]?.through ?? 0) <= through) this.#waiting.shift()?.resolve();
+    this.#written = this.sizeBytes - this.#pendingBytes;
+    while (this.#waiting.length > 0 && (this.#waiting[0]?.through ?? 0) - this.#written < FLUSH_BYTES)
+      this.#waiting.shift()?.resolve();
   }
 
   extents(): readonly Extent[] {
@@ -137,8 +153,10 @@ export class LogBody implements BodyWriter {
     if (this.#over) return;
     this.#over = true;
     this.#pending = [];
-    this.sizeBytes -= this.#pendingBytes;
+    const held = this.#pendingBytes;
+    this.sizeBytes -= held;
     this.#pendingBytes = 0;
+    this.#host.holds(this, -held);
     for (const { resolve } of this.#waiting) resolve();
     this.#waiting = [];
     this.#host.release(this);

@@ -126,7 +126,7 @@ export type Write =
 export interface BodyWriter {
   readonly id: CopyId;
   readonly sizeBytes: number;
-  /** Buffered for the next group; resolves when the buffer has been handed to the OS (not synced): the flow-control point. */
+  /** Buffered; resolves while less than 64 KiB of the body are still to be handed to the OS (not synced): the flow-control point. */
   append(chunk: Buffer): Promise<void>;
   /** SHA-256 over everything appended, hex. Callable once appending is over. */
   digest(): string;

@@ -5,6 +5,7 @@
  * after the first failed write or sync nothing resolves and `onFatal` is told why.
  */
 import type { Clock, Timer } from '../../common/platform/clock.ts';
+import { BodyBacklog } from './body-backlog.ts';
 import type { BodyHost, LogBody } from './body-writer.ts';
 import { encodeFooter } from './footer.ts';
 import { callBound, encodeCall, encodeChunks, GROUP_BYTES, SMALL_PART, unresolved } from './group-encoding.ts';
@@ -72,6 +73,7 @@ type Need =
 export class LogWriter implements BodyHost {
   readonly #options: WriterOptions;
   readonly #builder: GroupBuilder;
+  readonly #backlog = new BodyBacklog();
   #queue: Item[] = [];
   #running = false;
   #dead = false;
@@ -127,6 +129,9 @@ export class LogWriter implements BodyHost {
 
   push(call: Call): void {
     if (this.#dead) return;
+    // The rest of a body goes before the COMMIT that names it, in the same group when there is room.
+    for (const write of call.prepared)
+      if (write.kind === 'commit' || write.kind === 'relocate') this.#enqueue(write.body);
     this.#queue.push(call);
     if (!call.note) this.#start();
     else if (!this.#running)
@@ -137,10 +142,18 @@ export class LogWriter implements BodyHost {
   }
 
   wake(body: LogBody): void {
-    if (this.#dead || body.queued) return;
+    if (this.#enqueue(body)) this.#start();
+  }
+
+  holds(body: LogBody, bytes: number): void {
+    for (const large of this.#backlog.changed(body, bytes)) this.wake(large);
+  }
+
+  #enqueue(body: LogBody): boolean {
+    if (this.#dead || body.queued || body.pendingBytes === 0) return false;
     body.queued = true;
     this.#queue.push({ kind: 'body', body });
-    this.#start();
+    return true;
   }
 
   release(body: LogBody): void {
