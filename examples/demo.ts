@@ -1,7 +1,7 @@
 /**
  * `make demo`: a MailCluster of two sites on this machine takes real mail while two of its programs are killed; then everything is
  * counted. Owns the story and the exit code: 0 when every check of `demo/audit.ts` holds, 1 when one does not or the demo itself could
- * not go on (the directory is then kept and named), 2 for a wrong command line. Needs no root and writes only below the system's
+ * not go on (the directory is then kept and named), 2 for a wrong command line, 130 after Ctrl-C. Needs no root and writes only below the system's
  * temporary directory. Every process it starts has ended when it ends, also after Ctrl-C.
  */
 import { readFile } from 'node:fs/promises';
@@ -40,6 +40,8 @@ interface Demo {
   readonly screen: Screen;
   readonly cluster: DemoCluster;
   readonly count: number;
+  /** Ctrl-C: the story ends here. */
+  readonly stop: AbortSignal;
 }
 
 async function start({ screen, cluster }: Demo): Promise<RunFile> {
@@ -93,7 +95,7 @@ async function send(
   demo: Demo,
   run: RunFile,
 ): Promise<{ readonly sent: readonly Sent[]; readonly kills: readonly Kill[] }> {
-  const { screen, cluster, count } = demo;
+  const { screen, cluster, count, stop } = demo;
   const letters: readonly Letter[] = Array.from({ length: count }, (_, i) => writeLetter(i, DOMAIN));
   const bytes = letters.reduce((sum, letter) => sum + letter.content.length, 0);
   screen.step(
@@ -115,12 +117,14 @@ async function send(
     letters,
     sessions: SESSIONS,
     targets: () => cluster.targets(),
+    stop,
     onSent: ({ answer }, done) => {
       if (answer.kind === 'accepted') accepted += 1;
       screen.progress(done, count, `${done} of ${count} sent, ${accepted} answered 250`);
       for (const { at, what, name } of victims) if (at === done) kills.push(kill(demo, what, name, done));
     },
   });
+  stop.throwIfAborted();
   const ms = performance.now() - startMs;
   screen.endProgress();
   screen.good(`all sent in ${duration(ms)}`);
@@ -294,26 +298,31 @@ async function play(demo: Demo): Promise<boolean> {
   return holds(checks);
 }
 
-async function finish({ screen, cluster }: Demo, passed: boolean, keep: boolean, startMs: number): Promise<number> {
+type Ending = 'passed' | 'failed' | 'interrupted';
+
+const EXIT_CODES: Readonly<Record<Ending, number>> = { passed: 0, failed: 1, interrupted: 130 };
+
+async function finish({ screen, cluster }: Demo, ending: Ending, keep: boolean, startMs: number): Promise<number> {
   await cluster.stop(DEADLINE.stopMs);
-  screen.line();
   const took = duration(performance.now() - startMs);
-  if (passed)
+  screen.line();
+  if (ending === 'passed')
     screen.line(`  ${screen.paint(['bold', 'green'], `PASSED: nothing was lost, doubled or changed. (${took})`)}`);
-  else
+  else if (ending === 'failed')
     screen.line(
       `  ${screen.paint(['bold', 'red'], `FAILED: see the lines marked ${screen.symbols.bad} above. (${took})`)}`,
     );
-  if (passed && !keep) {
-    await cluster.remove();
-    screen.line('  All processes are stopped and the temporary directory is removed (--keep leaves it).');
-  } else {
+  else screen.line(`  ${screen.paint('bold', `INTERRUPTED: there is no verdict. (${took})`)}`);
+  if (ending === 'failed' || keep) {
     screen.line(`  All processes are stopped. Kept: ${cluster.directory}`);
     screen.line('  To look around:');
     for (const command of cluster.runCommands) screen.command(command);
+  } else {
+    await cluster.remove();
+    screen.line('  All processes are stopped and the temporary directory is removed (--keep leaves it).');
   }
   screen.line();
-  return passed ? 0 : 1;
+  return EXIT_CODES[ending];
 }
 
 async function tellFailure({ screen, cluster }: Demo, error: unknown): Promise<void> {
@@ -341,20 +350,24 @@ async function main(args: readonly string[]): Promise<number> {
     return values.help === true ? 0 : 2;
   }
   const startMs = performance.now();
-  const demo: Demo = { screen: new Screen(process.stdout, process.env), cluster: await DemoCluster.prepare(), count };
-  const { screen, cluster } = demo;
-  process.on('exit', () => cluster.killRunner());
+  const stopped = new AbortController();
+  const screen = new Screen(process.stdout, process.env);
+  const demo: Demo = { screen, cluster: await DemoCluster.prepare(), count, stop: stopped.signal };
+  process.on('exit', () => demo.cluster.killRunner());
   const interrupted = new Promise<never>((_, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(signal, () => reject(new DemoFailure(`interrupted by ${signal}`)));
+    stopped.signal.addEventListener('abort', () => reject(stopped.signal.reason));
   });
-  let passed = false;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => stopped.abort(new DemoFailure(`interrupted by ${signal}`)));
+  let ending: Ending = 'failed';
   try {
-    passed = await Promise.race([play(demo), interrupted]);
+    ending = (await Promise.race([play(demo), interrupted])) ? 'passed' : 'failed';
   } catch (error) {
-    await tellFailure(demo, error);
+    if (stopped.signal.aborted) ending = 'interrupted';
+    else await tellFailure(demo, error);
   }
-  return await finish({ ...demo, screen }, passed, values.keep === true, startMs);
+  demo.screen.endProgress();
+  return await finish(demo, ending, values.keep === true, startMs);
 }
 
 process.exit(await main(process.argv.slice(2)));

@@ -1,8 +1,10 @@
 /**
  * The bytes of one body between client and transport. Owns: what was not yet sent, and - while it fits - everything from the first byte,
  * so that another transport can get it (semantics.md R9). Promise: memory is at most `replayLimitBytes` per message while it is whole,
- * else what is unsent; the sum over all messages is kept in `ReplayBudget`. Gives up being whole, never bytes that were not sent.
+ * else what is unsent (and one block); the sum over all messages is kept in `ReplayBudget`; small pieces are joined, so that a client
+ * which sends byte by byte costs neither a Buffer nor a frame per byte. Gives up being whole, never bytes that were not sent.
  */
+import { ChunkJoiner, JOIN_BYTES } from '../common/chunk-joiner.ts';
 import { assert } from '../common/platform/assert.ts';
 
 /** Bytes held by all sessions of this front end together. */
@@ -17,6 +19,7 @@ export class ReplayBudget {
 export class BodyBuffer {
   readonly #budget: ReplayBudget;
   readonly #replayLimitBytes: number;
+  readonly #joiner = new ChunkJoiner();
   #chunks: Buffer[] = [];
   /** Next chunk to send, and how much of it is gone. */
   #index = 0;
@@ -36,6 +39,11 @@ export class BodyBuffer {
     return this.#unsentBytes;
   }
 
+  /** Enough to send while more is to come; less waits for its neighbours or for the end of the body. */
+  get worthSending(): boolean {
+    return this.#unsentBytes >= JOIN_BYTES;
+  }
+
   /** False: no room to stay whole with more; the caller either waits or calls `giveUp`. */
   get withinLimits(): boolean {
     return this.#heldBytes <= this.#replayLimitBytes && this.#budget.usedBytes <= this.#budget.limitBytes;
@@ -43,7 +51,11 @@ export class BodyBuffer {
 
   push(chunk: Buffer): void {
     if (chunk.length === 0) return;
-    this.#chunks.push(chunk);
+    // Only what is not all sent can grow: who was given a chunk has taken it whole.
+    const last = this.#index < this.#chunks.length ? this.#chunks[this.#chunks.length - 1] : undefined;
+    const joined = this.#joiner.join(last, chunk);
+    if (joined === null) this.#chunks.push(chunk);
+    else this.#chunks[this.#chunks.length - 1] = joined;
     this.#hold(chunk.length);
     this.#unsentBytes += chunk.length;
     this.sizeBytes += chunk.length;
@@ -57,16 +69,14 @@ export class BodyBuffer {
     const taken =
       rest <= limitBytes ? chunk.subarray(this.#offset) : chunk.subarray(this.#offset, this.#offset + limitBytes);
     this.#unsentBytes -= taken.length;
+    if (!this.whole) this.#hold(-taken.length);
     if (taken.length < rest) {
       this.#offset += taken.length;
       return taken;
     }
     this.#offset = 0;
     if (this.whole) this.#index += 1;
-    else {
-      this.#chunks.shift();
-      this.#hold(-chunk.length);
-    }
+    else this.#chunks.shift();
     return taken;
   }
 
@@ -82,11 +92,9 @@ export class BodyBuffer {
   giveUp(): void {
     if (!this.whole) return;
     this.whole = false;
-    let sent = 0;
-    for (const chunk of this.#chunks.slice(0, this.#index)) sent += chunk.length;
     this.#chunks = this.#chunks.slice(this.#index);
     this.#index = 0;
-    this.#hold(-sent);
+    this.#hold(this.#unsentBytes - this.#heldBytes);
   }
 
   release(): void {

@@ -24,7 +24,7 @@ import {
   type Step,
   type TimerName,
   type Try,
-} from './session.ts';
+} from './session-model.ts';
 
 export interface HeldMessageDeps {
   readonly frontend: string;
@@ -313,8 +313,11 @@ export class HeldMessage implements DataSink {
     const serial = this.#pumped;
     const stream = serial === null ? undefined : this.#streams.get(serial);
     if (serial === null || stream === undefined) return;
-    for (let bytes = this.#buffer.take(stream.credit); bytes !== null; bytes = this.#buffer.take(stream.credit))
+    while (this.#state.bodyEnded || this.#buffer.worthSending) {
+      const bytes = this.#buffer.take(stream.credit);
+      if (bytes === null) break;
       stream.chunk(bytes);
+    }
     if (this.#buffer.unsentBytes === 0 && this.#state.bodyEnded) {
       this.#pumped = null;
       this.#dispatch({ kind: 'Flushed', serial });

@@ -3,11 +3,11 @@
  * 2 the configuration is wrong, 70 it could not start or an invariant broke, 0 stopped in order.
  */
 import process from 'node:process';
-import type { FrontendConfig } from '../common/config.ts';
 import { readFrontendConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
+import { configFromArguments } from '../common/platform/program-config.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
 import { openTlsNetwork } from '../common/platform/tls-network.ts';
@@ -16,18 +16,7 @@ import { type RunningFrontend, startFrontend } from './program.ts';
 /** A message may take until its reply bound (60 s) after the end of data; longer nobody waits. */
 const GRACE_MS = 70_000;
 
-async function configured(): Promise<FrontendConfig> {
-  const file = process.argv[2];
-  try {
-    if (file === undefined) throw new Error('usage: node frontend/main.ts CONFIG');
-    return await readFrontendConfig(file);
-  } catch (error) {
-    process.stderr.write(`${describeError(error)}\n`);
-    process.exit(2);
-  }
-}
-
-const config = await configured();
+const config = await configFromArguments('frontend/main.ts', readFrontendConfig);
 const logger = createLogger({
   fields: { program: 'frontend', name: config.name },
   level: config.logLevel,

@@ -18,7 +18,8 @@ import { HeldMessage } from './held-message.ts';
 import { newAttemptId } from './ids.ts';
 import { TransportPeers } from './peers.ts';
 import { Directory, isUsable, pickTransport } from './picker.ts';
-import { heldSession, SESSION_TIMES, type SessionTimes } from './session.ts';
+import { heldSession } from './session.ts';
+import { SESSION_TIMES, type SessionTimes } from './session-model.ts';
 
 export interface ProxyDeps {
   readonly name: string;

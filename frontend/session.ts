@@ -4,154 +4,22 @@
  *
  * Promises: exactly one answer (a refusal before the 354, else one reply or one close); a 4yz/5yz after an END only when every try
  * that got an END is known to be durably refused or aborted; 250 only on the word of the last try that got an END; a try is never
- * cancelled after its END. Where nothing can be known: close without a reply (421 would be a 4yz too).
+ * cancelled after its END. Where nothing can be known: close without a reply (421 would be a 4yz too). A client that waits has a
+ * deadline in every phase: `decide` before the 354, `cap` after its end of data; in between its own pace is the edge's business.
  */
 import type { Identity, Reply } from '../common/message.ts';
-import type { Refuse, ResolvedAnswer, ResultOutcome } from '../common/peer/messages.ts';
+import type { Refuse } from '../common/peer/messages.ts';
 import { assert, unreachable } from '../common/platform/assert.ts';
-import type { DataAnswer } from '../common/smtp/edge-api.ts';
-
-/** All spans in ms; they nest: shadow attempts 10 s < resolve cap of the transport 45 s < `capMs` < reply bound 60 s (protocol.md 5). */
-export interface SessionTimes {
-  /** For one candidate to answer OPEN. */
-  readonly openMs: number;
-  /** How long a RESOLVE may wait at the transport; must be below `resolveWindowMs`. */
-  readonly resolveAskMs: number;
-  /** How long to try to learn from a transport what became of an END. */
-  readonly resolveWindowMs: number;
-  /** Pause before a transport that is alive and undecided is asked again. */
-  readonly askAgainMs: number;
-  /** Windows to spend when there is nobody to replay to. */
-  readonly resolveRounds: number;
-  /** From the first END to the answer. */
-  readonly capMs: number;
-}
-
-export const SESSION_TIMES: SessionTimes = {
-  openMs: 2_000,
-  resolveAskMs: 1_500,
-  resolveWindowMs: 2_000,
-  askAgainMs: 250,
-  resolveRounds: 5,
-  capMs: 55_000,
-};
-
-export interface SessionReplies {
-  /** No transport took the message. */
-  readonly noTransport: Reply;
-  /** The transport was lost and the body could not be given to another one. */
-  readonly lost: Reply;
-  readonly accepted: Reply;
-}
-
-/**
- * `void`: never got an END, nobody commits it. `ended`: END sent, answer awaited. `unknown`: END sent, then silence.
- * `aborted`: END sent, durably refused or aborted.
- */
-export type Fate = 'opening' | 'open' | 'void' | 'ended' | 'unknown' | 'aborted';
-
-export interface Try {
-  /** Names this stream among all of the session. */
-  readonly serial: number;
-  /** `epoch.try` on the wire; raised once a stream could have taken body bytes. */
-  readonly number: number;
-  readonly member: string;
-  readonly identity: Identity;
-  readonly fate: Fate;
-  readonly reached: boolean;
-}
-
-export type Phase = 'choosing' | 'opening' | 'streaming' | 'ended' | 'resolving' | 'draining' | 'done';
-
-export interface HeldState {
-  readonly phase: Phase;
-  /** The 354 was said. */
-  readonly continued: boolean;
-  /** The client's end of data was seen and well-formed. */
-  readonly bodyEnded: boolean;
-  /** The replay buffer holds the body from its first byte. */
-  readonly whole: boolean;
-  readonly tries: readonly Try[];
-  /** Members not to be chosen again for this message. */
-  readonly excluded: readonly string[];
-  readonly lastRefusal: Reply | null;
-  /** While draining: what the client hears at its end of data. */
-  readonly drainReply: Reply | null;
-  readonly rounds: number;
-}
-
-export type HeldEvent =
-  | { readonly kind: 'Start' }
-  | { readonly kind: 'Picked'; readonly member: string; readonly identity: Identity }
-  | { readonly kind: 'NonePicked' }
-  | { readonly kind: 'OpenOk'; readonly serial: number }
-  | { readonly kind: 'Refused'; readonly serial: number; readonly refuse: Refuse }
-  | { readonly kind: 'Lost'; readonly serial: number; readonly reason: string }
-  | {
-      readonly kind: 'Result';
-      readonly serial: number;
-      readonly outcome: ResultOutcome;
-      /** Named try and digest are ours. */
-      readonly matches: boolean;
-      readonly reply: Reply | null;
-    }
-  | {
-      readonly kind: 'Resolved';
-      readonly serial: number;
-      readonly answer: ResolvedAnswer;
-      /** The answer came from the queue database that got the END. */
-      readonly sameIdentity: boolean;
-      /** No digest, or ours. */
-      readonly matches: boolean;
-    }
-  /** The replay buffer gave up the beginning of the body. */
-  | { readonly kind: 'Overflowed' }
-  | { readonly kind: 'BodyEnded' }
-  | { readonly kind: 'BodyRejected'; readonly reply: Reply }
-  /** Every byte of the ended body was handed to this stream. */
-  | { readonly kind: 'Flushed'; readonly serial: number }
-  | { readonly kind: 'ClientGone'; readonly reason: string }
-  | { readonly kind: 'TimerFired'; readonly timer: TimerName };
-
-export type TimerName = 'open' | 'resolve' | 'again' | 'cap';
-
-export type HeldAction =
-  /** Ask the picker; answer with Picked or NonePicked. */
-  | { readonly kind: 'pick'; readonly excluded: readonly string[] }
-  | { readonly kind: 'open'; readonly attempt: Try }
-  | { readonly kind: 'drop'; readonly serial: number; readonly reason: string }
-  /** Say 354 and let the body flow. */
-  | { readonly kind: 'continue' }
-  /** Send the body to this stream from its first byte. */
-  | { readonly kind: 'pump'; readonly serial: number; readonly replay: boolean }
-  | { readonly kind: 'end'; readonly serial: number }
-  | { readonly kind: 'resolve'; readonly attempt: Try; readonly deadlineMs: number }
-  /** Nobody will get the rest of the body: read and forget it. */
-  | { readonly kind: 'discard-body' }
-  /** Before the 354. */
-  | { readonly kind: 'refuse'; readonly reply: Reply }
-  | { readonly kind: 'answer'; readonly answer: DataAnswer; readonly protection: 'shadowed' | 'unprotected' | null }
-  | { readonly kind: 'set-timer'; readonly timer: TimerName; readonly delayMs: number }
-  | { readonly kind: 'clear-timer'; readonly timer: TimerName }
-  /** The session is over: free everything. Always last. */
-  | { readonly kind: 'release' };
-
-export interface Step {
-  readonly state: HeldState;
-  readonly actions: readonly HeldAction[];
-}
-
-export const INITIAL_STATE: HeldState = {
-  phase: 'choosing',
-  continued: false,
-  bodyEnded: false,
-  whole: true,
-  tries: [],
-  excluded: [],
-  lastRefusal: null,
-  drainReply: null,
-  rounds: 0,
-};
+import type {
+  HeldAction,
+  HeldEvent,
+  HeldState,
+  SessionReplies,
+  SessionTimes,
+  Step,
+  TimerName,
+  Try,
+} from './session-model.ts';
 
 const gotEnd = (attempt: Try): boolean =>
   attempt.fate === 'ended' || attempt.fate === 'unknown' || attempt.fate === 'aborted';
@@ -174,7 +42,7 @@ function stepSession(settings: Settings, state: HeldState, event: HeldEvent): St
   switch (event.kind) {
     case 'Start':
       assert(state.tries.length === 0 && state.phase === 'choosing', 'A held session starts once');
-      return pick(state);
+      return pick(state, [{ kind: 'set-timer', timer: 'decide', delayMs: settings.times.decideMs }]);
     case 'Picked':
       return picked(settings, state, event.member, event.identity);
     case 'NonePicked':
@@ -192,13 +60,11 @@ function stepSession(settings: Settings, state: HeldState, event: HeldEvent): St
     case 'Overflowed':
       return { state: { ...state, whole: false }, actions: [] };
     case 'BodyEnded':
-      if (state.phase === 'draining')
-        return conclude({ ...state, bodyEnded: true }, state.drainReply ?? settings.replies.lost);
-      return { state: { ...state, bodyEnded: true }, actions: [] };
+      return bodyEnded(settings, state);
     case 'BodyRejected':
       return bodyRejected(state, event.reply);
     case 'Flushed':
-      return flushed(settings, state, event.serial);
+      return flushed(state, event.serial);
     case 'ClientGone':
       return clientGone(state, event.reason);
     case 'TimerFired':
@@ -259,6 +125,8 @@ function lastEnded(state: HeldState): Try | null {
   return state.tries.findLast(gotEnd) ?? null;
 }
 
+const CONTINUE: readonly HeldAction[] = [{ kind: 'clear-timer', timer: 'decide' }, { kind: 'continue' }];
+
 function openOk(state: HeldState, serial: number): Step {
   const attempt = ofCurrent(state, serial);
   if (attempt === null || attempt.fate !== 'opening') return { state, actions: [] };
@@ -267,7 +135,7 @@ function openOk(state: HeldState, serial: number): Step {
     state: next,
     actions: [
       { kind: 'clear-timer', timer: 'open' },
-      ...(state.continued ? [] : [{ kind: 'continue' } as const]),
+      ...(state.continued ? [] : CONTINUE),
       { kind: 'pump', serial, replay: state.continued },
     ],
   };
@@ -394,22 +262,22 @@ function replay(settings: Settings, state: HeldState, attempt: Try): Step {
 }
 
 function bodyRejected(state: HeldState, reply: Reply): Step {
-  const attempt = current(state);
-  const drop = attempt !== null && (attempt.fate === 'opening' || attempt.fate === 'open') ? [dropped(attempt)] : [];
-  const next = attempt === null || drop.length === 0 ? state : withTry(state, attempt.serial, { fate: 'void' });
-  return prepend(drop, conclude(next, reply));
+  return giveUp(state, (next) => conclude(next, reply));
 }
 
-function flushed(settings: Settings, state: HeldState, serial: number): Step {
+/** From here on the client waits for its answer, however far its bytes have got. */
+function bodyEnded(settings: Settings, state: HeldState): Step {
+  const next = { ...state, bodyEnded: true };
+  if (state.phase === 'draining') return conclude(next, state.drainReply ?? settings.replies.lost);
+  return { state: next, actions: [{ kind: 'set-timer', timer: 'cap', delayMs: settings.times.capMs }] };
+}
+
+function flushed(state: HeldState, serial: number): Step {
   const attempt = ofCurrent(state, serial);
   if (attempt === null || attempt.fate !== 'open' || !state.bodyEnded) return { state, actions: [] };
-  const first = lastEnded(state) === null;
   return {
     state: withTry({ ...state, phase: 'ended' }, serial, { fate: 'ended' }),
-    actions: [
-      ...(first ? [{ kind: 'set-timer', timer: 'cap', delayMs: settings.times.capMs } as const] : []),
-      { kind: 'end', serial },
-    ],
+    actions: [{ kind: 'end', serial }],
   };
 }
 
@@ -437,17 +305,21 @@ function timerFired(settings: Settings, state: HeldState, timer: TimerName): Ste
       if (state.phase !== 'resolving' || silent === null || silent.fate !== 'unknown') return { state, actions: [] };
       return ask(settings, { ...state, rounds: 0 }, silent);
     }
-    case 'cap': {
-      if (attempt === null || (attempt.fate !== 'opening' && attempt.fate !== 'open'))
-        return conclude(state, settings.replies.lost);
-      return prepend(
-        [dropped(attempt)],
-        conclude(withTry(state, attempt.serial, { fate: 'void' }), settings.replies.lost),
-      );
-    }
+    case 'decide':
+      if (state.continued) return { state, actions: [] };
+      return giveUp(state, (next) => fail(settings, next, next.lastRefusal ?? settings.replies.noTransport));
+    case 'cap':
+      return giveUp(state, (next) => conclude(next, settings.replies.lost));
     default:
       return unreachable(timer, 'Unknown timer of a held session');
   }
+}
+
+/** A deadline has passed: a try without END is dropped and void, then `end` says what is left to say. */
+function giveUp(state: HeldState, end: (state: HeldState) => Step): Step {
+  const attempt = current(state);
+  if (attempt === null || (attempt.fate !== 'opening' && attempt.fate !== 'open')) return end(state);
+  return prepend([dropped(attempt)], end(withTry(state, attempt.serial, { fate: 'void' })));
 }
 
 const dropped = (attempt: Try): HeldAction => ({

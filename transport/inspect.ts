@@ -10,7 +10,8 @@ import type { CopyId } from '../common/message.ts';
 import { nodeFiles } from '../common/platform/node-files.ts';
 import { ReadOnlyDatabase, type ShownCopy } from './store/read-only.ts';
 
-const HELP = `mailcluster store inspect DIR [-o table|json]   what the queue database holds (its durable part)
+const HELP = `Usage:
+mailcluster store inspect DIR [-o table|json]   what the queue database holds (its durable part)
 mailcluster store verify DIR [-o table|json]    reads every byte; exit code 1 and a list when something is damaged
 mailcluster store export DIR ID                 the message as received, to standard output
 mailcluster store export DIR --all OUT          every message into the directory OUT, one file each (ID.eml)

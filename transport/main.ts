@@ -8,28 +8,13 @@ import { readTopology, readTransportConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
+import { configFromArguments } from '../common/platform/program-config.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
 import { openTlsNetwork } from '../common/platform/tls-network.ts';
 import { type RunningTransport, startTransport } from './program.ts';
 
 const GRACE_MS = 10_000;
-const USAGE = 'usage: node transport/main.ts CONFIG';
-
-async function configured(): Promise<TransportConfig> {
-  const file = process.argv[2];
-  if (file === '--help') {
-    process.stdout.write(`${USAGE}\n`);
-    process.exit(0);
-  }
-  try {
-    if (file === undefined || file.startsWith('-')) throw new Error(USAGE);
-    return await readTransportConfig(file);
-  } catch (error) {
-    process.stderr.write(`${describeError(error)}\n`);
-    process.exit(2);
-  }
-}
 
 /** On every sample (observability.md): where this member stands. */
 async function labels(config: TransportConfig): Promise<Readonly<Record<string, string>>> {
@@ -38,7 +23,7 @@ async function labels(config: TransportConfig): Promise<Readonly<Record<string, 
   return { cluster: topology.cluster, dag: self?.dag ?? '', site: self?.site ?? '', member: config.name };
 }
 
-const config = await configured();
+const config = await configFromArguments('transport/main.ts', readTransportConfig);
 const logger = createLogger({
   fields: { program: 'transport', name: config.name },
   level: config.logLevel,

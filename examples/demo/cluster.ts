@@ -8,7 +8,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
+import { parseRunFile, type RunFile, type RunTransport } from '../../operator/local/run-file.ts';
 import type { DatabaseCopy, MailboxFile } from './audit.ts';
 import { sha256 } from './letters.ts';
 import type { FrontendTarget } from './post.ts';
@@ -192,31 +192,28 @@ export class DemoCluster {
 
   /** Everything in every database, the bodies read out and hashed. After `stop`, so that nobody alive can mend what is not on disk. */
   async readDatabases(run: RunFile, onRead: (done: number, of: number) => void): Promise<readonly DatabaseReading[]> {
-    const { transports } = run;
-    const readings: DatabaseReading[] = [];
-    for (const { name, site, queueDatabaseDirectory } of transports) {
-      const bodies = join(this.directory, 'exported', name);
-      const { stdout } = await cli(['store', 'inspect', queueDatabaseDirectory, '-o', 'json']);
-      // Exit code 1 is damage: the body it hit is then missing below, and the audit says whose.
-      await cli(['store', 'export', queueDatabaseDirectory, '--all', bodies]);
-      const { copies, safetyNet } = JSON.parse(stdout) as InspectDocument;
-      const messages = [...copies, ...safetyNet].filter((copy) => copy.kind === 'message');
-      readings.push({
-        member: name,
-        site,
-        copies: await Promise.all(
-          messages.map(async ({ id, queue }) => ({
-            member: name,
-            site,
-            id,
-            queue,
-            digest: await digestOf(join(bodies, `${id}.eml`)),
-          })),
-        ),
-      });
-      onRead(readings.length, transports.length);
-    }
-    return readings;
+    let done = 0;
+    return await Promise.all(
+      run.transports.map(async (transport) => {
+        const reading = await this.#readDatabase(transport);
+        done += 1;
+        onRead(done, run.transports.length);
+        return reading;
+      }),
+    );
+  }
+
+  async #readDatabase({ name, site, queueDatabaseDirectory }: RunTransport): Promise<DatabaseReading> {
+    const bodies = join(this.directory, 'exported', name);
+    const { stdout } = await cli(['store', 'inspect', queueDatabaseDirectory, '-o', 'json']);
+    // Exit code 1 is damage: the body it hit is then missing below, and the audit says whose.
+    await cli(['store', 'export', queueDatabaseDirectory, '--all', bodies]);
+    const { copies, safetyNet } = JSON.parse(stdout) as InspectDocument;
+    const read: DatabaseCopy[] = [];
+    for (const { id, queue, kind } of [...copies, ...safetyNet])
+      if (kind === 'message')
+        read.push({ member: name, site, id, queue, digest: await digestOf(join(bodies, `${id}.eml`)) });
+    return { member: name, site, copies: read };
   }
 
   /** Every message in the Maildirs of every database copy. */

@@ -16,6 +16,8 @@ export interface Round {
   readonly sessions: number;
   /** Asked before every new connection. */
   readonly targets: () => readonly FrontendTarget[];
+  /** Nothing is sent any more once it is aborted. */
+  readonly stop: AbortSignal;
   readonly onSent: (sent: Sent, done: number) => void;
 }
 
@@ -29,20 +31,21 @@ interface Open {
 const LETTERS_PER_CONNECTION = 10;
 const TIMEOUT_MS = 120_000;
 
-export async function sendLetters({ letters, sessions, targets, onSent }: Round): Promise<readonly Sent[]> {
+export async function sendLetters({ letters, sessions, targets, stop, onSent }: Round): Promise<readonly Sent[]> {
   const left = [...letters];
   const ledger: Sent[] = [];
   let turn = 0;
+  const next = (): Letter | undefined => (stop.aborted ? undefined : left.shift());
   const session = async (): Promise<void> => {
     let open: Open | null = null;
-    for (let letter = left.shift(); letter !== undefined; letter = left.shift()) {
+    for (let letter = next(); letter !== undefined; letter = next()) {
       if (open === null || open.left === 0 || open.connection.ended !== null) {
         if (open !== null) await hangUp(open);
         open = await connectSomewhere(targets(), turn++);
       }
       const sent: Sent = open === null ? unreachable(letter) : await sendLetter(open, letter);
       ledger.push(sent);
-      onSent(sent, ledger.length);
+      if (!stop.aborted) onSent(sent, ledger.length);
     }
     if (open !== null) await hangUp(open);
   };

@@ -15,16 +15,38 @@ import { systemRandom } from '../../common/platform/random.ts';
 import { LmtpServer } from './lmtp-server.ts';
 import { DEFAULT_DUPLICATE_WINDOW_MS, MaildirStore } from './maildir.ts';
 
-const { values } = parseArgs({
-  options: {
-    maildir: { type: 'string' },
-    listen: { type: 'string', default: '127.0.0.1:0' },
-    hostname: { type: 'string', default: 'localhost' },
-    'log-level': { type: 'string', default: 'info' },
-  },
-});
+const USAGE =
+  'usage: node operator/maildir/main.ts --maildir PATH [--listen HOST:PORT] [--hostname NAME] [--log-level LEVEL]';
+
+function wrongUsage(problem: string): never {
+  process.stderr.write(`${problem}\n${USAGE}\n`);
+  process.exit(2);
+}
+
+function options() {
+  try {
+    return parseArgs({
+      options: {
+        maildir: { type: 'string' },
+        listen: { type: 'string', default: '127.0.0.1:0' },
+        hostname: { type: 'string', default: 'localhost' },
+        'log-level': { type: 'string', default: 'info' },
+        help: { type: 'boolean', default: false },
+      },
+    }).values;
+  } catch (error) {
+    return wrongUsage(error instanceof Error ? error.message : String(error));
+  }
+}
+
+const values = options();
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`);
+  process.exit(0);
+}
+const directory = values.maildir ?? wrongUsage('--maildir PATH is required');
 const level = (['debug', 'info', 'warn', 'error'] as const).find((one) => one === values['log-level']) ?? 'info';
-const logger = createLogger({ fields: { program: 'maildir', name: values.maildir }, level, descriptor: 2 });
+const logger = createLogger({ fields: { program: 'maildir', name: directory }, level, descriptor: 2 });
 
 let server: LmtpServer | null = null;
 let store: MaildirStore | null = null;
@@ -41,12 +63,11 @@ const input = fstatSync(0);
 if (input.isFIFO() || input.isSocket()) process.stdin.on('end', () => process.kill(process.pid, 'SIGTERM')).resume();
 
 try {
-  if (values.maildir === undefined) throw new Error('--maildir PATH is required');
   store = await MaildirStore.open({
     files: nodeFiles,
     clock: systemClock,
     random: systemRandom,
-    directory: resolve(values.maildir),
+    directory: resolve(directory),
     duplicateWindowMs: DEFAULT_DUPLICATE_WINDOW_MS,
   });
   const colon = values.listen.lastIndexOf(':');

@@ -109,7 +109,7 @@ test(
       { deadlineMs: 30_000, everyMs: 250 },
     );
     expect(alone.map(({ member, unprotected: marked }) => [member, marked])).toEqual(
-      [1, 2, 3].map(() => [east.name, true]),
+      [1, 2, 3].map(() => [east.name, 'no shadow could be had']),
     );
 
     signal(system.runnerPid, 'SIGCONT');
@@ -211,6 +211,11 @@ test(
     const stored = await system.drained(90_000, sent);
     const result = balance(sent, await system.delivered(), stored);
     expect([verdict(result), result.delivered]).toEqual(['balanced', sent.length]);
+    // What was a shadow copy rests in Shadow Safety Net of its holder, what was delivered in Primary Safety Net of its owner.
+    const rests = sent.map(({ message }) => stored.filter(({ digest }) => digest === message.digest));
+    expect(rests.map((copies) => copies.map(({ queue }) => queue).sort())).toEqual(
+      sent.map(() => ['primarySafetyNet', 'shadowSafetyNet']),
+    );
   },
   TIMEOUT_MS,
 );

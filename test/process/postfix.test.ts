@@ -179,7 +179,7 @@ async function certified(context: TestContext): Promise<{ readonly server: Postf
 
 describe('next hop', () => {
   test(
-    'a smart host with STARTTLS: proven for "Required", tried for "Opportunistic", refused when unproven',
+    'a smart host with STARTTLS: proven for Required, tried for Opportunistic, refused when unproven',
     async (context) => {
       const [trusted, other] = [await certified(context), await certified(context)];
       const system = await cluster(

@@ -356,6 +356,35 @@ describe('proxy', () => {
     expect(client.answeredAtMs - endedAtMs).toBeLessThan(56_000);
   });
 
+  it('says 451 at the cap when a living transport takes no more bytes after the end of data', async () => {
+    const w = await world();
+    w.a.script.atBytes = { bytes: 1, what: 'stall' };
+    // What is over the credit fits into the buffer, so that the client gets to its end of data.
+    const client = new Client(w, bodyOf(w.a.script.creditBytes + 100_000));
+    const startedAtMs = w.scheduler.nowMs;
+    expect(await client.over()).toBe(451);
+    expect(client.answeredAtMs - startedAtMs).toBeLessThan(57_000);
+    await w.run(() => w.a.drops.length === 1);
+    expect(w.a.ends).toBe(0);
+    expect(w.proxy.inFlight).toBe(0);
+    expect(w.proxy.replayBufferBytes).toBe(0);
+  });
+
+  it('joins what a client sends byte by byte, and streams through what is worth a frame', async () => {
+    const w = await world();
+    const drip = new Client(w, bodyOf(3000), { chunk: 1 });
+    expect(await drip.over()).toBe(250);
+    expect(w.a.frames).toBe(1);
+    const body = bodyOf(200_000);
+    const slow = new Client(w, body, { chunk: 500 });
+    // Long before its end.
+    await w.run(() => w.a.frames === 3);
+    expect(slow.code).toBe(null);
+    expect(await slow.over()).toBe(250);
+    expect(w.a.frames).toBeLessThan(1 + 200_000 / 8192 + 2);
+    expect(holdersOf(w, body)).toEqual(['t-0-0']);
+  });
+
   it('notices back pressure and members that leave, and comes back', async () => {
     const w = await world();
     w.a.script.load = { ...CALM, backPressure: 'High' };

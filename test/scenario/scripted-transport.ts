@@ -25,8 +25,8 @@ export interface Held {
 export interface Script {
   /** `hang`: no answer; `die`: the process ends. */
   onOpen: 'ok' | 'busy' | 'never' | 'hang' | 'die';
-  /** Bytes after which something happens; null for never. */
-  atBytes: { readonly bytes: number; readonly what: 'die' | 'busy' | 'never' } | null;
+  /** Bytes after which something happens; null for never. `stall`: alive, but its disk takes no more: no credit. */
+  atBytes: { readonly bytes: number; readonly what: 'die' | 'busy' | 'never' | 'stall' } | null;
   onEnd: ResultOutcome | 'hang' | 'die-empty' | 'die-holding';
   creditBytes: number;
   load: Load;
@@ -75,6 +75,8 @@ export class ScriptedTransport {
   readonly drops: string[] = [];
   readonly resolves: Resolve[] = [];
   ends = 0;
+  /** CHUNK frames taken. */
+  frames = 0;
   identity: Identity;
   /** Name of the cluster in HELLO. */
   readonly cluster: string;
@@ -171,9 +173,11 @@ export class ScriptedTransport {
       {
         onChunk: (bytes) => {
           chunks.push(bytes);
+          this.frames += 1;
           size += bytes.length;
           const { atBytes } = this.script;
           if (atBytes === null || size < atBytes.bytes) return stream.grant(bytes.length);
+          if (atBytes.what === 'stall') return;
           if (atBytes.what === 'die') this.kill();
           else if (!stream.closed) this.#refuse(stream, atBytes.what);
         },

@@ -158,7 +158,7 @@ describe('body buffer', () => {
           expect(buffer.unsentBytes).toBe(pushed.length - sent);
           expect(buffer.sizeBytes).toBe(pushed.length);
           if (buffer.whole) expect(budget.usedBytes).toBe(pushed.length);
-          else expect(budget.usedBytes).toBeLessThanOrEqual(pushed.length - sent + 300);
+          else expect(budget.usedBytes).toBe(pushed.length - sent);
           expect(buffer.withinLimits).toBe(budget.usedBytes <= 800);
         }
         buffer.release();

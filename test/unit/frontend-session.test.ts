@@ -3,15 +3,15 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Identity, Reply } from '../../common/message.ts';
 import type { ResolvedAnswer, ResultOutcome } from '../../common/peer/messages.ts';
+import { heldSession } from '../../frontend/session.ts';
 import {
   type HeldAction,
   type HeldEvent,
   type HeldState,
-  heldSession,
   INITIAL_STATE,
   SESSION_TIMES,
   type TimerName,
-} from '../../frontend/session.ts';
+} from '../../frontend/session-model.ts';
 
 const NO_TRANSPORT: Reply = { code: 451, enhanced: '4.4.0', text: 'none' };
 const LOST: Reply = { code: 451, enhanced: '4.4.0', text: 'lost' };
@@ -96,6 +96,15 @@ function describeAction(action: HeldAction): string {
     default:
       return action.kind;
   }
+}
+
+function actionsOf(history: string): HeldAction[] {
+  let state = INITIAL_STATE;
+  return history.split(' ').flatMap((word) => {
+    const next = step(state, eventOf(word));
+    state = next.state;
+    return [...next.actions];
+  });
 }
 
 function run(history: string): { state: HeldState; said: string[] } {
@@ -206,6 +215,26 @@ describe('held session, one history each', () => {
       `${SILENT} resolved:1:aborted pick:b ok:2 timer:cap`,
       ['drop 2', 'answer 451 lost', 'release'],
     ],
+    [
+      'the cap while the transport takes no more bytes: no END, 451',
+      `${A} eod timer:cap`,
+      ['drop 1', 'answer 451 lost', 'release'],
+    ],
+    [
+      'the cap while the next try opens, no END: 451',
+      `${A} eod lost:1 pick:b timer:cap`,
+      ['drop 2', 'answer 451 lost', 'release'],
+    ],
+    [
+      'no 354 in time: refused',
+      'start pick:a timer:open pick:b timer:decide',
+      ['drop 2', 'refuse 451 none', 'release'],
+    ],
+    [
+      'no 354 in time: the last refusal is relayed',
+      'start pick:a refuse:1:other pick:b timer:decide',
+      ['drop 2', 'refuse 452 full', 'release'],
+    ],
     ['owned on the stream: asked', `${ENDED} result:1:owned`, ['end 1', 'resolve a through 1']],
     ['client gone, then lost: over', `${ENDED} gone lost:1`, ['end 1', 'release']],
     ['late events of an old stream mean nothing', `${A} lost:1 pick:b refuse:1:no lost:1 ok:1 ok:2`, ['replay 2']],
@@ -219,6 +248,23 @@ describe('held session, one history each', () => {
   it('a third try is numbered above every try that may have got bytes', () => {
     const { state } = run(`${A} lost:1 pick:b ok:2 lost:2 pick:c lost:3 pick:d`);
     expect(state.tries.map((t) => t.number)).toEqual([1, 2, 3, 3]);
+  });
+
+  it('whoever waits has a deadline: before the 354, from the end of data, and only then', () => {
+    const armed = (history: string): TimerName[] => {
+      const timers = new Set<TimerName>();
+      for (const action of actionsOf(history)) {
+        if (action.kind === 'set-timer') timers.add(action.timer);
+        if (action.kind === 'clear-timer') timers.delete(action.timer);
+      }
+      return [...timers];
+    };
+    expect(armed('start pick:a')).toEqual(['decide', 'open']);
+    expect(armed(A)).toEqual([]);
+    expect(armed(`${A} eod`)).toEqual(['cap']);
+    expect(armed(`${A} lost:1 pick:b eod`)).toEqual(['open', 'cap']);
+    expect(armed(SILENT)).toEqual(['cap', 'resolve']);
+    expect(actionsOf(`${ENDED} lost:1`).filter((a) => a.kind === 'set-timer' && a.timer === 'cap').length).toBe(1);
   });
 
   it('a 2yz as a refusal is not relayed', () => {
@@ -409,7 +455,7 @@ describe('held session, random histories', () => {
           const can = possible(world);
           can[choice % can.length]?.();
         }
-        finish(world);
+        finish(world, (choices[0] ?? 0) % 2 === 0);
         expect(world.answers.length, 'exactly one answer, none for a client that is gone').toBe(world.gone ? 0 : 1);
         const key = world.answers[0] ?? 'gone';
         seen.set(key, (seen.get(key) ?? 0) + 1);
@@ -421,16 +467,17 @@ describe('held session, random histories', () => {
   });
 });
 
-/** From here on nothing but time passes and the client ends its body. */
-function finish(world: World): void {
+/** From here on nothing but time passes and the client ends its body; a transport may take the rest of it or stall. */
+function finish(world: World, flushes: boolean): void {
   for (let i = 0; i < 200 && !world.released; i++) {
     const last = world.state.tries.at(-1);
-    const timer = (['open', 'again', 'resolve', 'cap'] as const).find((name) => world.timers.has(name));
+    const timer = (['open', 'decide', 'again', 'resolve', 'cap'] as const).find((name) => world.timers.has(name));
     if (world.state.phase === 'choosing') apply(world, { kind: 'NonePicked' });
     else if (world.state.continued && !world.clientEnded && !world.gone) {
       world.clientEnded = true;
       apply(world, { kind: 'BodyEnded' });
-    } else if (last?.fate === 'open' && world.state.bodyEnded) apply(world, { kind: 'Flushed', serial: last.serial });
+    } else if (flushes && last?.fate === 'open' && world.state.bodyEnded)
+      apply(world, { kind: 'Flushed', serial: last.serial });
     else if (timer !== undefined) {
       world.timers.delete(timer);
       apply(world, { kind: 'TimerFired', timer });

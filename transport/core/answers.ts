@@ -37,6 +37,21 @@ export function answerIntake(turn: Turn, copy: Copy, outcome: 'protected' | 'unp
   });
 }
 
+/** The copy of a waiting front end changed hands: it asks what became of it. */
+export function answerOwned(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  const id = copy.facts.id;
+  const stream = server.intakeOf.get(id);
+  if (stream === undefined) return;
+  const intake = server.intakes.get(stream);
+  server.intakeOf.delete(id);
+  server.intakes.delete(stream);
+  if (intake?.waiting !== true) return;
+  const { epoch } = copy.state;
+  const result = { id, epoch, outcome: 'owned', digest: copy.facts.digest, reply: null } as const;
+  late(turn, { copy: id, kind: 'AnswerStream', stream, result });
+}
+
 /** Before END: a plain refusal, nothing was promised and nothing is kept. */
 export function refuseIntake(turn: Turn, placing: Placing, reply: Reply): void {
   const { server } = turn;
@@ -76,9 +91,7 @@ export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
   if (server.placings.get(id)?.phase === 'aborting') return say('open', null);
   const tombstone = server.tombstones.get(id);
   if (tombstone?.kind === 'final') return say('final', null);
-  // Members are still asked, or one of them holds it - alone, for all that is known: neither a refusal nor a promise.
-  if (through <= (server.inquiries.get(id)?.through ?? 0)) return say('open', null);
-  // A candidate that has not durably refused may still hold it (protocol.md 6b): nothing can be said yet.
+  // Whoever has not durably refused may still hold it (protocol.md 6b, 6e) - alone, for all that is known: neither a refusal nor a promise.
   if (tombstone !== undefined && tombstone.abortedThrough >= through)
     return say(tombstone.placements.length === 0 ? 'aborted' : 'open', null);
   return say('unknown', null);

@@ -7,11 +7,11 @@ import type { Reply } from '../../common/message.ts';
 import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch } from '../../common/message.ts';
 import type { Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
-import type { CopyFacts, CopyState, StoredCopy } from '../store/database.ts';
+import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { dsnSafe } from './delivery.ts';
-import { askEverybody } from './inquiry.ts';
+import { askEverybody, everybody } from './inquiry.ts';
 import { demote, promote } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
 import {
@@ -384,7 +384,8 @@ export function resolveAsked(
     promote(turn, copy);
   } else if (copy === undefined && standingOf(turn, id, through).answer === 'unknown' && !intakeUndecided(turn, id)) {
     transition(server.coverage, 'AbortAcknowledgedUnknown', '-', 'primary', 'aborted');
-    leaveTombstone(turn, id, through, { try: through, term: 0, owner: server.me });
+    const asked = role === 'frontend' ? everybody(turn, through) : [];
+    leaveTombstone(turn, id, through, { try: through, term: 0, owner: server.me }, asked);
     if (role === 'frontend') askEverybody(turn, id, through);
   } else if (copy !== undefined && standingOf(turn, id, through).answer !== 'open') {
     transition(server.coverage, 'AbortDenied', copy.state.queue, roleOf(copy.state, server.me), copy.state.queue);
@@ -396,10 +397,16 @@ export function resolveAsked(
 /** A body of that id is still arriving from another front end connection. */
 const intakeUndecided = (turn: Turn, id: CopyId): boolean => turn.server.intakeOf.has(id);
 
-function leaveTombstone(turn: Turn, id: CopyId, through: number, epoch: SharedState['epoch']): void {
+function leaveTombstone(
+  turn: Turn,
+  id: CopyId,
+  through: number,
+  epoch: SharedState['epoch'],
+  placements: readonly Placement[] = [],
+): void {
   putTombstone(
     turn,
-    { id, kind: 'aborted', epoch, abortedThrough: through, recipients: null, digest: null, placements: [] },
+    { id, kind: 'aborted', epoch, abortedThrough: through, recipients: null, digest: null, placements },
     commit,
   );
 }

@@ -12,11 +12,10 @@ import {
 } from '../../common/message.ts';
 import type { Claim, Grant, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
-import { answerWaiters } from './answers.ts';
+import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
 import { categorize, dsnSafe, resumeFailures } from './delivery.ts';
 import type { StoredCopies } from './events.ts';
-import { repeatInquiries } from './inquiry.ts';
 import { finish, otherHolders, repeatResolves } from './placing.ts';
 import {
   commit,
@@ -83,6 +82,8 @@ export function doubtTimedOut(turn: Turn, id: CopyId): void {
   const copy = turn.server.copies.get(id);
   if (copy?.doubt === null || copy === undefined) return;
   for (const member of copy.doubt.waiting) {
+    // Who is connected was asked on this connection already, and answers when it can.
+    if (turn.server.peers.has(member)) continue;
     const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
     later.set(id, copy.state.epoch);
     turn.server.unasked.set(member, later);
@@ -119,6 +120,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     owing: owedBy(server, identity),
   });
   server.lastHeardMs.set(member, turn.nowMs);
+  server.known.set(member, identity);
   const claims = new Map(server.unasked.get(member) ?? []);
   server.unasked.delete(member);
   for (const id of server.doubtful) {
@@ -134,7 +136,6 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   sendClaims(turn, member, claims);
   sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
   repeatResolves(turn, member);
-  repeatInquiries(turn, member);
 }
 
 /** What a member on this identity may still hold, as far as is known here. */
@@ -374,7 +375,8 @@ export function promote(turn: Turn, copy: Copy): void {
     standing: 'released',
     epoch: { ...epoch, term: epoch.term + 1, owner: server.me },
     placements: [],
-    unprotected: 'its owner had lost it',
+    // Not accepted alone by policy: nobody is promised anything before a shadow is confirmed (protocol.md 8).
+    unprotected: null,
   };
   setState(turn, copy, state, 'commit');
   server.single.add(copy.facts.id);
@@ -442,209 +444,7 @@ export function placementAnswered(turn: Turn, id: CopyId, identity: Identity): v
   const tombstone = turn.server.tombstones.get(id);
   if (tombstone === undefined) return;
   const placements = tombstone.placements.filter((placement) => placement.identity !== identity);
-  if (placements.length < tombstone.placements.length) forgetIfAnswered(turn, { ...tombstone, placements });
-}
-
-// --- claims ----------------------------------------------------------------------------------------------------------
-
-/** A would-be owner asks. A grant is durable before it is said; a higher claim answers with itself (protocol.md 13). */
-export function claimReceived(turn: Turn, member: string, claim: Claim, stored: StoredCopies): void {
-  const items: Grant['items'][number][] = [];
-  for (const item of claim.items) items.push(grantFor(turn, member, item.id, item.epoch, stored.get(item.id) ?? null));
-  for (const page of pagesOf(items))
-    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'GRANT', grant: { items: page } } });
-}
-
-/** Frames are of bounded size: what counts is how many recipients they tell about. */
-function pagesOf(items: readonly Grant['items'][number][]): Grant['items'][number][][] {
-  const pages: Grant['items'][number][][] = [];
-  let weight = 0;
-  for (const item of items) {
-    const itsWeight = 1 + (item.state?.recipients?.length ?? 0);
-    const page = pages.at(-1);
-    if (page === undefined || weight + itsWeight > 1_000) {
-      pages.push([item]);
-      weight = itsWeight;
-    } else {
-      page.push(item);
-      weight += itsWeight;
-    }
-  }
-  return pages;
-}
-
-function grantFor(
-  turn: Turn,
-  member: string,
-  id: CopyId,
-  epoch: CopyState['epoch'],
-  stored: StoredCopy | null,
-): Grant['items'][number] {
-  const { server } = turn;
-  const copy = server.copies.get(id);
-  if (copy === undefined) {
-    const answer = answerFor(turn, id, stored);
-    return { id, granted: true, verdict: answer.verdict, state: answer.state };
-  }
-  const order = compareEpochs(epoch, copy.state.epoch);
-  if (order < 0) return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
-  if (order > 0) {
-    // Nobody claims for somebody else (semantics.md S14).
-    if (epoch.owner !== server.peers.get(member)?.identity)
-      return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
-    const claimed = { ...sharedState(copy.facts, copy.state), epoch };
-    if (copy.state.epoch.owner === server.me) {
-      if (!demote(turn, copy, claimed))
-        return { id, granted: false, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
-    } else {
-      transition(server.coverage, 'ClaimGranted', copy.state.queue, 'shadow', copy.state.queue);
-      setState(turn, copy, { ...copy.state, epoch }, 'commit');
-    }
-    announceHeld(turn, copy);
-  }
-  const peer = server.peers.get(member);
-  if (peer !== undefined) register(copy, member, peer.session);
-  return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
-}
-
-export function grantReceived(turn: Turn, member: string, grant: Grant): void {
-  const { server } = turn;
-  const peer = server.peers.get(member);
-  if (peer === undefined) return;
-  for (const item of grant.items) {
-    const copy = server.copies.get(item.id);
-    if (copy === undefined) continue;
-    if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
-      heardAbout(turn, member, copy, item.state, item.verdict);
-    const still = server.copies.get(item.id);
-    // Not granted and not owned higher: it is being delivered there right now; the answer follows (delivery.ts), or the wait runs out.
-    if (still !== undefined && (item.granted || item.verdict !== 'pending')) answered(turn, still, member);
-  }
-}
-
-/** An epoch of mine that I never wrote: nobody raises it but me. */
-const namesMe = (turn: Turn, copy: Copy, remote: SharedState): boolean =>
-  remote.epoch.owner === turn.server.me && compareEpochs(remote.epoch, copy.state.epoch) > 0;
-
-/** Who may say that everything is done: the owner of that epoch, or a member that was asked or holds the copy. */
-function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): boolean {
-  const { server } = turn;
-  return (
-    remote.epoch.owner === server.peers.get(member)?.identity ||
-    compareEpochs(remote.epoch, copy.state.epoch) > 0 ||
-    copy.doubt?.waiting.has(member) === true ||
-    copy.registered.has(member) ||
-    server.placings.get(copy.facts.id)?.attempts.some((attempt) => attempt.member === member) === true
-  );
-}
-
-/** A member's knowledge about a copy of mine: a higher owner demotes me, finality is merged, a holder is remembered. */
-function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState, verdict: Verdict): void {
-  const { server } = turn;
-  const peer = server.peers.get(member);
-  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me || namesMe(turn, copy, remote)) return;
-  if (verdict === 'final') {
-    if (mayEnd(turn, copy, member, remote)) demote(turn, copy, { ...remote, final: true });
-    return;
-  }
-  if (compareEpochs(remote.epoch, copy.state.epoch) > 0) {
-    // A higher try that is still in intake may be aborted; once released its owner claims this copy itself (protocol.md 7).
-    if (remote.standing === 'released') demote(turn, copy, remote);
-    return;
-  }
-  const merged = merge(copy.state, remote);
-  if (merged !== copy.state) setState(turn, copy, merged, 'lazy');
-  if (
-    peer !== undefined &&
-    verdict === 'pending' &&
-    sameEpoch(remote.epoch, copy.state.epoch) &&
-    copy.state.standing === 'released'
-  ) {
-    register(copy, member, peer.session);
-    // protocol.md 8: only equal bytes protect.
-    if (remote.digest === copy.facts.digest) confirmHolder(turn, copy, member, peer.identity);
-  }
-}
-
-// --- demotion (protocol.md 12) ---------------------------------------------------------------------------------------
-
-/** A higher owner was seen: this copy becomes its shadow, or goes to rest when the owner says final. False while deliveries are open. */
-export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
-  const { server } = turn;
-  if (copy.delivering.size > 0) {
-    copy.demoteTo = remote;
-    return false;
-  }
-  const from = copy.state.queue;
-  const merged = merge(copy.state, remote);
-  const base: CopyState = { ...merged, placements: [], unprotected: null };
-  copy.demoteTo = null;
-  copy.doubt = null;
-  const id = copy.facts.id;
-  late(turn, {
-    copy: id,
-    kind: 'Track',
-    event: 'DEMOTE',
-    facts: copy.facts,
-    id,
-    detail: remote.final ? 'final elsewhere' : 'owned elsewhere',
-  });
-  const { registered } = copy;
-  if (remote.final) {
-    const left = obligations(turn, copy);
-    dropCopy(turn, copy);
-    if (merged.recipients?.some(isSuccess) === true) {
-      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
-      commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });
-    } else {
-      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');
-      commit(turn, { kind: 'remove', id });
-    }
-    // Shadows of this copy must hear of it too (protocol.md 9): now where they are connected, by the tombstone later.
-    leaveFinal(turn, copy, base, left);
-    if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
-    tellHolders(turn, copy.facts, base, registered, 'final');
-    return true;
-  }
-  transition(server.coverage, 'Demoted', from, 'shadow', 'shadow');
-  forgetDelivery(turn, id);
-  setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
-  announceHeld(turn, copy);
-  // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
-  tellHolders(turn, copy.facts, copy.state, registered, 'owner');
-  return true;
-}
-
-function forgetDelivery(turn: Turn, id: CopyId): void {
-  const { server } = turn;
-  for (const hop of server.hops.values()) hop.ready.delete(id);
-  server.single.delete(id);
-  server.doubtful.delete(id);
-  endSearch(turn, id, null);
-}
-
-/** A claimant had to wait for deliveries under way: what became of them. */
-export function answerClaimant(turn: Turn, facts: Copy['facts'], state: CopyState, claimant: Identity): void {
-  const member = memberWith(turn.server, claimant);
-  if (member === null) return;
-  const shared = sharedState(facts, state);
-  const verdict: Verdict = shared.final ? 'final' : 'pending';
-  const grant: Grant = { items: [{ id: facts.id, granted: true, verdict, state: shared }] };
-  late(turn, { copy: facts.id, kind: 'Send', to: member, frame: { kind: 'GRANT', grant } });
-}
-
-/** Members that may still hold a copy that has become final here; candidates of a running search that were sent an END are among them. */
-export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
-  const placing = turn.server.placings.get(copy.facts.id);
-  const placements = placing === undefined ? copy.state.placements : otherHolders(placing, copy);
-  if (placing !== undefined) finish(turn, placing, null);
-  return placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
-}
-
-/** The tombstone of a final copy, unless nobody can be left who asks, or the Safety Net answers for it. */
-export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements: readonly Placement[]): void {
-  if (placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true) return;
-  const { epoch, abortedThrough, recipients } = state;
-  const { id, digest } = copy.facts;
-  putTombstone(turn, { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements }, commit);
+  if (placements.length === tombstone.placements.length) return;
+  forgetIfAnswered(turn, { ...tombstone, placements });
+  answerWaiters(turn, id);
 }

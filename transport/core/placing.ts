@@ -29,7 +29,7 @@ import {
   type Turn,
   wrong,
 } from './state.ts';
-import { forgetIfAnswered, putTombstone } from './tombstones.ts';
+import { putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** Starts the search; the body may still be arriving (`end` null). */
@@ -428,11 +428,7 @@ export function resolveAnswered(turn: Turn, member: string, id: CopyId, refused:
   const identity = server.peers.get(member)?.identity;
   if (identity === undefined) return;
   const tombstone = server.tombstones.get(id);
-  if (refused && tombstone !== undefined && tombstone.kind === 'aborted')
-    forgetIfAnswered(turn, {
-      ...tombstone,
-      placements: tombstone.placements.filter((placement) => placement.identity !== identity),
-    });
+  if (refused && tombstone?.kind === 'aborted') placementAnswered(turn, id, identity);
   const placing = server.placings.get(id);
   if (placing === undefined || placing.phase !== 'aborting' || placing.waiting.get(member) !== identity) return;
   placing.waiting.delete(member);

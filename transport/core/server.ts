@@ -22,7 +22,6 @@ import {
   routingChanged,
 } from './delivery.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
-import { inquiryAnswered } from './inquiry.ts';
 import {
   intakeEnded,
   intakeLost,
@@ -113,6 +112,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     placings: new Map(),
     peers: new Map(),
     lastHeardMs: new Map(),
+    known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
     sessions: 0,
     held: new Map(),
     listedOnce: new Set(),
@@ -120,7 +120,6 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     doubtful: new Set(),
     unasked: new Map(),
     guarded: new Map(),
-    inquiries: new Map(),
     resolveWaiters: new Map(),
     hops: new Map(),
     deliveries: new Map(),
@@ -239,7 +238,6 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'ResolveAsked':
       return resolveAsked(turn, event.from, event.role, event.resolve, event.stored);
     case 'ResolveAnswered':
-      inquiryAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
       return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
     case 'ListReceived':
       listReceived(turn, event.member, event.list, event.stored);
@@ -313,9 +311,6 @@ function timersFired(turn: Turn): void {
         break;
       case 'age':
         ageDue(turn, id);
-        break;
-      case 'inquiry':
-        server.inquiries.delete(id);
         break;
       case 'guard':
         guardOver(turn, id);

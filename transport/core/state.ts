@@ -86,12 +86,6 @@ export interface IncomingShadow {
   readonly state: SharedState;
 }
 
-/** All members are asked about a try of which nothing is known here (protocol.md 6e). */
-export interface Inquiry {
-  readonly through: number;
-  readonly waiting: Set<string>;
-}
-
 export interface ResolveWaiter {
   readonly from: string;
   readonly through: number;
@@ -130,7 +124,6 @@ export type TimerKind =
   | 'waiter'
   | 'reshadow'
   | 'guard'
-  | 'inquiry'
   | 'clock';
 
 export interface CoreTimer {
@@ -161,6 +154,8 @@ export interface Server {
   readonly placings: Map<CopyId, Placing>;
   readonly peers: Map<string, Peer>;
   readonly lastHeardMs: Map<string, number>;
+  /** The queue database each member was last met on, in this life or an earlier one. */
+  readonly known: Map<string, Identity>;
   sessions: number;
   /** Shadow copies by the identity that owns them, for LIST. */
   readonly held: Map<Identity, Set<CopyId>>;
@@ -173,7 +168,6 @@ export interface Server {
   readonly unasked: Map<string, Map<CopyId, Epoch>>;
   /** Tombstones that stay at least until this time, because a front end may still ask for them (tombstones.ts). */
   readonly guarded: Map<CopyId, number>;
-  readonly inquiries: Map<CopyId, Inquiry>;
   readonly resolveWaiters: Map<CopyId, ResolveWaiter[]>;
   readonly hops: Map<string, Hop>;
   readonly deliveries: Map<number, OpenDelivery>;

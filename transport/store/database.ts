@@ -139,6 +139,11 @@ export interface BodyWriter {
 export interface StoredCopy {
   readonly facts: CopyFacts;
   readonly state: CopyState;
+  /**
+   * Of a Safety Net copy whose COMMIT record cannot be read, why: its body cannot be read either, and of `facts` only id, ancestor,
+   * kind, digest and size are known; the envelope is empty but for the addresses of its recipients.
+   */
+  readonly damaged?: string;
 }
 
 export interface Quarantined {
@@ -155,6 +160,7 @@ export interface Recovered {
   readonly tombstones: readonly Tombstone[];
   readonly seen: readonly Seen[];
   readonly facts: ReadonlyMap<string, unknown>;
+  /** Grows when something is found damaged later, on read. */
   readonly quarantined: readonly Quarantined[];
   /** True when the directory was empty or new: the identity is new. */
   readonly created: boolean;
@@ -201,7 +207,10 @@ export interface QueueDatabase {
   note(writes: readonly Write[]): void;
   /** Bytes of a live or Safety Net body in order. Throws an Error with code DAMAGED when a checksum does not match, NOTFOUND when absent. */
   readBody(id: CopyId): AsyncIterable<Buffer>;
-  /** A Safety Net copy by id (a live one is the core's business); null when absent. */
+  /**
+   * A Safety Net copy by id (a live one is the core's business); null when absent. Throws an Error with code DAMAGED when it is, or may
+   * be, in a part of the log that cannot be read; `recovered.quarantined` grows by what was found damaged.
+   */
   lookup(id: CopyId): Promise<StoredCopy | null>;
   /** Oldest first; memory bounded by one segment footer. */
   safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry>;

@@ -7,7 +7,7 @@ import type { CopyId } from '../../common/message.ts';
 import type { LogBody } from './body-writer.ts';
 import { notFound } from './live-index.ts';
 import type { LogAccess } from './log-access.ts';
-import { commitJson, type Kill, type LogRecord, moveJson, removeJson } from './log-record.ts';
+import { briefOf, commitJson, type Kill, type LogRecord, moveJson, removeJson } from './log-record.ts';
 import type { LogState } from './log-state.ts';
 import type { Call, PreparedWrite } from './prepared.ts';
 import { type GroupBuilder, HEADER } from './record.ts';
@@ -107,8 +107,9 @@ function encodeWrite(builder: GroupBuilder, state: LogState, call: Call, write: 
       const live = state.index.copies.get(write.id);
       if (live === undefined) return;
       const commitAt = live.body.at;
-      const place = builder.add('move', moveJson(write.id, commitAt, write.stateJson));
-      state.apply({ kind: 'move', id: write.id, state: write.state, commitAt }, place);
+      const brief = briefOf(live.facts);
+      const place = builder.add('move', moveJson(write.id, commitAt, brief, write.stateJson));
+      state.apply({ kind: 'move', id: write.id, state: write.state, commitAt, brief }, place);
       return;
     }
     case 'recall': {

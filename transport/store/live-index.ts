@@ -47,7 +47,7 @@ export function nextState(before: CopyState, state: CopyState, outcomes: Outcome
 }
 
 /** How a copy is listed in a Safety Net. */
-export function safetyNetEntry(facts: CopyFacts, state: CopyState): SafetyNetEntry {
+export function safetyNetEntry(facts: Pick<CopyFacts, 'id' | 'sizeBytes'>, state: CopyState): SafetyNetEntry {
   const databases = new Set<string>();
   for (const recipient of state.recipients ?? [])
     if (recipient.database !== undefined) databases.add(recipient.database);

@@ -1,19 +1,21 @@
 /**
  * Reading back from the log while it lives: records and body extents by their place, Safety Net entries by id or in order. Owns: the
- * verification of everything it hands out, a cache of two footers. Fails with StoreError DAMAGED; a damaged footer is rebuilt from the
- * records it lists.
+ * verification of everything it hands out, a cache of two footers, telling `report` once of everything it finds damaged. Fails with
+ * StoreError DAMAGED, also for what the medium cannot read; a damaged footer is rebuilt from the records it lists, a damaged COMMIT
+ * leaves what the MOVE record knows.
  */
 
 import { crc32 } from 'node:zlib';
 import type { CopyId } from '../../common/message.ts';
 import type { FileHandle } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
-import type { CopyFacts, CopyState } from './database.ts';
+import type { Quarantined, StoredCopy } from './database.ts';
 import { bloomHas, bloomOf, buildBloom, decodeFooter, type RestingEntry } from './footer.ts';
-import { StoreError } from './live-index.ts';
+import { StoreError, safetyNetEntry } from './live-index.ts';
 import { decodeRecord, type Kill, type LogRecord } from './log-record.ts';
 import type { LogState } from './log-state.ts';
 import { BLOCK, type Extent, HEADER, type ParsedRecord, type Place, parseRecord } from './record.ts';
+import { type RestingCopy, withoutCommit } from './resting-copy.ts';
 import { type Owner, placeKey } from './safety-net-index.ts';
 import { scanSegment } from './segment-scan.ts';
 
@@ -24,22 +26,38 @@ export interface ReadableSegment {
   readonly end: number;
 }
 
-export interface RestingCopy {
-  readonly facts: CopyFacts;
-  readonly state: CopyState;
-  readonly extents: readonly Extent[];
+export interface FoundEntry {
+  readonly entry: RestingEntry;
+  /** Null while it is in no footer. */
+  readonly owner: Owner | null;
 }
 
 interface LoadedFooter {
   readonly entries: readonly RestingEntry[];
   readonly byId: ReadonlyMap<CopyId, RestingEntry>;
+  /** It is damaged and could not be rebuilt whole, but its filter is the original one: an id in the filter may have been listed. */
+  readonly suspect: boolean;
 }
+
+interface FooterContents {
+  readonly bloom: Buffer;
+  readonly entries: readonly RestingEntry[];
+}
+
+/** What the medium answers when it cannot read a block (EBADMSG, EUCLEAN: checksums of the file system). */
+const MEDIUM_ERRORS: readonly unknown[] = ['EIO', 'ENXIO', 'ENODATA', 'EREMOTEIO', 'EBADMSG', 'EUCLEAN'];
+const PIECE_BYTES = 64 * 1024;
+const FOOTERS_AT_ONCE = 16;
+
+export const isDamaged = (error: unknown): boolean => (error as { code?: unknown }).code === 'DAMAGED';
 
 export class LogAccess {
   readonly #state: LogState;
   readonly #salt: Buffer;
   readonly #log: Logger;
   readonly #segment: (generation: number) => ReadableSegment | undefined;
+  readonly #report: (item: Quarantined) => void;
+  readonly #reported = new Set<string>();
   #footers: { readonly owner: Owner; readonly footer: LoadedFooter }[] = [];
 
   constructor(
@@ -47,18 +65,32 @@ export class LogAccess {
     salt: Buffer,
     log: Logger,
     segment: (generation: number) => ReadableSegment | undefined,
+    report: (item: Quarantined) => void = () => undefined,
   ) {
     this.#state = state;
     this.#salt = salt;
     this.#log = log;
     this.#segment = segment;
+    this.#report = report;
+  }
+
+  #damaged(id: CopyId | null, [generation, offset]: Place, reason: string): void {
+    const key = `${generation}:${offset}`;
+    if (this.#reported.has(key)) return;
+    this.#reported.add(key);
+    const path = this.#segment(generation)?.path;
+    const segment = path === undefined ? `generation ${generation}` : path.slice(path.lastIndexOf('/') + 1);
+    this.#report({ id, segment, offset, reason });
   }
 
   async readRange(generation: number, offset: number, length: number): Promise<Buffer> {
     const segment = this.#segment(generation);
     if (segment === undefined) throw new StoreError('DAMAGED', `the segment of generation ${generation} is missing`);
     const bytes = Buffer.allocUnsafe(length);
-    const got = await segment.handle.read(bytes, 0, length, offset);
+    const got = await segment.handle.read(bytes, 0, length, offset).catch((error: unknown) => {
+      if (!MEDIUM_ERRORS.includes((error as { code?: unknown }).code)) throw error;
+      throw new StoreError('DAMAGED', `${segment.path} cannot be read at ${offset}: ${String(error)}`);
+    });
     if (got < length) throw new StoreError('DAMAGED', `${segment.path} ends at ${offset + got}`);
     return bytes;
   }
@@ -87,14 +119,45 @@ export class LogAccess {
     return decodeRecord(record.kind, record.meta);
   }
 
+  async #readMove(entry: RestingEntry): Promise<Extract<LogRecord, { kind: 'move' }>> {
+    try {
+      const move = await this.#decode(entry.at);
+      if (move?.kind === 'move') return move;
+      throw new StoreError('DAMAGED', 'a Safety Net entry points at something else');
+    } catch (error) {
+      if (isDamaged(error)) this.#damaged(entry.entry.id, entry.at, String(error));
+      throw error;
+    }
+  }
+
+  async #readCommit(id: CopyId, at: Place): Promise<Extract<LogRecord, { kind: 'commit' | 'recall' }>> {
+    try {
+      const commit = await this.#decode(at);
+      if ((commit?.kind === 'commit' || commit?.kind === 'recall') && commit.facts.id === id) return commit;
+      throw new StoreError('DAMAGED', 'a Safety Net entry points at something else');
+    } catch (error) {
+      if (isDamaged(error)) this.#damaged(id, at, String(error));
+      throw error;
+    }
+  }
+
   /** State from the MOVE record, facts and extents from the COMMIT it points at. */
   async readResting(entry: RestingEntry): Promise<RestingCopy> {
-    const move = await this.#decode(entry.at);
-    if (move?.kind !== 'move') throw new StoreError('DAMAGED', 'a Safety Net entry points at something else');
-    const commit = await this.#decode(move.commitAt);
-    if (commit === null || (commit.kind !== 'commit' && commit.kind !== 'recall') || commit.facts.id !== move.id)
-      throw new StoreError('DAMAGED', 'a Safety Net entry points at something else');
+    const move = await this.#readMove(entry);
+    const commit = await this.#readCommit(move.id, move.commitAt);
     return { facts: commit.facts, state: move.state, extents: commit.extents };
+  }
+
+  /** The same without the body; what the MOVE record knows when the COMMIT is damaged. */
+  async readStored(entry: RestingEntry): Promise<StoredCopy> {
+    const move = await this.#readMove(entry);
+    try {
+      const { facts } = await this.#readCommit(move.id, move.commitAt);
+      return { facts, state: move.state };
+    } catch (error) {
+      if (!isDamaged(error) || move.brief === null) throw error;
+      return withoutCommit(move.id, move.state, move.brief, (error as Error).message);
+    }
   }
 
   /** Whether finding out needs the disk. Cheap for ids that are nowhere. */
@@ -105,24 +168,36 @@ export class LogAccess {
   }
 
   /** The Safety Net entry of an id, newest first; null when there is none. */
-  async find(id: CopyId): Promise<{ readonly entry: RestingEntry; readonly owner: Owner | null } | null> {
+  async find(id: CopyId): Promise<FoundEntry | null> {
     const open = this.#state.net.open.get(id);
     if (open !== undefined) return { entry: open.resting, owner: null };
     for (const owner of [...this.#state.net.owners.values()].reverse()) {
       if (owner.bloom === null) await this.#loadBloom(owner);
       if (owner.bloom !== null && !bloomHas(owner.bloom, id)) continue;
-      const entry = (await this.#footer(owner)).byId.get(id);
-      const current = this.#state.net.owners.get(owner.generation) === owner;
-      if (entry !== undefined && current && !owner.dead.has(placeKey(entry.at))) return { entry, owner };
+      const { byId, suspect } = await this.#footer(owner);
+      const entry = byId.get(id);
+      if (this.#state.net.owners.get(owner.generation) !== owner) continue;
+      if (entry !== undefined && !owner.dead.has(placeKey(entry.at))) return { entry, owner };
+      if (entry === undefined && suspect)
+        throw new StoreError('DAMAGED', `${id} may be listed in the damaged footer of generation ${owner.generation}`);
     }
     return null;
   }
 
-  async findKill(id: CopyId): Promise<Kill | null> {
-    const found = await this.find(id);
-    if (found === null) return null;
+  /** How the end of a found entry is written; null when the index of open entries knows. */
+  killOf(found: FoundEntry | null): Kill | null {
+    if (found === null || found.owner === null) return null;
     const { entry, at, refs } = found.entry;
-    return { owner: found.owner?.generation ?? 0, at, role: entry.role, sizeBytes: entry.sizeBytes, refs };
+    return { owner: found.owner.generation, at, role: entry.role, sizeBytes: entry.sizeBytes, refs };
+  }
+
+  /** Every filter into memory, so that no commit has to wait for that. */
+  async loadBlooms(): Promise<void> {
+    const owners = [...this.#state.net.owners.values()].filter((owner) => owner.bloom === null);
+    for (let at = 0; at < owners.length; at += FOOTERS_AT_ONCE)
+      await Promise.all(owners.slice(at, at + FOOTERS_AT_ONCE).map((owner) => this.#readBloom(owner)));
+    // To rebuild one takes a whole segment of memory: one by one.
+    for (const owner of owners) if (owner.bloom === null) await this.#footer(owner);
   }
 
   /** The entries of a footer that still count, oldest first. */
@@ -137,11 +212,12 @@ export class LogAccess {
     // The segment must not be recycled while it is read.
     this.#state.pin(owner.generation);
     try {
-      const { entries, bloom } = await this.#readFooter(owner);
+      const intact = await this.#readFooter(owner);
+      const { entries, bloom, suspect } = intact === null ? await this.#rebuilt(owner) : { ...intact, suspect: false };
       owner.bloom = bloom;
       const byId = new Map<CopyId, RestingEntry>();
       for (const entry of entries) if (!owner.dead.has(placeKey(entry.at))) byId.set(entry.entry.id, entry);
-      const footer = { entries, byId };
+      const footer = { entries, byId, suspect };
       this.#footers = [{ owner, footer }, ...this.#footers].slice(0, 2);
       return footer;
     } finally {
@@ -149,75 +225,105 @@ export class LogAccess {
     }
   }
 
-  /** Only the filter, so that the first look-up after a start reads little. */
   async #loadBloom(owner: Owner): Promise<void> {
+    await this.#readBloom(owner);
+    if (owner.bloom === null) await this.#footer(owner);
+  }
+
+  /** Only the filter, so that the first look-up after a start reads little. It stays null when it is damaged. */
+  async #readBloom(owner: Owner): Promise<void> {
     const [generation, offset, length] = owner.footer;
     this.#state.pin(owner.generation);
     try {
       const record = parseRecord(await this.readRange(generation, offset, length), 0, this.#salt, generation, offset);
-      if (record !== null && record.kind === 'footer') {
-        const { length: bytes, crc } = bloomOf(record.meta);
-        const bloom = await this.readRange(generation, offset + length, bytes);
-        if (crc32(bloom) === crc) owner.bloom = bloom;
-      }
+      if (record === null || record.kind !== 'footer') return;
+      const { length: bytes, crc } = bloomOf(record.meta);
+      const bloom = await this.readRange(generation, offset + length, bytes);
+      if (crc32(bloom) === crc) owner.bloom = bloom;
+    } catch (error) {
+      if (!isDamaged(error)) throw error;
+      this.#log.debug({ generation, error: String(error) }, 'queue database: a filter cannot be read');
     } finally {
       this.#state.unpin(owner.generation);
     }
-    if (owner.bloom === null) await this.#footer(owner);
   }
 
-  async #readFooter(owner: Owner): Promise<{ readonly bloom: Buffer; readonly entries: RestingEntry[] }> {
+  /** Null when it is damaged. */
+  async #readFooter(owner: Owner): Promise<FooterContents | null> {
     const [generation, offset, length] = owner.footer;
-    const bytes = await this.readRange(generation, offset, length + owner.footerBytes);
-    const record = parseRecord(bytes, 0, this.#salt, generation, offset);
-    if (record !== null && record.kind === 'footer' && crc32(bytes.subarray(length)) === record.bodyCrc)
-      return decodeFooter(record.meta, bytes.subarray(length));
-    this.#log.warn({ generation, offset }, 'queue database: a footer is damaged, rebuilding it from the records');
-    return this.#rebuild(owner);
+    let reason = 'the footer is damaged';
+    try {
+      const bytes = await this.readRange(generation, offset, length + owner.footerBytes);
+      const record = parseRecord(bytes, 0, this.#salt, generation, offset);
+      if (record !== null && record.kind === 'footer' && crc32(bytes.subarray(length)) === record.bodyCrc)
+        return decodeFooter(record.meta, bytes.subarray(length));
+    } catch (error) {
+      if (!isDamaged(error)) throw error;
+      reason = String(error);
+    }
+    this.#damaged(null, owner.footer, `${reason}; it is rebuilt from the records`);
+    return null;
   }
 
   /** What the footer said, from the MOVE records of its segments. */
-  async #rebuild(owner: Owner): Promise<{ readonly bloom: Buffer; readonly entries: RestingEntry[] }> {
+  async #rebuilt(owner: Owner): Promise<FooterContents & { readonly suspect: boolean }> {
     const found = new Map<string, RestingEntry>();
+    let whole = true;
     for (const generation of owner.sources) {
       const segment = this.#segment(generation);
-      if (segment === undefined) continue;
-      const bytes = await this.readRange(generation, 0, segment.end);
-      for (const group of scanSegment(bytes, this.#salt, generation, BLOCK, segment.end))
-        for (const record of group.records) await this.#rebuildOne(found, record, owner);
+      const read = segment === undefined ? null : await this.#readTolerant(generation, segment.end);
+      if (read === null || !read.whole) whole = false;
+      if (read === null) continue;
+      for (const group of scanSegment(read.bytes, this.#salt, generation, BLOCK, read.bytes.length)) {
+        if (group.damage.length > 0) whole = false;
+        for (const record of group.records) if (!(await this.#rebuildOne(found, record, owner))) whole = false;
+      }
     }
     const entries = [...found.values()].sort((a, b) => a.entry.finalAtMs - b.entry.finalAtMs);
     const ids = entries.map((entry) => entry.entry.id);
-    return { bloom: buildBloom(ids, ids.length), entries };
+    if (whole || owner.bloom === null) return { bloom: buildBloom(ids, ids.length), entries, suspect: false };
+    return { bloom: owner.bloom, entries, suspect: true };
   }
 
-  async #rebuildOne(found: Map<string, RestingEntry>, record: ParsedRecord, owner: Owner): Promise<void> {
-    if (record.kind === 'chunk' || record.kind === 'state') return;
-    const change = decodeRecord(record.kind, record.meta);
-    if (change === null) return;
-    if ('kill' in change && change.kill !== null && change.kill.owner === 0) found.delete(placeKey(change.kill.at));
-    if (change.kind !== 'move') return;
-    const at: Place = [record.generation, record.offset, HEADER + record.metaLength];
-    if (owner.dead.has(placeKey(at))) return;
-    try {
-      const commit = await this.#decode(change.commitAt);
-      if (commit === null || !('extents' in commit)) return;
-      const databases = new Set<string>();
-      for (const recipient of change.state.recipients ?? [])
-        if (recipient.database !== undefined) databases.add(recipient.database);
-      const refs = new Set([record.generation, change.commitAt[0], ...commit.extents.map((extent) => extent[0])]);
-      const role = change.state.queue === 'shadowSafetyNet' ? 'shadow' : 'primary';
-      const { id, facts } = { id: change.id, facts: commit.facts };
-      const entry = {
-        id,
-        role,
-        databases: [...databases],
-        finalAtMs: change.state.finalAtMs ?? 0,
-        sizeBytes: facts.sizeBytes,
-      } as const;
-      found.set(placeKey(at), { entry, at, refs: [...refs] });
-    } catch (error) {
-      this.#log.warn({ id: change.id, error: String(error) }, 'queue database: a Safety Net copy is damaged');
+  /** A segment with zeros where it cannot be read. */
+  async #readTolerant(
+    generation: number,
+    length: number,
+  ): Promise<{ readonly bytes: Buffer; readonly whole: boolean }> {
+    const bytes = Buffer.alloc(length);
+    let whole = true;
+    for (let at = 0; at < length; at += PIECE_BYTES) {
+      try {
+        (await this.readRange(generation, at, Math.min(PIECE_BYTES, length - at))).copy(bytes, at);
+      } catch (error) {
+        if (!isDamaged(error)) throw error;
+        whole = false;
+        this.#damaged(null, [generation, at, 0], String(error));
+      }
     }
+    return { bytes, whole };
+  }
+
+  /** False when an entry is lost. */
+  async #rebuildOne(found: Map<string, RestingEntry>, record: ParsedRecord, owner: Owner): Promise<boolean> {
+    if (record.kind === 'chunk' || record.kind === 'state') return true;
+    const change = decodeRecord(record.kind, record.meta);
+    if (change === null) return true;
+    if ('kill' in change && change.kill !== null && change.kill.owner === 0) found.delete(placeKey(change.kill.at));
+    if (change.kind !== 'move') return true;
+    const at: Place = [record.generation, record.offset, HEADER + record.metaLength];
+    if (owner.dead.has(placeKey(at))) return true;
+    const { id, commitAt, state, brief } = change;
+    const commit = await this.#readCommit(id, commitAt).catch((error: unknown) => {
+      if (!isDamaged(error)) throw error;
+      return null;
+    });
+    const sizeBytes = commit?.facts.sizeBytes ?? brief?.sizeBytes;
+    if (sizeBytes === undefined) return false;
+    const refs = new Set([record.generation, commitAt[0]]);
+    for (const [generation] of commit?.extents ?? []) refs.add(generation);
+    const entry = safetyNetEntry({ id, sizeBytes }, state);
+    found.set(placeKey(at), { entry, at, refs: [...refs] });
+    return true;
   }
 }

@@ -2,7 +2,7 @@
  * What the records of the segment log say. Owns: the JSON of each kind, both directions. The same record objects are applied by the
  * running database and by recovery, so that replay cannot mean something else than the original write did.
  */
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, CopyKind } from '../../common/message.ts';
 import type { CopyFacts, CopyState, Seen, Tombstone } from './database.ts';
 import type { Outcomes } from './live-index.ts';
 import type { Extent, Place, RecordKind } from './record.ts';
@@ -28,13 +28,38 @@ export type LogRecord =
       readonly kill: Kill | null;
     }
   | { readonly kind: 'state'; readonly id: CopyId; readonly state: CopyState; readonly outcomes: Outcomes | undefined }
-  | { readonly kind: 'move'; readonly id: CopyId; readonly state: CopyState; readonly commitAt: Place }
+  | {
+      readonly kind: 'move';
+      readonly id: CopyId;
+      readonly state: CopyState;
+      readonly commitAt: Place;
+      /** Null in records of programs that did not write it yet. */
+      readonly brief: Brief | null;
+    }
   | { readonly kind: 'remove'; readonly id: CopyId; readonly kill: Kill | null }
   | { readonly kind: 'tombstone'; readonly tombstone: Tombstone }
   | { readonly kind: 'forget'; readonly id: CopyId }
   | { readonly kind: 'seen'; readonly seen: Seen }
   | { readonly kind: 'fact'; readonly key: string; readonly value: unknown }
   | { readonly kind: 'expire'; readonly owners: readonly number[] };
+
+/**
+ * What a peer or a front end may ask about a copy at rest, kept beside its last state: the answer must not depend on the COMMIT record,
+ * which is older and elsewhere.
+ */
+export interface Brief {
+  readonly ancestor: CopyId | null;
+  readonly kind: CopyKind;
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+export const briefOf = ({ ancestor, kind, digest, sizeBytes }: CopyFacts): Brief => ({
+  ancestor,
+  kind,
+  digest,
+  sizeBytes,
+});
 
 const killJson = (kill: Kill | null): string =>
   kill === null ? 'null' : JSON.stringify([kill.owner, kill.at, kill.role, kill.sizeBytes, kill.refs]);
@@ -58,8 +83,8 @@ export function commitJson(
   return `{"i":"${id}","x":[${list}],"k":${killJson(kill)},"f":${factsJson},"s":${stateJson}}`;
 }
 
-export const moveJson = (id: CopyId, commitAt: Place, stateJson: string): string =>
-  `{"i":"${id}","a":[${commitAt[0]},${commitAt[1]},${commitAt[2]}],"s":${stateJson}}`;
+export const moveJson = (id: CopyId, commitAt: Place, brief: Brief | null, stateJson: string): string =>
+  `{"i":"${id}","a":[${commitAt[0]},${commitAt[1]},${commitAt[2]}],"b":${JSON.stringify(brief)},"s":${stateJson}}`;
 
 export const removeJson = (id: CopyId, kill: Kill | null): string => `{"i":"${id}","k":${killJson(kill)}}`;
 
@@ -77,6 +102,7 @@ interface Row {
   readonly x: readonly Extent[];
   readonly k: KillRow | null;
   readonly a: Place;
+  readonly b?: Brief;
   readonly t: Tombstone;
   readonly n: Seen;
   readonly y: string;
@@ -95,7 +121,7 @@ export function decodeRecord(kind: RecordKind, meta: Buffer): LogRecord | null {
     case 'state':
       return { kind, id: row.i, state: row.s, outcomes: row.o };
     case 'move':
-      return { kind, id: row.i, state: row.s, commitAt: row.a };
+      return { kind, id: row.i, state: row.s, commitAt: row.a, brief: row.b ?? null };
     case 'remove':
       return { kind, id: row.i, kill: readKill(row.k) };
     case 'tombstone':

@@ -148,7 +148,7 @@ class Rewriter {
           JSON.stringify(change.state),
         );
       case 'move':
-        return moveJson(change.id, change.commitAt, JSON.stringify(change.state));
+        return moveJson(change.id, change.commitAt, change.brief, JSON.stringify(change.state));
       case 'remove':
         return removeJson(change.id, change.kill);
       default:

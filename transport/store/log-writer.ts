@@ -5,6 +5,7 @@
  * after the first failed write or sync nothing resolves and `onFatal` is told why.
  */
 import type { Clock, Timer } from '../../common/platform/clock.ts';
+import type { Logger } from '../../common/platform/log.ts';
 import { BodyBacklog } from './body-backlog.ts';
 import type { BodyHost, LogBody } from './body-writer.ts';
 import { encodeFooter } from './footer.ts';
@@ -35,6 +36,7 @@ export interface WriterOptions {
   readonly pool: SegmentPool;
   readonly access: LogAccess;
   readonly clock: Clock;
+  readonly log: Logger;
   readonly salt: Buffer;
   readonly end: LogEnd;
   /** The segment before the current one is complete and synced; everything applied so far is durable. */
@@ -333,16 +335,21 @@ export class LogWriter implements BodyHost {
     }
   }
 
-  /** Looks up what a call must know of Safety Net copies. A failed look-up refuses that call only. */
+  /** Looks up what a call must know of Safety Net copies. Only the recall of a copy that cannot be read is refused. */
   async #resolve(call: Call): Promise<void> {
-    const { state, access } = this.#options;
+    const { state, access, log } = this.#options;
     try {
       for (const write of call.prepared) {
         if (write.kind !== 'recall' && write.kind !== 'remove' && write.kind !== 'commit') continue;
         const id = write.kind === 'commit' ? write.facts.id : write.id;
         if (state.index.copies.has(id)) continue;
-        const found = await access.find(id);
-        call.kills.set(id, found?.owner == null ? null : await access.findKill(id));
+        const found = await access.find(id).catch((error: unknown) => {
+          if (write.kind === 'recall') throw error;
+          // An entry that may be in an unreadable place ends with its segment; a new message does not wait for it.
+          log.error({ id, error: String(error) }, 'queue database: whether a copy rests here cannot be read');
+          return null;
+        });
+        call.kills.set(id, access.killOf(found));
         if (write.kind === 'recall' && found !== null) call.resting.set(id, await access.readResting(found.entry));
       }
     } catch (error) {

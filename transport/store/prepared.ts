@@ -5,11 +5,11 @@
 import type { CopyId } from '../../common/message.ts';
 import type { LogBody } from './body-writer.ts';
 import type { CopyFacts, CopyState, Write } from './database.ts';
-import type { RestingCopy } from './log-access.ts';
 import type { Kill, LogRecord } from './log-record.ts';
 import { smallJson, stateJson } from './log-record.ts';
 import type { BodyPlace } from './log-state.ts';
 import { HEADER } from './record.ts';
+import type { RestingCopy } from './resting-copy.ts';
 
 export type PreparedWrite =
   | {
@@ -50,7 +50,8 @@ export interface Settle {
   readonly reject: (error: unknown) => void;
 }
 
-const FIXED = HEADER + 256;
+/** Header, ids, places; a MOVE carries a digest and an ancestor as well. */
+const FIXED = HEADER + 512;
 
 export function prepareCall(writes: readonly Write[], settle: Settle): Call {
   const prepared: PreparedWrite[] = [];

@@ -8,9 +8,10 @@ import type { CopyId } from '../../common/message.ts';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import type { StoredCopy } from './database.ts';
+import type { RestingEntry } from './footer.ts';
 import { type IdentityFile, readIdentity } from './identity-file.ts';
 import { notFound, StoreError } from './live-index.ts';
-import { LogAccess, type ReadableSegment } from './log-access.ts';
+import { isDamaged, LogAccess, type ReadableSegment } from './log-access.ts';
 import { type LoadedLog, loadLog } from './log-reader.ts';
 import { BLOCK, type Extent } from './record.ts';
 import { segmentName } from './segment-pool.ts';
@@ -71,14 +72,26 @@ export class ReadOnlyDatabase {
   /** In transit in commit order, then Safety Net. */
   async *copies(): AsyncIterable<ShownCopy> {
     for (const { facts, state } of this.loaded.state.index.copies.values()) yield { where: 'transit', facts, state };
-    for await (const { facts, state } of this.#resting()) yield { where: 'safetyNet', facts, state };
+    for await (const entry of this.#resting()) {
+      const stored = await this.#readable(this.#access.readStored(entry));
+      if (stored !== null) yield { where: 'safetyNet', ...stored };
+    }
   }
 
-  async *#resting(): AsyncIterable<StoredCopy & { readonly extents: readonly Extent[] }> {
+  async *#resting(): AsyncIterable<RestingEntry> {
     const { net } = this.loaded.state;
-    for (const owner of net.owners.values())
-      for (const entry of await this.#access.entriesOf(owner)) yield await this.#access.readResting(entry);
-    for (const { resting } of net.open.values()) yield await this.#access.readResting(resting);
+    for (const owner of net.owners.values()) yield* await this.#access.entriesOf(owner);
+    for (const { resting } of net.open.values()) yield resting;
+  }
+
+  /** Null for what is damaged: `verify` says so. */
+  async #readable<T>(reading: Promise<T>): Promise<T | null> {
+    try {
+      return await reading;
+    } catch (error) {
+      if (isDamaged(error)) return null;
+      throw error;
+    }
   }
 
   async *body(id: CopyId): AsyncIterable<Buffer> {
@@ -105,11 +118,19 @@ export class ReadOnlyDatabase {
     }
     for (const { facts, body } of this.loaded.state.index.copies.values())
       await this.#verifyBody(found, facts.id, facts.digest, facts.sizeBytes, body.extents);
-    try {
-      for await (const { facts, extents } of this.#resting())
-        await this.#verifyBody(found, facts.id, facts.digest, facts.sizeBytes, extents);
-    } catch (error) {
-      found.push({ id: null, segment: 'Safety Net', offset: 0, reason: String(error) });
+    for await (const entry of this.#resting()) {
+      const copy = await this.#readable(this.#access.readResting(entry));
+      if (copy !== null)
+        await this.#verifyBody(found, copy.facts.id, copy.facts.digest, copy.facts.sizeBytes, copy.extents);
+      else {
+        const { id } = entry.entry;
+        found.push({
+          id,
+          segment: `generation ${entry.at[0]}`,
+          offset: entry.at[1],
+          reason: 'a record of it is damaged',
+        });
+      }
     }
     return found;
   }

@@ -32,7 +32,7 @@ import { LogWriter } from './log-writer.ts';
 import type { OpenRecord } from './open-record.ts';
 import { internalCall, type PreparedWrite, prepareCall, prepareSmall } from './prepared.ts';
 import { BLOCK, type Extent, padded } from './record.ts';
-import { SegmentPool, segmentName, slotOf } from './segment-pool.ts';
+import { type Segment, SegmentPool, segmentName, slotOf } from './segment-pool.ts';
 
 export interface SegmentLogOptions {
   readonly directory: string;
@@ -45,6 +45,8 @@ export interface SegmentLogOptions {
   /** Kept free of appends: what a full disk can still record (protocol.md 28). */
   readonly reserveBytes: number;
   readonly onFatal: (reason: Error) => void;
+  /** Something was found damaged on read, after opening; it is in `recovered.quarantined` already. */
+  readonly onQuarantined?: (item: Quarantined) => void;
   readonly member: string;
 }
 
@@ -128,6 +130,7 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     checkpointer,
     found === null,
   );
+  await store.loadFilters();
   opening = false;
   void pool.replenish();
   return store;
@@ -188,13 +191,20 @@ class SegmentLog implements QueueDatabase {
     this.#state = loaded.state;
     this.#pool = pool;
     this.#checkpointer = checkpointer;
-    this.recovered = recoveredView(loaded.state, [...loaded.quarantined, ...recovered.quarantined], created);
-    this.#access = new LogAccess(this.#state, identity.salt, options.log, (generation) => pool.used.get(generation));
+    const quarantined = [...loaded.quarantined, ...recovered.quarantined];
+    this.recovered = recoveredView(loaded.state, quarantined, created);
+    const segment = (generation: number): Segment | undefined => pool.used.get(generation);
+    this.#access = new LogAccess(this.#state, identity.salt, options.log, segment, (item) => {
+      options.log.error({ ...item }, 'queue database: damage found on read');
+      quarantined.push(item);
+      options.onQuarantined?.(item);
+    });
     this.#writer = new LogWriter({
       state: this.#state,
       pool,
       access: this.#access,
       clock: options.clock,
+      log: options.log,
       salt: identity.salt,
       end: recovered.end,
       onSealed: (generation) => this.#sealed(generation),
@@ -204,6 +214,10 @@ class SegmentLog implements QueueDatabase {
 
   get syncedSequence(): number {
     return this.#writer.syncedSequence;
+  }
+
+  loadFilters(): Promise<void> {
+    return this.#access.loadBlooms();
   }
 
   fail(error: unknown): void {
@@ -255,9 +269,7 @@ class SegmentLog implements QueueDatabase {
   async lookup(id: CopyId): Promise<StoredCopy | null> {
     if (this.#state.index.copies.has(id)) return null;
     const found = await this.#access.find(id);
-    if (found === null) return null;
-    const { facts, state } = await this.#access.readResting(found.entry);
-    return { facts, state };
+    return found === null ? null : this.#access.readStored(found.entry);
   }
 
   /** Oldest segment first, oldest entry of it first. */

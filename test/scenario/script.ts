@@ -1,0 +1,281 @@
+/**
+ * Several servers as a text: one line, one act or one expectation, over a simulated cluster with the real code (test/sim/world.ts). Owns: the words of the
+ * language (README: the files themselves) and who is meant by `primary(m)`, `shadow(m)`, `other(m)`. An expectation waits, with a deadline in simulated time;
+ * a failure carries the whole trace. At the end every invariant of the simulator must hold.
+ */
+import { checkEnd } from '../sim/checks.ts';
+import { dsnIdOf } from '../sim/durable-view.ts';
+import { everybodyKnows, heal, settle } from '../sim/seed.ts';
+import { simTopology } from '../sim/topology.ts';
+import { type Sent, World } from '../sim/world.ts';
+
+const PATIENCE_MS = 70_000;
+
+interface Mail {
+  readonly number: number;
+  readonly frontend: string;
+  /** Lets a held body go on. */
+  release: () => void;
+}
+
+export class Script {
+  readonly lines: string[] = [];
+  #world: World | null = null;
+  readonly #mails = new Map<string, Mail>();
+
+  get world(): World {
+    if (this.#world === null) throw new Error('the first act must be `cluster`');
+    return this.#world;
+  }
+
+  async run(text: string): Promise<void> {
+    for (const [index, raw] of text.split('\n').entries()) {
+      const line = raw.replace(/#.*/, '').trim();
+      if (line === '') continue;
+      this.lines.push(`          -- ${line}`);
+      try {
+        await this.#act(line.split(/\s+/));
+      } catch (error) {
+        throw new Error(`line ${index + 1}: ${line}: ${(error as Error).message}`);
+      }
+    }
+    heal(this.world);
+    await settle(this.world);
+    const violations = await checkEnd(this.world, { expiry: false });
+    if (violations.length > 0) throw new Error(violations.join('\n'));
+  }
+
+  async #act(words: readonly string[]): Promise<void> {
+    const [verb = '', ...rest] = words;
+    const world = verb === 'cluster' ? null : this.world;
+    const [first = '', second = ''] = rest;
+    switch (verb) {
+      case 'cluster':
+        return this.#cluster(rest);
+      case 'send':
+        return this.#send(rest);
+      case 'wait':
+        await world?.scheduler.run(() => false, world.scheduler.nowMs + Number(first));
+        return;
+      case 'go':
+        return this.#mail(first).release();
+      case 'kill':
+        return world?.kill(this.#who(first), second === 'power' ? 'power' : 'process', second === 'silent');
+      case 'start':
+        return world?.boot(this.#who(first));
+      case 'cut':
+      case 'heal': {
+        const [a, b] = [this.#who(first), this.#who(second)];
+        world?.troubled([a, b], PATIENCE_MS);
+        return verb === 'cut' ? world?.network.cut(a, b) : world?.network.heal(a, b);
+      }
+      case 'reset':
+        return world?.resetConnections(this.#who(first), this.#who(second));
+      case 'slow':
+        return world?.disk(this.#who(first))?.setSlow(Number(second));
+      case 'down':
+        world?.store.down.add(first);
+        return;
+      case 'up':
+        world?.store.down.delete(first);
+        return;
+      case 'expect':
+        return this.#expect(rest);
+      default:
+        throw new Error(`unknown act ${verb}`);
+    }
+  }
+
+  async #cluster(words: readonly string[]): Promise<void> {
+    const options = new Map(words.map((word) => word.split('=') as [string, string]));
+    const preference = (options.get('preference') ?? 'PreferRemote') as 'PreferRemote' | 'RemoteOnly' | 'LocalOnly';
+    const document = simTopology({
+      sites: (options.get('sites') ?? '1+1').split('+').map(Number),
+      dag: options.get('dag') !== 'no',
+      frontends: Number(options.get('frontends') ?? 1),
+      policies: { preference, rejectMessageOnShadowFailure: options.get('reject') !== 'no' },
+    });
+    const world = new World({
+      seed: Number(options.get('seed') ?? 1),
+      document,
+      trace: (line) => this.lines.push(line),
+    });
+    this.#world = world;
+    world.store.moody = false;
+    world.startAll();
+    await this.#until('the cluster to be up', () => everybodyKnows(world));
+  }
+
+  /** send NAME FRONTEND ADDRESS[,ADDRESS] BYTES [held] [leaves] */
+  async #send(words: readonly string[]): Promise<void> {
+    const [name = '', frontend = '', to = '', bytes = '', ...flags] = words;
+    const { world } = this;
+    const number = world.sent.length;
+    let release = (): void => undefined;
+    let isHalf = false;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const halfway = flags.includes('held')
+      ? async (): Promise<void> => {
+          isHalf = true;
+          await gate;
+        }
+      : async (): Promise<void> => undefined;
+    this.#mails.set(name, { number, frontend, release });
+    world
+      .send(frontend, to.split(','), Number(bytes), { halfway, leaveAfterEnd: flags.includes('leaves') })
+      .catch((error: unknown) => world.scheduler.fail(error));
+    if (flags.includes('held'))
+      await this.#until('half of the body', () => isHalf || world.sent[number]?.answer !== null);
+  }
+
+  #mail(name: string): Mail {
+    const mail = this.#mails.get(name);
+    if (mail === undefined) throw new Error(`no message ${name}`);
+    return mail;
+  }
+
+  #sent(name: string): Sent {
+    const sent = this.world.sent[this.#mail(name).number];
+    if (sent === undefined) throw new Error(`message ${name} was not sent`);
+    return sent;
+  }
+
+  /** The attempt id: from the reply, or from whoever has it. */
+  #id(name: string): string | null {
+    const sent = this.#sent(name);
+    if (sent.id !== null) return sent.id;
+    for (const disk of this.world.view.disks.values())
+      for (const stored of [...disk.live.values(), ...disk.resting.values()])
+        if (stored.facts.digest === sent.digest) return stored.facts.id;
+    for (const pod of this.world.transports)
+      for (const intake of pod.server?.core.intakes.values() ?? [])
+        if (intake.envelope.reversePath === sent.envelope.reversePath) return intake.id;
+    return null;
+  }
+
+  #who(word: string): string {
+    const match = /^(primary|shadow|other)\((\w+)\)$/.exec(word);
+    if (match === null) return word;
+    const [, role = '', name = ''] = match;
+    const id = this.#id(name);
+    const pods = this.world.transports;
+    const owner =
+      pods.find((pod) =>
+        [...(pod.server?.core.copies.values() ?? [])].some(
+          (copy) => copy.facts.id === id && copy.state.epoch.owner === pod.server?.core.me,
+        ),
+      ) ??
+      pods.find((pod) => [...(pod.server?.core.intakes.values() ?? [])].some((intake) => intake.id === id)) ??
+      pods.find((pod) =>
+        [...this.world.view.disks.values()].some(
+          (disk) =>
+            disk.member === pod.name &&
+            [...disk.resting.values()].some(
+              (stored) => stored.facts.id === id && stored.state.queue === 'primarySafetyNet',
+            ),
+        ),
+      );
+    const placing = [...(owner?.server?.core.placings.values() ?? [])].find((entry) => entry.id === id);
+    const holder =
+      placing?.attempts.at(-1)?.member ?? pods.find((pod) => pod !== owner && this.#holds(pod.name, id))?.name;
+    const found =
+      role === 'primary'
+        ? owner?.name
+        : role === 'shadow'
+          ? holder
+          : pods.find((pod) => pod !== owner && pod.name !== holder)?.name;
+    if (found === undefined) throw new Error(`nobody is the ${role} of ${name}`);
+    return found;
+  }
+
+  #holds(member: string, id: string | null): boolean {
+    for (const disk of this.world.view.disks.values())
+      if (disk.member === member)
+        for (const stored of [...disk.live.values(), ...disk.resting.values()]) if (stored.facts.id === id) return true;
+    return false;
+  }
+
+  // --- expectations --------------------------------------------------------------------------------------------------
+
+  async #expect(words: readonly string[]): Promise<void> {
+    const [name = '', what = '', ...rest] = words;
+    const { world } = this;
+    const sent = this.#sent(name);
+    const [first = '', second = ''] = rest;
+    switch (what) {
+      case 'answered':
+        await this.#until(`an answer to ${name}`, () => sent.answer !== null);
+        return this.#same(
+          sent.answer?.kind === 'reply' ? String(sent.answer.reply.code) : (sent.answer?.kind ?? 'nothing'),
+          first,
+        );
+      case 'unanswered':
+        return this.#same(String(sent.answer === null), 'true');
+      case 'seen': {
+        // expect m seen ADDRESS TIMES
+        const seen = (): number =>
+          world.store.offers.filter((offer) => offer.visible && offer.digest === sent.digest && offer.address === first)
+            .length;
+        await this.#until(`${first} to see ${name}`, () => seen() >= Number(second));
+        return this.#same(String(seen()), second);
+      }
+      case 'offered': {
+        const offered = world.store.offers.filter(
+          (offer) => offer.digest === sent.digest && offer.address === first,
+        ).length;
+        return this.#same(String(offered), second);
+      }
+      case 'rests': {
+        // expect m rests QUEUE TIMES
+        const resting = (): number =>
+          [...world.view.disks.values()]
+            .flatMap((disk) => [...disk.resting.values()])
+            .filter((stored) => stored.facts.digest === sent.digest && stored.state.queue === first).length;
+        await this.#until(`${name} in ${first}`, () => resting() >= Number(second));
+        return this.#same(String(resting()), second);
+      }
+      case 'copies':
+        return this.#same(String(world.view.liveAnywhere(sent.digest).length), first);
+      case 'protected': {
+        await this.#until(`two copies of ${name}`, () => world.view.liveAnywhere(sent.digest).length >= 2);
+        return;
+      }
+      case 'report': {
+        const dsn = dsnIdOf((this.#id(name) ?? '') as Parameters<typeof dsnIdOf>[0], Number(first), 'failed');
+        const reports = (): number =>
+          world.store.offers.filter((offer) => offer.visible && offer.copyId === dsn).length;
+        await this.#until(`a report about ${name}`, () => reports() >= Number(second));
+        return this.#same(String(reports()), second);
+      }
+      case 'shadow-knows': {
+        const shadow = this.#who(`shadow(${name})`);
+        const knows = (): boolean => {
+          const copy = [
+            ...(world.transports.find((pod) => pod.name === shadow)?.server?.core.copies.values() ?? []),
+          ].find((entry) => entry.facts.digest === sent.digest);
+          return (
+            copy?.state.queue === 'shadow' &&
+            copy.state.recipients?.some(
+              (recipient) => recipient.address === first && recipient.outcome === 'delivered',
+            ) === true
+          );
+        };
+        return this.#until(`the shadow of ${name} to know about ${first}`, knows);
+      }
+      default:
+        throw new Error(`unknown expectation ${what}`);
+    }
+  }
+
+  #same(found: string, wanted: string): void {
+    if (found !== wanted) throw new Error(`found ${found}, wanted ${wanted}`);
+  }
+
+  async #until(what: string, condition: () => boolean): Promise<void> {
+    const { scheduler } = this.world;
+    if (!(await scheduler.run(condition, scheduler.nowMs + PATIENCE_MS)))
+      throw new Error(`waited ${PATIENCE_MS} ms in vain for ${what}`);
+  }
+}

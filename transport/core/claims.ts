@@ -1,0 +1,123 @@
+/**
+ * CLAIM and GRANT (protocol.md 13): a would-be owner asks every member before it delivers. Owns: that a grant is durable before it is said, and that a higher
+ * claim answers with itself.
+ */
+/** A would-be owner asks. A grant is durable before it is said; a higher claim answers with itself (protocol.md 13). */
+export function claimReceived(turn: Turn, member: string, claim: Claim, stored: StoredCopies): void {
+  const items: Grant['items'][number][] = [];
+  for (const item of claim.items) items.push(grantFor(turn, member, item.id, item.epoch, stored.get(item.id) ?? null));
+  for (const page of pagesOf(items))
+    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'GRANT', grant: { items: page } } });
+}
+
+/** Frames are of bounded size: what counts is how many recipients they tell about. */
+function pagesOf(items: readonly Grant['items'][number][]): Grant['items'][number][][] {
+  const pages: Grant['items'][number][][] = [];
+  let weight = 0;
+  for (const item of items) {
+    const itsWeight = 1 + (item.state?.recipients?.length ?? 0);
+    const page = pages.at(-1);
+    if (page === undefined || weight + itsWeight > 1_000) {
+      pages.push([item]);
+      weight = itsWeight;
+    } else {
+      page.push(item);
+      weight += itsWeight;
+    }
+  }
+  return pages;
+}
+
+function grantFor(
+  turn: Turn,
+  member: string,
+  id: CopyId,
+  epoch: CopyState['epoch'],
+  stored: StoredCopy | null,
+): Grant['items'][number] {
+  const { server } = turn;
+  const copy = server.copies.get(id);
+  if (copy === undefined) {
+    const answer = answerFor(turn, id, stored);
+    return { id, granted: true, verdict: answer.verdict, state: answer.state };
+  }
+  const order = compareEpochs(epoch, copy.state.epoch);
+  if (order < 0) return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
+  if (order > 0) {
+    // Nobody claims for somebody else (semantics.md S14).
+    if (epoch.owner !== server.peers.get(member)?.identity)
+      return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
+    const claimed = { ...sharedState(copy.facts, copy.state), epoch };
+    if (copy.state.epoch.owner === server.me) {
+      if (!demote(turn, copy, claimed))
+        return { id, granted: false, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
+    } else {
+      transition(server.coverage, 'ClaimGranted', copy.state.queue, 'shadow', copy.state.queue);
+      setState(turn, copy, { ...copy.state, epoch }, 'commit');
+    }
+    announceHeld(turn, copy);
+  }
+  const peer = server.peers.get(member);
+  if (peer !== undefined) register(copy, member, peer.session);
+  return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
+}
+
+export function grantReceived(turn: Turn, member: string, grant: Grant): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  if (peer === undefined) return;
+  for (const item of grant.items) {
+    const copy = server.copies.get(item.id);
+    if (copy === undefined) continue;
+    if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
+      heardAbout(turn, member, copy, item.state, item.verdict);
+    const still = server.copies.get(item.id);
+    // Not granted and not owned higher: it is being delivered there right now; the answer follows (delivery.ts), or the wait runs out.
+    if (still !== undefined && (item.granted || item.verdict !== 'pending')) answered(turn, still, member);
+  }
+}
+
+/** An epoch of mine that I never wrote: nobody raises it but me. */
+const namesMe = (turn: Turn, copy: Copy, remote: SharedState): boolean =>
+  remote.epoch.owner === turn.server.me && compareEpochs(remote.epoch, copy.state.epoch) > 0;
+
+/** Who may say that everything is done: the owner of that epoch, or a member that was asked or holds the copy. */
+function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): boolean {
+  const { server } = turn;
+  return (
+    remote.epoch.owner === server.peers.get(member)?.identity ||
+    compareEpochs(remote.epoch, copy.state.epoch) > 0 ||
+    copy.doubt?.waiting.has(member) === true ||
+    copy.registered.has(member) ||
+    server.placings.get(copy.facts.id)?.attempts.some((attempt) => attempt.member === member) === true
+  );
+}
+
+/** A member's knowledge about a copy of mine: a higher owner demotes me, finality is merged, a holder is remembered. */
+function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState, verdict: Verdict): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me || namesMe(turn, copy, remote)) return;
+  if (verdict === 'final') {
+    if (mayEnd(turn, copy, member, remote)) demote(turn, copy, { ...remote, final: true });
+    return;
+  }
+  if (compareEpochs(remote.epoch, copy.state.epoch) > 0) {
+    // A higher try that is still in intake may be aborted; once released its owner claims this copy itself (protocol.md 7).
+    if (remote.standing === 'released') demote(turn, copy, remote);
+    return;
+  }
+  const merged = merge(copy.state, remote);
+  if (merged !== copy.state) setState(turn, copy, merged, 'lazy');
+  if (
+    peer !== undefined &&
+    verdict === 'pending' &&
+    sameEpoch(remote.epoch, copy.state.epoch) &&
+    copy.state.standing === 'released'
+  ) {
+    register(copy, member, peer.session);
+    // protocol.md 8: only equal bytes protect.
+    if (remote.digest === copy.facts.digest) confirmHolder(turn, copy, member, peer.identity);
+  }
+}
+

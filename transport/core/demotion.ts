@@ -1,0 +1,91 @@
+/**
+ * How a copy of mine stops being mine (protocol.md 12): a higher owner was seen, or a member says that all is done. Owns: that nothing is lost on the way - it
+ * becomes a shadow or goes to rest, its shadows and a front end that waits are told.
+ */
+import type { Identity, SharedState } from '../../common/message.ts';
+import type { Grant, Verdict } from '../../common/peer/messages.ts';
+import type { CopyState, Placement } from '../store/database.ts';
+/** A higher owner was seen: this copy becomes its shadow, or goes to rest when the owner says final. False while deliveries are open. */
+export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
+  const { server } = turn;
+  if (copy.delivering.size > 0) {
+    copy.demoteTo = remote;
+    return false;
+  }
+  const from = copy.state.queue;
+  const merged = merge(copy.state, remote);
+  const base: CopyState = { ...merged, placements: [], unprotected: null };
+  copy.demoteTo = null;
+  copy.doubt = null;
+  const id = copy.facts.id;
+  late(turn, {
+    copy: id,
+    kind: 'Track',
+    event: 'DEMOTE',
+    facts: copy.facts,
+    id,
+    detail: remote.final ? 'final elsewhere' : 'owned elsewhere',
+  });
+  const { registered } = copy;
+  if (remote.final) {
+    const left = obligations(turn, copy);
+    dropCopy(turn, copy);
+    if (merged.recipients?.some(isSuccess) === true) {
+      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
+      commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });
+    } else {
+      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');
+      commit(turn, { kind: 'remove', id });
+    }
+    // Shadows of this copy must hear of it too (protocol.md 9): now where they are connected, by the tombstone later.
+    leaveFinal(turn, copy, base, left);
+    // A front end that still waits for this try: it is done, and rests here as well as where it was finished.
+    answerIntake(turn, copy, 'protected');
+    answerWaiters(turn, id);
+    if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
+    tellHolders(turn, copy.facts, base, registered, 'final');
+    return true;
+  }
+  transition(server.coverage, 'Demoted', from, 'shadow', 'shadow');
+  forgetDelivery(turn, id);
+  answerOwned(turn, copy);
+  setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
+  announceHeld(turn, copy);
+  // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
+  tellHolders(turn, copy.facts, copy.state, registered, 'owner');
+  return true;
+}
+
+function forgetDelivery(turn: Turn, id: CopyId): void {
+  const { server } = turn;
+  for (const hop of server.hops.values()) hop.ready.delete(id);
+  server.single.delete(id);
+  server.doubtful.delete(id);
+  endSearch(turn, id, null);
+}
+
+/** A claimant had to wait for deliveries under way: what became of them. */
+export function answerClaimant(turn: Turn, facts: Copy['facts'], state: CopyState, claimant: Identity): void {
+  const member = memberWith(turn.server, claimant);
+  if (member === null) return;
+  const shared = sharedState(facts, state);
+  const verdict: Verdict = shared.final ? 'final' : 'pending';
+  const grant: Grant = { items: [{ id: facts.id, granted: true, verdict, state: shared }] };
+  late(turn, { copy: facts.id, kind: 'Send', to: member, frame: { kind: 'GRANT', grant } });
+}
+
+/** Members that may still hold a copy that has become final here; candidates of a running search that were sent an END are among them. */
+export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
+  const placing = turn.server.placings.get(copy.facts.id);
+  const placements = placing === undefined ? copy.state.placements : otherHolders(placing, copy);
+  if (placing !== undefined) finish(turn, placing, null);
+  return placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
+}
+
+/** The tombstone of a final copy, unless nobody can be left who asks, or the Safety Net answers for it. */
+export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements: readonly Placement[]): void {
+  if (placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true) return;
+  const { epoch, abortedThrough, recipients } = state;
+  const { id, digest } = copy.facts;
+  putTombstone(turn, { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements }, commit);
+}
