@@ -47,6 +47,9 @@ export interface RunningTransport {
   stop(): Promise<void>;
 }
 
+/** How long a start waits for the other members before it says ready; alone it goes on. */
+const MEETING_MS = 3_000;
+
 async function readIdentity(config: TransportConfig): Promise<{ ca: string; certificate: string; key: string }> {
   const { caFile, certificateFile, keyFile } = config.tls;
   const [ca, certificate, key] = await Promise.all(
@@ -119,6 +122,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   });
   await server.start();
   started.defer(() => server.stop());
+  await server.peers.met(MEETING_MS);
   const admin = await startAdminServer({
     address: config.admin,
     identity: await readIdentity(config),

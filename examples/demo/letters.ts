@@ -66,8 +66,8 @@ function filler(seed: Buffer, sizeBytes: number): Buffer {
     const end = Math.min(at + LINE, sizeBytes - 2);
     // No line of its own for what is too short for one.
     const stop = sizeBytes - end - 2 <= 2 ? sizeBytes - 2 : end;
-    out.latin1Write(letters.slice(at, stop), at);
-    out.latin1Write('\r\n', stop);
+    out.write(letters.slice(at, stop), at, 'latin1');
+    out.write('\r\n', stop, 'latin1');
     at = stop + 2;
   }
   return out;

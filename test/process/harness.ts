@@ -109,8 +109,19 @@ export class Cluster {
       { deadlineMs: 60_000 },
     );
     if (ended === 'ended') {
-      throw new Error(`mailcluster run ended (${runner.exitCode ?? runner.signalCode}):\n${this.#output}`);
+      const said = `${this.#output}\n${await this.lastWords()}`;
+      throw new Error(`mailcluster run ended (${runner.exitCode ?? runner.signalCode}):\n${said}`);
     }
+  }
+
+  /** Ends of the logs of the processes: the directory is gone when somebody reads the failure. */
+  async lastWords(): Promise<string> {
+    const directory = join(this.state, 'logs');
+    const names = existsSync(directory) ? await readdir(directory) : [];
+    const ends = names.map(
+      async (name) => `--- ${name}\n${(await readFile(join(directory, name), 'utf8')).slice(-1_000)}`,
+    );
+    return (await Promise.all(ends)).join('\n');
   }
 
   /** run.json says that every process serves; they also have to find each other before the first message is not answered 451. */
@@ -119,16 +130,23 @@ export class Cluster {
       'every process to know every other',
       async () => {
         const { transports, frontends } = await this.runFile();
-        const known = frontends.map(async ({ metricsUrl }) => {
-          const page = await (await fetch(metricsUrl)).text();
-          return Number(/^mailcluster_proxy_transports_available\{[^}]*\} (\d+)$/m.exec(page)?.[1]);
-        });
+        const known = frontends.map(({ metricsUrl }) => transportsAvailable(metricsUrl));
         if ((await Promise.all(known)).some((count) => count !== transports.length)) return false;
         // All test clusters have one boundary: everybody has everybody else as a peer.
         return (await this.total('mailcluster_peer_up')) === transports.length * (transports.length - 1);
       },
       { deadlineMs: 30_000 },
     );
+  }
+
+  /** Waits until every front end has at least two transports to choose from; after the deadline it goes on all the same. */
+  async somewhereToGo(deadlineMs: number): Promise<void> {
+    const open = async (): Promise<boolean> => {
+      const { frontends } = await this.runFile();
+      const known = await Promise.all(frontends.map(({ metricsUrl }) => transportsAvailable(metricsUrl)));
+      return known.every((count) => count >= 2);
+    };
+    await until('transports to choose from', open, { deadlineMs, everyMs: 100 }).catch(() => undefined);
   }
 
   get runnerPid(): number {
@@ -305,6 +323,11 @@ export class Cluster {
       );
     }
   }
+}
+
+async function transportsAvailable(metricsUrl: string): Promise<number> {
+  const page = await (await fetch(metricsUrl)).text();
+  return Number(/^mailcluster_proxy_transports_available\{[^}]*\} (\d+)$/m.exec(page)?.[1]);
 }
 
 const hasEnded = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null;

@@ -59,11 +59,13 @@ export interface Campaign {
   /** How long a session without any front end looks for one before it gives its message up. */
   readonly patienceMs?: number;
   readonly onEntry?: (entry: LedgerEntry, done: number) => void;
+  /** What a session waits for after a message was refused, before it offers the next one. */
+  readonly afterRefusal?: () => Promise<void>;
 }
 
 /** Sends all messages, each once, over `sessions` connections at a time; a lost connection is replaced, its message is not repeated. */
 export async function sendAll(campaign: Campaign): Promise<readonly LedgerEntry[]> {
-  const { targets, sessions, patienceMs = 0, onEntry } = campaign;
+  const { targets, sessions, patienceMs = 0, onEntry, afterRefusal } = campaign;
   const left = campaign.messages[Symbol.iterator]();
   const next = (): TestMessage | undefined => {
     const one = left.next();
@@ -80,11 +82,12 @@ export async function sendAll(campaign: Campaign): Promise<readonly LedgerEntry[
       const connection: SmtpConnection | null =
         current !== null && current.ended === null ? current : await openSomewhere(targets, attempt, patienceMs);
       current = connection;
-      record(
+      const entry: LedgerEntry =
         connection === null
           ? { message, answer: none(false, 'no front end could be reached'), latencyMs: null }
-          : await sendMessage(connection, message),
-      );
+          : await sendMessage(connection, message);
+      record(entry);
+      if (entry.answer.kind === 'refused') await afterRefusal?.();
     }
     current?.close();
   };

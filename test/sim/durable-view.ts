@@ -73,7 +73,9 @@ export class DurableView {
     const disk: Disk = before ?? { member, live, resting: new Map(), tombstones: new Map(), pending: [] };
     this.disks.set(identity, disk);
     for (const found of recovered.quarantined)
-      this.#violate(`S11: ${member} quarantined ${found.id ?? 'a record'} although no medium was damaged: ${found.reason}`);
+      this.#violate(
+        `S11: ${member} quarantined ${found.id ?? 'a record'} although no medium was damaged: ${found.reason}`,
+      );
     for (const [id, stored] of before?.live ?? []) {
       if (live.has(id)) continue;
       const later = disk.pending.map((entry) => entry.write).filter((write) => idOf(write) === id);
@@ -98,7 +100,8 @@ export class DurableView {
     this.#mark += 1;
     for (const write of writes) {
       disk?.pending.push({ mark: this.#mark, write });
-      if (write.kind === 'state' || write.kind === 'commit') this.#placementsAreTrue(identity, write.kind === 'state' ? write.id : write.facts.id, write.state);
+      if (write.kind === 'state' || write.kind === 'commit')
+        this.#placementsAreTrue(identity, write.kind === 'state' ? write.id : write.facts.id, write.state);
     }
     return this.#mark;
   }
@@ -116,7 +119,11 @@ export class DurableView {
       case 'commit': {
         const before = disk.live.get(write.facts.id);
         const stored = { facts: write.facts, state: write.state };
-        if (before?.state.queue === 'shadow' && before.facts.digest !== write.facts.digest && before.facts.kind !== 'dsn')
+        if (
+          before?.state.queue === 'shadow' &&
+          before.facts.digest !== write.facts.digest &&
+          before.facts.kind !== 'dsn'
+        )
           this.#violate(`S5: ${disk.member} replaced the shadow copy of ${write.facts.id} by other bytes`);
         disk.live.set(write.facts.id, stored);
         if (write.facts.kind === 'dsn') this.dsns.add(write.facts.id);
@@ -144,7 +151,8 @@ export class DurableView {
         const before = disk.live.get(write.id);
         disk.live.delete(write.id);
         this.#left(identity, disk, before, 'was removed');
-        if (before?.state.queue !== 'shadow' && before?.state.recipients?.every(isFinal)) add(this.finals, write.id, identity);
+        if (before?.state.queue !== 'shadow' && before?.state.recipients?.every(isFinal))
+          add(this.finals, write.id, identity);
         return;
       }
       case 'tombstone':
@@ -178,7 +186,9 @@ export class DurableView {
       [...(where ?? [])].some((other) => other !== identity);
     const isAborted = before.state.standing === 'intake' && elsewhere(this.aborts.get(id));
     if (!elsewhere(this.finals.get(id)) && !(how === 'was removed' && isAborted))
-      this.#violate(`S5: the shadow copy of ${id} on ${disk.member} ${how}, but nobody has durably finished or aborted it`);
+      this.#violate(
+        `S5: the shadow copy of ${id} on ${disk.member} ${how}, but nobody has durably finished or aborted it`,
+      );
   }
 
   /** Rule 8: a confirmed placement names a database that durably had this copy at this epoch with these bytes. */
@@ -190,7 +200,9 @@ export class DurableView {
     for (const placement of state.placements) {
       if (placement.status !== 'confirmed' || compareEpochs(placement.epoch, state.epoch) !== 0) continue;
       if (!this.#had.get(placement.identity)?.has(heldKey(id, placement.epoch, digest)))
-        this.#violate(`rule 8: ${disk?.member} counts on ${placement.member} for ${id}, which never durably held it at that epoch with those bytes`);
+        this.#violate(
+          `rule 8: ${disk?.member} counts on ${placement.member} for ${id}, which never durably held it at that epoch with those bytes`,
+        );
     }
   }
 
@@ -199,11 +211,14 @@ export class DurableView {
     if (!this.#reject || after.facts.kind !== 'message' || after.facts.envelope.reversePath === '') return;
     if (after.state.queue === 'shadow') return;
     for (const [index, recipient] of (after.state.recipients ?? []).entries()) {
-      if (recipient.announced !== true || before.state.recipients?.[index]?.announced === true || isSuccess(recipient)) continue;
+      if (recipient.announced !== true || before.state.recipients?.[index]?.announced === true || isSuccess(recipient))
+        continue;
       const dsn = dsnIdOf(after.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
       const held = this.holders(dsn).length;
       if (held < 2 && !this.finals.has(dsn))
-        this.#violate(`rule 11: ${disk.member} announced the failure of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`);
+        this.#violate(
+          `rule 11: ${disk.member} announced the failure of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`,
+        );
     }
   }
 }

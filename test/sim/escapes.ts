@@ -2,10 +2,12 @@
  * Time and chance that do not come from the scheduler would make a seed more than one history. Owns: the trap around the globals that could bring them in;
  * each use during a run is reported once by its place.
  */
-const seen = (globalThis as { simulatorEscapes?: Set<string> });
+const seen = globalThis as { simulatorEscapes?: Set<string> };
 
 function report(what: string): void {
-  const place = new Error(what).stack?.split('\n').find((line) => line.includes('.ts:') && !line.includes('escapes.ts'));
+  const place = new Error(what).stack
+    ?.split('\n')
+    .find((line) => line.includes('.ts:') && !line.includes('escapes.ts'));
   seen.simulatorEscapes?.add(`escape: ${what} was used${place === undefined ? '' : place.replace(/\s+at /, ' at ')}`);
 }
 

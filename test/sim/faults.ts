@@ -3,8 +3,25 @@ import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
 
 export const FAULTS = [
-  'killFrontend', 'killTransport', 'powerCut', 'cutAtCommit', 'killMidBody', 'vanish', 'resets', 'resetPair', 'lostReply', 'cutPair', 'oneWayCut', 'clog',
-  'slowDisk', 'fullDisk', 'failedSync', 'failedWrite', 'wallJump', 'storeDown', 'clientGone',
+  'killFrontend',
+  'killTransport',
+  'powerCut',
+  'cutAtCommit',
+  'killMidBody',
+  'vanish',
+  'resets',
+  'resetPair',
+  'lostReply',
+  'cutPair',
+  'oneWayCut',
+  'clog',
+  'slowDisk',
+  'fullDisk',
+  'failedSync',
+  'failedWrite',
+  'wallJump',
+  'storeDown',
+  'clientGone',
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 
@@ -38,7 +55,15 @@ export function scheduleFaults(world: World, random: SeededRandom, enabled: Read
   at('powerCut', random.integer(1, 2), () => die(transport(), 'power'));
   at('cutAtCommit', random.integer(1, 3), () => {
     const name = transport();
-    world.onNextCommit(name, () => later(random.next() * 1.2, () => die(name, 'power')));
+    world.onNextCommit(name, () => {
+      // On a disk that takes its time others hear of a body before it is durable here.
+      const slow = random.chance(0.6) ? 20 : 1;
+      world.disk(name)?.setSlow(slow);
+      later(random.next() * (slow > 1 ? 8 : 1.2), () => {
+        die(name, 'power');
+        world.disk(name)?.setSlow(1);
+      });
+    });
   });
   at('vanish', 1, () => die(transport(), 'power', true));
   at('resetPair', 3, () => world.resetConnections(frontend(), transport()));

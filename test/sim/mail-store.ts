@@ -48,18 +48,33 @@ export class MailStore {
     };
   }
 
-  async #deliver(member: string, incarnation: Incarnation, database: QueueDatabase, request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): Promise<void> {
+  async #deliver(
+    member: string,
+    incarnation: Incarnation,
+    database: QueueDatabase,
+    request: DeliveryRequest,
+    done: (results: readonly RecipientResult[]) => void,
+  ): Promise<void> {
     const place = request.route.kind === 'mailbox' ? request.route.database : request.route.connector;
     if (this.down.has(place) || (this.moody && this.#random.chance(0.1)))
-      return done(request.recipients.map(({ index }) => ({ index, kind: 'deferred', reply: 'connection refused', scope: 'host' })));
+      return done(
+        request.recipients.map(({ index }) => ({
+          index,
+          kind: 'deferred',
+          reply: 'connection refused',
+          scope: 'host',
+        })),
+      );
     const hash = createHash('sha256');
     for await (const chunk of database.readBody(request.copyId)) hash.update(chunk);
     if (!incarnation.alive) return;
     const digest = hash.digest('hex');
     const replyLost = this.moody && this.#random.chance(0.08);
     const results = request.recipients.map(({ index, recipient }): RecipientResult => {
-      if (recipient.address.includes('refused')) return { index, kind: 'failed', reply: { code: 550, enhanced: '5.2.1', text: 'mailbox disabled' } };
-      if (this.moody && this.#random.chance(0.1)) return { index, kind: 'deferred', reply: '452 4.2.2 mailbox full', scope: 'recipient' };
+      if (recipient.address.includes('refused'))
+        return { index, kind: 'failed', reply: { code: 550, enhanced: '5.2.1', text: 'mailbox disabled' } };
+      if (this.moody && this.#random.chance(0.1))
+        return { index, kind: 'deferred', reply: '452 4.2.2 mailbox full', scope: 'recipient' };
       this.#take(member, request, recipient.address, digest, replyLost);
       if (replyLost) return { index, kind: 'unknown', reason: 'connection lost after the final dot' };
       const kind = request.route.kind === 'mailbox' ? 'delivered' : 'relayed';
@@ -72,6 +87,15 @@ export class MailStore {
     const key = `${request.deliveryId} ${address}`;
     const visible = !this.#seen.has(key);
     this.#seen.add(key);
-    this.offers.push({ copyId: request.copyId, deliveryId: request.deliveryId, address, digest, by, atMs: this.#scheduler.nowMs, visible, replyLost });
+    this.offers.push({
+      copyId: request.copyId,
+      deliveryId: request.deliveryId,
+      address,
+      digest,
+      by,
+      atMs: this.#scheduler.nowMs,
+      visible,
+      replyLost,
+    });
   }
 }

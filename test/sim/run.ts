@@ -97,9 +97,13 @@ const knownSeeds = (): number[] =>
 const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, index) => from + index);
 
 function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
-  const jobs: Job[] = [{ seeds: knownSeeds(), mutant: null, twice: false }, { seeds: range(from, Math.min(5, seeds)), mutant: null, twice: true }];
+  const jobs: Job[] = [
+    { seeds: knownSeeds(), mutant: null, twice: false },
+    { seeds: range(from, Math.min(5, seeds)), mutant: null, twice: true },
+  ];
   if (mutantSeeds > 0)
-    for (const mutant of Object.keys(MUTANTS) as Mutant[]) jobs.push({ seeds: range(1, mutantSeeds), mutant, twice: false });
+    for (const mutant of Object.keys(MUTANTS) as Mutant[])
+      jobs.push({ seeds: range(1, mutantSeeds), mutant, twice: false });
   for (let done = jobs[1]?.seeds.length ?? 0; done < seeds; done += 25)
     jobs.push({ seeds: range(from + done, Math.min(25, seeds - done)), mutant: null, twice: false });
   return jobs;
@@ -143,13 +147,16 @@ class Totals {
   addCoverage(seeds: number): void {
     const unvisited = TRANSITIONS.filter((row) => !this.#coverage.has(row.event));
     if (seeds < 1_000) {
-      if (unvisited.length > 0) console.log(`rows not visited in this short run: ${unvisited.map((row) => row.event).join(', ')}`);
+      if (unvisited.length > 0)
+        console.log(`rows not visited in this short run: ${unvisited.map((row) => row.event).join(', ')}`);
       return;
     }
     for (const row of unvisited) console.log(`row ${row.row} ${row.event} was never visited`);
     this.failed += unvisited.length;
     this.passed += TRANSITIONS.length - unvisited.length;
-    if (process.argv.includes('--rows')) for (const row of TRANSITIONS) console.log(`${String(this.#coverage.get(row.event) ?? 0).padStart(8)} ${row.event}`);
+    if (process.argv.includes('--rows'))
+      for (const row of TRANSITIONS)
+        console.log(`${String(this.#coverage.get(row.event) ?? 0).padStart(8)} ${row.event}`);
   }
 }
 
@@ -168,8 +175,12 @@ async function many(): Promise<number> {
   }
   total.addCoverage(seeds);
   const seconds = (performance.now() - startedMs) / 1000;
-  console.log(`${seeds} seeds: ${total.sent} messages sent, ${total.accepted} accepted, ${total.faults} faults, ${total.events} events`);
-  console.log(`${seconds.toFixed(1)} s on ${workers} workers, ${((seeds * 60) / seconds).toFixed(0)} seeds per minute (mutants included)`);
+  console.log(
+    `${seeds} seeds: ${total.sent} messages sent, ${total.accepted} accepted, ${total.faults} faults, ${total.events} events`,
+  );
+  console.log(
+    `${seconds.toFixed(1)} s on ${workers} workers, ${((seeds * 60) / seconds).toFixed(0)} seeds per minute (mutants included)`,
+  );
   console.log(`${total.passed} passed, ${total.failed} failed`);
   return total.failed === 0 ? 0 : 1;
 }
@@ -177,11 +188,14 @@ async function many(): Promise<number> {
 async function one(seed: number): Promise<number> {
   const index = process.argv.indexOf('--mutant');
   const mutant = index < 0 ? undefined : (process.argv[index + 1] as Mutant);
-  if (mutant !== undefined && !(mutant in MUTANTS)) throw new Error(`no mutant ${mutant}; there are ${Object.keys(MUTANTS).join(', ')}`);
+  if (mutant !== undefined && !(mutant in MUTANTS))
+    throw new Error(`no mutant ${mutant}; there are ${Object.keys(MUTANTS).join(', ')}`);
   const outcome = await runSeed(seed, new Set(mutant === undefined ? [] : [mutant]), (line) => console.log(line));
   const violations = [...outcome.violations, ...escapes()];
   for (const violation of violations) console.log(`VIOLATION ${violation}`);
-  console.log(`${outcome.sent} sent, ${outcome.accepted} accepted, ${outcome.events} events, trace ${outcome.traceHash.slice(0, 16)}`);
+  console.log(
+    `${outcome.sent} sent, ${outcome.accepted} accepted, ${outcome.events} events, trace ${outcome.traceHash.slice(0, 16)}`,
+  );
   console.log(violations.length === 0 ? '1 passed, 0 failed' : '0 passed, 1 failed');
   return violations.length === 0 ? 0 : 1;
 }

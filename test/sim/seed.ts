@@ -65,9 +65,17 @@ function recipientsOf(random: SeededRandom): string[] {
 }
 
 const drawSize = (random: SeededRandom, big: boolean): number =>
-  random.chance(big ? 0.5 : 0.8) ? random.integer(200, 6_000) : big && random.chance(0.7) ? random.integer(270_000, 400_000) : random.integer(20_000, 90_000);
+  random.chance(big ? 0.5 : 0.8)
+    ? random.integer(200, 6_000)
+    : big && random.chance(0.7)
+      ? random.integer(270_000, 400_000)
+      : random.integer(20_000, 90_000);
 
-export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new Set(), trace?: (line: string) => void): Promise<SeedOutcome> {
+export async function runSeed(
+  seed: number,
+  mutants: ReadonlySet<Mutant> = new Set(),
+  trace?: (line: string) => void,
+): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
   const plan = drawPlan(random);
   const enabled = drawFaults(random);
@@ -83,7 +91,9 @@ export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new S
     },
   });
   const { scheduler } = world;
-  world.trace(`seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}, faults ${[...enabled].join(', ') || 'none'}`);
+  world.trace(
+    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}, faults ${[...enabled].join(', ') || 'none'}`,
+  );
   if (enabled.has('resets')) world.calm = false;
   world.startAll();
   await scheduler.run(() => everybodyKnows(world), 20_000);
@@ -103,11 +113,15 @@ export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new S
       const ended = (): void => {
         if (loseReply) scheduler.schedule(random.next() * 6, () => loseReplies(world, frontend));
       };
-      world.send(frontend, recipients, size, { leaveAfterEnd: leave, halfway, ended }).catch((error: unknown) => scheduler.fail(error));
+      world
+        .send(frontend, recipients, size, { leaveAfterEnd: leave, halfway, ended })
+        .catch((error: unknown) => scheduler.fail(error));
     });
   }
   if (plan.withoutConnector === true)
-    scheduler.schedule(random.integer(2_000, 9_000), () => world.setTopology({ ...simTopology({ ...plan, withoutConnector: false }), generation: 2 }));
+    scheduler.schedule(random.integer(2_000, 9_000), () =>
+      world.setTopology({ ...simTopology({ ...plan, withoutConnector: false }), generation: 2 }),
+    );
   if (plan.expiry) world.store.down.add('alpha');
   const faults = scheduleFaults(world, random, enabled);
   for (let at = 500; at < 12_000; at += 500) scheduler.schedule(at, () => world.checkKept());
@@ -122,7 +136,16 @@ export async function runSeed(seed: number, mutants: ReadonlySet<Mutant> = new S
   if (plan.expiry) await forget(world);
   const violations = await checkEnd(world, { expiry: plan.expiry });
   const accepted = world.sent.filter((sent) => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250).length;
-  return { seed, violations, events: scheduler.eventCount, sent: world.sent.length, accepted, coverage: world.coverage, faults, traceHash: hash.digest('hex') };
+  return {
+    seed,
+    violations,
+    events: scheduler.eventCount,
+    sent: world.sent.length,
+    accepted,
+    coverage: world.coverage,
+    faults,
+    traceHash: hash.digest('hex'),
+  };
 }
 
 /** Long after the last word nobody can ask any more: tombstones go. */
@@ -130,14 +153,18 @@ async function forget(world: World): Promise<void> {
   await world.scheduler.run(() => false, world.scheduler.nowMs + 140_000);
   for (const pod of world.transports)
     for (const tombstone of pod.server?.core.tombstones.values() ?? [])
-      world.violate(`L8: ${pod.name} still keeps a tombstone (${tombstone.kind}) of ${tombstone.id} for ${tombstone.placements.map((placement) => placement.member).join(' ')}`);
+      world.violate(
+        `L8: ${pod.name} still keeps a tombstone (${tombstone.kind}) of ${tombstone.id} for ${tombstone.placements.map((placement) => placement.member).join(' ')}`,
+      );
 }
 
 /** Every transport has heard every other of its boundary and every front end has a place to go. */
 export const everybodyKnows = (world: World): boolean =>
   world.transports.every((pod) => {
     const core = pod.server?.core;
-    return pod.server?.state === 'ready' && core?.boundary.every((member) => core.peers.get(member.name)?.listed === true);
+    return (
+      pod.server?.state === 'ready' && core?.boundary.every((member) => core.peers.get(member.name)?.listed === true)
+    );
   }) && world.frontends.every((pod) => (pod.proxy?.available ?? 0) === world.document.members.length);
 
 /** The front end loses its transports after END: a higher try has to find out (semantics.md R9). */
@@ -174,7 +201,9 @@ export function heal(world: World): void {
 export async function settle(world: World): Promise<void> {
   const { scheduler } = world;
   const quiet = (): boolean =>
-    world.transports.every((pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0);
+    world.transports.every(
+      (pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0,
+    );
   const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
   await scheduler.run(idle, scheduler.nowMs + 150_000);
   // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.

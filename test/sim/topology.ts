@@ -36,7 +36,10 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
     generation: 1,
     sites,
     members,
-    frontends: Array.from({ length: options.frontends }, (_, index) => ({ name: `f-${index}`, site: `site-${index % sites.length}` })),
+    frontends: Array.from({ length: options.frontends }, (_, index) => ({
+      name: `f-${index}`,
+      site: `site-${index % sites.length}`,
+    })),
     policies: {
       shadowRedundancy: {
         enabled: true,
@@ -71,6 +74,17 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       activation: 1,
       lossWindowMs: 900_000,
     })),
-    sendConnectors: options.withoutConnector === true ? [] : [{ name: 'internet', addressSpaces: [{ domain: '*', cost: 1 }], smartHosts: [{ host: 'relay', port: 25 }], tls: 'None', sites: [] }],
+    sendConnectors:
+      options.withoutConnector === true
+        ? []
+        : [
+            {
+              name: 'internet',
+              addressSpaces: [{ domain: '*', cost: 1 }],
+              smartHosts: [{ host: 'relay', port: 25 }],
+              tls: 'None',
+              sites: [],
+            },
+          ],
   };
 }

@@ -94,7 +94,10 @@ export class World {
     this.network = new SimNetwork(this.scheduler, { resetChance: options.resetChance ?? 0 });
     this.store = new MailStore(this.scheduler);
     this.document = options.document;
-    this.view = new DurableView((line) => this.violate(line), options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure);
+    this.view = new DurableView(
+      (line) => this.violate(line),
+      options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure,
+    );
   }
 
   violate(line: string): void {
@@ -120,7 +123,18 @@ export class World {
   }
 
   #pod(name: string, role: PeerRole): Pod {
-    const pod: Pod = { name, role, disk: new SimDisk(this.scheduler), incarnation: { alive: false }, server: null, database: null, proxy: null, lives: 0, jumpWall: null, onCommit: null };
+    const pod: Pod = {
+      name,
+      role,
+      disk: new SimDisk(this.scheduler),
+      incarnation: { alive: false },
+      server: null,
+      database: null,
+      proxy: null,
+      lives: 0,
+      jumpWall: null,
+      onCommit: null,
+    };
     this.#pods.set(name, pod);
     return pod;
   }
@@ -154,7 +168,10 @@ export class World {
     pod.lives += 1;
     this.trace(`${pod.name} starts, life ${pod.lives}`);
     const network = this.network.host({ role: pod.role, name: pod.name }, pod.incarnation);
-    if (pod.role === 'transport') void this.#bootTransport(pod, network).catch((error: unknown) => this.#endsItself(pod, pod.incarnation, error as Error));
+    if (pod.role === 'transport')
+      void this.#bootTransport(pod, network).catch((error: unknown) =>
+        this.#endsItself(pod, pod.incarnation, error as Error),
+      );
     else this.#bootFrontend(pod, network);
   }
 
@@ -162,7 +179,14 @@ export class World {
     const site = this.document.frontends.find((entry) => entry.name === pod.name)?.site ?? '';
     pod.proxy = new MessageProxy(
       {
-        name: pod.name, site, uid: `${pod.name}-${pod.lives}`, clock: this.#clock(pod), random: this.random.fork(), network, log: silentLogger, metrics: silentMetrics,
+        name: pod.name,
+        site,
+        uid: `${pod.name}-${pod.lives}`,
+        clock: this.#clock(pod),
+        random: this.random.fork(),
+        network,
+        log: silentLogger,
+        metrics: silentMetrics,
         limits: { replayBufferBytes: 1_048_576, totalReplayBufferBytes: 8_388_608 },
       },
       this.document,
@@ -175,10 +199,20 @@ export class World {
     const clock = this.#clock(pod);
     const fatal = (reason: Error): void => this.#endsItself(pod, incarnation, reason);
     const opened = await openSegmentLog({
-      directory: '/queue', files: pod.disk.files(incarnation), clock, random: this.random.fork(), log: silentLogger, segmentBytes: SEGMENT_BYTES, reserveBytes: SEGMENT_BYTES, onFatal: fatal, member: pod.name,
+      directory: '/queue',
+      files: pod.disk.files(incarnation),
+      clock,
+      random: this.random.fork(),
+      log: silentLogger,
+      segmentBytes: SEGMENT_BYTES,
+      reserveBytes: SEGMENT_BYTES,
+      onFatal: fatal,
+      member: pod.name,
     });
     if (!incarnation.alive) return;
-    this.trace(`${pod.name} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`);
+    this.trace(
+      `${pod.name} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`,
+    );
     const database = observed(opened, pod.name, {
       recovered: (member, identity, recovered) => this.view.recovered(member, identity, recovered),
       handed: (identity, writes) => {
@@ -190,7 +224,16 @@ export class World {
     pod.database = database;
     const { mutants } = this.#options;
     pod.server = new TransportServer({
-      name: pod.name, hostname: `${pod.name}.sim`, listen: { host: pod.name, port: 4000 }, uid: `${pod.name}-${pod.lives}`, clock, random: this.random.fork(), network, log: silentLogger, metrics: silentMetrics, database,
+      name: pod.name,
+      hostname: `${pod.name}.sim`,
+      listen: { host: pod.name, port: 4000 },
+      uid: `${pod.name}-${pod.lives}`,
+      clock,
+      random: this.random.fork(),
+      network,
+      log: silentLogger,
+      metrics: silentMetrics,
+      database,
       delivery: this.store.agent(pod.name, incarnation, database),
       tracking: { record: (record) => this.#tracked(record) },
       document: this.document,
@@ -282,21 +325,37 @@ export class World {
       const { id } = sent;
       if (id === null || this.view.isFinal(id)) continue;
       const copies = this.view.holders(id, sent.digest).length;
-      if (copies < (sent.isProtected ? 2 : 1)) this.violate(`S2: message ${sent.number} ${id}, answered 250, is not final and rests on ${copies} disks`);
+      if (copies < (sent.isProtected ? 2 : 1))
+        this.violate(`S2: message ${sent.number} ${id}, answered 250, is not final and rests on ${copies} disks`);
     }
   }
 
   // --- mail ------------------------------------------------------------------------------------------------------------
 
   /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
-  async send(frontend: string, recipients: readonly string[], sizeBytes: number, options: SendOptions = {}): Promise<Sent> {
+  async send(
+    frontend: string,
+    recipients: readonly string[],
+    sizeBytes: number,
+    options: SendOptions = {},
+  ): Promise<Sent> {
     const number = this.sent.length;
-    const body = Buffer.alloc(sizeBytes, `Subject: ${number}\r\nMessage-ID: <${number}@sim>\r\n\r\n${'x'.repeat(60)}\r\n`);
+    const body = Buffer.alloc(
+      sizeBytes,
+      `Subject: ${number}\r\nMessage-ID: <${number}@sim>\r\n\r\n${'x'.repeat(60)}\r\n`,
+    );
     const pod = this.#pods.get(frontend);
     const life = pod?.incarnation ?? null;
     const sent: Sent = {
-      number, envelope: envelopeOf(number, frontend, recipients, options.from), digest: createHash('sha256').update(body).digest('hex'), sizeBytes,
-      id: null, answer: null, answeredAtMs: null, isProtected: false, life,
+      number,
+      envelope: envelopeOf(number, frontend, recipients, options.from),
+      digest: createHash('sha256').update(body).digest('hex'),
+      sizeBytes,
+      id: null,
+      answer: null,
+      answeredAtMs: null,
+      isProtected: false,
+      life,
     };
     this.sent.push(sent);
     if (pod?.proxy == null || life?.alive !== true) {
@@ -334,7 +393,9 @@ export class World {
     if (!life.alive) return sent;
     sent.answer = said;
     sent.answeredAtMs = this.scheduler.nowMs;
-    this.trace(`message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`);
+    this.trace(
+      `message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`,
+    );
     this.#checkAtAnswer(sent, said);
     return sent;
   }
@@ -347,7 +408,9 @@ export class World {
   /** S3: a refusal after the 354 means that no disk holds a copy that somebody would still deliver. */
   #checkRefused(sent: Sent): void {
     for (const { member, stored } of this.view.liveAnywhere(sent.digest))
-      this.violate(`S3: message ${sent.number} ${stored.facts.id} was refused while ${member} durably held it in ${stored.state.queue}`);
+      this.violate(
+        `S3: message ${sent.number} ${stored.facts.id} was refused while ${member} durably held it in ${stored.state.queue}`,
+      );
   }
 
   /** S1: 250 means two durable copies on two identities (or an accept that policy allows alone), inside one boundary, sites as preferred (R4). */
@@ -359,9 +422,12 @@ export class World {
     sent.isProtected = holders.length >= 2;
     const { shadowRedundancy } = this.document.policies;
     if (holders.length < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !this.view.isFinal(id))
-      this.violate(`S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${holders.join(', ')})`);
+      this.violate(
+        `S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${holders.join(', ')})`,
+      );
     const members = this.document.members.filter((member) => holders.includes(member.name));
-    const boundaryOf = (name: string | undefined): string | undefined => this.document.members.find((member) => member.name === name)?.boundary;
+    const boundaryOf = (name: string | undefined): string | undefined =>
+      this.document.members.find((member) => member.name === name)?.boundary;
     for (const { member, stored } of this.view.holders(id, sent.digest))
       if (boundaryOf(member) !== boundaryOf(this.view.disks.get(stored.state.epoch.owner)?.member))
         this.violate(`boundary: ${member} holds message ${sent.number} ${id} of an owner in another boundary`);
@@ -369,10 +435,13 @@ export class World {
     this.checkKept();
     if (!this.calm || holders.length < 2) return;
     const sites = new Set(members.map((member) => member.site));
-    const spans = new Set(this.document.members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site)).size > 1;
+    const spans =
+      new Set(this.document.members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site))
+        .size > 1;
     if (shadowRedundancy.preference !== 'LocalOnly' && spans && sites.size === 1)
       this.violate(`R4: message ${sent.number} ${id} has both copies in one site without any fault`);
-    if ((shadowRedundancy.preference === 'LocalOnly' || !spans) && sites.size > 1) this.violate(`R4: message ${sent.number} ${id} left its site although LocalOnly`);
+    if ((shadowRedundancy.preference === 'LocalOnly' || !spans) && sites.size > 1)
+      this.violate(`R4: message ${sent.number} ${id} left its site although LocalOnly`);
   }
 
   /** True while no fault of any kind has been injected. */

@@ -152,6 +152,8 @@ export class CoreBench {
   effects: Effect[] = [];
   server: Server;
   nowMs = 1_000;
+  /** Moves the wall clock only. */
+  wallOffsetMs = 0;
   #wakeAtMs: number | null = null;
   #streams = 0;
   readonly #draw: () => number;
@@ -192,7 +194,7 @@ export class CoreBench {
   }
 
   #now(): { readonly monotonicMs: number; readonly wallMs: number } {
-    return { monotonicMs: this.nowMs, wallMs: WALL_MS + this.nowMs };
+    return { monotonicMs: this.nowMs, wallMs: WALL_MS + this.nowMs + this.wallOffsetMs };
   }
 
   #take(result: StepResult): StepResult {

@@ -2,6 +2,16 @@
  * CLAIM and GRANT (protocol.md 13): a would-be owner asks every member before it delivers. Owns: that a grant is durable before it is said, and that a higher
  * claim answers with itself.
  */
+import { type CopyId, compareEpochs, type SharedState, sameEpoch } from '../../common/message.ts';
+import type { Claim, Grant, Verdict } from '../../common/peer/messages.ts';
+import type { CopyState, StoredCopy } from '../store/database.ts';
+import { type Copy, merge, register, sharedState } from './copy.ts';
+import { demote } from './demotion.ts';
+import type { StoredCopies } from './events.ts';
+import { announceHeld, answered, answerFor, confirmHolder } from './ownership.ts';
+import { late, note, setState, type Turn } from './state.ts';
+import { transition } from './transitions.ts';
+
 /** A would-be owner asks. A grant is durable before it is said; a higher claim answers with itself (protocol.md 13). */
 export function claimReceived(turn: Turn, member: string, claim: Claim, stored: StoredCopies): void {
   const items: Grant['items'][number][] = [];
@@ -39,6 +49,12 @@ function grantFor(
   const copy = server.copies.get(id);
   if (copy === undefined) {
     const answer = answerFor(turn, id, stored);
+    // Given up here, taken over there (row 31): what we asked about it is answered, and it is not aborted any more.
+    const tombstone = turn.server.tombstones.get(id);
+    if (tombstone?.kind === 'aborted' && compareEpochs(epoch, tombstone.epoch) > 0) {
+      turn.server.tombstones.delete(id);
+      note(turn, { kind: 'forget', id });
+    }
     return { id, granted: true, verdict: answer.verdict, state: answer.state };
   }
   const order = compareEpochs(epoch, copy.state.epoch);
@@ -77,9 +93,15 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   }
 }
 
-/** An epoch of mine that I never wrote: nobody raises it but me. */
-const namesMe = (turn: Turn, copy: Copy, remote: SharedState): boolean =>
-  remote.epoch.owner === turn.server.me && compareEpochs(remote.epoch, copy.state.epoch) > 0;
+/**
+ * An epoch above mine that cannot be: it names me although I never wrote it, or a database nobody of this boundary was ever met with. A copy
+ * given to nobody would wait for ever (semantics.md S14); when such an owner exists it will tell itself.
+ */
+export function isIncredible(turn: Turn, copy: Copy, remote: SharedState): boolean {
+  if (compareEpochs(remote.epoch, copy.state.epoch) <= 0) return false;
+  for (const identity of turn.server.known.values()) if (identity === remote.epoch.owner) return false;
+  return true;
+}
 
 /** Who may say that everything is done: the owner of that epoch, or a member that was asked or holds the copy. */
 function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): boolean {
@@ -97,7 +119,7 @@ function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): bo
 function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState, verdict: Verdict): void {
   const { server } = turn;
   const peer = server.peers.get(member);
-  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me || namesMe(turn, copy, remote)) return;
+  if (verdict === 'aborted' || copy.state.epoch.owner !== server.me || isIncredible(turn, copy, remote)) return;
   if (verdict === 'final') {
     if (mayEnd(turn, copy, member, remote)) demote(turn, copy, { ...remote, final: true });
     return;
@@ -120,4 +142,3 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     if (remote.digest === copy.facts.digest) confirmHolder(turn, copy, member, peer.identity);
   }
 }
-

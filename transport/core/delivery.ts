@@ -4,28 +4,25 @@
  * that finality is durable before anybody hears of it.
  */
 import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
-import type { CopyFacts, CopyState } from '../store/database.ts';
+import type { CopyState } from '../store/database.ts';
 import {
   allFinal,
   type Copy,
-  confirmedPlacements,
   deliveryEnded,
   deliveryIdOf,
   deliveryStarted,
   isFinal,
   isSuccess,
-  newCopy,
   retryAt,
 } from './copy.ts';
-import { isReportWanted } from './dsn.ts';
-import type { DeliveryResult, DsnKind, Route } from './events.ts';
-import { answerClaimant, demote, leaveFinal, obligations, settle, tellHolders } from './ownership.ts';
-import { createPrimary, reshadow } from './placing.ts';
+import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
+import type { DeliveryResult, Route } from './events.ts';
+import { settle, tellHolders } from './ownership.ts';
+import { dsnSafe, forkDsn } from './reports.ts';
 import { resolveRecipient } from './routing.ts';
 import {
   commit,
   dropCopy,
-  early,
   type Hop,
   late,
   type OpenDelivery,
@@ -363,148 +360,6 @@ function expire(turn: Turn, copy: Copy): void {
   finishIfFinal(turn, copy);
 }
 
-// --- DSNs ------------------------------------------------------------------------------------------------------------
-
-/** RFC 3461 4.1 NOTIFY; RFC 5321 6.1: never about a message with an empty reverse-path; semantics.md S9: none from a resubmission. */
-function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
-  if (copy.facts.envelope.reversePath === '' || copy.facts.kind !== 'message') return false;
-  return isReportWanted(copy.facts.envelope.recipients[index]?.notify, kind);
-}
-
-export const dsnIdOf = (turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId =>
-  turn.server.hashId(`${id}/${index}/${kind}`);
-
-function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
-  const { server } = turn;
-  if (!wantsDsn(copy, dsn, index)) {
-    if (dsn !== 'delayed') announce(turn, copy, [index]);
-    return;
-  }
-  const id = dsnIdOf(turn, copy.facts.id, index, dsn);
-  const existing = server.copies.get(id);
-  if (existing !== undefined) return dsnExists(turn, copy, id, onTwoDatabases(turn, existing));
-  if (server.composing.has(id)) return;
-  server.composing.add(id);
-  early(turn, {
-    kind: 'ComposeDsn',
-    id,
-    parent: copy.facts.id,
-    dsn,
-    recipient: index,
-    facts: copy.facts,
-    state: copy.state,
-  });
-}
-
-/** A shadow was confirmed, or this is the shadow. */
-const onTwoDatabases = (turn: Turn, dsn: Copy): boolean =>
-  dsn.state.epoch.owner !== turn.server.me || confirmedPlacements(dsn.state).length > 0;
-
-/** The report is there already, made for an earlier try of the same message or by another member. */
-function dsnExists(turn: Turn, parent: Copy, id: CopyId, isSafe: boolean): void {
-  if (!parent.state.dsns.includes(id))
-    setState(turn, parent, { ...parent.state, dsns: [...parent.state.dsns, id] }, 'commit', []);
-  if (isSafe) dsnSafe(turn, id);
-}
-
-export function dsnAtRest(turn: Turn, id: CopyId, parentId: CopyId): void {
-  turn.server.composing.delete(id);
-  const parent = turn.server.copies.get(parentId);
-  if (parent !== undefined && parent.state.epoch.owner === turn.server.me) dsnExists(turn, parent, id, true);
-}
-
-export interface ComposedDsn {
-  readonly stream: number;
-  readonly id: CopyId;
-  readonly parent: CopyId;
-  readonly envelope: CopyFacts['envelope'];
-  readonly digest: string;
-  readonly sizeBytes: number;
-}
-
-/** The DSN's body is in the log: it becomes a message of ours, which needs a shadow like any other. */
-export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
-  const { server } = turn;
-  server.composing.delete(dsn.id);
-  const parent = server.copies.get(dsn.parent);
-  const existing = server.copies.get(dsn.id);
-  if (parent === undefined || parent.state.epoch.owner !== server.me || existing !== undefined) {
-    early(turn, { kind: 'DiscardBody', stream: dsn.stream });
-    // Another maker's arrived while ours was being composed.
-    if (existing !== undefined && parent !== undefined && parent.state.epoch.owner === server.me)
-      dsnExists(turn, parent, dsn.id, onTwoDatabases(turn, existing));
-    return;
-  }
-  const facts: CopyFacts = {
-    id: dsn.id,
-    ancestor: null,
-    kind: 'dsn',
-    envelope: dsn.envelope,
-    digest: dsn.digest,
-    sizeBytes: dsn.sizeBytes,
-    acceptedAtMs: trustedNow(turn),
-    takenFrom: null,
-    events: [],
-  };
-  const alone = server.boundary.length === 0;
-  const copy = newCopy(facts, {
-    queue: 'submission',
-    epoch: { try: 1, term: 0, owner: server.me },
-    standing: 'released',
-    abortedThrough: 0,
-    recipients: null,
-    placements: [],
-    ageMs: 0,
-    finalAtMs: null,
-    unprotected: 'not yet placed',
-    suspended: false,
-    crashCount: 0,
-    delayed: false,
-    dsns: [],
-    attempts: 0,
-  });
-  createPrimary(turn, copy, dsn.stream);
-  server.single.add(dsn.id);
-  setState(
-    turn,
-    parent,
-    { ...parent.state, dsns: [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id] },
-    'commit',
-  );
-  late(turn, { copy: null, kind: 'Count', what: 'dsn' });
-  late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${dsn.parent}` });
-  reshadow(turn);
-  const byPolicy = !server.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
-  if (alone || byPolicy || wrong(turn, 'dsn-unprotected')) {
-    dsnSafe(turn, dsn.id);
-    settle(turn, copy);
-  }
-}
-
-/** Row 16: the DSN rests on two databases (or policy does not ask for it): the failure may be announced. */
-export function dsnSafe(turn: Turn, dsnId: CopyId): void {
-  for (const copy of turn.server.copies.values()) {
-    // Who owns the message announces; a shadow hears of it (protocol.md 11).
-    if (!copy.state.dsns.includes(dsnId) || copy.state.epoch.owner !== turn.server.me) continue;
-    const indexes = (copy.state.recipients ?? []).flatMap((recipient, index) => {
-      const about = dsnIdOf(turn, copy.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
-      return about === dsnId ? [index] : [];
-    });
-    announce(turn, copy, indexes);
-    return;
-  }
-}
-
-function announce(turn: Turn, copy: Copy, indexes: readonly number[]): void {
-  if (indexes.length === 0 || copy.state.recipients === null) return;
-  const recipients = copy.state.recipients.map((recipient, index) =>
-    indexes.includes(index) ? { ...recipient, announced: true } : recipient,
-  );
-  transition(turn.server.coverage, 'DsnProtected', copy.state.queue, 'primary', copy.state.queue);
-  setState(turn, copy, { ...copy.state, recipients }, 'commit', indexes);
-  finishIfFinal(turn, copy);
-}
-
 /** Rows 14: after a change of the document, routes are looked up anew. */
 export function routingChanged(turn: Turn): void {
   const { server } = turn;
@@ -515,18 +370,5 @@ export function routingChanged(turn: Turn): void {
       setState(turn, copy, { ...copy.state, queue: 'submission' }, 'lazy');
       settle(turn, copy);
     } else enqueue(turn, copy);
-  }
-}
-
-/** After a restart: DSNs that were being composed when the process ended are forked again; ids are derived, so none doubles. */
-export function resumeFailures(turn: Turn, copy: Copy): void {
-  for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
-    if ((recipient.outcome !== 'failed' && recipient.outcome !== 'expired') || recipient.announced === true) continue;
-    const kind: DsnKind = recipient.outcome;
-    const id = dsnIdOf(turn, copy.facts.id, index, kind);
-    const dsn = turn.server.copies.get(id);
-    const isSafe = dsn === undefined ? copy.state.dsns.includes(id) : onTwoDatabases(turn, dsn);
-    if (isSafe) announce(turn, copy, [index]);
-    else if (dsn === undefined) forkDsn(turn, copy, kind, index);
   }
 }

@@ -2,9 +2,17 @@
  * How a copy of mine stops being mine (protocol.md 12): a higher owner was seen, or a member says that all is done. Owns: that nothing is lost on the way - it
  * becomes a shadow or goes to rest, its shadows and a front end that waits are told.
  */
-import type { Identity, SharedState } from '../../common/message.ts';
+import type { CopyId, Identity, SharedState } from '../../common/message.ts';
 import type { Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement } from '../store/database.ts';
+import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
+import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
+import { announceHeld, tellHolders } from './ownership.ts';
+import { finish, otherHolders } from './placing.ts';
+import { dsnSafe } from './reports.ts';
+import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow } from './state.ts';
+import { everyMemberListed, putTombstone } from './tombstones.ts';
+import { transition } from './transitions.ts';
 /** A higher owner was seen: this copy becomes its shadow, or goes to rest when the owner says final. False while deliveries are open. */
 export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   const { server } = turn;

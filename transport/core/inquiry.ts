@@ -1,29 +1,79 @@
 /**
  * protocol.md 6e: a front end asks for a try of which nothing is known here. Before a restart we may have sent its END to anybody, so every member must have
- * durably refused, or listed what it holds without naming it, before "aborted" may be said. Owns: whom to ask. What is still open is part of the tombstone, so
- * that it outlives the next restart as well.
+ * durably refused before "aborted" may be said. That its list does not name the copy is not enough: it may have taken it over. The
+ * same question goes to the candidates of an abort. Owns: whom to ask. What is still
+ * open is part of the tombstone, so that it outlives the next restart as well.
  */
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 import type { Placement } from '../store/database.ts';
-import { late, type Turn } from './state.ts';
+import { DEADLINES, late, note, type Placing, type Turn } from './state.ts';
 
 /** Longer than any front end waits (protocol.md 5: 55 s, reply bound 60 s). */
 const INQUIRY_MS = 60_000;
 
-/** The placements of the tombstone; a member that was never met cannot hold anything of ours. */
+/** Stands for the queue database of a member that this life has not met: what was seen of it before may have been lost with a power cut. */
+const UNMET = '' as Identity;
+
+/** The placements of the tombstone: every member of the boundary. */
 export function everybody(turn: Turn, through: number): Placement[] {
   const { server } = turn;
   const epoch = { try: through, term: 0, owner: server.me };
-  return server.boundary.flatMap(({ name: member }) => {
-    const identity = server.known.get(member);
-    return identity === undefined ? [] : [{ identity, member, epoch, status: 'unasked' as const }];
-  });
+  return server.boundary.map(({ name: member }) => ({
+    identity: server.known.get(member) ?? UNMET,
+    member,
+    epoch,
+    status: 'unasked',
+  }));
 }
 
-/** Those who are connected are asked now; the others answer with their next list (protocol.md 9). */
+/** Those who are connected are asked now, the others when they come back. */
 export function askEverybody(turn: Turn, id: CopyId, through: number): void {
-  const resolve = { id, through, deadlineMs: INQUIRY_MS };
   for (const { name: member } of turn.server.boundary)
-    if (turn.server.peers.has(member))
-      late(turn, { copy: id, kind: 'Send', to: member, frame: { kind: 'RESOLVE', resolve } });
+    if (turn.server.peers.has(member)) ask(turn, id, through, member);
+}
+
+function ask(turn: Turn, id: CopyId, through: number, member: string): void {
+  const resolve = { id, through, deadlineMs: INQUIRY_MS };
+  late(turn, { copy: id, kind: 'Send', to: member, frame: { kind: 'RESOLVE', resolve } });
+}
+
+export function repeatInquiries(turn: Turn, member: string, identity: Identity): void {
+  const { server } = turn;
+  const isFor = (placement: Placement): boolean =>
+    placement.status === 'unasked' &&
+    placement.member === member &&
+    (placement.identity === identity || placement.identity === UNMET);
+  for (const tombstone of server.tombstones.values()) {
+    if (!tombstone.placements.some(isFor)) continue;
+    const placements = tombstone.placements.map((placement) =>
+      isFor(placement) ? { ...placement, identity } : placement,
+    );
+    const met = { ...tombstone, placements };
+    server.tombstones.set(met.id, met);
+    note(turn, { kind: 'tombstone', tombstone: met });
+    ask(turn, met.id, met.abortedThrough, member);
+  }
+}
+
+/** A member holds it, or finished it: nothing was aborted here. Who asks again starts anew. */
+export function foundElsewhere(turn: Turn, id: CopyId): void {
+  const tombstone = turn.server.tombstones.get(id);
+  if (tombstone?.kind !== 'aborted' || !tombstone.placements.some(({ status }) => status === 'unasked')) return;
+  turn.server.tombstones.delete(id);
+  note(turn, { kind: 'forget', id });
+}
+
+// --- a primary asks its candidates (protocol.md 6b) ------------------------------------------------------------
+
+export function sendResolve(turn: Turn, placing: Placing, member: string): void {
+  const resolve = { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs };
+  late(turn, { copy: placing.id, kind: 'Send', to: member, frame: { kind: 'RESOLVE', resolve } });
+}
+
+/** Asks again whoever came back while an abort waits for it. */
+export function repeatResolves(turn: Turn, member: string): void {
+  const identity = turn.server.peers.get(member)?.identity;
+  for (const placing of turn.server.placings.values())
+    if (placing.phase === 'aborting' && identity !== undefined && placing.waiting.get(member) === identity)
+      sendResolve(turn, placing, member);
 }

@@ -10,10 +10,11 @@ import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
-import { dsnSafe } from './delivery.ts';
+import { demote } from './demotion.ts';
 import { askEverybody, everybody } from './inquiry.ts';
-import { demote, promote } from './ownership.ts';
+import { promote } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
+import { dsnSafe } from './reports.ts';
 import {
   addCopy,
   armAge,
@@ -315,8 +316,6 @@ function isOtherMakersDsn(existing: Copy, opening: IncomingShadow, digest: strin
 function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: string): boolean {
   const { server } = turn;
   const order = compareEpochs(opening.state.epoch, existing.state.epoch);
-  if (existing.facts.digest !== digest && wrong(turn, 'digest-ignored')) return true;
-  if (order < 0 && wrong(turn, 'epoch-ignored')) return true;
   if (existing.facts.digest !== digest || order < 0) return false;
   if (roleOf(existing.state, server.me) === 'primary')
     return order > 0 && demote(turn, existing, { ...opening.state, digest });
@@ -384,7 +383,7 @@ export function resolveAsked(
     promote(turn, copy);
   } else if (copy === undefined && standingOf(turn, id, through).answer === 'unknown' && !intakeUndecided(turn, id)) {
     transition(server.coverage, 'AbortAcknowledgedUnknown', '-', 'primary', 'aborted');
-    const asked = role === 'frontend' ? everybody(turn, through) : [];
+    const asked = role === 'frontend' && !wrong(turn, 'restart-forgets-candidates') ? everybody(turn, through) : [];
     leaveTombstone(turn, id, through, { try: through, term: 0, owner: server.me }, asked);
     if (role === 'frontend') askEverybody(turn, id, through);
   } else if (copy !== undefined && standingOf(turn, id, through).answer !== 'open') {

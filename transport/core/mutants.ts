@@ -13,13 +13,14 @@ export const MUTANTS = {
   'unknown-is-done': 'a shadow deletes the only copy left when the primary has lost its memory of it',
   'shadow-outside-boundary': 'mail leaves its legal or network boundary',
   'local-before-remote': 'a site loss takes both copies although the other site was reachable',
-  'epoch-ignored': 'a member that holds a newer try confirms an older one: two owners count on one copy',
+  'restart-forgets-candidates':
+    'a primary that lost its copy says "aborted" while a shadow holds it: refused and delivered all the same',
   'recovered-intake-dropped': 'a message that was answered 250 just before a crash is gone after it',
   'claim-ignored': 'the owner of a lower try delivers as well, the store sees it twice from two owners',
   'safety-net-skipped': 'after delivery nothing is kept: a failed-over mailbox database cannot be refilled',
   'wall-clock-expiry': 'a wall-clock jump empties the Safety Net',
   'dsn-unprotected': 'a failure notice is lost with one disk: mail vanishes silently',
-  'digest-ignored': 'a member that holds other bytes under the same id confirms: they count as a copy',
+  'delivers-before-protected': 'a message that is refused with 451 was delivered already',
 } as const;
 
 export type Mutant = keyof typeof MUTANTS;

@@ -10,20 +10,21 @@ import {
   type SharedState,
   sameEpoch,
 } from '../../common/message.ts';
-import type { Claim, Grant, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
+import type { Claim, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
-import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
+import { answerWaiters } from './answers.ts';
+import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
-import { categorize, dsnSafe, resumeFailures } from './delivery.ts';
+import { categorize } from './delivery.ts';
+import { demote } from './demotion.ts';
 import type { StoredCopies } from './events.ts';
-import { finish, otherHolders, repeatResolves } from './placing.ts';
+import { repeatInquiries, repeatResolves } from './inquiry.ts';
+import { dsnSafe, resumeFailures } from './reports.ts';
 import {
   commit,
   DEADLINES,
   dropCopy,
-  endSearch,
   late,
-  memberWith,
   type Server,
   setState,
   setTimer,
@@ -31,7 +32,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { everyMemberListed, forgetIfAnswered, putTombstone, sweepTombstones } from './tombstones.ts';
+import { everyMemberListed, forgetIfAnswered, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 const PAGE = 500;
@@ -48,7 +49,7 @@ export function protectedNow(turn: Turn, copy: Copy): void {
 export function settle(turn: Turn, copy: Copy): void {
   if (
     copy.state.queue === 'submission' &&
-    copy.state.standing === 'released' &&
+    (copy.state.standing === 'released' || wrong(turn, 'delivers-before-protected')) &&
     copy.doubt === null &&
     copy.state.epoch.owner === turn.server.me
   )
@@ -98,7 +99,7 @@ function endDoubt(turn: Turn, copy: Copy): void {
   settle(turn, copy);
 }
 
-function answered(turn: Turn, copy: Copy, member: string): void {
+export function answered(turn: Turn, copy: Copy, member: string): void {
   if (copy.doubt === null) return;
   copy.doubt.waiting.delete(member);
   if (copy.doubt.waiting.size === 0) endDoubt(turn, copy);
@@ -136,12 +137,13 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   sendClaims(turn, member, claims);
   sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
   repeatResolves(turn, member);
+  repeatInquiries(turn, member, identity);
 }
 
 /** What a member on this identity may still hold, as far as is known here. */
 function owedBy(server: Server, identity: Identity): Set<CopyId> {
   const ids = new Set<CopyId>();
-  const isThere = (placement: Placement): boolean => placement.identity === identity;
+  const isThere = ({ identity: where, status }: Placement): boolean => where === identity && status !== 'unasked';
   for (const tombstone of server.tombstones.values()) if (tombstone.placements.some(isThere)) ids.add(tombstone.id);
   for (const [id, copy] of server.copies)
     if (copy.state.epoch.owner === server.me && copy.state.placements.some(isThere)) ids.add(id);
@@ -215,7 +217,7 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
   sendState(turn, member, { id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
 }
 
-function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identity): void {
+export function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identity): void {
   turn.server.single.delete(copy.facts.id);
   if (
     copy.state.placements.some(
@@ -263,7 +265,7 @@ function findSingles(turn: Turn): void {
 }
 
 /** What this member says about an id it has no live copy of. */
-function answerFor(turn: Turn, id: CopyId, stored: StoredCopy | null): State {
+export function answerFor(turn: Turn, id: CopyId, stored: StoredCopy | null): State {
   const tombstone = turn.server.tombstones.get(id);
   if (stored !== null)
     return { id, verdict: 'final', state: { ...sharedState(stored.facts, stored.state), final: true } };
@@ -331,7 +333,7 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   if (state.verdict === 'aborted') return abortReceived(turn, member, copy, remote, peer.identity);
   // Two makers' DSNs have other bytes, yet one outcome: finality of either ends both.
   if (remote.digest !== copy.facts.digest && copy.facts.kind !== 'dsn') return;
-  if (compareEpochs(remote.epoch, copy.state.epoch) < 0 || namesMe(turn, copy, remote)) return;
+  if (compareEpochs(remote.epoch, copy.state.epoch) < 0 || isIncredible(turn, copy, remote)) return;
   const saysOwner = remote.epoch.owner === peer.identity;
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
   if (copy.state.epoch.owner === server.me && !sameEpoch(remote.epoch, copy.state.epoch)) {
@@ -347,7 +349,7 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
 }
 
 /** Lists one copy to its new owner, so that the owner knows and answers. */
-function announceHeld(turn: Turn, copy: Copy): void {
+export function announceHeld(turn: Turn, copy: Copy): void {
   for (const [member, peer] of turn.server.peers)
     if (peer.identity === copy.state.epoch.owner) sendList(turn, member, peer.identity, [copy.facts.id], false);
 }

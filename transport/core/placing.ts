@@ -10,7 +10,8 @@ import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
-import { heldLate, placementAnswered, protectedNow } from './ownership.ts';
+import { sendResolve } from './inquiry.ts';
+import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
@@ -142,6 +143,8 @@ const intakeState = (placing: Placing) => ({
 export function bodyComplete(turn: Turn, placing: Placing, end: NonNullable<Placing['end']>): void {
   placing.end = end;
   setTimer(turn, DEADLINES.allAttemptsMs, 'placing', placing.id);
+  const copy = wrong(turn, 'delivers-before-protected') ? turn.server.copies.get(placing.id) : undefined;
+  if (copy !== undefined) settle(turn, copy);
   const current = placing.attempts.at(-1);
   if (current === undefined || current.status === 'failed') return nextAttempt(turn, placing);
   setTimer(turn, DEADLINES.attemptMs, 'attempt', placing.id, current.number);
@@ -407,19 +410,6 @@ function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
   setTimer(turn, DEADLINES.resolveCapMs, 'cap', placing.id);
   if (placing.waiting.size === 0 || wrong(turn, 'late-shadow-resurrects')) abortSettled(turn, placing, 'refused');
   else answerWaiters(turn, placing.id);
-}
-
-function sendResolve(turn: Turn, placing: Placing, member: string): void {
-  const resolve = { id: placing.id, through: placing.epoch.try, deadlineMs: DEADLINES.resolveCapMs };
-  late(turn, { copy: placing.id, kind: 'Send', to: member, frame: { kind: 'RESOLVE', resolve } });
-}
-
-/** Asks again whoever came back while an abort waits for it. */
-export function repeatResolves(turn: Turn, member: string): void {
-  const identity = turn.server.peers.get(member)?.identity;
-  for (const placing of turn.server.placings.values())
-    if (placing.phase === 'aborting' && identity !== undefined && placing.waiting.get(member) === identity)
-      sendResolve(turn, placing, member);
 }
 
 /** A candidate's answer to RESOLVE. */

@@ -6,22 +6,15 @@
 
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
+import type { ResolvedAnswer } from '../../common/peer/messages.ts';
 import { assert, unreachable } from '../../common/platform/assert.ts';
 import type { Recovered } from '../store/database.ts';
 import { answerWaiters } from './answers.ts';
+import { claimReceived, grantReceived } from './claims.ts';
 import { newCopy, roleOf } from './copy.ts';
-import {
-  ageDue,
-  deliveryDone,
-  dsnAtRest,
-  dsnComposed,
-  finishIfFinal,
-  hopDue,
-  resumeFailures,
-  retryDue,
-  routingChanged,
-} from './delivery.ts';
+import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
+import { foundElsewhere } from './inquiry.ts';
 import {
   intakeEnded,
   intakeLost,
@@ -34,9 +27,7 @@ import {
 import type { Mutant } from './mutants.ts';
 import {
   beginDoubt,
-  claimReceived,
   doubtTimedOut,
-  grantReceived,
   listReceived,
   peerUp,
   settle,
@@ -54,6 +45,7 @@ import {
   resolveAnswered,
   resolveCapReached,
 } from './placing.ts';
+import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
 import {
   addCopy,
   early,
@@ -91,6 +83,8 @@ export interface Now {
 const CLOCK_FACT = 'clock';
 const CLOCK_SAVE_MS = 30_000;
 const RESHADOW_MS = 1_000;
+/** Answers to RESOLVE of a member that has the copy, or had it and finished it. */
+const HELD: ReadonlySet<ResolvedAnswer> = new Set(['stored', 'owned', 'protected', 'unprotected', 'final']);
 
 /** Builds the core from what the queue database recovered; the first step's result comes back with it. */
 export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
@@ -238,6 +232,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'ResolveAsked':
       return resolveAsked(turn, event.from, event.role, event.resolve, event.stored);
     case 'ResolveAnswered':
+      if (HELD.has(event.resolved.answer)) foundElsewhere(turn, event.resolved.id);
       return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
     case 'ListReceived':
       listReceived(turn, event.member, event.list, event.stored);

@@ -45,6 +45,7 @@ export class Peers {
   readonly #problems = new Map<string, string>();
   readonly #lastContactMs = new Map<string, number>();
   readonly #backlogs = new Map<PeerSession, ControlFrame[]>();
+  #onMet: (() => void) | null = null;
   #contactTimer: Timer | null = null;
   #stopped = false;
 
@@ -70,6 +71,24 @@ export class Peers {
     for (const member of this.#boundary()) if (this.#deps.name < member.name) this.#dial(member.name, 0);
     for (const [name, session] of this.#members)
       if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
+  }
+
+  /** Resolves when every active member of the boundary is connected, or after `withinMs`: mail taken earlier would find no shadow. */
+  met(withinMs: number): Promise<void> {
+    if (this.#hasMetAll()) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = this.#deps.clock.setTimer(withinMs, resolve);
+      this.#onMet = () => {
+        if (!this.#hasMetAll()) return;
+        timer.cancel();
+        this.#onMet = null;
+        resolve();
+      };
+    });
+  }
+
+  #hasMetAll(): boolean {
+    return this.#boundary().every((member) => member.state !== 'active' || this.#members.has(member.name));
   }
 
   session(name: string): PeerSession | null {
@@ -230,6 +249,7 @@ export class Peers {
       this.#saw({ member: name, identity, ...last, syncedSequence });
       this.#handlers.onMember(name, identity, last.openCounter, last.nonce);
       this.#deps.metrics.set('peer_up', 1, { peer: name });
+      this.#onMet?.();
     }
     this.#heard(session);
     this.#sendContact(session);

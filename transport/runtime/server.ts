@@ -44,6 +44,8 @@ export class TransportServer {
   #counted: ReadonlyMap<Queue, number> = new Map();
   #countedAtMs = Number.NEGATIVE_INFINITY;
   readonly #startedAtMs: number;
+  /** A member of another site was met since the start; losing it again is no reason to hold back. */
+  #hasMet = false;
   #stopped = false;
   state: 'recovering' | 'ready' | 'stopping' = 'recovering';
 
@@ -158,10 +160,11 @@ export class TransportServer {
    */
   #hasMetOtherSites(): boolean {
     const { boundary, self, document } = this.core;
-    if (this.deps.clock.monotonicMs() - this.#startedAtMs > MEETING_MS) return true;
+    if (this.#hasMet || this.deps.clock.monotonicMs() - this.#startedAtMs > MEETING_MS) return true;
     if (document.policies.shadowRedundancy.preference === 'LocalOnly') return true;
     const remote = boundary.filter((member) => member.site !== self.site && member.state === 'active');
-    return remote.length === 0 || remote.some((member) => this.peers.member(member.name) !== null);
+    this.#hasMet = remote.some((member) => this.peers.member(member.name) !== null);
+    return remote.length === 0 || this.#hasMet;
   }
 
   #contact(): Omit<Contact, 'hears'> {

@@ -14,7 +14,7 @@ import { bloomHas, bloomOf, buildBloom, decodeFooter, type RestingEntry } from '
 import { StoreError, safetyNetEntry } from './live-index.ts';
 import { decodeRecord, type Kill, type LogRecord } from './log-record.ts';
 import type { LogState } from './log-state.ts';
-import { BLOCK, type Extent, HEADER, type ParsedRecord, type Place, parseRecord } from './record.ts';
+import { BLOCK, type Extent, HEADER, type ParsedRecord, type Place, padded, parseRecord } from './record.ts';
 import { type RestingCopy, withoutCommit } from './resting-copy.ts';
 import { type Owner, placeKey } from './safety-net-index.ts';
 import { scanSegment } from './segment-scan.ts';
@@ -46,7 +46,6 @@ interface FooterContents {
 
 /** What the medium answers when it cannot read a block (EBADMSG, EUCLEAN: checksums of the file system). */
 const MEDIUM_ERRORS: readonly unknown[] = ['EIO', 'ENXIO', 'ENODATA', 'EREMOTEIO', 'EBADMSG', 'EUCLEAN'];
-const PIECE_BYTES = 64 * 1024;
 const FOOTERS_AT_ONCE = 16;
 
 export const isDamaged = (error: unknown): boolean => (error as { code?: unknown }).code === 'DAMAGED';
@@ -275,7 +274,9 @@ export class LogAccess {
       if (read === null || !read.whole) whole = false;
       if (read === null) continue;
       for (const group of scanSegment(read.bytes, this.#salt, generation, BLOCK, read.bytes.length)) {
-        if (group.damage.length > 0) whole = false;
+        // The footer's own group lists nothing that could be lost.
+        const isFooter = generation === owner.footer[0] && group.offset >= owner.footer[1] - HEADER;
+        if (group.damage.length > 0 && !isFooter) whole = false;
         for (const record of group.records) if (!(await this.#rebuildOne(found, record, owner))) whole = false;
       }
     }
@@ -291,17 +292,25 @@ export class LogAccess {
     length: number,
   ): Promise<{ readonly bytes: Buffer; readonly whole: boolean }> {
     const bytes = Buffer.alloc(length);
-    let whole = true;
-    for (let at = 0; at < length; at += PIECE_BYTES) {
-      try {
-        (await this.readRange(generation, at, Math.min(PIECE_BYTES, length - at))).copy(bytes, at);
-      } catch (error) {
-        if (!isDamaged(error)) throw error;
-        whole = false;
-        this.#damaged(null, [generation, at, 0], String(error));
-      }
-    }
+    const whole = await this.#readAround(bytes, generation, 0, length);
     return { bytes, whole };
+  }
+
+  /** Halves what cannot be read down to the block. */
+  async #readAround(target: Buffer, generation: number, from: number, to: number): Promise<boolean> {
+    try {
+      (await this.readRange(generation, from, to - from)).copy(target, from);
+      return true;
+    } catch (error) {
+      if (!isDamaged(error)) throw error;
+      if (to - from <= BLOCK) {
+        this.#damaged(null, [generation, from, to - from], String(error));
+        return false;
+      }
+      const middle = from + padded((to - from) / 2);
+      const first = await this.#readAround(target, generation, from, middle);
+      return (await this.#readAround(target, generation, middle, to)) && first;
+    }
   }
 
   /** False when an entry is lost. */

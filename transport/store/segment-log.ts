@@ -57,14 +57,16 @@ export async function openSegmentLog(options: SegmentLogOptions): Promise<QueueD
   if (lock === null)
     throw new StoreError('LOCKED', `${directory} is open in another process: end that one first, nothing was changed`);
   try {
-    return await openLocked(options, lock);
+    const store = await openLocked(options, lock);
+    await store.loadFilters();
+    return store;
   } catch (error) {
     await lock.release();
     throw error;
   }
 }
 
-async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Promise<QueueDatabase> {
+async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Promise<SegmentLog> {
   const { files, directory, random, member, log } = options;
   const names = await files.list(directory);
   const found = await readIdentity(files, directory, names);
@@ -130,7 +132,6 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     checkpointer,
     found === null,
   );
-  await store.loadFilters();
   opening = false;
   void pool.replenish();
   return store;

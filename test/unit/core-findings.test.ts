@@ -1,0 +1,241 @@
+/** One small test per fault that a seed of the simulator found (test/sim/seeds.txt): seeds change their meaning, these do not. */
+import { describe, expect, test } from 'vitest';
+import type { Resolved } from '../../common/peer/messages.ts';
+import type { DeliveryResult } from '../../transport/core/events.ts';
+import { A, B, C, CoreBench, copyId, epochOf, factsOf, OTHER, PEER, pending, sharedOf, stateOf } from './core-bench.ts';
+
+const ALPHA = 'alpha-0@sim.example';
+const FAR = 'x@far.example';
+const delivered: DeliveryResult = { index: 0, kind: 'delivered', reply: '250 2.0.0 ok' };
+
+const asks = (bench: CoreBench, id: string, through = 1): Resolved | undefined => {
+  bench.event({
+    kind: 'ResolveAsked',
+    from: 'f-0',
+    role: 'frontend',
+    resolve: { id: copyId(id), through, deadlineMs: 0 },
+    stored: null,
+  });
+  return bench.sent('RESOLVED').at(-1)?.frame.resolved;
+};
+const refuses = (bench: CoreBench, member: string, id: string, through = 1): void => {
+  bench.event({
+    kind: 'ResolveAnswered',
+    member,
+    resolved: { id: copyId(id), through, answer: 'aborted', epoch: null, digest: null },
+  });
+};
+const kinds = (bench: CoreBench, from: number): string[] =>
+  bench.effects.slice(from).flatMap((effect) => (effect.kind === 'Send' ? [effect.frame.kind] : []));
+
+describe('a holder is always told', () => {
+  test('final while a candidate has an END out: the tombstone names it (a report delivered faster than it was placed)', () => {
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+    bench.join(PEER);
+    bench.grant(PEER, 'pending', sharedOf('M0'));
+    bench.pass(6_000);
+    bench.candidateOpened();
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 2.0.0 ok' }]);
+    expect(bench.server.tombstones.get(copyId('M1'))?.placements.map(({ member }) => member)).toEqual([PEER]);
+    bench.list(PEER, [{ id: copyId('M1'), epoch: epochOf(A), standing: 'released' }]);
+    expect(bench.sent('STATE').at(-1)?.frame.state.verdict).toBe('final');
+  });
+
+  test('a whole list that does not name the copy answers for it: the tombstone owes that member nothing', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.accept('M1', [ALPHA]);
+    bench.down(PEER);
+    bench.delivered(bench.lastSeen('Deliver'), [delivered]);
+    expect(bench.server.tombstones.get(copyId('M1'))?.placements).toHaveLength(1);
+    bench.join(PEER);
+    expect(bench.server.tombstones.get(copyId('M1'))?.placements).toEqual([]);
+    bench.pass(130_000);
+    expect(bench.server.tombstones.size).toBe(0);
+  });
+});
+
+describe('what a front end hears about a try', () => {
+  test('unknown here: every member refuses first, also after one more restart (protocol.md 6e)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    expect(bench.sent('RESOLVE').map(({ to }) => to)).toEqual([PEER, OTHER]);
+    refuses(bench, PEER, 'M1');
+    bench.restart();
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    bench.join(OTHER);
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    refuses(bench, OTHER, 'M1');
+    expect(asks(bench, 'M1')?.answer).toBe('aborted');
+  });
+
+  test('final for nobody: still known after every holder has acknowledged it, so that it is not sent again as a new try', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.accept('M1', ['nobody@sim.example'], { from: '' });
+    bench.event({
+      kind: 'StateAcknowledged',
+      member: PEER,
+      ack: { id: copyId('M1'), epoch: epochOf(A), effect: 'removed' },
+    });
+    expect(bench.stored('M1')).toBeNull();
+    expect(asks(bench, 'M1')?.answer).toBe('final');
+    bench.pass(130_000);
+    expect(bench.server.tombstones.size).toBe(0);
+  });
+
+  test('its copy is final elsewhere: it is answered at once', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    const stream = bench.open('M1', [ALPHA], { try: 2 });
+    bench.candidateOpened();
+    bench.end(stream);
+    const recipients = [{ address: ALPHA, outcome: 'delivered' as const }];
+    bench.grant(PEER, 'final', sharedOf('M1', { epoch: epochOf(B), recipients, final: true }));
+    expect(bench.answers().map(({ outcome }) => outcome)).toEqual(['protected']);
+    expect(bench.resting.get(copyId('M1'))?.queue).toBe('shadowSafetyNet');
+  });
+});
+
+describe('a shadow whose owner has nothing (protocol.md 10, 6d)', () => {
+  const shadow = (standing: 'intake' | 'released') => ({
+    facts: factsOf('M1', { envelope: factsOf('M1').envelope }),
+    state: stateOf({ queue: 'shadow', epoch: epochOf(B), standing }),
+  });
+
+  test('"unknown" from the identity that owned it: promoted, not removed', () => {
+    const bench = new CoreBench({ stored: [shadow('intake')] });
+    bench.join(PEER);
+    bench.event({ kind: 'StateReceived', member: PEER, state: { id: copyId('M1'), verdict: 'unknown', state: null } });
+    expect(bench.copy('M1')).toMatchObject({ queue: 'submission', standing: 'released', epoch: epochOf(A, 1, 1) });
+  });
+
+  test('"unknown" from anybody else: kept', () => {
+    const bench = new CoreBench({ members: 3, stored: [shadow('intake')] });
+    bench.join(OTHER);
+    bench.event({ kind: 'StateReceived', member: OTHER, state: { id: copyId('M1'), verdict: 'unknown', state: null } });
+    expect(bench.copy('M1').queue).toBe('shadow');
+  });
+
+  test('aborted: an intake copy goes, a released one is promoted', () => {
+    for (const [standing, queue] of [
+      ['intake', undefined],
+      ['released', 'submission'],
+    ] as const) {
+      const bench = new CoreBench({ stored: [shadow(standing)] });
+      bench.join(PEER);
+      bench.state(PEER, 'aborted', sharedOf('M1', { epoch: epochOf(B), standing: 'intake', abortedThrough: 1 }));
+      expect(bench.server.copies.get(copyId('M1'))?.state.queue).toBe(queue);
+    }
+  });
+});
+
+describe('ownership', () => {
+  test('a higher try still in intake does not take a released copy: it may be aborted', () => {
+    const bench = new CoreBench({ members: 3, stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.grant(PEER, 'pending', sharedOf('M1', { epoch: epochOf(C, 2), standing: 'intake' }), false);
+    expect(bench.copy('M1').epoch).toEqual(epochOf(A));
+    bench.grant(PEER, 'pending', sharedOf('M1', { epoch: epochOf(C, 2), standing: 'released' }), false);
+    expect(bench.copy('M1')).toMatchObject({ queue: 'shadow', epoch: epochOf(C, 2) });
+  });
+
+  test('an owner nobody was ever met with is not believed: the copy would wait for nobody', () => {
+    for (const standing of ['released', 'intake'] as const) {
+      const bench = new CoreBench({ members: 3, stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+      bench.join(PEER);
+      const nobody = sharedOf('M1', { epoch: epochOf('NOBODY' as typeof C, 9), standing });
+      bench.state(PEER, 'owner', nobody);
+      bench.state(PEER, 'pending', nobody);
+      bench.grant(PEER, 'final', { ...nobody, final: true }, false);
+      expect(bench.copy('M1').epoch).toEqual(epochOf(A));
+    }
+  });
+
+  test('claims leave before the list: who has heard the whole list may forget', () => {
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+    const before = bench.effects.length;
+    bench.up(PEER);
+    expect(kinds(bench, before).slice(0, 2)).toEqual(['CLAIM', 'LIST']);
+  });
+
+  test('a claim during a delivery is answered when the delivery is over, with what became of it', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.accept('M1', [ALPHA]);
+    const deliver = bench.lastSeen('Deliver');
+    bench.claim(OTHER, [{ id: copyId('M1'), epoch: epochOf(C, 2) }]);
+    expect(bench.sent('GRANT').at(-1)?.frame.grant.items[0]).toMatchObject({ granted: false, verdict: 'pending' });
+    bench.delivered(deliver, [delivered]);
+    expect(bench.sent('GRANT').at(-1)).toMatchObject({
+      to: OTHER,
+      frame: { grant: { items: [{ granted: true, verdict: 'final' }] } },
+    });
+    expect(bench.resting.get(copyId('M1'))?.queue).toBe('primarySafetyNet');
+  });
+
+  test('two makers of one report: finality of either ends both, other bytes never protect', () => {
+    const dsn = { facts: factsOf('D1', { kind: 'dsn' }), state: stateOf({ recipients: [pending(FAR)] }) };
+    const bench = new CoreBench({ stored: [dsn] });
+    bench.join(PEER, [{ id: copyId('D1'), epoch: epochOf(A), standing: 'released' }]);
+    bench.grant(PEER, 'pending', sharedOf('D1', { kind: 'dsn', digest: 'e'.repeat(64) }));
+    expect(bench.copy('D1').placements.filter(({ status }) => status === 'confirmed')).toEqual([]);
+    const recipients = [{ address: FAR, outcome: 'relayed' as const }];
+    bench.grant(
+      PEER,
+      'final',
+      sharedOf('D1', { kind: 'dsn', digest: 'e'.repeat(64), epoch: epochOf(B), recipients, final: true }),
+    );
+    // A delivery was open: it is waited for first.
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: '451 4.3.0 later', host: false }]);
+    expect(bench.server.copies.has(copyId('D1'))).toBe(false);
+  });
+});
+
+describe('retries (semantics.md D5)', () => {
+  const MINUTE = 60_000;
+  const schedule = [...Array<number>(4).fill(MINUTE), ...Array<number>(6).fill(5 * MINUTE), 10 * MINUTE];
+
+  function waits(recipient: string, kind: 'recipient' | 'host', times: number): number[] {
+    const bench = new CoreBench({
+      queues: {
+        retryIntervalsMs: schedule,
+        mailboxRetryIntervalMs: 5 * MINUTE,
+        delayNotificationMs: 1e9,
+        messageExpirationMs: 1e9,
+      },
+    });
+    bench.join(PEER);
+    bench.accept('M1', [recipient]);
+    const found: number[] = [];
+    for (let attempt = 0; attempt < times; attempt++) {
+      const deliver = bench.lastSeen('Deliver');
+      const fromMs = bench.nowMs;
+      bench.delivered(deliver, [{ index: 0, kind: 'deferred', reply: '451 4.3.0 later', host: kind === 'host' }]);
+      for (let waited = 0; bench.lastSeen('Deliver') === deliver && waited < 30 * MINUTE; waited += 1_000)
+        bench.pass(1_000);
+      found.push(Math.round((bench.nowMs - fromMs) / 1_000));
+    }
+    return found;
+  }
+
+  test('to a relay: 4 x 1 min, 6 x 5 min, then every 10 min', () => {
+    const wanted = [...Array<number>(4).fill(60), ...Array<number>(6).fill(300), 600, 600];
+    for (const [index, seconds] of waits(FAR, 'recipient', 12).entries())
+      expect(Math.abs(seconds - (wanted[index] ?? 0))).toBeLessThanOrEqual(1);
+  });
+
+  test('to a mailbox: every 5 min', () => {
+    for (const seconds of waits(ALPHA, 'recipient', 4)) expect(Math.abs(seconds - 300)).toBeLessThanOrEqual(1);
+  });
+
+  test('while the next hop itself is down: doubling from 1 s, at most 1 min', () => {
+    const wanted = [1, 2, 4, 8, 16, 32, 60, 60];
+    for (const [index, seconds] of waits(FAR, 'host', 8).entries())
+      expect(Math.abs(seconds - (wanted[index] ?? 0))).toBeLessThanOrEqual(1);
+  });
+});

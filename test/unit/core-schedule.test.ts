@@ -1,0 +1,100 @@
+/** Time in the core, on a virtual clock: jitter and probing of retries, delay notice, expiry (semantics.md D5; the schedule itself is in core-findings). */
+import { describe, expect, test } from 'vitest';
+import { CoreBench, PEER } from './core-bench.ts';
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+/** crds/mailcluster.yaml, defaults of spec.queues. */
+const DEFAULTS = {
+  retryIntervalsMs: [1, 1, 1, 1, 5, 5, 5, 5, 5, 5, 10].map((minutes) => minutes * MINUTE),
+  mailboxRetryIntervalMs: 5 * MINUTE,
+  delayNotificationMs: 4 * HOUR,
+  messageExpirationMs: 48 * HOUR,
+};
+const FAR = 'x@far.example';
+const MAILBOX = 'alpha-0@sim.example';
+const SENDER = 'alpha-5@sim.example';
+
+/** Minutes between attempts while every answer is 4xx for the message itself (the host is fine). */
+function waits(recipient: string, attempts: number, draw = 0.5): number[] {
+  const bench = new CoreBench({ queues: DEFAULTS, draw: () => draw });
+  bench.join(PEER);
+  bench.accept('M1', [recipient]);
+  const atMs: number[] = [];
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    for (let minute = 0; bench.seen('Deliver').length === attempt; minute++) {
+      if (minute > 20 * 60) throw new Error(`no attempt ${attempt + 1} within 20 minutes`);
+      bench.pass(1_000);
+    }
+    atMs.push(bench.nowMs);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: '450 4.2.0 busy', host: false }]);
+  }
+  return atMs.slice(1).map((at, index) => (at - (atMs[index] ?? 0)) / MINUTE);
+}
+
+/** The look above is once a second. */
+const near = (minutes: readonly number[]): unknown[] => minutes.map((value) => expect.closeTo(value, 1));
+
+describe('D5: retries', () => {
+  test('jitter of a tenth either way: a thousand messages do not come back in one second', () => {
+    expect(waits(MAILBOX, 3, 0)).toEqual(near([4.5, 4.5]));
+    expect(waits(MAILBOX, 3, 0.999)).toEqual(near([5.5, 5.5]));
+  });
+
+  test('while a host is down one delivery probes, the others wait; they go as soon as it answers', () => {
+    const bench = new CoreBench({ queues: DEFAULTS });
+    bench.join(PEER);
+    bench.accept('M1', [FAR]);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: 'connect refused', host: true }]);
+    bench.accept('M2', [FAR]);
+    bench.pass(2_000);
+    expect(bench.seen('Deliver').map(({ facts }) => facts.id)).toEqual(['M1', 'M1']);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 ok' }]);
+    expect(bench.lastSeen('Deliver').facts.id).toBe('M2');
+  });
+});
+
+describe('D5: delay notice and expiry', () => {
+  function waiting(from = SENDER, notify?: string) {
+    const bench = new CoreBench({ shape: { withoutConnector: true }, queues: DEFAULTS });
+    bench.join(PEER);
+    bench.accept('M1', [{ address: FAR, ...(notify === undefined ? {} : { notify }) }], { from });
+    return bench;
+  }
+  const reports = (bench: CoreBench): string[] => bench.seen('ComposeDsn').map(({ dsn }) => dsn);
+
+  test('delay notice once after 4 h, expiry after 2 d; the copy stays until its report is safe', () => {
+    const bench = waiting();
+    bench.pass(4 * HOUR - 1_000);
+    expect(reports(bench)).toEqual([]);
+    bench.pass(2_000);
+    expect(reports(bench)).toEqual(['delayed']);
+    bench.pass(44 * HOUR - 2_000);
+    expect(reports(bench)).toEqual(['delayed']);
+    bench.pass(2_000);
+    expect(reports(bench)).toEqual(['delayed', 'expired']);
+    expect(bench.stored('M1')?.recipients).toMatchObject([{ outcome: 'expired' }]);
+    expect(bench.sent('STATE').filter(({ frame }) => frame.state.verdict === 'final')).toEqual([]);
+  });
+
+  test.each<[string, string, string | undefined, readonly string[]]>([
+    ['<> is never answered', '', undefined, []],
+    ['NOTIFY=NEVER', SENDER, 'NEVER', []],
+    ['NOTIFY=FAILURE: no delay notice', SENDER, 'FAILURE', ['expired']],
+    ['NOTIFY=DELAY: no failure report', SENDER, 'DELAY', ['delayed']],
+  ])('%s', (_, from, notify, expected) => {
+    const bench = waiting(from, notify);
+    bench.pass(48 * HOUR + 1_000);
+    expect(reports(bench)).toEqual(expected);
+    expect(bench.stored('M1') === null).toBe(!expected.includes('expired'));
+  });
+
+  test('a wall clock that jumps by years moves nothing (S16)', () => {
+    const bench = waiting();
+    bench.pass(HOUR);
+    bench.wallOffsetMs = 10 * 365 * 24 * HOUR;
+    bench.pass(HOUR);
+    expect(reports(bench)).toEqual([]);
+    expect(bench.copy('M1').queue).toBe('unreachable');
+  });
+});
