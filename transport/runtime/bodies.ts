@@ -51,6 +51,13 @@ export class Bodies {
     this.#handlers = handlers;
   }
 
+  /** Bytes of bodies on their way in that no commit has named yet. */
+  get openBytes(): number {
+    let bytes = 0;
+    for (const { writer } of this.#inbound.values()) bytes += writer?.sizeBytes ?? 0;
+    return bytes;
+  }
+
   get openIntakes(): number {
     let count = 0;
     for (const inbound of this.#inbound.values()) if (inbound.kind === 'intake') count += 1;

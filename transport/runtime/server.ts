@@ -120,7 +120,7 @@ export class TransportServer {
   #sweepLater(): void {
     this.#sweep = this.deps.clock.setTimer(SWEEP_MS, () => {
       this.bodies.settled((id) => this.core.placings.has(id) || this.core.intakeOf.has(id));
-      const level = pressureOf(this.deps.database.space());
+      const level = pressureOf(this.deps.database.space(), this.bodies.openBytes);
       if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
       this.#gauges();
       this.#sweepLater();
