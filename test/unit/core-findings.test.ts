@@ -132,6 +132,16 @@ describe('a shadow whose owner has nothing (protocol.md 10, 6d)', () => {
   });
 });
 
+test('an abort says nothing about a higher try: its shadow hears "unknown" and takes over (protocol.md 6f)', () => {
+  const bench = new CoreBench({ members: 3 });
+  bench.join(PEER);
+  asks(bench, 'M1');
+  bench.list(PEER, [{ id: copyId('M1'), epoch: epochOf(A, 2), standing: 'intake' }]);
+  expect(bench.sent('STATE').at(-1)?.frame.state.verdict).toBe('unknown');
+  bench.list(PEER, [{ id: copyId('M1'), epoch: epochOf(A), standing: 'intake' }]);
+  expect(bench.sent('STATE').at(-1)?.frame.state.verdict).toBe('aborted');
+});
+
 describe('ownership', () => {
   test('a higher try still in intake does not take a released copy: it may be aborted', () => {
     const bench = new CoreBench({ members: 3, stored: [{ facts: factsOf('M1'), state: stateOf() }] });

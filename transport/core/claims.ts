@@ -48,7 +48,7 @@ function grantFor(
   const { server } = turn;
   const copy = server.copies.get(id);
   if (copy === undefined) {
-    const answer = answerFor(turn, id, stored);
+    const answer = answerFor(turn, id, stored, epoch);
     // Given up here, taken over there (row 31): what we asked about it is answered, and it is not aborted any more.
     const tombstone = turn.server.tombstones.get(id);
     if (tombstone?.kind === 'aborted' && compareEpochs(epoch, tombstone.epoch) > 0) {

@@ -175,7 +175,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
     const copy = server.copies.get(item.id);
     peer.owing.delete(item.id);
     if (copy === undefined) {
-      sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null));
+      sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null, item.epoch));
       continue;
     }
     register(copy, member, peer.session);
@@ -206,7 +206,7 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
   if (peer === undefined) return;
   if (copy === undefined) {
     // Never "unknown" without a look into the Safety Net: the holder would take the copy over.
-    if (server.tombstones.has(id)) sendState(turn, member, answerFor(turn, id, null));
+    if (server.tombstones.has(id)) sendState(turn, member, answerFor(turn, id, null, epoch));
     return;
   }
   register(copy, member, peer.session);
@@ -265,8 +265,10 @@ function findSingles(turn: Turn): void {
 }
 
 /** What this member says about an id it has no live copy of. */
-export function answerFor(turn: Turn, id: CopyId, stored: StoredCopy | null): State {
-  const tombstone = turn.server.tombstones.get(id);
+export function answerFor(turn: Turn, id: CopyId, stored: StoredCopy | null, asked: Epoch): State {
+  const found = turn.server.tombstones.get(id);
+  // An abort through try n says nothing about a higher try (protocol.md 6f), whose copy a power cut may have taken from here.
+  const tombstone = found?.kind === 'aborted' && asked.try > found.abortedThrough ? undefined : found;
   if (stored !== null)
     return { id, verdict: 'final', state: { ...sharedState(stored.facts, stored.state), final: true } };
   if (tombstone !== undefined) return { id, verdict: tombstone.kind, state: tombstoneState(tombstone) };
