@@ -64,9 +64,13 @@ export async function storeCommand(
       },
     });
     const [verb, directory, id] = positionals;
-    if (values.help === true || verb === undefined) {
+    if (values.help === true) {
       out(HELP);
-      return values.help === true ? 0 : 2;
+      return 0;
+    }
+    if (verb === undefined) {
+      process.stderr.write(HELP);
+      return 2;
     }
     if (directory === undefined) throw new Error(`store ${verb} needs the directory of a queue database`);
     if (verb === 'inspect') return await inspect(directory, values.output === 'json', out);
