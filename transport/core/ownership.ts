@@ -335,6 +335,9 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   if (state.verdict === 'aborted') return abortReceived(turn, member, copy, remote, peer.identity);
   // Two makers' DSNs have other bytes, yet one outcome: finality of either ends both.
   if (remote.digest !== copy.facts.digest && copy.facts.kind !== 'dsn') return;
+  // Who owns this copy says final: it may have heard so from the owner of a lower try, and answers with that one's epoch (semantics.md S3).
+  if (state.verdict === 'final' && copy.state.queue === 'shadow' && copy.state.epoch.owner === peer.identity)
+    return finalReceived(turn, member, copy, remote);
   if (compareEpochs(remote.epoch, copy.state.epoch) < 0 || isIncredible(turn, copy, remote)) return;
   const saysOwner = remote.epoch.owner === peer.identity;
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
