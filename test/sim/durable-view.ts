@@ -51,6 +51,13 @@ export class DurableView {
     return found;
   }
 
+  /** Nothing that somebody waits for is under way to a disk. */
+  get isQuiet(): boolean {
+    const counts = new Set(['commit', 'move', 'remove']);
+    for (const disk of this.disks.values()) if (disk.pending.some(({ write }) => counts.has(write.kind))) return false;
+    return true;
+  }
+
   isFinal(id: CopyId): boolean {
     return this.finals.has(id);
   }

@@ -205,7 +205,7 @@ export async function settle(world: World): Promise<void> {
       (pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0,
     );
   const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
-  await scheduler.run(idle, scheduler.nowMs + 150_000);
+  await scheduler.run(() => idle() && world.view.isQuiet, scheduler.nowMs + 150_000);
   // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.
   await scheduler.run(() => false, scheduler.nowMs + 2_000);
 }

@@ -66,7 +66,7 @@ export function refuseIntake(turn: Turn, placing: Placing, reply: Reply): void {
 }
 
 /** What can be said about `id` now; `open` while it is undecided. */
-export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
+export function standingOf(turn: Turn, id: CopyId, through: number, role: ResolveWaiter['role']): Resolved {
   const { server } = turn;
   const say = (answer: ResolvedAnswer, copy: Copy | null): Resolved => ({
     id,
@@ -91,9 +91,11 @@ export function standingOf(turn: Turn, id: CopyId, through: number): Resolved {
   if (server.placings.get(id)?.phase === 'aborting') return say('open', null);
   const tombstone = server.tombstones.get(id);
   if (tombstone?.kind === 'final') return say('final', null);
+  // What was refused here as somebody's candidate says nothing about the tries this member was the primary of.
+  const isOthers = role === 'frontend' && tombstone?.epoch.owner !== server.me;
   // Whoever has not durably refused may still hold it (protocol.md 6b, 6e) - alone, for all that is known: neither a refusal nor a promise.
   if (tombstone !== undefined && tombstone.abortedThrough >= through)
-    return say(tombstone.placements.length === 0 ? 'aborted' : 'open', null);
+    return say(tombstone.placements.length > 0 || isOthers ? 'open' : 'aborted', null);
   return say('unknown', null);
 }
 
@@ -109,7 +111,7 @@ export function answerWaiters(turn: Turn, id: CopyId): void {
   const waiters = turn.server.resolveWaiters.get(id);
   if (waiters === undefined) return;
   const left = waiters.filter((waiter) => {
-    const resolved = standingOf(turn, id, waiter.through);
+    const resolved = standingOf(turn, id, waiter.through, waiter.role);
     if (resolved.answer === 'open' && turn.nowMs < waiter.untilMs) return true;
     late(turn, { copy: id, kind: 'Send', to: waiter.from, frame: { kind: 'RESOLVED', resolved } });
     return false;

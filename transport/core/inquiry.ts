@@ -55,6 +55,14 @@ export function repeatInquiries(turn: Turn, member: string, identity: Identity):
   }
 }
 
+/** It could not say within its deadline. */
+export function askAgain(turn: Turn, member: string, id: CopyId): void {
+  const identity = turn.server.peers.get(member)?.identity;
+  const tombstone = turn.server.tombstones.get(id);
+  if (tombstone?.placements.some((entry) => entry.identity === identity && entry.status === 'unasked') === true)
+    ask(turn, id, tombstone.abortedThrough, member);
+}
+
 /** A member holds it, or finished it: nothing was aborted here. Who asks again starts anew. */
 export function foundElsewhere(turn: Turn, id: CopyId): void {
   const tombstone = turn.server.tombstones.get(id);

@@ -5,15 +5,15 @@
 
 import type { Reply } from '../../common/message.ts';
 import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch } from '../../common/message.ts';
-import type { Resolve, TrackingEvent } from '../../common/peer/messages.ts';
+import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { demote } from './demotion.ts';
 import { askEverybody, everybody } from './inquiry.ts';
-import { promote } from './ownership.ts';
-import { bodyComplete, createPrimary, finish, pickCandidate, resolveAnswered, startPlacing } from './placing.ts';
+import { promote, tombstoneState } from './ownership.ts';
+import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
 import { dsnSafe } from './reports.ts';
 import {
   addCopy,
@@ -207,37 +207,32 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   // Only the owner places a copy of what it owns, inside its boundary (semantics.md S14).
   if (!sameBoundary || opening.state.epoch.owner !== opening.identity) return refuse(reply('localError'));
   if (server.pressure !== 'Normal' || server.self.state !== 'active') return refuse(reply('backPressure'));
+  // protocol.md 8: who has something else says what; the owner shall not go on asking for a shadow of what is done.
+  const tombstone = server.tombstones.get(opening.id);
   if (opening.stored !== null) {
     refuse(reply('localError'));
-    late(turn, {
-      copy: opening.id,
-      kind: 'Send',
-      to: opening.member,
-      frame: {
-        kind: 'GRANT',
-        grant: {
-          items: [
-            {
-              id: opening.id,
-              granted: true,
-              verdict: 'final',
-              state: { ...sharedState(opening.stored.facts, opening.stored.state), final: true },
-            },
-          ],
-        },
-      },
-    });
+    return sayFinal(turn, opening, { ...sharedState(opening.stored.facts, opening.stored.state), final: true });
+  }
+  if (refusedByTombstone(turn, opening)) {
+    refuse(reply('shadowFailure'));
+    if (tombstone?.kind === 'final') sayFinal(turn, opening, tombstoneState(tombstone));
     return;
   }
-  if (refusedByTombstone(turn, opening)) return refuse(reply('shadowFailure'));
   server.incoming.set(opening.stream, opening);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
+}
+
+function sayFinal(turn: Turn, opening: IncomingShadow, state: SharedState): void {
+  const grant: Grant = { items: [{ id: opening.id, granted: true, verdict: 'final', state }] };
+  late(turn, { copy: opening.id, kind: 'Send', to: opening.member, frame: { kind: 'GRANT', grant } });
 }
 
 function refusedByTombstone(turn: Turn, opening: IncomingShadow): boolean {
   const tombstone = turn.server.tombstones.get(opening.id);
   if (tombstone === undefined || wrong(turn, 'late-shadow-resurrects')) return false;
-  return tombstone.kind === 'final' || tombstone.abortedThrough >= opening.state.epoch.try;
+  if (tombstone.kind === 'final') return true;
+  // Only intake can be aborted (protocol.md 6d): what was released elsewhere, or taken over, may need this member as its shadow.
+  return opening.state.standing === 'intake' && tombstone.abortedThrough >= opening.state.epoch.try;
 }
 
 export function shadowEnded(
@@ -381,16 +376,24 @@ export function resolveAsked(
   ) {
     // The owner of a later try gave up what an earlier one had released (protocol.md 6d).
     promote(turn, copy);
-  } else if (copy === undefined && standingOf(turn, id, through).answer === 'unknown' && !intakeUndecided(turn, id)) {
+  } else if (copy === undefined && isUnknown(turn, id, through, role) && !intakeUndecided(turn, id)) {
     transition(server.coverage, 'AbortAcknowledgedUnknown', '-', 'primary', 'aborted');
     const asked = role === 'frontend' && !wrong(turn, 'restart-forgets-candidates') ? everybody(turn, through) : [];
-    leaveTombstone(turn, id, through, { try: through, term: 0, owner: server.me }, asked);
+    const owner = (role === 'transport' ? server.peers.get(from)?.identity : null) ?? server.me;
+    leaveTombstone(turn, id, through, { try: through, term: 0, owner }, asked);
     if (role === 'frontend') askEverybody(turn, id, through);
-  } else if (copy !== undefined && standingOf(turn, id, through).answer !== 'open') {
+  } else if (copy !== undefined && standingOf(turn, id, through, role).answer !== 'open') {
     transition(server.coverage, 'AbortDenied', copy.state.queue, roleOf(copy.state, server.me), copy.state.queue);
   }
-  addWaiter(turn, id, { from, through, untilMs: turn.nowMs + Math.min(resolve.deadlineMs, 60_000) });
+  addWaiter(turn, id, { from, role, through, untilMs: turn.nowMs + Math.min(resolve.deadlineMs, 60_000) });
   answerWaiters(turn, id);
+}
+
+/** What this member refused as somebody's candidate says nothing about the tries it was the primary of (protocol.md 6e). */
+function isUnknown(turn: Turn, id: CopyId, through: number, role: 'transport' | 'frontend'): boolean {
+  if (standingOf(turn, id, through, role).answer === 'unknown') return true;
+  const tombstone = turn.server.tombstones.get(id);
+  return role === 'frontend' && tombstone?.kind === 'aborted' && tombstone.epoch.owner !== turn.server.me;
 }
 
 /** A body of that id is still arriving from another front end connection. */
@@ -403,11 +406,11 @@ function leaveTombstone(
   epoch: SharedState['epoch'],
   placements: readonly Placement[] = [],
 ): void {
-  putTombstone(
-    turn,
-    { id, kind: 'aborted', epoch, abortedThrough: through, recipients: null, digest: null, placements },
-    commit,
-  );
+  const { me, tombstones } = turn.server;
+  const known = tombstones.get(id);
+  const abortedThrough = Math.max(through, known?.kind === 'aborted' ? known.abortedThrough : 0);
+  // What is still open about a try of mine stays open when another owner aborts its own.
+  const kept = known?.kind === 'aborted' && known.epoch.owner === me && epoch.owner !== me ? known : null;
+  const tombstone = { id, kind: 'aborted', epoch, abortedThrough, recipients: null, digest: null, placements } as const;
+  putTombstone(turn, kept === null ? tombstone : { ...kept, abortedThrough }, commit);
 }
-
-export { resolveAnswered };

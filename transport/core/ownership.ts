@@ -174,7 +174,10 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
   for (const item of list.items) {
     const copy = server.copies.get(item.id);
     peer.owing.delete(item.id);
-    if (copy === undefined) {
+    // A try of mine that a power cut took, while I hold an older one of somebody else, is as unknown here as one I never had.
+    const isLost =
+      copy !== undefined && item.epoch.owner === server.me && compareEpochs(item.epoch, copy.state.epoch) > 0;
+    if (copy === undefined || isLost) {
       sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null, item.epoch));
       continue;
     }
@@ -236,7 +239,10 @@ export function confirmHolder(turn: Turn, copy: Copy, member: string, identity: 
     'lazy',
   );
   answerWaiters(turn, copy.facts.id);
-  if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
+  if (copy.facts.kind !== 'dsn') return;
+  dsnSafe(turn, copy.facts.id);
+  // It waited for this shadow; the search that asked for it may be over.
+  settle(turn, copy);
 }
 
 /** A holder that listed everything and did not name a copy does not have it. */
@@ -275,7 +281,7 @@ export function answerFor(turn: Turn, id: CopyId, stored: StoredCopy | null, ask
   return { id, verdict: 'unknown', state: null };
 }
 
-const tombstoneState = (tombstone: Tombstone): SharedState => ({
+export const tombstoneState = (tombstone: Tombstone): SharedState => ({
   id: tombstone.id,
   ancestor: null,
   kind: 'message',
@@ -417,6 +423,8 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
     transition(server.coverage, 'DiscardNotifiedFailed', 'shadow', 'shadow', 'removed');
     commit(turn, { kind: 'remove', id: copy.facts.id });
   }
+  // Another maker's report about a message of mine is done as well.
+  if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
   late(turn, { copy: null, kind: 'Count', what: 'discarded' });
   late(turn, {
     copy: copy.facts.id,

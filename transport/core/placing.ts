@@ -8,9 +8,9 @@ import type { Result } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
+import { abortIntake, abortSettled } from './aborting.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
-import { sendResolve } from './inquiry.ts';
 import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
@@ -19,18 +19,15 @@ import {
   armAge,
   commit,
   DEADLINES,
-  dropCopy,
   early,
   endSearch,
   late,
-  note,
   type Placing,
   setState,
   setTimer,
   type Turn,
   wrong,
 } from './state.ts';
-import { putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** Starts the search; the body may still be arriving (`end` null). */
@@ -51,19 +48,19 @@ interface Burden {
 function burdens(turn: Turn): ReadonlyMap<string, Burden> {
   const found = new Map<string, Burden>();
   for (const placing of turn.server.placings.values())
-    for (const { member, status, endSentAtMs } of placing.attempts) {
+    for (const { member, status, endSentAtMs, inDoubt } of placing.attempts) {
       const burden = found.get(member) ?? { open: 0, stalled: false };
       found.set(member, burden);
       if (status !== 'failed' && status !== 'stored') burden.open += 1;
-      if (status === 'sentEnd' && endSentAtMs !== null && turn.nowMs - endSentAtMs > DEADLINES.unansweredEndMs)
-        burden.stalled = true;
+      const isUnanswered = endSentAtMs !== null && (status === 'sentEnd' || inDoubt);
+      if (isUnanswered && turn.nowMs - endSentAtMs > DEADLINES.unansweredEndMs) burden.stalled = true;
     }
   return found;
 }
 
-function mayReceive(turn: Turn, member: string, burden: Burden | undefined): boolean {
+function mayReceive(turn: Turn, member: string): boolean {
   const peer = turn.server.peers.get(member);
-  if (peer === undefined || burden?.stalled === true) return false;
+  if (peer === undefined) return false;
   return peer.load === null || (peer.load.accepting && peer.load.backPressure === 'Normal');
 }
 
@@ -74,14 +71,15 @@ export function pickCandidate(turn: Turn, tried: readonly Attempt[]): string | n
     ? server.document.members.filter((member) => member.name !== server.name)
     : server.boundary;
   const burden = burdens(turn);
-  const healthy = members
-    .filter((member) => member.state === 'active' && mayReceive(turn, member.name, burden.get(member.name)))
-    .map((member) => ({
-      member: member.name,
-      site: member.site,
-      queued: server.peers.get(member.name)?.load?.queued ?? 0,
-      open: burden.get(member.name)?.open ?? 0,
-    }));
+  const able = members.filter((member) => member.state === 'active' && mayReceive(turn, member.name));
+  const prompt = able.filter((member) => burden.get(member.name)?.stalled !== true);
+  // One that is slow to answer comes last, but a moment's pause of the only other disk is no reason to refuse mail: its END waits (6a).
+  const healthy = (prompt.length > 0 ? prompt : able).map((member) => ({
+    member: member.name,
+    site: member.site,
+    queued: server.peers.get(member.name)?.load?.queued ?? 0,
+    open: burden.get(member.name)?.open ?? 0,
+  }));
   const policy = server.document.policies.shadowRedundancy;
   return nextCandidate({
     self: server.self,
@@ -153,11 +151,32 @@ export function bodyComplete(turn: Turn, placing: Placing, end: NonNullable<Plac
 
 function sendEnd(turn: Turn, placing: Placing, attempt: Attempt): void {
   assert(placing.end !== null, 'END before the body is complete', { id: placing.id });
+  // protocol.md 6a: a peer that leaves an END unanswered gets no new one; it goes when the peer answers, or the attempt runs out unsent.
+  if (isStalled(turn, attempt.member)) {
+    turn.server.heldEnds.add(placing.id);
+    return;
+  }
   attempt.status = 'sentEnd';
   attempt.endSentAtMs = turn.nowMs;
   const { digest, sizeBytes, events } = placing.end;
   early(turn, { kind: 'EndCandidate', id: placing.id, attempt: attempt.number, digest, sizeBytes, events });
   if (wrong(turn, 'ack-before-shadow')) stored(turn, placing, attempt);
+}
+
+const isStalled = (turn: Turn, member: string): boolean => burdens(turn).get(member)?.stalled === true;
+
+/** The member answered something: ENDs that were held back for it may go, until it stalls again. */
+function releaseHeldEnds(turn: Turn): void {
+  const { server } = turn;
+  if (server.heldEnds.size === 0) return;
+  const held = [...server.heldEnds];
+  server.heldEnds.clear();
+  for (const id of held) {
+    const placing = server.placings.get(id);
+    const attempt = placing?.attempts.at(-1);
+    if (placing?.phase === 'placing' && placing.end !== null && attempt?.status === 'open')
+      sendEnd(turn, placing, attempt);
+  }
 }
 
 function attemptOf(turn: Turn, id: CopyId, number: number): { placing: Placing; attempt: Attempt } | null {
@@ -175,8 +194,9 @@ export function candidateOpened(turn: Turn, id: CopyId, number: number): void {
 
 export function candidateRefused(turn: Turn, member: string, id: CopyId, number: number): void {
   const found = attemptOf(turn, id, number);
-  if (found === null) return notHeld(turn, member, id);
-  attemptFailed(turn, found.placing, found.attempt, false);
+  if (found === null) notHeld(turn, member, id);
+  else attemptFailed(turn, found.placing, found.attempt, false);
+  releaseHeldEnds(turn);
 }
 
 /** The connection ended. With an END out it may hold the copy, else it cannot. */
@@ -186,6 +206,7 @@ export function candidateLost(turn: Turn, id: CopyId, number: number): void {
   // An END that timed out before stays in doubt: only a refusal or an answer clears that.
   const { attempt } = found;
   attemptFailed(turn, found.placing, attempt, attempt.inDoubt || attempt.status === 'sentEnd');
+  releaseHeldEnds(turn);
 }
 
 /** An answer after the search was over: what was kept for this candidate is not needed. */
@@ -205,6 +226,7 @@ export function attemptTimedOut(turn: Turn, id: CopyId, number: number): void {
   // After END a late confirmation is still welcome; before it the stream is useless.
   if (!sentEnd) early(turn, { kind: 'DropCandidate', id, attempt: number, reason: 'attempt deadline' });
   attemptFailed(turn, found.placing, found.attempt, sentEnd);
+  releaseHeldEnds(turn);
 }
 
 function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: boolean): void {
@@ -218,6 +240,11 @@ function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: 
 }
 
 export function candidateResult(turn: Turn, member: string, id: CopyId, number: number, result: Result): void {
+  resultOf(turn, member, id, number, result);
+  releaseHeldEnds(turn);
+}
+
+function resultOf(turn: Turn, member: string, id: CopyId, number: number, result: Result): void {
   const found = attemptOf(turn, id, number);
   // The search is over, yet one more member holds the copy: it is a holder like any other.
   if (found === null) {
@@ -362,100 +389,6 @@ function keepReleased(turn: Turn, placing: Placing, copy: Copy): void {
   turn.server.single.add(placing.id);
   abortSettled(turn, placing, 'silent');
   protectedNow(turn, copy);
-}
-
-/** protocol.md 6b: sync the abort, then RESOLVE to everyone who was sent an END; 451 when each has durably refused. */
-function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
-  const { server } = turn;
-  const asked = placing.attempts.filter((attempt) => attempt.inDoubt || attempt.status === 'sentEnd');
-  transition(server.coverage, 'IntakeAborted', copy.state.queue, 'primary', 'aborted');
-  const placements = asked.map(
-    (attempt): Placement => ({
-      identity: attempt.identity,
-      member: attempt.member,
-      epoch: placing.epoch,
-      status: 'sentEnd',
-    }),
-  );
-  dropCopy(turn, copy);
-  const durable = wrong(turn, 'abort-not-durable') ? note : commit;
-  putTombstone(
-    turn,
-    {
-      id: placing.id,
-      kind: 'aborted',
-      epoch: placing.epoch,
-      abortedThrough: placing.epoch.try,
-      recipients: null,
-      digest: copy.facts.digest,
-      placements,
-    },
-    durable,
-  );
-  durable(turn, { kind: 'remove', id: placing.id });
-  late(turn, {
-    copy: placing.id,
-    kind: 'Track',
-    event: 'ABORT',
-    facts: copy.facts,
-    id: placing.id,
-    detail: 'no shadow could be had',
-  });
-  placing.phase = 'aborting';
-  server.placings.set(placing.id, placing);
-  for (const attempt of asked) {
-    placing.waiting.set(attempt.member, attempt.identity);
-    sendResolve(turn, placing, attempt.member);
-  }
-  setTimer(turn, DEADLINES.resolveCapMs, 'cap', placing.id);
-  if (placing.waiting.size === 0 || wrong(turn, 'late-shadow-resurrects')) abortSettled(turn, placing, 'refused');
-  else answerWaiters(turn, placing.id);
-}
-
-/** A candidate's answer to RESOLVE. */
-export function resolveAnswered(turn: Turn, member: string, id: CopyId, refused: boolean): void {
-  const { server } = turn;
-  const identity = server.peers.get(member)?.identity;
-  if (identity === undefined) return;
-  const tombstone = server.tombstones.get(id);
-  if (refused && tombstone?.kind === 'aborted') placementAnswered(turn, id, identity);
-  const placing = server.placings.get(id);
-  if (placing === undefined || placing.phase !== 'aborting' || placing.waiting.get(member) !== identity) return;
-  placing.waiting.delete(member);
-  if (!refused) abortSettled(turn, placing, 'silent');
-  else if (placing.waiting.size === 0) abortSettled(turn, placing, 'refused');
-}
-
-/** protocol.md 6c: at the cap the connection is closed without a reply, the abort stays. */
-export function resolveCapReached(turn: Turn, id: CopyId): void {
-  const placing = turn.server.placings.get(id);
-  if (placing?.phase === 'aborting') abortSettled(turn, placing, 'silent');
-}
-
-function abortSettled(turn: Turn, placing: Placing, outcome: 'refused' | 'silent'): void {
-  const { server } = turn;
-  server.placings.delete(placing.id);
-  const stream = server.intakeOf.get(placing.id);
-  const intake = stream === undefined ? undefined : server.intakes.get(stream);
-  if (stream !== undefined) {
-    server.intakeOf.delete(placing.id);
-    server.intakes.delete(stream);
-  }
-  if (outcome === 'refused') late(turn, { copy: null, kind: 'Count', what: 'refused', label: 'shadow' });
-  if (intake?.waiting === true)
-    late(turn, {
-      copy: placing.id,
-      kind: 'AnswerStream',
-      stream: intake.stream,
-      result: {
-        id: placing.id,
-        epoch: placing.epoch,
-        outcome,
-        digest: null,
-        reply: outcome === 'refused' ? reply('shadowFailure') : null,
-      },
-    });
-  answerWaiters(turn, placing.id);
 }
 
 /** Gives copies that rest on one database only a shadow, a few at a time (semantics.md R6, S8). */

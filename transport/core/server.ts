@@ -9,12 +9,13 @@ import type { CopyId, Identity } from '../../common/message.ts';
 import type { ResolvedAnswer } from '../../common/peer/messages.ts';
 import { assert, unreachable } from '../../common/platform/assert.ts';
 import type { Recovered } from '../store/database.ts';
+import { resolveAnswered, resolveCapReached } from './aborting.ts';
 import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { newCopy, roleOf } from './copy.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
-import { foundElsewhere } from './inquiry.ts';
+import { askAgain, foundElsewhere } from './inquiry.ts';
 import {
   intakeEnded,
   intakeLost,
@@ -42,8 +43,6 @@ import {
   candidateResult,
   exhausted,
   reshadow,
-  resolveAnswered,
-  resolveCapReached,
 } from './placing.ts';
 import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
 import {
@@ -104,6 +103,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     intakeOf: new Map(),
     incoming: new Map(),
     placings: new Map(),
+    heldEnds: new Set(),
     peers: new Map(),
     lastHeardMs: new Map(),
     known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
@@ -161,16 +161,13 @@ function recover(turn: Turn, recovered: Recovered): void {
   for (const stored of recovered.copies) addCopy(server, newCopy(stored.facts, stored.state));
   for (const copy of server.copies.values()) {
     if (roleOf(copy.state, server.me) !== 'primary') continue;
-    if (copy.state.standing === 'intake') {
-      transition(server.coverage, 'RecoveredHeld', copy.state.queue, 'primary', copy.state.queue);
-      if (wrong(turn, 'recovered-intake-dropped')) {
-        server.copies.delete(copy.facts.id);
-        continue;
-      }
+    if (copy.state.standing === 'intake' && wrong(turn, 'recovered-intake-dropped')) {
+      server.copies.delete(copy.facts.id);
+      continue;
     }
-    // Queues are rebuilt from scratch: routes may have changed, attempts were cut off.
-    const queue = copy.state.queue === 'poison' ? 'poison' : 'submission';
-    copy.state = { ...copy.state, standing: 'released', queue };
+    // Held in intake counts as accepted; queues are rebuilt from scratch: routes may have changed, attempts were cut off.
+    transition(server.coverage, 'RecoveredHeld', copy.state.queue, 'primary', 'submission');
+    copy.state = { ...copy.state, standing: 'released', queue: 'submission' };
     setTimer(turn, 1_000, 'age', copy.facts.id);
     beginDoubt(turn, copy);
     settle(turn, copy);
@@ -233,6 +230,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return resolveAsked(turn, event.from, event.role, event.resolve, event.stored);
     case 'ResolveAnswered':
       if (HELD.has(event.resolved.answer)) foundElsewhere(turn, event.resolved.id);
+      else if (event.resolved.answer !== 'aborted') askAgain(turn, event.member, event.resolved.id);
       return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
     case 'ListReceived':
       listReceived(turn, event.member, event.list, event.stored);

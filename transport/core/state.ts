@@ -88,6 +88,8 @@ export interface IncomingShadow {
 
 export interface ResolveWaiter {
   readonly from: string;
+  /** A front end asks the primary of its try, a transport asks its candidate. */
+  readonly role: 'transport' | 'frontend';
   readonly through: number;
   readonly untilMs: number;
 }
@@ -152,6 +154,8 @@ export interface Server {
   readonly intakeOf: Map<CopyId, number>;
   readonly incoming: Map<number, IncomingShadow>;
   readonly placings: Map<CopyId, Placing>;
+  /** Searches whose END waits because the candidate leaves another one unanswered (protocol.md 6a). */
+  readonly heldEnds: Set<CopyId>;
   readonly peers: Map<string, Peer>;
   readonly lastHeardMs: Map<string, number>;
   /** The queue database each member was last met on, in this life or an earlier one. */

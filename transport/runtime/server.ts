@@ -254,7 +254,9 @@ export class TransportServer {
     const unreadable = new Set<CopyId>();
     const looked = new Set<CopyId>();
     for (;;) {
-      const missing = ids.filter((id) => !looked.has(id) && !this.core.copies.has(id) && !this.core.tombstones.has(id));
+      // What was aborted here for one try may rest here by another.
+      const { copies, tombstones } = this.core;
+      const missing = ids.filter((id) => !looked.has(id) && !copies.has(id) && tombstones.get(id)?.kind !== 'final');
       if (missing.length === 0) return use(found, unreadable);
       for (const id of missing) {
         looked.add(id);
