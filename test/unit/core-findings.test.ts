@@ -206,6 +206,69 @@ describe('ownership', () => {
   });
 });
 
+describe('tries that cross', () => {
+  test('final from the owner counts, with whatever epoch it heard it', () => {
+    const bench = new CoreBench({
+      members: 3,
+      stored: [{ facts: factsOf('M1'), state: stateOf({ queue: 'shadow', epoch: epochOf(B, 2) }) }],
+    });
+    bench.join(PEER);
+    const recipients = [{ address: FAR, outcome: 'relayed' as const }];
+    bench.state(PEER, 'final', sharedOf('M1', { epoch: epochOf(C), recipients, final: true }));
+    expect(bench.resting.get(copyId('M1'))?.queue).toBe('shadowSafetyNet');
+  });
+
+  test('a try of mine that a power cut took, while I hold an older one of somebody else: "unknown"', () => {
+    const bench = new CoreBench({
+      members: 3,
+      stored: [{ facts: factsOf('M1'), state: stateOf({ queue: 'shadow', epoch: epochOf(B) }) }],
+    });
+    bench.join(OTHER, [{ id: copyId('M1'), epoch: epochOf(A, 2), standing: 'intake' }]);
+    expect(bench.sent('STATE').at(-1)?.frame.state.verdict).toBe('unknown');
+  });
+
+  test('what was refused as a candidate is no answer to the front end of a try of mine', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    const resolve = { id: copyId('M1'), through: 2, deadlineMs: 1_000 };
+    bench.event({ kind: 'ResolveAsked', from: PEER, role: 'transport', resolve, stored: null });
+    expect(bench.sent('RESOLVED').at(-1)).toMatchObject({ to: PEER, frame: { resolved: { answer: 'aborted' } } });
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    refuses(bench, PEER, 'M1');
+    refuses(bench, OTHER, 'M1');
+    expect(asks(bench, 'M1')?.answer).toBe('aborted');
+  });
+
+  test('a copy taken over may be placed where the try it came from was aborted', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.event({
+      kind: 'ResolveAsked',
+      from: PEER,
+      role: 'transport',
+      resolve: { id: copyId('M1'), through: 1, deadlineMs: 0 },
+      stored: null,
+    });
+    bench.shadow('M1', [ALPHA]);
+    expect(bench.stored('M1')).toBeNull();
+    const { envelope } = factsOf('M1');
+    bench.event({
+      kind: 'ShadowOpened',
+      stream: 99,
+      member: PEER,
+      identity: B,
+      openCounter: 1,
+      nonce: 'n',
+      id: copyId('M1'),
+      envelope,
+      state: sharedOf('M1', { epoch: epochOf(B, 1, 1) }),
+      stored: null,
+    });
+    expect(bench.lastSeen('AcceptStream').stream).toBe(99);
+  });
+});
+
 describe('retries (semantics.md D5)', () => {
   const MINUTE = 60_000;
   const schedule = [...Array<number>(4).fill(MINUTE), ...Array<number>(6).fill(5 * MINUTE), 10 * MINUTE];

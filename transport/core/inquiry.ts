@@ -5,6 +5,7 @@
  * open is part of the tombstone, so that it outlives the next restart as well.
  */
 import type { CopyId, Identity } from '../../common/message.ts';
+import type { Resolved, ResolvedAnswer } from '../../common/peer/messages.ts';
 import type { Placement } from '../store/database.ts';
 import { DEADLINES, late, note, type Placing, type Turn } from './state.ts';
 
@@ -55,8 +56,17 @@ export function repeatInquiries(turn: Turn, member: string, identity: Identity):
   }
 }
 
+/** Answers of a member that has the copy, or had it and finished it. */
+const HELD: ReadonlySet<ResolvedAnswer> = new Set(['stored', 'owned', 'protected', 'unprotected', 'final']);
+
+/** A refusal is recorded with the tombstone (placing.ts); here is what the other answers mean. */
+export function inquiryAnswered(turn: Turn, member: string, { id, answer }: Resolved): void {
+  if (HELD.has(answer)) foundElsewhere(turn, id);
+  else if (answer !== 'aborted') askAgain(turn, member, id);
+}
+
 /** It could not say within its deadline. */
-export function askAgain(turn: Turn, member: string, id: CopyId): void {
+function askAgain(turn: Turn, member: string, id: CopyId): void {
   const identity = turn.server.peers.get(member)?.identity;
   const tombstone = turn.server.tombstones.get(id);
   if (tombstone?.placements.some((entry) => entry.identity === identity && entry.status === 'unasked') === true)
@@ -64,7 +74,7 @@ export function askAgain(turn: Turn, member: string, id: CopyId): void {
 }
 
 /** A member holds it, or finished it: nothing was aborted here. Who asks again starts anew. */
-export function foundElsewhere(turn: Turn, id: CopyId): void {
+function foundElsewhere(turn: Turn, id: CopyId): void {
   const tombstone = turn.server.tombstones.get(id);
   if (tombstone?.kind !== 'aborted' || !tombstone.placements.some(({ status }) => status === 'unasked')) return;
   turn.server.tombstones.delete(id);

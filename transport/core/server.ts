@@ -6,7 +6,6 @@
 
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
-import type { ResolvedAnswer } from '../../common/peer/messages.ts';
 import { assert, unreachable } from '../../common/platform/assert.ts';
 import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
@@ -15,7 +14,7 @@ import { claimReceived, grantReceived } from './claims.ts';
 import { newCopy, roleOf } from './copy.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
-import { askAgain, foundElsewhere } from './inquiry.ts';
+import { inquiryAnswered } from './inquiry.ts';
 import {
   intakeEnded,
   intakeLost,
@@ -82,8 +81,6 @@ export interface Now {
 const CLOCK_FACT = 'clock';
 const CLOCK_SAVE_MS = 30_000;
 const RESHADOW_MS = 1_000;
-/** Answers to RESOLVE of a member that has the copy, or had it and finished it. */
-const HELD: ReadonlySet<ResolvedAnswer> = new Set(['stored', 'owned', 'protected', 'unprotected', 'final']);
 
 /** Builds the core from what the queue database recovered; the first step's result comes back with it. */
 export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
@@ -229,8 +226,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'ResolveAsked':
       return resolveAsked(turn, event.from, event.role, event.resolve, event.stored);
     case 'ResolveAnswered':
-      if (HELD.has(event.resolved.answer)) foundElsewhere(turn, event.resolved.id);
-      else if (event.resolved.answer !== 'aborted') askAgain(turn, event.member, event.resolved.id);
+      inquiryAnswered(turn, event.member, event.resolved);
       return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
     case 'ListReceived':
       listReceived(turn, event.member, event.list, event.stored);
