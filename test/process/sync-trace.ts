@@ -127,6 +127,12 @@ export interface Synced {
   readonly syncedAt: number;
 }
 
+/** CRLF.CRLF in one read, or the rest of it alone in a read of its own: the network may cut anywhere. */
+function readsEndOfData(args: string): boolean {
+  const end = hex('\r\n.\r\n');
+  return args.includes(end) || ['\n.\r\n', '.\r\n', '\r\n', '\n'].some((rest) => args.includes(`"${hex(rest)}"`));
+}
+
 export interface Evidence {
   readonly endReadAt: number;
   readonly repliedAt: number;
@@ -149,7 +155,7 @@ export function judge(traces: Traces, mark: string, id: string): Evidence | stri
   );
   if (replied === undefined) return 'the front end wrote no 250';
   const ends = traces.frontend.filter(
-    (call) => isRead(call) && call.endedAt <= replied.startedAt && call.args.includes(hex('\r\n.\r\n')),
+    (call) => isRead(call) && call.endedAt <= replied.startedAt && readsEndOfData(call.args),
   );
   const end = ends.at(-1);
   if (end === undefined) return 'the front end read no end of data before its 250';
