@@ -7,15 +7,19 @@ import { isIP } from 'node:net';
 import type {
   FrontendConfig,
   FrontendLimits,
+  LedgerConfig,
   ListenerConfig,
   MailboxDatabaseConfig,
   MemberConfig,
   PoliciesConfig,
+  ResubmitRequestConfig,
+  RetiredIdentity,
   SendConnectorConfig,
   TlsFiles,
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
+import type { Identity } from './message.ts';
 
 export type Parsed<T> =
   | { readonly kind: 'ok'; readonly value: T }
@@ -49,6 +53,15 @@ function object<T extends object>(fields: Fields<T>): Parse<T> {
     // `Fields<T>` has a parser for every field of T, each of its type.
     return Object.fromEntries(entries) as T;
   };
+}
+
+/** Fields that older documents do not have read as this. */
+function withDefaults<T>(parse: Parse<T>, defaults: Readonly<Record<string, unknown>>): Parse<T> {
+  return (value, path) =>
+    parse(
+      typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...defaults, ...value } : value,
+      path,
+    );
 }
 
 function list<T>(item: Parse<T>, least = 0): Parse<readonly T[]> {
@@ -204,10 +217,14 @@ const policies = object<PoliciesConfig>({
     resubmitTimeSpanMs: positive,
     messageAutoDiscardIntervalMs: positive,
   }),
-  safetyNet: object<PoliciesConfig['safetyNet']>({
-    holdTimeMs: milliseconds,
-    unresponsivePrimaryTimeoutMs: milliseconds,
-  }),
+  safetyNet: withDefaults(
+    object<PoliciesConfig['safetyNet']>({
+      holdTimeMs: milliseconds,
+      unresponsivePrimaryTimeoutMs: milliseconds,
+      quotaBytes: nullable(positive),
+    }),
+    { quotaBytes: null },
+  ),
   queues: object<PoliciesConfig['queues']>({
     messageExpirationMs: positive,
     delayNotificationMs: positive,
@@ -222,6 +239,48 @@ const policies = object<PoliciesConfig>({
     maxReceivedHops: positive,
   }),
 });
+
+const identity: Parse<Identity> = (value, path) => {
+  const found = text(value, path);
+  if (!/^[0-9A-HJKMNP-TV-Z]{26}$/.test(found))
+    throw new Mismatch(path, `expected the identity of a queue database (26 characters), found ${show(value)}`);
+  return found as Identity;
+};
+
+const retired = object<RetiredIdentity>({
+  member: text,
+  identity,
+  uid: nullable(text),
+  reason: oneOf('lost', 'drained'),
+});
+
+const requestFields = object<ResubmitRequestConfig>({
+  name: text,
+  boundary: nullable(boundary),
+  database: nullable(text),
+  sender: nullable(text),
+  recipient: nullable(text),
+  messageId: nullable(text),
+  fromMs: milliseconds,
+  toMs: nullable(milliseconds),
+  lostActivation: nullable(positive),
+  createdAtMs: milliseconds,
+  expiresAtMs: milliseconds,
+  dryRun: flag,
+  cancelled: flag,
+});
+
+const resubmitRequest: Parse<ResubmitRequestConfig> = (value, path) => {
+  const found = requestFields(value, path);
+  const { database, sender, recipient, messageId, fromMs, toMs } = found;
+  const selectors = [database, sender, recipient, messageId].filter((selector) => selector !== null).length;
+  if (selectors !== 1)
+    throw new Mismatch(path, `exactly one of database, sender, recipient and messageId is set, found ${selectors}`);
+  if (toMs !== null && toMs < fromMs) throw new Mismatch(`${path}.toMs`, `${toMs} is before fromMs ${fromMs}`);
+  if (found.lostActivation !== null && database === null)
+    throw new Mismatch(`${path}.lostActivation`, 'is set without database');
+  return found;
+};
 
 const topologyFields = object<TopologyDocument>({
   cluster: text,
@@ -238,11 +297,14 @@ const topologyFields = object<TopologyDocument>({
   ),
   databases: named(database),
   sendConnectors: named(sendConnector),
+  retired: list(retired),
+  resubmitRequests: named(resubmitRequest),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
-  const found = topologyFields(value, path);
+  const found = withDefaults(topologyFields, { retired: [], resubmitRequests: [] })(value, path);
+  contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));
   for (const field of ['members', 'frontends'] as const) {
     for (const [index, entry] of found[field].entries()) {
@@ -253,10 +315,44 @@ const topology: Parse<TopologyDocument> = (value, path) => {
   return found;
 };
 
+/** What no parser of one field can see: a document that says two things at once is used by nobody. */
+function contradictions({ members, retired: lost, resubmitRequests, databases }: TopologyDocument): void {
+  const boundaries = new Set(members.map((entry) => entry.boundary));
+  for (const [index, entry] of members.entries()) {
+    if (entry.state === 'gone') continue;
+    const other = members.findIndex(
+      (one) =>
+        one.state !== 'gone' && one.address.host === entry.address.host && one.address.port === entry.address.port,
+    );
+    if (other !== index && entry.address.port !== 0)
+      throw new Mismatch(`members[${index}].address`, `is the address of ${show(members[other]?.name)} too`);
+  }
+  for (const [index, entry] of lost.entries()) {
+    const other = lost.findIndex((one) => one.identity === entry.identity);
+    if (other !== index)
+      throw new Mismatch(`retired[${index}].identity`, `${show(entry.identity)} is retired twice, see entry ${other}`);
+  }
+  for (const [index, request] of resubmitRequests.entries()) {
+    const { database, boundary: where } = request;
+    if (database !== null && !databases.some((entry) => entry.name === database))
+      throw new Mismatch(`resubmitRequests[${index}].database`, `${show(database)} is not listed in databases`);
+    if (where !== null && !boundaries.has(where))
+      throw new Mismatch(`resubmitRequests[${index}].boundary`, `${show(where)} has no member`);
+  }
+}
+
 const tlsFiles = object<TlsFiles>({ caFile: text, certificateFile: text, keyFile: text });
 const logLevel = oneOf('debug', 'info', 'warn', 'error');
 
-const transport = object<TransportConfig>({
+const ledger = object<LedgerConfig>({
+  host: text,
+  port,
+  tls: flag,
+  username: nullable(text),
+  passwordFile: nullable(text),
+});
+
+const transportFields = object<TransportConfig>({
   name: text,
   topologyFile: text,
   queueDatabaseDirectory: text,
@@ -266,8 +362,10 @@ const transport = object<TransportConfig>({
   metrics: endpoint,
   hostname: text,
   store: object<TransportConfig['store']>({ segmentBytes: positive, reserveBytes: count }),
+  ledger: nullable(ledger),
   logLevel,
 });
+const transport = withDefaults(transportFields, { ledger: null });
 
 const listener = object<ListenerConfig>({
   name: text,

@@ -3,6 +3,7 @@
  * configuration. Written by `operator/topology.ts` (operator and `mailcluster run` alike), parsed here, nowhere else.
  * Refuses: anything that does not match; the error names the path. All durations are milliseconds, all sizes bytes.
  */
+import type { Identity } from './message.ts';
 
 export interface MemberConfig {
   /** Name of the pod or process; the SAN of its certificate. */
@@ -57,7 +58,12 @@ export interface PoliciesConfig {
     readonly resubmitTimeSpanMs: number;
     readonly messageAutoDiscardIntervalMs: number;
   };
-  readonly safetyNet: { readonly holdTimeMs: number; readonly unresponsivePrimaryTimeoutMs: number };
+  readonly safetyNet: {
+    readonly holdTimeMs: number;
+    readonly unresponsivePrimaryTimeoutMs: number;
+    /** Most bytes the Safety Nets of one transport may hold; beyond it the oldest go first. Null: only the disk bounds it. */
+    readonly quotaBytes: number | null;
+  };
   readonly queues: {
     readonly messageExpirationMs: number;
     readonly delayNotificationMs: number;
@@ -74,6 +80,36 @@ export interface PoliciesConfig {
   };
 }
 
+/** A queue database that will not come back, by the word of the orchestrator (protocol.md 4, 16). */
+export interface RetiredIdentity {
+  readonly member: string;
+  readonly identity: Identity;
+  /** Of the process that last used it, where the orchestrator knows it. */
+  readonly uid: string | null;
+  /** `lost`: pod or volume are gone for good, its shadows take over. `drained`: it proved empty before it went. */
+  readonly reason: 'lost' | 'drained';
+}
+
+/** A durable predicate over what was delivered (protocol.md 19-22): resubmit from Safety Net. Exactly one of the four selectors is set. */
+export interface ResubmitRequestConfig {
+  readonly name: string;
+  /** Boundary whose transports are asked; null: all. */
+  readonly boundary: string | null;
+  readonly database: string | null;
+  readonly sender: string | null;
+  readonly recipient: string | null;
+  readonly messageId: string | null;
+  /** Window over the time of delivery, ms since the epoch, ends included; `toMs` null: no upper bound. */
+  readonly fromMs: number;
+  readonly toMs: number | null;
+  /** Failover: what was delivered under this activation of `database` or an earlier one is lost. Null: requested by a person. */
+  readonly lostActivation: number | null;
+  readonly createdAtMs: number;
+  readonly expiresAtMs: number;
+  readonly dryRun: boolean;
+  readonly cancelled: boolean;
+}
+
 export interface TopologyDocument {
   readonly cluster: string;
   readonly generation: number;
@@ -87,6 +123,8 @@ export interface TopologyDocument {
   }[];
   readonly databases: readonly MailboxDatabaseConfig[];
   readonly sendConnectors: readonly SendConnectorConfig[];
+  readonly retired: readonly RetiredIdentity[];
+  readonly resubmitRequests: readonly ResubmitRequestConfig[];
 }
 
 /** Files of the private identity of a pod, PEM. Re-read on change without a restart. */
@@ -108,7 +146,18 @@ export interface TransportConfig {
   /** Host name in `Received:` and in EHLO/LHLO. */
   readonly hostname: string;
   readonly store: { readonly segmentBytes: number; readonly reserveBytes: number };
+  /** The shared ledger of what went out to external recipients (protocol.md 23), or null: each transport remembers for itself. */
+  readonly ledger: LedgerConfig | null;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+/** A Redis server. Losing it costs at most a repeated offer. */
+export interface LedgerConfig {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: boolean;
+  readonly username: string | null;
+  readonly passwordFile: string | null;
 }
 
 export interface ListenerConfig {

@@ -146,6 +146,8 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     acceptedDomains: cluster.spec.acceptedDomains.map(({ name, type }) => ({ name, type })).sort(byName),
     databases: databases(previous, generation, input),
     sendConnectors: sendConnectors(cluster),
+    retired: previous?.retired ?? [],
+    resubmitRequests: previous?.resubmitRequests ?? [],
   };
   if (previous !== null && isDeepStrictEqual({ ...document, generation: previous.generation }, previous)) {
     return { kind: 'unchanged', document: previous, ...plan };
@@ -271,6 +273,7 @@ function policies(cluster: MailCluster): PoliciesConfig {
     safetyNet: {
       holdTimeMs: durationMs(safetyNet.holdTime),
       unresponsivePrimaryTimeoutMs: durationMs(safetyNet.unresponsivePrimaryTimeout),
+      quotaBytes: null,
     },
     queues: {
       messageExpirationMs: durationMs(queues.messageExpiration),

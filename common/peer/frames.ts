@@ -47,6 +47,12 @@ const TYPES = {
   GOODBYE: 20,
   PING: 21,
   PONG: 22,
+  RESIGN: 23,
+  RELEASE: 24,
+  'RELEASE-ACK': 25,
+  COVER: 26,
+  COVERED: 27,
+  FETCH: 28,
 } as const satisfies Record<WireFrame['kind'], number>;
 
 const KINDS: readonly (WireFrame['kind'] | undefined)[] = ((): (WireFrame['kind'] | undefined)[] => {

@@ -61,7 +61,8 @@ export interface Contact {
   readonly load: Load;
 }
 
-export type StreamKind = 'intake' | 'shadow' | 'copy';
+/** `rest`: a copy that is final and shall rest in a Safety Net of the receiver; its state says final. */
+export type StreamKind = 'intake' | 'shadow' | 'copy' | 'rest';
 
 export interface Open {
   readonly id: CopyId;
@@ -180,6 +181,41 @@ export interface Grant {
   }[];
 }
 
+/** The owner hands a copy over (drain, redirect): `state.epoch` is higher and names the receiver, a confirmed holder (protocol.md 15). */
+export interface Resign {
+  readonly id: CopyId;
+  readonly state: SharedState;
+}
+
+/** This holder is no longer needed (protocol.md 9): honoured only if `epoch` is the holder's own and it is not the owner. */
+export interface Release {
+  readonly id: CopyId;
+  readonly epoch: Epoch;
+}
+
+/** Said after the deletion is durable, or when there is nothing to delete. */
+export interface ReleaseAck {
+  readonly id: CopyId;
+  readonly epoch: Epoch;
+}
+
+/** A holder of shadow copies at rest asks their primary what it covers of a resubmit request (protocol.md 21). */
+export interface Cover {
+  readonly request: string;
+  readonly ids: readonly CopyId[];
+}
+
+export interface Covered {
+  readonly request: string;
+  readonly items: readonly { readonly id: CopyId; readonly covered: boolean }[];
+}
+
+/** The body of a copy is damaged here; who holds it answers with OPEN kind `copy`, or with STATE `unknown`. */
+export interface Fetch {
+  readonly id: CopyId;
+  readonly digest: string;
+}
+
 /** Every frame, with the stream it belongs to where there is one. */
 export type Frame =
   | { readonly kind: 'HELLO'; readonly hello: Hello }
@@ -201,10 +237,32 @@ export type Frame =
   | { readonly kind: 'STATE-ACK'; readonly ack: StateAck }
   | { readonly kind: 'CLAIM'; readonly claim: Claim }
   | { readonly kind: 'GRANT'; readonly grant: Grant }
+  | { readonly kind: 'RESIGN'; readonly resign: Resign }
+  | { readonly kind: 'RELEASE'; readonly release: Release }
+  | { readonly kind: 'RELEASE-ACK'; readonly released: ReleaseAck }
+  | { readonly kind: 'COVER'; readonly cover: Cover }
+  | { readonly kind: 'COVERED'; readonly covered: Covered }
+  | { readonly kind: 'FETCH'; readonly fetch: Fetch }
   | { readonly kind: 'GOODBYE'; readonly reason: string };
 
 /** Frames that are not part of a stream nor of the handshake. */
 export type ControlFrame = Extract<
   Frame,
-  { readonly kind: 'CONTACT' | 'RESOLVE' | 'RESOLVED' | 'LIST' | 'STATE' | 'STATE-ACK' | 'CLAIM' | 'GRANT' }
+  {
+    readonly kind:
+      | 'CONTACT'
+      | 'RESOLVE'
+      | 'RESOLVED'
+      | 'LIST'
+      | 'STATE'
+      | 'STATE-ACK'
+      | 'CLAIM'
+      | 'GRANT'
+      | 'RESIGN'
+      | 'RELEASE'
+      | 'RELEASE-ACK'
+      | 'COVER'
+      | 'COVERED'
+      | 'FETCH';
+  }
 >;

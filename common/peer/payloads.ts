@@ -27,7 +27,10 @@ import {
 import type {
   Claim,
   Contact,
+  Cover,
+  Covered,
   End,
+  Fetch,
   Frame,
   Grant,
   Hello,
@@ -35,6 +38,9 @@ import type {
   Open,
   OpenOk,
   Refuse,
+  Release,
+  ReleaseAck,
+  Resign,
   Resolve,
   Resolved,
   Result,
@@ -181,7 +187,7 @@ function sharedState(value: unknown, field: string): SharedState {
 }
 
 export function open(o: Fields): Open {
-  const kind = oneOf(['intake', 'shadow', 'copy'], o.kind, 'kind');
+  const kind = oneOf(['intake', 'shadow', 'copy', 'rest'], o.kind, 'kind');
   return {
     id: copyId(o.id, 'id'),
     epoch: kind === 'intake' ? intakeEpoch(o.epoch, 'epoch') : epoch(o.epoch, 'epoch'),
@@ -303,6 +309,30 @@ function grant(o: Fields): Grant {
   };
 }
 
+const resign = (o: Fields): Resign => ({ id: copyId(o.id, 'id'), state: sharedState(o.state, 'state') });
+
+const copyAtEpoch = (o: Fields): Release & ReleaseAck => ({
+  id: copyId(o.id, 'id'),
+  epoch: epoch(o.epoch, 'epoch'),
+});
+
+const cover = (o: Fields): Cover => ({
+  request: name(o.request, 'request'),
+  ids: list(o.ids, 'ids', MAX_LIST_ITEMS, copyId),
+});
+
+function covered(o: Fields): Covered {
+  return {
+    request: name(o.request, 'request'),
+    items: list(o.items, 'items', MAX_LIST_ITEMS, (value, field) => {
+      const item = object(value, field);
+      return { id: copyId(item.id, 'items[].id'), covered: boolean(item.covered, 'items[].covered') };
+    }),
+  };
+}
+
+const fetchOf = (o: Fields): Fetch => ({ id: copyId(o.id, 'id'), digest: digest(o.digest, 'digest') });
+
 export type JsonFrameKind = Exclude<Frame['kind'], 'CHUNK'>;
 
 /** The frame of `kind` from its parsed payload; `stream` is already known to be right for the kind. */
@@ -343,6 +373,18 @@ export function readPayload(kind: JsonFrameKind, stream: number, o: Fields): Fra
       return { kind, claim: claim(o) };
     case 'GRANT':
       return { kind, grant: grant(o) };
+    case 'RESIGN':
+      return { kind, resign: resign(o) };
+    case 'RELEASE':
+      return { kind, release: copyAtEpoch(o) };
+    case 'RELEASE-ACK':
+      return { kind, released: copyAtEpoch(o) };
+    case 'COVER':
+      return { kind, cover: cover(o) };
+    case 'COVERED':
+      return { kind, covered: covered(o) };
+    case 'FETCH':
+      return { kind, fetch: fetchOf(o) };
     case 'GOODBYE':
       return { kind, reason: prose(o.reason, 'reason') };
   }
@@ -387,5 +429,17 @@ export function payloadOf(frame: Exclude<Frame, { readonly kind: 'CHUNK' }>): ob
       return frame.claim;
     case 'GRANT':
       return frame.grant;
+    case 'RESIGN':
+      return frame.resign;
+    case 'RELEASE':
+      return frame.release;
+    case 'RELEASE-ACK':
+      return frame.released;
+    case 'COVER':
+      return frame.cover;
+    case 'COVERED':
+      return frame.covered;
+    case 'FETCH':
+      return frame.fetch;
   }
 }

@@ -313,6 +313,12 @@ class Session implements PeerSession, StreamPort {
       case 'STATE-ACK':
       case 'CLAIM':
       case 'GRANT':
+      case 'RESIGN':
+      case 'RELEASE':
+      case 'RELEASE-ACK':
+      case 'COVER':
+      case 'COVERED':
+      case 'FETCH':
         this.#options.handlers.onControl(this, frame);
         break;
       case 'PING':

@@ -127,6 +127,7 @@ export function transportConfig(
     metrics: { host: LOOPBACK, port: portOf(portPurpose.metrics(name)) },
     hostname: hostname(name),
     store: STORE,
+    ledger: null,
     logLevel: cluster.spec.logLevel,
   };
 }

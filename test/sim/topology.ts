@@ -52,7 +52,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
         messageAutoDiscardIntervalMs: 172_800_000,
         ...options.policies,
       },
-      safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 300_000 },
+      safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 300_000, quotaBytes: null },
       queues: {
         messageExpirationMs: options.messageExpirationMs ?? 172_800_000,
         delayNotificationMs: options.delayNotificationMs ?? 14_400_000,
@@ -74,6 +74,8 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       activation: 1,
       lossWindowMs: 900_000,
     })),
+    retired: [],
+    resubmitRequests: [],
     sendConnectors:
       options.withoutConnector === true
         ? []

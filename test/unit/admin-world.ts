@@ -47,6 +47,8 @@ export function status(name: string, more: Partial<TransportStatus> = {}): Trans
     discardsPending: 0,
     quarantined: 0,
     backPressure: 'Normal',
+    drain: { state: 'none', copies: 0, safetyNet: 0, tombstones: 0, waitingFor: [] },
+    lost: [],
     peers: [{ member: 'other', connected: true, lastContactMs: NOW_MS - 100, identity: 'X', problem: null }],
     space: { totalBytes: 1, liveBytes: 1, safetyNetBytes: 0, freeBytes: 1, segments: 1 },
     ...more,
@@ -174,6 +176,7 @@ export type Asked = { readonly what: string; readonly arguments: readonly unknow
 
 function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
   return {
+    resubmits: () => [],
     status: () => contents.status,
     nextHops: () => [
       {

@@ -45,7 +45,7 @@ const TOPOLOGY: TopologyDocument = {
       resubmitTimeSpanMs: 900_000,
       messageAutoDiscardIntervalMs: 1,
     },
-    safetyNet: { holdTimeMs: 1000, unresponsivePrimaryTimeoutMs: 0 },
+    safetyNet: { holdTimeMs: 1000, unresponsivePrimaryTimeoutMs: 0, quotaBytes: null },
     queues: {
       messageExpirationMs: 1,
       delayNotificationMs: 1,
@@ -81,6 +81,8 @@ const TOPOLOGY: TopologyDocument = {
       sites: [],
     },
   ],
+  retired: [],
+  resubmitRequests: [],
 };
 const TLS = { caFile: 'ca.pem', certificateFile: 'c.pem', keyFile: 'k.pem' };
 const ANY = { host: '127.0.0.1', port: 0 };
@@ -94,6 +96,7 @@ const TRANSPORT: TransportConfig = {
   metrics: ANY,
   hostname: 'm0.local',
   store: { segmentBytes: 1_048_576, reserveBytes: 0 },
+  ledger: null,
   logLevel: 'info',
 };
 const FRONTEND: FrontendConfig = {

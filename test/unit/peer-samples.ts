@@ -303,6 +303,21 @@ export const frameArbitraries: { readonly [K in WireFrame['kind']]: fc.Arbitrary
       }),
     }),
   }),
+  RESIGN: fc.record({ kind: one('RESIGN'), resign: fc.record({ id: copyId, state: sharedState }) }),
+  RELEASE: fc.record({ kind: one('RELEASE'), release: fc.record(copyRef) }),
+  'RELEASE-ACK': fc.record({ kind: one('RELEASE-ACK'), released: fc.record(copyRef) }),
+  COVER: fc.record({
+    kind: one('COVER'),
+    cover: fc.record({ request: fc.constant('failover-7'), ids: fc.array(copyId, { maxLength: 5 }) }),
+  }),
+  COVERED: fc.record({
+    kind: one('COVERED'),
+    covered: fc.record({
+      request: fc.constant('failover-7'),
+      items: fc.array(fc.record({ id: copyId, covered: fc.boolean() }), { maxLength: 5 }),
+    }),
+  }),
+  FETCH: fc.record({ kind: one('FETCH'), fetch: fc.record({ id: copyId, digest }) }),
   GOODBYE: fc.record({ kind: one('GOODBYE'), reason: text() }),
   PING: fc.record({ kind: one('PING') }),
   PONG: fc.record({ kind: one('PONG') }),

@@ -9,10 +9,16 @@ import type {
   Claim,
   Contact,
   ControlFrame,
+  Cover,
+  Covered,
+  Fetch,
   Grant,
   List,
   Load,
   Refuse,
+  Release,
+  ReleaseAck,
+  Resign,
   Resolve,
   Resolved,
   Result,
@@ -21,7 +27,7 @@ import type {
   TrackingEvent,
 } from '../../common/peer/messages.ts';
 import type { TrackingEventName } from '../runtime/tracking-api.ts';
-import type { CopyFacts, CopyState, StoredCopy, Write } from '../store/database.ts';
+import type { CopyFacts, CopyState, SafetyNetFilter, StoredCopy, Write } from '../store/database.ts';
 
 export type StoredCopies = ReadonlyMap<CopyId, StoredCopy>;
 
@@ -115,6 +121,44 @@ export type CoreEvent =
   | { readonly kind: 'DsnAtRest'; readonly id: CopyId; readonly parent: CopyId }
   /** Space and load of this process, from the runtime. */
   | { readonly kind: 'PressureChanged'; readonly level: 'Normal' | 'Medium' | 'High'; readonly resource: string }
+  | { readonly kind: 'ResignReceived'; readonly member: string; readonly resign: Resign }
+  | {
+      readonly kind: 'ReleaseReceived';
+      readonly member: string;
+      readonly release: Release;
+      readonly stored: StoredCopy | null;
+    }
+  | { readonly kind: 'ReleaseAcked'; readonly member: string; readonly released: ReleaseAck }
+  /** `stored`: those of the ids that rest here. */
+  | { readonly kind: 'CoverReceived'; readonly member: string; readonly cover: Cover; readonly stored: StoredCopies }
+  | { readonly kind: 'CoveredReceived'; readonly member: string; readonly covered: Covered }
+  | {
+      readonly kind: 'FetchReceived';
+      readonly member: string;
+      readonly fetch: Fetch;
+      readonly stored: StoredCopy | null;
+    }
+  /** The next copies of a scan asked for with `ScanSafetyNet`; unreadable ones are left out and counted. */
+  | {
+      readonly kind: 'SafetyNetPage';
+      readonly scan: number;
+      readonly copies: readonly StoredCopy[];
+      readonly unreadable: number;
+      readonly done: boolean;
+    }
+  /** The body of a resubmission is in the log (not synced). */
+  | {
+      readonly kind: 'BodyCopied';
+      readonly stream: number;
+      readonly id: CopyId;
+      readonly digest: string;
+      readonly sizeBytes: number;
+    }
+  | { readonly kind: 'BodyNotCopied'; readonly id: CopyId; readonly reason: 'atRest' | 'unreadable' }
+  /** The stored body of a copy in transit, of a shadow copy or of a copy at rest (`stored`) cannot be read. */
+  | { readonly kind: 'BodyDamaged'; readonly id: CopyId; readonly stored: StoredCopy | null }
+  /** Somebody outside the boundary was reached: a front end, the operator, a delivery target (protocol.md 3). */
+  | { readonly kind: 'OutsideReached' }
   | { readonly kind: 'TimerFired' };
 
 export type DeliveryResult = { readonly index: number } & (
@@ -161,7 +205,8 @@ export type EarlyEffect =
       readonly id: CopyId;
       readonly attempt: number;
       readonly member: string;
-      readonly purpose: 'shadow' | 'copy';
+      /** `rest`: of a copy that rests in a Safety Net here and shall rest there too. */
+      readonly purpose: 'shadow' | 'copy' | 'rest';
       readonly envelope: Envelope;
       readonly state: SharedState;
     }
@@ -184,7 +229,18 @@ export type EarlyEffect =
       readonly facts: CopyFacts;
       readonly state: CopyState;
     }
-  | { readonly kind: 'ExpireSafetyNet'; readonly beforeMs: number };
+  | { readonly kind: 'ExpireSafetyNet'; readonly beforeMs: number }
+  /** Starts a walk over the Safety Nets, oldest first; the first page comes at once, the next when asked for. */
+  | {
+      readonly kind: 'ScanSafetyNet';
+      readonly scan: number;
+      readonly filter: SafetyNetFilter;
+      readonly pageSize: number;
+    }
+  | { readonly kind: 'NextSafetyNetPage'; readonly scan: number }
+  | { readonly kind: 'EndScan'; readonly scan: number }
+  /** Copies the body of `from` into a new body `id`; answered by BodyCopied or BodyNotCopied. */
+  | { readonly kind: 'CopyBody'; readonly id: CopyId; readonly from: CopyId };
 
 /** Effects that speak: they leave only when every commit of their copy (`copy`), or every commit so far (null), is durable. */
 export type LateEffect = { readonly copy: CopyId | null } & (
@@ -223,6 +279,13 @@ export type CoreCount =
   | 'discarded'
   | 'reshadowed'
   | 'reconciled'
+  | 'takenOver'
+  | 'rehomed'
+  | 'resigned'
+  | 'released'
+  | 'resubmitted'
+  | 'quarantined'
+  | 'refetched'
   | 'acceptDuration';
 
 export interface StepResult {

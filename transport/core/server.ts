@@ -45,6 +45,16 @@ import {
 } from './placing.ts';
 import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
 import {
+  bodyCopied,
+  bodyNotCopied,
+  coveredReceived,
+  coverReceived,
+  newResubmissions,
+  requestsChanged,
+  resubmissionPage,
+  resubmissionTick,
+} from './resubmission.ts';
+import {
   addCopy,
   early,
   note,
@@ -104,6 +114,10 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     peers: new Map(),
     lastHeardMs: new Map(),
     known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
+    memberOf: new Map(options.recovered.seen.map((seen) => [seen.identity, seen.member])),
+    lost: new Map(),
+    nextScan: 0,
+    resubmissions: newResubmissions(options.recovered.facts),
     sessions: 0,
     held: new Map(),
     listedOnce: new Set(),
@@ -130,6 +144,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
   };
   const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep() };
   recover(turn, options.recovered);
+  requestsChanged(turn);
   setTimer(turn, CLOCK_SAVE_MS, 'clock');
   setTimer(turn, RESHADOW_MS, 'reshadow');
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
@@ -250,6 +265,24 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return;
     case 'TimerFired':
       return timersFired(turn);
+    case 'CoverReceived':
+      return coverReceived(turn, event.member, event.cover, event.stored);
+    case 'CoveredReceived':
+      return coveredReceived(turn, event.member, event.covered);
+    case 'BodyCopied':
+      return bodyCopied(turn, event);
+    case 'BodyNotCopied':
+      return bodyNotCopied(turn, event.id, event.reason);
+    case 'SafetyNetPage':
+      resubmissionPage(turn, event.scan, event.copies, event.unreadable, event.done);
+      return;
+    case 'ResignReceived':
+    case 'ReleaseReceived':
+    case 'ReleaseAcked':
+    case 'FetchReceived':
+    case 'BodyDamaged':
+    case 'OutsideReached':
+      return;
     default:
       unreachable(event, 'unknown core event');
   }
@@ -261,6 +294,7 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
   routingChanged(turn);
+  requestsChanged(turn);
   reshadow(turn);
 }
 
@@ -309,6 +343,7 @@ function timersFired(turn: Turn): void {
         break;
       case 'reshadow':
         reshadow(turn);
+        resubmissionTick(turn);
         setTimer(turn, RESHADOW_MS, 'reshadow');
         break;
       case 'safetyNet': {

@@ -9,6 +9,7 @@ import type { CopyState, Tombstone } from '../store/database.ts';
 import type { Copy } from './copy.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Mutant } from './mutants.ts';
+import type { Resubmissions } from './resubmission.ts';
 import type { TransitionCoverage } from './transitions.ts';
 
 /** semantics.md L6, protocol.md 5: deadlines that nest. */
@@ -126,6 +127,9 @@ export type TimerKind =
   | 'waiter'
   | 'reshadow'
   | 'guard'
+  | 'presence'
+  | 'takeover'
+  | 'rehome'
   | 'clock';
 
 export interface CoreTimer {
@@ -160,6 +164,13 @@ export interface Server {
   readonly lastHeardMs: Map<string, number>;
   /** The queue database each member was last met on, in this life or an earlier one. */
   readonly known: Map<string, Identity>;
+  /** Which member every queue database ever met belonged to. */
+  readonly memberOf: Map<Identity, string>;
+  /** Queue databases that will not come back, as far as is known here (takeover.ts); one that speaks again is taken off. */
+  readonly lost: Map<Identity, { readonly member: string; readonly why: string }>;
+  /** Scans of the Safety Net under way are numbered; a number is never used twice. */
+  nextScan: number;
+  readonly resubmissions: Resubmissions;
   sessions: number;
   /** Shadow copies by the identity that owns them, for LIST. */
   readonly held: Map<Identity, Set<CopyId>>;

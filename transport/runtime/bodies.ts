@@ -89,6 +89,24 @@ export class Bodies {
     return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
   }
 
+  /** The body of another copy here, written again under a new id. Rejects when it cannot be read. */
+  async copyOwn(
+    id: CopyId,
+    from: CopyId,
+  ): Promise<{ readonly number: number; readonly digest: string; readonly sizeBytes: number }> {
+    const writer = this.#database.beginBody(id);
+    try {
+      for await (const chunk of this.#database.readBody(from)) await writer.append(chunk);
+    } catch (error) {
+      writer.discard();
+      throw error;
+    }
+    this.#next += 1;
+    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer });
+    this.#own.set(id, writer);
+    return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
+  }
+
   writerOf(number: number): BodyWriter {
     const writer = this.#inbound.get(number)?.writer;
     if (writer === null || writer === undefined) throw new Error(`stream ${number} has no body`);

@@ -11,7 +11,7 @@ import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
-import type { CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
+import type { CoreEvent, CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
 import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
@@ -23,6 +23,7 @@ import { composeFor } from './dsn-body.ts';
 import { Loop } from './loop.ts';
 import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
+import { SafetyNetScans } from './safety-net-scans.ts';
 import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
 
 const SWEEP_MS = 1_000;
@@ -38,6 +39,7 @@ export class TransportServer {
   readonly core: Server;
   readonly peers: Peers;
   readonly bodies: Bodies;
+  readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #order = new WeakMap<PeerSession, Promise<void>>();
   #sweep: Timer | null = null;
@@ -72,6 +74,9 @@ export class TransportServer {
       event: (event) => this.#loop.handle(event),
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
       damaged: (id, error) => deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable'),
+    });
+    this.#scans = new SafetyNetScans(database, deps.log, (page) => {
+      if (!this.#stopped) this.#loop.handle({ kind: 'SafetyNetPage', ...page });
     });
     this.peers = new Peers(deps, {
       onMember: (member, identity, openCounter, nonce) =>
@@ -309,6 +314,36 @@ export class TransportServer {
         return this.#loop.handle({ kind: 'StateAcknowledged', member, ack: frame.ack });
       case 'GRANT':
         return this.#loop.handle({ kind: 'GrantReceived', member, grant: frame.grant });
+      case 'RESIGN':
+        return this.#loop.handle({ kind: 'ResignReceived', member, resign: frame.resign });
+      case 'RELEASE':
+        return this.#inOrder(session, [frame.release], (stored) =>
+          this.#loop.handle({
+            kind: 'ReleaseReceived',
+            member,
+            release: frame.release,
+            stored: stored.get(frame.release.id) ?? null,
+          }),
+        );
+      case 'RELEASE-ACK':
+        return this.#loop.handle({ kind: 'ReleaseAcked', member, released: frame.released });
+      case 'COVER':
+        return this.#inOrder(
+          session,
+          frame.cover.ids.map((id) => ({ id })),
+          (stored) => this.#loop.handle({ kind: 'CoverReceived', member, cover: frame.cover, stored }),
+        );
+      case 'COVERED':
+        return this.#loop.handle({ kind: 'CoveredReceived', member, covered: frame.covered });
+      case 'FETCH':
+        return this.#inOrder(session, [frame.fetch], (stored) =>
+          this.#loop.handle({
+            kind: 'FetchReceived',
+            member,
+            fetch: frame.fetch,
+            stored: stored.get(frame.fetch.id) ?? null,
+          }),
+        );
     }
   }
 
@@ -369,6 +404,30 @@ export class TransportServer {
           this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
         });
         return;
+      case 'ScanSafetyNet':
+        return this.#scans.start(effect.scan, effect.filter, effect.pageSize);
+      case 'NextSafetyNetPage':
+        return this.#scans.next(effect.scan);
+      case 'EndScan':
+        return this.#scans.end(effect.scan);
+      case 'CopyBody':
+        return void this.#copyBody(effect.id, effect.from);
+    }
+  }
+
+  /** One id, one copy: another maker's resubmission, or an earlier one of ours, may rest here already. */
+  async #copyBody(id: CopyId, from: CopyId): Promise<void> {
+    const handle = (event: CoreEvent): void => {
+      if (!this.#stopped) this.#loop.handle(event);
+    };
+    const there = await this.#lookup(id);
+    if (there !== null) return handle({ kind: 'BodyNotCopied', id, reason: 'atRest' });
+    try {
+      const { number, digest, sizeBytes } = await this.bodies.copyOwn(id, from);
+      handle({ kind: 'BodyCopied', stream: number, id, digest, sizeBytes });
+    } catch (error) {
+      this.deps.log.error({ attemptId: from, err: String(error) }, 'body cannot be read for a resubmission');
+      handle({ kind: 'BodyNotCopied', id, reason: 'unreadable' });
     }
   }
 

@@ -29,6 +29,7 @@ export function transportView(server: TransportServer): TransportView {
     messages: (queue, after, limit) => messages(server, queue, after, limit),
     message: (id) => message(server, id),
     safetyNet: (filter, limit) => safetyNet(server, filter, limit),
+    resubmits: () => [],
   };
 }
 
@@ -61,6 +62,8 @@ function statusOf(server: TransportServer): TransportStatus {
     discardsPending: core.tombstones.size,
     quarantined: deps.database.recovered.quarantined.length,
     backPressure: core.pressure,
+    drain: { state: 'none', copies: 0, safetyNet: 0, tombstones: 0, waitingFor: [] },
+    lost: [],
     peers: server.peers.view(),
     space: deps.database.space(),
   };

@@ -23,6 +23,36 @@ export interface PeerView {
   readonly problem: string | null;
 }
 
+/** Row 18 of semantics.md: a member on its way out. `waitingFor` says in words what keeps it from being empty. */
+export interface DrainView {
+  readonly state: 'none' | 'draining' | 'empty';
+  readonly copies: number;
+  readonly safetyNet: number;
+  readonly tombstones: number;
+  readonly waitingFor: readonly string[];
+}
+
+/** What this member has done for one resubmit request (protocol.md 22). */
+export interface ResubmitView {
+  readonly name: string;
+  readonly state: 'Pending' | 'Running' | 'Paused' | 'Done' | 'Cancelled';
+  /** Copies at rest here that the request means. */
+  readonly selected: number;
+  readonly resubmitted: number;
+  readonly byPrimary: number;
+  readonly byShadow: number;
+  /** Resubmitted before already, by this member or another. */
+  readonly present: number;
+  /** Shadow copies whose primary answers for them. */
+  readonly covered: number;
+  readonly failed: number;
+  /** Identities whose answer is still awaited. */
+  readonly waitingFor: readonly string[];
+  /** This member's Safety Net is whole from here on, ms since the epoch: creation or the last time something was shed. */
+  readonly completeSinceMs: number;
+  readonly errors: readonly string[];
+}
+
 export interface TransportStatus {
   readonly name: string;
   readonly site: string;
@@ -41,6 +71,9 @@ export interface TransportStatus {
   readonly discardsPending: number;
   readonly quarantined: number;
   readonly backPressure: 'Normal' | 'Medium' | 'High';
+  readonly drain: DrainView;
+  /** Queue databases that were taken over from, with how it became known. */
+  readonly lost: readonly { readonly member: string; readonly identity: string; readonly why: string }[];
   readonly peers: readonly PeerView[];
   readonly space: StoreSpace;
 }
@@ -76,5 +109,7 @@ export interface TransportView {
   /** In id order, starting after `after`. */
   messages(queue: Queue | null, after: CopyId | null, limit: number): readonly MessageSummary[];
   message(id: CopyId): Promise<MessageDetail | null>;
+  /** Oldest first; `after` is the cursor of the page before. */
   safetyNet(filter: SafetyNetFilter, limit: number): Promise<readonly SafetyNetEntry[]>;
+  resubmits(): readonly ResubmitView[];
 }
