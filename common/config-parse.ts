@@ -330,7 +330,10 @@ function contradictions({ members, retired: lost, resubmitRequests, databases }:
   for (const [index, entry] of lost.entries()) {
     const other = lost.findIndex((one) => one.identity === entry.identity);
     if (other !== index)
-      throw new Mismatch(`retired[${index}].identity`, `${show(entry.identity)} is retired twice, see entry ${other}`);
+      throw new Mismatch(
+        `retired[${index}].identity`,
+        `${show(entry.identity)} is that of ${show(lost[other]?.member)} too, see entry ${other}`,
+      );
   }
   for (const [index, request] of resubmitRequests.entries()) {
     const { database, boundary: where } = request;
@@ -338,6 +341,16 @@ function contradictions({ members, retired: lost, resubmitRequests, databases }:
       throw new Mismatch(`resubmitRequests[${index}].database`, `${show(database)} is not listed in databases`);
     if (where !== null && !boundaries.has(where))
       throw new Mismatch(`resubmitRequests[${index}].boundary`, `${show(where)} has no member`);
+    const { activation } = databases.find((entry) => entry.name === database) ?? {
+      activation: Number.POSITIVE_INFINITY,
+    };
+    if (request.lostActivation !== null && request.lostActivation >= activation)
+      throw new Mismatch(
+        `resubmitRequests[${index}].lostActivation`,
+        `${request.lostActivation} is not below activation ${activation} of ${show(database)}`,
+      );
+    if (request.expiresAtMs < request.createdAtMs)
+      throw new Mismatch(`resubmitRequests[${index}].expiresAtMs`, 'is before createdAtMs');
   }
 }
 

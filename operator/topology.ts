@@ -1,8 +1,9 @@
 /**
- * Resources to what pods read: the topology document, and which transports and front ends there are. Owns: names, spreading,
- * boundaries, generation and activation. Promise: the same resources give the same document byte for byte (lists are sorted
- * where order means nothing), shared by the operator and `mailcluster run`. Refuses: to drop a member, since no drain exists
- * yet. PURE; resources must have been validated.
+ * Resources and decisions to what pods read: the topology document, and which transports and front ends there are. Owns: names,
+ * spreading, boundaries, members' states, generation and activation. Promise: the same input gives the same document byte for byte
+ * (lists are sorted where order means nothing), shared by the operator and `mailcluster run`; a change of an active copy and its resubmit
+ * request are one generation; what was retired stays retired. Refuses: to drop a member that was not drained. PURE; time comes in;
+ * resources must have been validated.
  */
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
@@ -11,6 +12,7 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   PoliciesConfig,
+  RetiredIdentity,
   SendConnectorConfig,
   TopologyDocument,
 } from '../common/config.ts';
@@ -19,6 +21,7 @@ import { comparable, configuredAddresses } from './resource/cross-check.ts';
 import type { MailboxDatabase, MailCluster } from './resource/generated.ts';
 import type { ConfigMap } from './resource/parse.ts';
 import { durationMs, sizeBytes } from './resource/quantity.ts';
+import { nextRequests, type WantedRequest } from './resubmit-requests.ts';
 
 export interface Endpoint {
   readonly host: string;
@@ -46,6 +49,18 @@ export interface MembershipPlan {
   readonly frontends: readonly PlannedFrontend[];
 }
 
+/** What the orchestrator decided beyond the resources. */
+export interface Decisions {
+  /** Members that are not `active`, by name. */
+  readonly members: ReadonlyMap<string, 'cordoned' | 'draining' | 'gone'>;
+  /** Queue databases that will not come back; those of the previous document stay in any case. */
+  readonly retired: readonly RetiredIdentity[];
+  /** Names of resubmit requests. */
+  readonly cancelled: ReadonlySet<string>;
+}
+
+export const NO_DECISIONS: Decisions = { members: new Map(), retired: [], cancelled: new Set() };
+
 export interface TopologyInput {
   readonly cluster: MailCluster;
   /** Databases of any cluster; those of `cluster` are taken. */
@@ -55,6 +70,10 @@ export interface TopologyInput {
   readonly addresses: ReadonlyMap<string, Endpoint>;
   /** Where the store of a `maildir:PATH` copy listens. */
   readonly resolveMaildir: (database: string, copy: string, path: string) => Endpoint;
+  readonly decisions: Decisions;
+  /** ResubmitRequests of this cluster that are wanted now; earlier ones stay until they expire. */
+  readonly requests: readonly WantedRequest[];
+  readonly nowMs: number;
 }
 
 export interface Topology extends MembershipPlan {
@@ -131,23 +150,31 @@ function planFrontends(cluster: MailCluster): readonly PlannedFrontend[] {
 }
 
 export function nextTopology(previous: TopologyDocument | null, input: TopologyInput): NextTopology {
-  const { cluster } = input;
+  const { cluster, decisions } = input;
   const plan = planMembers(cluster);
-  const reasons = previous === null ? [] : refusals(previous, cluster, plan);
-  if (reasons.length > 0) return { kind: 'refused', reasons };
+  const reasons = previous === null ? [] : refusals(previous, input, plan);
   const generation = (previous?.generation ?? 0) + 1;
+  const members = plan.transports.map((transport) => memberConfig(transport, input)).sort(byName);
+  const found = { members, policies: policies(cluster), databases: databases(previous, generation, input) };
+  const { requests, problems } = nextRequests({
+    ...found,
+    previous,
+    boundaries: new Set(members.map((member) => member.boundary)),
+    wanted: input.requests,
+    cancelled: decisions.cancelled,
+    nowMs: input.nowMs,
+  });
+  if (reasons.length + problems.length > 0) return { kind: 'refused', reasons: [...reasons, ...problems] };
   const document: TopologyDocument = {
     cluster: cluster.metadata.name,
     generation,
     sites: cluster.spec.sites.map(({ name, hubSite }) => ({ name, hubSite })).sort(byName),
-    members: plan.transports.map((transport) => memberConfig(transport, input.addresses)).sort(byName),
+    ...found,
     frontends: plan.frontends.map(({ name, site }) => ({ name, site })).sort(byName),
-    policies: policies(cluster),
     acceptedDomains: cluster.spec.acceptedDomains.map(({ name, type }) => ({ name, type })).sort(byName),
-    databases: databases(previous, generation, input),
     sendConnectors: sendConnectors(cluster),
-    retired: previous?.retired ?? [],
-    resubmitRequests: previous?.resubmitRequests ?? [],
+    retired: allRetired(previous?.retired ?? [], decisions.retired),
+    resubmitRequests: requests,
   };
   if (previous !== null && isDeepStrictEqual({ ...document, generation: previous.generation }, previous)) {
     return { kind: 'unchanged', document: previous, ...plan };
@@ -155,7 +182,21 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
   return { kind: 'changed', document, ...plan };
 }
 
-function refusals(previous: TopologyDocument, cluster: MailCluster, plan: MembershipPlan): readonly string[] {
+/** In the order in which they were retired; the first word about an identity stays. */
+function allRetired(
+  previous: readonly RetiredIdentity[],
+  decided: readonly RetiredIdentity[],
+): readonly RetiredIdentity[] {
+  const byIdentity = new Map([...decided, ...previous].map((one) => [one.identity, one]));
+  const known = new Set(previous.map((one) => one.identity));
+  return [...previous, ...[...byIdentity.values()].filter((one) => !known.has(one.identity))];
+}
+
+function refusals(
+  previous: TopologyDocument,
+  { cluster, decisions }: TopologyInput,
+  plan: MembershipPlan,
+): readonly string[] {
   if (previous.cluster !== cluster.metadata.name) {
     return [
       `the topology is of MailCluster ${previous.cluster}, not of ${cluster.metadata.name}; give each cluster a state directory of its own`,
@@ -164,17 +205,33 @@ function refusals(previous: TopologyDocument, cluster: MailCluster, plan: Member
   const planned = new Set(plan.transports.map((transport) => transport.name));
   return previous.members
     .filter((member) => member.state !== 'gone' && !planned.has(member.name))
+    .filter((member) => decisions.members.get(member.name) !== 'gone')
     .map(
       ({ name, boundary, site }) =>
-        `member ${name} of ${boundary} in site ${site} would be removed, but its queue database may hold the only copy of a message and there is no drain yet; restore its replicas`,
+        `member ${name} of ${boundary} in site ${site} would be removed, but its queue database may hold the only copy of a message; say "mailcluster member drain ${name}" first and lower the replicas when it is gone`,
     );
 }
 
-function memberConfig(transport: PlannedTransport, addresses: ReadonlyMap<string, Endpoint>): MemberConfig {
+/** Why `name` may not be drained now, or null. */
+export function drainRefusal(document: TopologyDocument, name: string): string | null {
+  const member = document.members.find((one) => one.name === name);
+  if (member === undefined || member.state === 'gone') return `there is no member ${name}`;
+  const { boundary } = member;
+  const others = document.members.filter(
+    (one) => one.boundary === boundary && one.name !== name && one.state === 'active',
+  );
+  if (others.length > 0) return null;
+  const rest = document.members.filter((one) => one.boundary === boundary && one.name !== name && one.state !== 'gone');
+  const why = rest.map((one) => `${one.name} is ${one.state}`).join(', ');
+  return `${name} is the last active member of ${boundary}${why === '' ? '' : ` (${why})`}: nobody could take over its messages; add a member to ${boundary} first${why === '' ? '' : ', or cancel the other drain'}`;
+}
+
+function memberConfig(transport: PlannedTransport, { addresses, decisions }: TopologyInput): MemberConfig {
   const { name, dag, site, boundary } = transport;
   const address = addresses.get(name);
   assert(address !== undefined, 'a planned transport has no address', { name });
-  return { name, dag, site, boundary, address: { host: address.host, port: address.port }, state: 'active' };
+  const { host, port } = address;
+  return { name, dag, site, boundary, address: { host, port }, state: decisions.members.get(name) ?? 'active' };
 }
 
 /**
@@ -273,7 +330,7 @@ function policies(cluster: MailCluster): PoliciesConfig {
     safetyNet: {
       holdTimeMs: durationMs(safetyNet.holdTime),
       unresponsivePrimaryTimeoutMs: durationMs(safetyNet.unresponsivePrimaryTimeout),
-      quotaBytes: null,
+      quotaBytes: safetyNet.quota === undefined ? null : sizeBytes(safetyNet.quota),
     },
     queues: {
       messageExpirationMs: durationMs(queues.messageExpiration),

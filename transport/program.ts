@@ -4,7 +4,7 @@
  */
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { TransportConfig } from '../common/config.ts';
+import type { TopologyDocument, TransportConfig } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
 import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
@@ -16,10 +16,15 @@ import { nodeFiles } from '../common/platform/node-files.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
+import { markFenced, setAsideIfFenced } from './fence.ts';
 import { type AdminServer, startAdminServer } from './runtime/admin.ts';
 import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
 import type { DeliveryAgent } from './runtime/delivery-api.ts';
+import { withLedger } from './runtime/delivery-ledger.ts';
+import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
+import { FencedError } from './runtime/peers.ts';
+import { openRedisLedger, type RedisLedger } from './runtime/redis-ledger.ts';
 import { TransportServer } from './runtime/server.ts';
 import { openTracking } from './runtime/tracking.ts';
 import { transportView } from './runtime/transport-view.ts';
@@ -60,6 +65,7 @@ async function readIdentity(config: TransportConfig): Promise<{ ca: string; cert
 
 async function openDatabase(config: TransportConfig, ports: TransportPorts): Promise<QueueDatabase> {
   const { clock, random, log, metrics } = ports;
+  await setAsideIfFenced(config.queueDatabaseDirectory, log);
   await mkdir(config.queueDatabaseDirectory, { recursive: true });
   const database = await openSegmentLog({
     directory: config.queueDatabaseDirectory,
@@ -81,9 +87,14 @@ async function openDatabase(config: TransportConfig, ports: TransportPorts): Pro
   return database;
 }
 
-function deliveryAgent(config: TransportConfig, ports: TransportPorts, database: QueueDatabase): DeliveryAgent {
+function deliveryAgent(
+  config: TransportConfig,
+  ports: TransportPorts,
+  database: QueueDatabase,
+  ledger: Ledger,
+): DeliveryAgent {
   const { clock, log, metrics } = ports;
-  return createDeliveryAgent({
+  const agent = createDeliveryAgent({
     clock,
     log: log.child({ subsystem: 'delivery' }),
     metrics,
@@ -92,6 +103,54 @@ function deliveryAgent(config: TransportConfig, ports: TransportPorts, database:
     readBody: (id) => database.readBody(id),
     onDamaged: (id) => log.error({ attemptId: id }, 'stored body damaged'),
   });
+  return withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
+}
+
+/** Mail does not wait for Redis, nor for a file about it: without the password the server refuses us, and that is logged and counted. */
+async function readPassword(config: TransportConfig, log: Logger): Promise<string | null> {
+  const file = config.ledger?.passwordFile ?? null;
+  if (file === null) return null;
+  try {
+    return (await readFile(file, 'utf8')).replace(/\r?\n$/, '');
+  } catch (error) {
+    log.error({ error: describeError(error) }, 'password of the shared ledger not readable');
+    return null;
+  }
+}
+
+async function openSharedLedger(
+  config: TransportConfig,
+  ports: TransportPorts,
+  cluster: string,
+  ttlMs: () => number,
+): Promise<RedisLedger | null> {
+  if (config.ledger === null) return null;
+  const { clock, random, metrics } = ports;
+  const { host, port, tls, username } = config.ledger;
+  const log = ports.log.child({ subsystem: 'ledger' });
+  const identity = await readIdentity(config);
+  const password = await readPassword(config, log);
+  const member = { cluster, member: config.name, identity };
+  const side = { clock, random, metrics, log };
+  return openRedisLedger({ address: { host, port, tls }, username, password, ...member, ttlMs, ...side });
+}
+
+/** How long a message can come back: in transit until it expires, then in Safety Net. */
+const comesBackWithinMs = ({ policies }: TopologyDocument): number =>
+  policies.safetyNet.holdTimeMs + policies.queues.messageExpirationMs;
+
+/** A fenced volume is marked before the process ends. */
+function ended(config: TransportConfig, ports: TransportPorts, database: QueueDatabase, reason: Error): void {
+  if (!(reason instanceof FencedError)) return ports.onFatal(reason);
+  const at = new Date(ports.clock.wallMs()).toISOString();
+  const mark = { why: reason.message, identity: database.identity, at };
+  markFenced(config.queueDatabaseDirectory, mark).then(
+    () => ports.onFatal(reason),
+    (error: unknown) => {
+      ports.log.error({ error: describeError(error) }, 'the fence mark could not be written');
+      ports.onFatal(reason);
+    },
+  );
 }
 
 export async function startTransport(config: TransportConfig, ports: TransportPorts): Promise<RunningTransport> {
@@ -106,7 +165,10 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   started.defer(() => tracking.close());
   const network = await ports.openNetwork(document.cluster);
   started.defer(() => network.close());
-  const delivery = deliveryAgent(config, ports, database);
+  const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
+  const ledger = shared ?? new MemoryLedger(name);
+  started.defer(() => ledger.close());
+  const delivery = deliveryAgent(config, ports, database, ledger);
   const uid = random.bytes(16).toString('hex');
   const peerSide = { name, hostname, listen, uid, network, document };
   const server = new TransportServer({
@@ -118,7 +180,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     database,
     delivery,
     tracking,
-    onFatal,
+    onFatal: (reason) => ended(config, ports, database, reason),
   });
   await server.start();
   started.defer(() => server.stop());
@@ -137,8 +199,9 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   );
   started.defer(() => exported.close());
   exportBuildInfo(metrics);
-  const reload = reloader(config, ports, server, admin);
-  const watched = new WatchedFiles([config.topologyFile, config.tls.certificateFile], clock, log, () => void reload());
+  const reload = reloader(config, ports, server, admin, shared);
+  const files = [config.topologyFile, config.tls.certificateFile, config.ledger?.passwordFile ?? []].flat();
+  const watched = new WatchedFiles(files, clock, log, () => void reload());
   started.defer(() => watched.close());
   const stack = started.move();
   return {
@@ -159,11 +222,14 @@ function reloader(
   ports: TransportPorts,
   server: TransportServer,
   admin: AdminServer,
+  ledger: RedisLedger | null,
 ): () => Promise<void> {
   return async () => {
     try {
       server.setTopology(await readTopology(config.topologyFile));
-      admin.renew(await readIdentity(config));
+      const identity = await readIdentity(config);
+      admin.renew(identity);
+      ledger?.renew(identity, await readPassword(config, ports.log));
     } catch (error) {
       ports.metrics.increment('topology_rejected_total');
       ports.log.error({ error: describeError(error) }, 'changed files not used, the former stay in force');

@@ -84,6 +84,8 @@ export interface Refuse {
   readonly reply: Reply;
   /** True when another member may well accept it. */
   readonly tryOther: boolean;
+  /** True when the copy is final here already: nothing need be sent. */
+  readonly held?: boolean;
 }
 
 export interface End {

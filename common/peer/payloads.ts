@@ -205,7 +205,8 @@ export function openOk(o: Fields): OpenOk {
 }
 
 export function refuse(o: Fields): Refuse {
-  return { reply: reply(o.reply, 'reply'), tryOther: boolean(o.tryOther, 'tryOther') };
+  const out = { reply: reply(o.reply, 'reply'), tryOther: boolean(o.tryOther, 'tryOther') };
+  return o.held === undefined ? out : { ...out, held: boolean(o.held, 'held') };
 }
 
 function trackingEvent(value: unknown, field: string): TrackingEvent {

@@ -68,6 +68,9 @@ export interface PeerSession {
   readonly closed: boolean;
 }
 
+/** How the reason of `onClose` begins when the other side did not accept our HELLO or WELCOME; its own reason follows. */
+export const REFUSED_BY_PEER = 'refused by the peer: ';
+
 export interface PeerSessionHandlers {
   /** The handshake is complete. */
   onReady(session: PeerSession): void;

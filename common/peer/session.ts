@@ -13,12 +13,13 @@ import type { WireFrame } from './frames.ts';
 import { encodeChunkHeader, encodeControl, FrameDecoder, MAX_CONTROL_BYTES, MAX_HANDSHAKE_BYTES } from './frames.ts';
 import type { ControlFrame, Frame, Hello, Open } from './messages.ts';
 import { type Defer, Outbox } from './outbox.ts';
-import type {
-  HelloCheck,
-  OutgoingStream,
-  OutgoingStreamHandlers,
-  PeerSession,
-  PeerSessionHandlers,
+import {
+  type HelloCheck,
+  type OutgoingStream,
+  type OutgoingStreamHandlers,
+  type PeerSession,
+  type PeerSessionHandlers,
+  REFUSED_BY_PEER,
 } from './session-api.ts';
 import { IncomingEnd, type OpenerFrame, OutgoingEnd, type ReceiverFrame, type StreamPort } from './streams.ts';
 
@@ -249,7 +250,7 @@ class Session implements PeerSession, StreamPort {
   }
 
   #onRefused(reason: string, detail: string): void {
-    this.#shut(`refused by the peer: ${reason}: ${detail}`, null);
+    this.#shut(`${REFUSED_BY_PEER}${reason}: ${detail}`, null);
   }
 
   #meet(hello: Hello): void {

@@ -94,6 +94,25 @@ export const METRIC_CATALOG = declare({
     help: 'Shadow copies that became primary, by reason.',
     labels: ['reason'],
   },
+  identities_lost_total: {
+    type: 'counter',
+    help: 'Queue databases taken over from, by how it became known (replaced, confirmed lost, drained).',
+    labels: ['reason'],
+  },
+  rehomed_total: {
+    type: 'counter',
+    help: 'Safety Net copies given another home, by why (protect: its holder was lost; handOver: this member is drained).',
+    labels: ['reason'],
+  },
+  resigned_total: { type: 'counter', help: 'Copies handed over to another owner by a drain.', labels: [] },
+  released_total: {
+    type: 'counter',
+    help: 'Shadow copies given up because another member holds them now.',
+    labels: [],
+  },
+  quarantined_total: { type: 'counter', help: 'Copies whose body turned out to be unreadable.', labels: [] },
+  refetched_total: { type: 'counter', help: 'Unreadable bodies fetched again from another member.', labels: [] },
+  drained: { type: 'gauge', help: '1 once this member has proved that it holds nothing any more.', labels: [] },
   reshadowed_total: { type: 'counter', help: 'Messages given a new shadow after losing one.', labels: [] },
   discarded_total: { type: 'counter', help: 'Shadow copies given up because their owner said final.', labels: [] },
   discards_pending: { type: 'gauge', help: 'Discard notices not yet acknowledged by the shadow.', labels: [] },
@@ -150,7 +169,27 @@ export const METRIC_CATALOG = declare({
     labels: [],
   },
   resubmitted_total: { type: 'counter', help: 'Messages resubmitted from Safety Net, by role.', labels: ['role'] },
-  duplicates_suppressed_total: { type: 'counter', help: 'Deliveries the store recognised as duplicates.', labels: [] },
+  duplicates_suppressed_total: {
+    type: 'counter',
+    help: 'Deliveries recognised as repeats and not made again, by who recognised them (store or ledger).',
+    labels: ['reason'],
+  },
+  ledger_up: { type: 'gauge', help: '1 while the shared ledger of external deliveries answers.', labels: [] },
+  ledger_lookups_total: {
+    type: 'counter',
+    help: 'Recipients the ledger was asked about, by what it knew (relayed, absent, unknown).',
+    labels: ['result'],
+  },
+  ledger_entries_rejected_total: {
+    type: 'counter',
+    help: 'Entries of the shared ledger that proved nothing: forged, damaged, about something else.',
+    labels: [],
+  },
+  ledger_writes_total: {
+    type: 'counter',
+    help: 'Entries for the shared ledger, by result (written, failed, dropped while it was out of reach).',
+    labels: ['result'],
+  },
 
   // Store
   store_commit_duration_seconds: {

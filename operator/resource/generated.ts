@@ -195,6 +195,8 @@ export interface MailClusterSpec {
     readonly unresponsivePrimaryTimeout: string;
     /** Shadow Safety Net; follows shadowRedundancy.enabled and need not be written. */
     readonly shadow?: boolean;
+    /** Most one transport keeps in its Safety Nets; beyond it the oldest go first. Without it only the disk bounds them. */
+    readonly quota?: string;
   };
   /** Retry, delay notices and expiry. */
   readonly queues: {
@@ -416,7 +418,9 @@ export interface ResubmitRequestSpec {
 
 export interface ResubmitRequestStatus {
   readonly observedGeneration?: number;
-  readonly state?: 'Pending' | 'Running' | 'Completed' | 'CompletedWithErrors' | 'Cancelled' | 'Failed';
+  /** Partial: everybody is done, but part of the window can no longer be covered; message says which. */
+  readonly state?: 'Pending' | 'Running' | 'Completed' | 'CompletedWithErrors' | 'Partial' | 'Cancelled' | 'Failed';
+  readonly message?: string;
   readonly startTime?: string;
   readonly completionTime?: string;
   readonly counts?: {
@@ -424,12 +428,23 @@ export interface ResubmitRequestStatus {
     readonly resubmitted?: number;
     readonly byPrimaries?: number;
     readonly byShadows?: number;
+    /** Resubmitted before already. */
+    readonly present?: number;
     readonly failed?: number;
   };
   readonly members?: readonly {
     readonly name: string;
-    readonly state?: 'Pending' | 'Running' | 'Done' | 'Lost';
+    readonly state?: 'Pending' | 'Running' | 'Paused' | 'Done' | 'Cancelled' | 'Lost';
+    /** Of the queue database that reported. */
+    readonly identity?: string;
+    readonly selected?: number;
     readonly resubmitted?: number;
+    readonly byPrimaries?: number;
+    readonly byShadows?: number;
+    readonly present?: number;
+    readonly failed?: number;
+    /** Its Safety Net is whole from here on; absent: it always was. */
+    readonly completeSince?: string;
     readonly message?: string;
   }[];
   readonly conditions?: readonly {

@@ -1,6 +1,6 @@
 /** Real Dovecot as mailbox store: LMTP by our delivery agent, the shipped Sieve script, read back over IMAP. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { CopyId, Envelope } from '../../common/message.ts';
+import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
@@ -62,6 +62,8 @@ function deliver(copyId: string, deliveryId: string, body: string, addresses: re
         requestId: requestId++,
         copyId: copyId as CopyId,
         deliveryId,
+        epoch: { try: 1, term: 0, owner: 'ME' as Identity },
+        mayBeRepeat: false,
         envelope: ENVELOPE,
         sizeBytes: body.length,
         route: { kind: 'mailbox', database: 'DB01', copy: 'c1', host: '127.0.0.1', port: dovecot.lmtpPort },

@@ -1,7 +1,7 @@
 /** Real Postfix and smtp-sink as next hops of the delivery agent, real smtp-source and Postfix as previous hops of the Maildir store. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { CopyId, Envelope } from '../../common/message.ts';
+import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
@@ -60,7 +60,17 @@ function startAgent() {
       const recipients = addresses.map((address, index) => ({ index, recipient: { address } }));
       const copyId = `C${requestId}` as CopyId;
       agent.start(
-        { requestId: requestId++, copyId, deliveryId: copyId, envelope: ENVELOPE, sizeBytes: 30, route, recipients },
+        {
+          requestId: requestId++,
+          copyId,
+          deliveryId: copyId,
+          epoch: { try: 1, term: 0, owner: 'ME' as Identity },
+          mayBeRepeat: false,
+          envelope: ENVELOPE,
+          sizeBytes: 30,
+          route,
+          recipients,
+        },
         resolve,
       );
     });

@@ -6,7 +6,7 @@
  * promises settles. Refuses nothing a disk would accept. Errors carry ENOSPC, EIO, ENOENT, EEXIST like the real ones.
  */
 import type { ExclusiveLock, FileHandle, Files } from '../../common/platform/files.ts';
-import type { Incarnation } from './incarnation.ts';
+import { deliverTo, type Incarnation } from './incarnation.ts';
 import type { Scheduler, SeededRandom } from './scheduler.ts';
 
 const SECTOR = 512;
@@ -80,6 +80,15 @@ class Inode {
     return other;
   }
 
+  /** With everything that is not durable still undecided. */
+  twin(): Inode {
+    const other = this.copy();
+    other.durableSize = this.durableSize;
+    other.undo = this.undo.map((map) => new Map(map));
+    other.lost = new Map(this.lost);
+    return other;
+  }
+
   /** The power fails: decides for every sector that is not known to be durable. */
   settle(random: SeededRandom): void {
     const grownFrom = Math.floor(this.durableSize / SECTOR);
@@ -123,10 +132,16 @@ interface Volume {
   readonly directories: ReadonlySet<string>;
 }
 
+/** A name that came, went or moved; plain data, so that a volume can be copied. */
 interface NameChange {
   readonly directory: string;
-  /** Puts the durable names into the state after this change. */
-  readonly apply: (names: Map<string, Inode>) => void;
+  readonly gone: string | null;
+  readonly come: { readonly path: string; readonly inode: Inode } | null;
+}
+
+function applyChange(names: Map<string, Inode>, change: NameChange): void {
+  if (change.gone !== null) names.delete(change.gone);
+  if (change.come !== null) names.set(change.come.path, change.come.inode);
 }
 
 const failure = (code: string, what: string): Error =>
@@ -136,6 +151,7 @@ const never = <T>(): Promise<T> => new Promise<T>(() => undefined);
 
 export class SimDisk {
   readonly #scheduler: Scheduler;
+  readonly #options: SimDiskOptions;
   readonly #random: SeededRandom;
   readonly #capacity: number;
   readonly #writeMs: readonly [number, number];
@@ -154,6 +170,7 @@ export class SimDisk {
 
   constructor(scheduler: Scheduler, options: SimDiskOptions = {}) {
     this.#scheduler = scheduler;
+    this.#options = options;
     this.#random = scheduler.random.fork();
     this.#capacity = options.capacityBytes ?? 1 << 30;
     this.#writeMs = options.writeMs ?? [0.05, 0.15];
@@ -163,7 +180,7 @@ export class SimDisk {
   /** Power cut. The harness ends the incarnations that used the disk. */
   crash(): void {
     const kept = this.#random.integer(0, this.#changes.length);
-    for (const change of this.#changes.slice(0, kept)) change.apply(this.#durableNames);
+    for (const change of this.#changes.slice(0, kept)) applyChange(this.#durableNames, change);
     this.#changes = [];
     this.#names = new Map(this.#durableNames);
     for (const inode of new Set(this.#names.values())) inode.settle(this.#random);
@@ -192,6 +209,26 @@ export class SimDisk {
     this.#changes = [];
     this.#directories = new Set(volume.directories);
     this.#locks.clear();
+  }
+
+  /** A copy of the volume as it is after a power cut now: a snapshot of the storage system, or a clone. The original goes on. */
+  copy(): SimDisk {
+    const other = new SimDisk(this.#scheduler, this.#options);
+    const twins = new Map<Inode, Inode>();
+    const twinOf = (inode: Inode): Inode => {
+      const twin = twins.get(inode) ?? inode.twin();
+      twins.set(inode, twin);
+      return twin;
+    };
+    other.#names = new Map([...this.#names].map(([path, inode]) => [path, twinOf(inode)] as const));
+    other.#durableNames = new Map([...this.#durableNames].map(([path, inode]) => [path, twinOf(inode)] as const));
+    other.#changes = this.#changes.map((change) => ({
+      ...change,
+      come: change.come === null ? null : { path: change.come.path, inode: twinOf(change.come.inode) },
+    }));
+    other.#directories = new Set(this.#directories);
+    other.crash();
+    return other;
   }
 
   /** While full nothing can grow and no name can be created; overwriting still works. */
@@ -223,6 +260,27 @@ export class SimDisk {
     const at = offset ?? this.#random.integer(0, inode.size - 1);
     inode.bytes[at] = (inode.bytes[at] ?? 0) ^ (1 << this.#random.integer(0, 7));
     return { path: chosen, offset: at };
+  }
+
+  /**
+   * The medium goes bad in one place that holds something: a bit, a sector, or the rest of the file from there. Null when there is nothing to
+   * damage. `names` limits it to files whose path it matches.
+   */
+  damage(how: 'bit' | 'sector' | 'tail', names: RegExp): { readonly path: string; readonly offset: number } | null {
+    const candidates = [...this.#names.keys()].filter((name) => names.test(name)).sort();
+    if (candidates.length === 0) return null;
+    const path = this.#random.pick(candidates);
+    const inode = this.#names.get(path) as Inode;
+    for (let look = 0; look < 200 && inode.size > 0; look++) {
+      const offset = this.#random.integer(0, inode.size - 1);
+      if (inode.bytes[offset] === 0) continue;
+      if (how === 'bit') return this.flipBit(path, offset);
+      const from = Math.floor(offset / SECTOR) * SECTOR;
+      const end = how === 'sector' ? Math.min(from + SECTOR, inode.size) : inode.size;
+      inode.bytes.fill(0, how === 'sector' ? from : offset, end);
+      return { path, offset };
+    }
+    return null;
   }
 
   /** Paths and sizes as a process sees them. */
@@ -264,15 +322,12 @@ export class SimDisk {
         this.#step(incarnation, this.#writeMs, () => {
           const inode = this.#names.get(from);
           if (inode === undefined) throw failure('ENOENT', from);
-          this.#change(parent(to), (names) => {
-            names.delete(from);
-            names.set(to, inode);
-          });
+          this.#change({ directory: parent(to), gone: from, come: { path: to, inode } });
         }),
       unlink: (path) =>
         this.#step(incarnation, this.#writeMs, () => {
           if (!this.#names.has(path)) throw failure('ENOENT', path);
-          this.#change(parent(path), (names) => names.delete(path));
+          this.#change({ directory: parent(path), gone: path, come: null });
         }),
       syncDirectory: (path) => this.#syncDirectory(incarnation, path),
       freeBytes: () =>
@@ -281,9 +336,9 @@ export class SimDisk {
     };
   }
 
-  #change(directory: string, apply: (names: Map<string, Inode>) => void): void {
-    apply(this.#names);
-    this.#changes.push({ directory, apply });
+  #change(change: NameChange): void {
+    applyChange(this.#names, change);
+    this.#changes.push(change);
   }
 
   #lock(incarnation: Incarnation, path: string): ExclusiveLock | null {
@@ -305,7 +360,7 @@ export class SimDisk {
       if (this.#full) throw failure('ENOSPC', path);
       if (!this.#directories.has(parent(path))) throw failure('ENOENT', path);
       const created = new Inode();
-      this.#change(parent(path), (names) => names.set(path, created));
+      this.#change({ directory: parent(path), gone: null, come: { path, inode: created } });
       inode = created;
     }
     if (inode === undefined) throw failure('ENOENT', path);
@@ -385,7 +440,7 @@ export class SimDisk {
     const failed = this.#fails('sync');
     return this.#later(incarnation, this.#syncMs, () => {
       if (failed) throw failure('EIO', `sync ${path}`);
-      for (const change of covered) if (this.#changes.includes(change)) change.apply(this.#durableNames);
+      for (const change of covered) if (this.#changes.includes(change)) applyChange(this.#durableNames, change);
       this.#changes = this.#changes.filter((change) => !covered.includes(change));
     });
   }
@@ -407,14 +462,15 @@ export class SimDisk {
     const [low, high] = span;
     const delayMs = (low + this.#random.next() * (high - low)) * this.#slow;
     return new Promise<T>((resolve, reject) => {
-      this.#scheduler.schedule(delayMs, () => {
-        if (!incarnation.alive) return;
-        try {
-          resolve(run());
-        } catch (error) {
-          reject(error);
-        }
-      });
+      this.#scheduler.schedule(delayMs, () =>
+        deliverTo(incarnation, this.#scheduler, () => {
+          try {
+            resolve(run());
+          } catch (error) {
+            reject(error);
+          }
+        }),
+      );
     });
   }
 }

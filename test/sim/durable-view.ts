@@ -1,19 +1,32 @@
 /**
- * What the disks hold, by the word of the engines: one view per queue database, built from what was handed over and what became durable. Owns: the
- * invariants that must hold for every single write (protocol.md section 9: S5, S11, rules 8 and 11), whatever the run does next.
+ * What the volumes hold, by the word of the engines: built from what was handed over and what became durable. Owns: one picture per volume, also of those
+ * that are gone, and the invariants that must hold for every single write (protocol.md section 9: S5, S6, S7, S11, S13, rules 8 and 11), whatever the run
+ * does next.
  */
 import { createHash } from 'node:crypto';
 import { type CopyId, compareEpochs, type Epoch, type Identity } from '../../common/message.ts';
 import { isFinal, isSuccess } from '../../transport/core/copy.ts';
-import type { CopyState, Recovered, StoredCopy, Tombstone, Write } from '../../transport/store/database.ts';
+import type { CopyState, QueueDatabase, Seen, StoredCopy, Tombstone, Write } from '../../transport/store/database.ts';
 
-interface Disk {
+export interface Volume {
+  readonly number: number;
   readonly member: string;
+  /** Null until it was opened for the first time. */
+  identity: Identity | null;
+  chain: readonly { readonly openCounter: number; readonly nonce: string }[];
   live: Map<CopyId, StoredCopy>;
-  readonly resting: Map<CopyId, StoredCopy>;
-  readonly tombstones: Map<CopyId, Tombstone>;
+  resting: Map<CopyId, StoredCopy>;
+  tombstones: Map<CopyId, Tombstone>;
+  /** By member; what this life was shown. */
+  seen: Map<string, Seen>;
   /** Handed over, not yet known to be durable. */
   pending: { readonly mark: number; readonly write: Write }[];
+  /** `lost`: destroyed or set aside; nothing of it counts any more. */
+  status: 'attached' | 'lost';
+  /** Its medium went bad somewhere: what it holds is not known for certain. */
+  isDamaged: boolean;
+  /** A clone or a restored snapshot, or what was cloned: it may have to be set aside at any moment. */
+  isContested: boolean;
 }
 
 const heldKey = (id: CopyId, epoch: Epoch, digest: string): string =>
@@ -24,13 +37,21 @@ export const dsnIdOf = (id: CopyId, index: number, kind: string): CopyId =>
   createHash('sha256').update(`${id}/${index}/${kind}`).digest('hex').slice(0, 26).toUpperCase() as CopyId;
 
 export class DurableView {
-  readonly disks = new Map<Identity, Disk>();
+  readonly volumes: Volume[] = [];
   /** Copies whose finality, or whose abort, was ever durable, and where. */
   readonly finals = new Map<CopyId, Set<Identity>>();
   readonly aborts = new Map<CopyId, Set<Identity>>();
   readonly dsns = new Set<CopyId>();
+  /** Resubmissions by id: who made them first. */
+  readonly resubmissions = new Map<CopyId, { readonly stored: StoredCopy; readonly member: string }>();
+  /** Copies that were on a volume when it was lost. */
+  readonly bereft = new Set<CopyId>();
+  /** Promotions: a shadow copy that became its holder's own, and whose it was. */
+  readonly promotions: { readonly id: CopyId; readonly by: string; readonly of: Identity }[] = [];
   /** Every (copy, epoch, digest) an identity ever had durably. */
   readonly #had = new Map<Identity, Set<string>>();
+  readonly #everHeld = new Map<string, Set<Identity>>();
+  readonly #memberOf = new Map<Identity, string>();
   readonly #violate: (line: string) => void;
   readonly #reject: boolean;
   #mark = 0;
@@ -40,22 +61,73 @@ export class DurableView {
     this.#reject = rejectUnprotected;
   }
 
-  /** Where a copy with these bytes rests or waits now, durably. */
-  holders(id: CopyId, digest?: string): { readonly member: string; readonly stored: StoredCopy }[] {
-    const found = [];
-    for (const disk of this.disks.values()) {
-      const stored = disk.live.get(id) ?? disk.resting.get(id);
+  newVolume(member: string): Volume {
+    const volume: Volume = {
+      number: this.volumes.length,
+      member,
+      identity: null,
+      chain: [],
+      live: new Map(),
+      resting: new Map(),
+      tombstones: new Map(),
+      seen: new Map(),
+      pending: [],
+      status: 'attached',
+      isDamaged: false,
+      isContested: false,
+    };
+    this.volumes.push(volume);
+    return volume;
+  }
+
+  /** What a crash-consistent copy of the volume holds. */
+  copyOf(volume: Volume): Volume {
+    const copy = this.newVolume(volume.member);
+    copy.identity = volume.identity;
+    copy.chain = volume.chain;
+    copy.live = new Map(volume.live);
+    copy.resting = new Map(volume.resting);
+    copy.tombstones = new Map(volume.tombstones);
+    copy.pending = [...volume.pending];
+    copy.isDamaged = volume.isDamaged;
+    return copy;
+  }
+
+  /** Destroyed or set aside. */
+  lose(volume: Volume): void {
+    volume.status = 'lost';
+    for (const id of [...volume.live.keys(), ...volume.resting.keys()]) this.bereft.add(id);
+  }
+
+  attached(): Volume[] {
+    return this.volumes.filter((volume) => volume.status === 'attached');
+  }
+
+  memberOf(identity: Identity): string | undefined {
+    return this.#memberOf.get(identity);
+  }
+
+  /** Where a copy with these bytes rests or waits now, durably; one entry per identity. */
+  holders(id: CopyId, digest?: string): { readonly member: string; readonly stored: StoredCopy; volume: Volume }[] {
+    const found = new Map<Identity, { readonly member: string; readonly stored: StoredCopy; volume: Volume }>();
+    for (const volume of this.volumes) {
+      if (volume.status !== 'attached' || volume.identity === null) continue;
+      const stored = volume.live.get(id) ?? volume.resting.get(id);
       if (stored !== undefined && (digest === undefined || stored.facts.digest === digest))
-        found.push({ member: disk.member, stored });
+        found.set(volume.identity, { member: volume.member, stored, volume });
     }
-    return found;
+    return [...found.values()];
+  }
+
+  /** On how many queue databases it ever was durable. */
+  everHeld(id: CopyId, digest: string): number {
+    return this.#everHeld.get(`${id}/${digest}`)?.size ?? 0;
   }
 
   /** Nothing that somebody waits for is under way to a disk. */
   get isQuiet(): boolean {
     const counts = new Set(['commit', 'move', 'remove']);
-    for (const disk of this.disks.values()) if (disk.pending.some(({ write }) => counts.has(write.kind))) return false;
-    return true;
+    return this.attached().every((volume) => !volume.pending.some(({ write }) => counts.has(write.kind)));
   }
 
   isFinal(id: CopyId): boolean {
@@ -65,156 +137,234 @@ export class DurableView {
   /** In transit or held as shadow somewhere: it may still be delivered. */
   liveAnywhere(digest: string): { readonly member: string; readonly stored: StoredCopy }[] {
     const found = [];
-    for (const disk of this.disks.values())
-      for (const stored of disk.live.values())
-        if (stored.facts.digest === digest) found.push({ member: disk.member, stored });
+    for (const volume of this.attached())
+      for (const stored of volume.live.values())
+        if (stored.facts.digest === digest) found.push({ member: volume.member, stored });
     return found;
   }
 
   // --- one life of an engine -----------------------------------------------------------------------------------------
 
-  /** S11: what was durable is there, unless something handed over later took it away and reached the disk before the end. */
-  recovered(member: string, identity: Identity, recovered: Recovered): void {
-    const before = this.disks.get(identity);
+  /**
+   * S11: what was durable is there, unless something handed over later took it away and reached the disk before the end. Answers with what may rest there or
+   * not: the database has to be asked (`rests`).
+   */
+  opened(volume: Volume, database: QueueDatabase): readonly CopyId[] {
+    const { identity, recovered } = database;
+    const isFirst = volume.identity === null;
+    if (!isFirst && volume.identity !== identity)
+      this.#violate(`S6: ${volume.member} opened a volume of ${volume.identity} as ${identity}`);
+    volume.identity = identity;
+    volume.chain = database.chain;
+    this.#memberOf.set(identity, volume.member);
     const live = new Map(recovered.copies.map((stored) => [stored.facts.id, stored]));
-    const disk: Disk = before ?? { member, live, resting: new Map(), tombstones: new Map(), pending: [] };
-    this.disks.set(identity, disk);
-    for (const found of recovered.quarantined)
-      this.#violate(
-        `S11: ${member} quarantined ${found.id ?? 'a record'} although no medium was damaged: ${found.reason}`,
-      );
-    for (const [id, stored] of before?.live ?? []) {
+    if (!volume.isDamaged)
+      for (const found of recovered.quarantined)
+        this.#violate(
+          `S11: ${volume.member} quarantined ${found.id ?? 'a record'} although no medium was damaged: ${found.reason}`,
+        );
+    for (const [id, stored] of volume.live) {
       if (live.has(id)) continue;
-      const later = disk.pending.map((entry) => entry.write).filter((write) => idOf(write) === id);
+      const later = volume.pending.map((entry) => entry.write).filter((write) => idOf(write) === id);
       const moved = later.find((write) => write.kind === 'move');
       if (moved?.kind === 'move') {
-        disk.resting.set(id, { facts: stored.facts, state: moved.state });
+        volume.resting.set(id, { facts: stored.facts, state: moved.state });
         add(this.finals, id, identity);
-      } else if (!later.some((write) => write.kind === 'remove'))
-        this.#violate(`S11: ${member} lost ${id}, which was durable in ${stored.state.queue}`);
+      } else if (!later.some((write) => write.kind === 'remove') && !volume.isDamaged)
+        this.#violate(`S11: ${volume.member} lost ${id}, which was durable in ${stored.state.queue}`);
+      else if (volume.isDamaged) this.bereft.add(id);
     }
-    disk.live = live;
-    disk.pending = [];
-    for (const tombstone of recovered.tombstones) this.#tombstone(identity, disk, tombstone);
+    volume.live = live;
+    const unsure = new Set<CopyId>(volume.isDamaged ? volume.resting.keys() : []);
+    for (const { write } of volume.pending) {
+      const id = idOf(write);
+      if (id !== null && write.kind !== 'state' && write.kind !== 'move') unsure.add(id);
+    }
+    for (const id of [...unsure, ...live.keys()]) volume.resting.delete(id);
+    volume.pending = [];
+    volume.seen = new Map(recovered.seen.map((seen) => [seen.member, seen]));
+    for (const tombstone of recovered.tombstones) this.#tombstone(volume, tombstone);
     for (const stored of recovered.copies) {
       if (stored.facts.kind === 'dsn') this.dsns.add(stored.facts.id);
-      this.#remember(identity, stored);
+      this.#remember(volume, stored);
     }
+    return [...unsure].filter((id) => !live.has(id));
   }
 
-  handed(identity: Identity, writes: readonly Write[]): number {
-    const disk = this.disks.get(identity);
+  /** By the word of the database. */
+  rests(volume: Volume, stored: StoredCopy): void {
+    if (volume.live.has(stored.facts.id) || stored.damaged !== undefined) return;
+    volume.resting.set(stored.facts.id, stored);
+    this.#remember(volume, stored);
+  }
+
+  handed(volume: Volume, writes: readonly Write[]): number {
     this.#mark += 1;
     for (const write of writes) {
-      disk?.pending.push({ mark: this.#mark, write });
+      volume.pending.push({ mark: this.#mark, write });
       if (write.kind === 'state' || write.kind === 'commit')
-        this.#placementsAreTrue(identity, write.kind === 'state' ? write.id : write.facts.id, write.state);
+        this.#placementsAreTrue(volume, write.kind === 'state' ? write.id : write.facts.id, write.state);
+      if (write.kind === 'seen') this.#seenGrows(volume, write.seen);
     }
     return this.#mark;
   }
 
-  durable(identity: Identity, mark: number): void {
-    const disk = this.disks.get(identity);
-    if (disk === undefined) return;
-    const done = disk.pending.filter((entry) => entry.mark <= mark);
-    disk.pending = disk.pending.filter((entry) => entry.mark > mark);
-    for (const { write } of done) this.#apply(identity, disk, write);
+  durable(volume: Volume, mark: number): void {
+    const done = volume.pending.filter((entry) => entry.mark <= mark);
+    volume.pending = volume.pending.filter((entry) => entry.mark > mark);
+    for (const { write } of done) this.#apply(volume, write);
   }
 
-  #apply(identity: Identity, disk: Disk, write: Write): void {
+  #apply(volume: Volume, write: Write): void {
     switch (write.kind) {
-      case 'commit': {
-        const before = disk.live.get(write.facts.id);
-        const stored = { facts: write.facts, state: write.state };
-        if (
-          before?.state.queue === 'shadow' &&
-          before.facts.digest !== write.facts.digest &&
-          before.facts.kind !== 'dsn'
-        )
-          this.#violate(`S5: ${disk.member} replaced the shadow copy of ${write.facts.id} by other bytes`);
-        disk.live.set(write.facts.id, stored);
-        if (write.facts.kind === 'dsn') this.dsns.add(write.facts.id);
-        this.#remember(identity, stored);
-        return;
-      }
+      case 'commit':
+        return this.#committed(volume, { facts: write.facts, state: write.state });
       case 'state': {
-        const before = disk.live.get(write.id);
+        const before = volume.live.get(write.id);
         if (before === undefined) return;
-        const stored = { facts: before.facts, state: write.state };
-        disk.live.set(write.id, stored);
-        this.#remember(identity, stored);
-        this.#announcedIsSafe(disk, before, stored);
+        const stored = { facts: before.facts, state: patched(before.state, write) };
+        this.#epochGrows(volume, before, stored);
+        volume.live.set(write.id, stored);
+        this.#remember(volume, stored);
+        this.#announcedIsSafe(volume, before, stored);
         return;
       }
       case 'move': {
-        const before = disk.live.get(write.id);
-        disk.live.delete(write.id);
-        if (before !== undefined) disk.resting.set(write.id, { facts: before.facts, state: write.state });
-        this.#left(identity, disk, before, 'moved to a Safety Net');
-        add(this.finals, write.id, identity);
+        const before = volume.live.get(write.id);
+        volume.live.delete(write.id);
+        if (before !== undefined) volume.resting.set(write.id, { facts: before.facts, state: write.state });
+        this.#left(volume, before, 'moved to a Safety Net');
+        if (volume.identity !== null) add(this.finals, write.id, volume.identity);
         return;
       }
-      case 'remove': {
-        const before = disk.live.get(write.id);
-        disk.live.delete(write.id);
-        this.#left(identity, disk, before, 'was removed');
-        if (before?.state.queue !== 'shadow' && before?.state.recipients?.every(isFinal))
-          add(this.finals, write.id, identity);
+      case 'recall': {
+        const before = volume.resting.get(write.id);
+        volume.resting.delete(write.id);
+        if (before !== undefined) volume.live.set(write.id, { facts: before.facts, state: write.state });
         return;
       }
+      case 'remove':
+        return this.#removed(volume, write.id);
       case 'tombstone':
-        return this.#tombstone(identity, disk, write.tombstone);
+        return this.#tombstone(volume, write.tombstone);
       case 'forget':
-        disk.tombstones.delete(write.id);
+        volume.tombstones.delete(write.id);
         return;
       default:
         return;
     }
   }
 
-  #tombstone(identity: Identity, disk: Disk, tombstone: Tombstone): void {
-    disk.tombstones.set(tombstone.id, tombstone);
-    add(tombstone.kind === 'final' ? this.finals : this.aborts, tombstone.id, identity);
+  #committed(volume: Volume, stored: StoredCopy): void {
+    const { id, kind, digest } = stored.facts;
+    const before = volume.live.get(id);
+    if (before?.state.queue === 'shadow' && before.facts.digest !== digest && kind !== 'dsn')
+      this.#violate(`S5: ${volume.member} replaced the shadow copy of ${id} by other bytes`);
+    volume.live.delete(id);
+    volume.resting.delete(id);
+    (isResting(stored.state) ? volume.resting : volume.live).set(id, stored);
+    if (isResting(stored.state) && volume.identity !== null) add(this.finals, id, volume.identity);
+    if (kind === 'dsn') this.dsns.add(id);
+    if (kind === 'resubmission' && !this.resubmissions.has(id))
+      this.resubmissions.set(id, { stored, member: volume.member });
+    this.#remember(volume, stored);
   }
 
-  #remember(identity: Identity, stored: StoredCopy): void {
+  #removed(volume: Volume, id: CopyId): void {
+    const before = volume.live.get(id);
+    volume.live.delete(id);
+    this.#left(volume, before, 'was removed');
+    if (before?.state.queue !== 'shadow' && before?.state.recipients?.every(isFinal) && volume.identity !== null)
+      add(this.finals, id, volume.identity);
+    const rested = volume.resting.get(id);
+    volume.resting.delete(id);
+    // S13: who empties itself leaves as many copies behind as there were, and two where it can.
+    if (rested === undefined || before !== undefined) return;
+    const others = this.holders(id).filter((holder) => holder.volume !== volume).length;
+    if (others < 2 && !this.bereft.has(id) && this.everHeld(id, rested.facts.digest) >= 2)
+      this.#violate(`S13: ${volume.member} gave ${id} up in ${rested.state.queue} while ${others} others held it`);
+  }
+
+  #tombstone(volume: Volume, tombstone: Tombstone): void {
+    volume.tombstones.set(tombstone.id, tombstone);
+    if (volume.identity !== null)
+      add(tombstone.kind === 'final' ? this.finals : this.aborts, tombstone.id, volume.identity);
+  }
+
+  #remember(volume: Volume, stored: StoredCopy): void {
+    const { identity } = volume;
+    if (identity === null) return;
     const had = this.#had.get(identity) ?? new Set<string>();
     had.add(heldKey(stored.facts.id, stored.state.epoch, stored.facts.digest));
     this.#had.set(identity, had);
+    const key = `${stored.facts.id}/${stored.facts.digest}`;
+    const ever = this.#everHeld.get(key) ?? new Set<Identity>();
+    ever.add(identity);
+    this.#everHeld.set(key, ever);
   }
 
   // --- invariants ----------------------------------------------------------------------------------------------------
 
-  /** S5: a shadow copy leaves `shadow` only by final, aborted (or re-parented, promoted: those keep it), durable at whom it was told of by. */
-  #left(identity: Identity, disk: Disk, before: StoredCopy | undefined, how: string): void {
-    if (before?.state.queue !== 'shadow') return;
+  /** S7: owner epochs only grow; a promotion is noted with whose copy it was. */
+  #epochGrows(volume: Volume, before: StoredCopy, after: StoredCopy): void {
     const { id } = before.facts;
-    const elsewhere = (where: ReadonlySet<Identity> | undefined): boolean =>
-      [...(where ?? [])].some((other) => other !== identity);
-    const isAborted = before.state.standing === 'intake' && elsewhere(this.aborts.get(id));
-    if (!elsewhere(this.finals.get(id)) && !(how === 'was removed' && isAborted))
+    if (compareEpochs(after.state.epoch, before.state.epoch) < 0)
+      this.#violate(`S7: the epoch of ${id} on ${volume.member} went back`);
+    if (before.state.queue === 'shadow' && after.state.epoch.owner === volume.identity)
+      this.promotions.push({ id, by: volume.member, of: before.state.epoch.owner });
+  }
+
+  /** S6: no life of a database is accepted after a later one, nor one whose log ends before what it had said. */
+  #seenGrows(volume: Volume, seen: Seen): void {
+    const before = volume.seen.get(seen.member);
+    volume.seen.set(seen.member, seen);
+    if (before === undefined || before.identity !== seen.identity) return;
+    const isOlder =
+      seen.openCounter < before.openCounter ||
+      (seen.openCounter === before.openCounter && seen.nonce !== before.nonce) ||
+      seen.syncedSequence < before.syncedSequence;
+    if (isOlder)
       this.#violate(
-        `S5: the shadow copy of ${id} on ${disk.member} ${how}, but nobody has durably finished or aborted it`,
+        `S6: ${volume.member} accepted ${seen.member} at open ${seen.openCounter}, sequence ${seen.syncedSequence} after open ${before.openCounter}, sequence ${before.syncedSequence}`,
       );
   }
 
+  /**
+   * S5: a shadow copy leaves `shadow` only by final, aborted or released (or re-parented, promoted: those keep it), durable at whom it was told of by. A
+   * release leaves two others.
+   */
+  #left(volume: Volume, before: StoredCopy | undefined, how: string): void {
+    if (before?.state.queue !== 'shadow') return;
+    const { id } = before.facts;
+    const elsewhere = (where: ReadonlySet<Identity> | undefined): boolean =>
+      [...(where ?? [])].some((other) => other !== volume.identity);
+    const isAborted = before.state.standing === 'intake' && elsewhere(this.aborts.get(id));
+    if (elsewhere(this.finals.get(id)) || (how === 'was removed' && isAborted)) return;
+    const others = this.holders(id, before.facts.digest).filter((holder) => holder.volume !== volume).length;
+    if (how === 'was removed' && others >= (this.bereft.has(id) ? 1 : 2)) return;
+    this.#violate(
+      `S5: the shadow copy of ${id} on ${volume.member} ${how}, but nobody has durably finished or aborted it, and ${others} others hold it`,
+    );
+  }
+
   /** Rule 8: a confirmed placement names a database that durably had this copy at this epoch with these bytes. */
-  #placementsAreTrue(identity: Identity, id: CopyId, state: CopyState): void {
-    const disk = this.disks.get(identity);
-    const mine = disk?.pending.findLast((entry) => entry.write.kind === 'commit' && entry.write.facts.id === id)?.write;
-    const digest = mine?.kind === 'commit' ? mine.facts.digest : disk?.live.get(id)?.facts.digest;
+  #placementsAreTrue(volume: Volume, id: CopyId, state: CopyState): void {
+    const mine = volume.pending.findLast(
+      (entry) => entry.write.kind === 'commit' && entry.write.facts.id === id,
+    )?.write;
+    const digest = mine?.kind === 'commit' ? mine.facts.digest : volume.live.get(id)?.facts.digest;
     if (digest === undefined) return;
     for (const placement of state.placements) {
       if (placement.status !== 'confirmed' || compareEpochs(placement.epoch, state.epoch) !== 0) continue;
       if (!this.#had.get(placement.identity)?.has(heldKey(id, placement.epoch, digest)))
         this.#violate(
-          `rule 8: ${disk?.member} counts on ${placement.member} for ${id}, which never durably held it at that epoch with those bytes`,
+          `rule 8: ${volume.member} counts on ${placement.member} for ${id}, which never durably held it at that epoch with those bytes`,
         );
     }
   }
 
   /** Rule 11: a failure is announced once its DSN rests on two databases, is final, or policy accepts it alone. */
-  #announcedIsSafe(disk: Disk, before: StoredCopy, after: StoredCopy): void {
+  #announcedIsSafe(volume: Volume, before: StoredCopy, after: StoredCopy): void {
     if (!this.#reject || after.facts.kind !== 'message' || after.facts.envelope.reversePath === '') return;
     if (after.state.queue === 'shadow') return;
     for (const [index, recipient] of (after.state.recipients ?? []).entries()) {
@@ -222,12 +372,23 @@ export class DurableView {
         continue;
       const dsn = dsnIdOf(after.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
       const held = this.holders(dsn).length;
-      if (held < 2 && !this.finals.has(dsn))
+      if (held < 2 && !this.finals.has(dsn) && !this.bereft.has(dsn))
         this.#violate(
-          `rule 11: ${disk.member} announced the failure of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`,
+          `rule 11: ${volume.member} announced the failure of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`,
         );
     }
   }
+}
+
+const isResting = (state: CopyState): boolean =>
+  state.queue === 'primarySafetyNet' || state.queue === 'shadowSafetyNet';
+
+/** A state record may carry only the recipients that changed. */
+function patched(before: CopyState, write: Extract<Write, { readonly kind: 'state' }>): CopyState {
+  if (write.outcomes === undefined) return write.state;
+  const recipients = [...(before.recipients ?? [])];
+  for (const [index, recipient] of write.outcomes) recipients[index] = recipient;
+  return { ...write.state, recipients };
 }
 
 function add(map: Map<CopyId, Set<Identity>>, id: CopyId, identity: Identity): void {

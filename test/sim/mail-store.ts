@@ -1,12 +1,12 @@
 /**
- * The world outside: mailbox stores and the relay, behind the delivery port. Owns: what was offered by whom, what a user sees (duplicate suppression by
- * delivery id and recipient, protocol.md 23), and the moods of a store: slow, refusing, dying after the dot.
+ * The world outside: mailbox stores and the relay, behind the delivery port. Owns: what was offered by whom, what every copy of a mailbox database holds
+ * (with its own memory of what it has, protocol.md 23), failover to a copy that lags behind, and the moods of a store: slow, refusing, dying after the dot.
  */
 import { createHash } from 'node:crypto';
 import type { CopyId } from '../../common/message.ts';
 import type { DeliveryAgent, DeliveryRequest, RecipientResult } from '../../transport/runtime/delivery-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
-import type { Incarnation } from './incarnation.ts';
+import { deliverTo, type Incarnation } from './incarnation.ts';
 import type { Scheduler, SeededRandom } from './scheduler.ts';
 
 export interface Offer {
@@ -16,14 +16,21 @@ export interface Offer {
   readonly digest: string;
   readonly by: string;
   readonly atMs: number;
+  /** Database and copy, or connector. */
+  readonly place: string;
   readonly visible: boolean;
   /** The store took it but its reply never reached the agent. */
   readonly replyLost: boolean;
 }
 
+const keyOf = (offer: { readonly deliveryId: string; readonly address: string }): string =>
+  `${offer.deliveryId} ${offer.address}`;
+
 export class MailStore {
   readonly offers: Offer[] = [];
-  readonly #seen = new Set<string>();
+  /** What users find, by place: one table per copy of a database and per connector. */
+  readonly #tables = new Map<string, Map<string, Offer>>();
+  readonly #active = new Map<string, string>();
   readonly #scheduler: Scheduler;
   readonly #random: SeededRandom;
   /** Turned off in the healing phase. */
@@ -36,13 +43,38 @@ export class MailStore {
     this.#random = scheduler.random.fork();
   }
 
+  /**
+   * The copy becomes the active one with what it had got by replication: everything older than the lag. The former one stays reachable for who has not
+   * heard of it, but nobody reads there any more.
+   */
+  failOver(database: string, from: string, to: string, lagMs: number): number {
+    const present = this.#table(`${database}/${from}`);
+    const arrived = [...present].filter(([, offer]) => offer.atMs <= this.#scheduler.nowMs - lagMs);
+    this.#tables.set(`${database}/${to}`, new Map(arrived));
+    this.#active.set(database, to);
+    return present.size - arrived.length;
+  }
+
+  /** How often a user finds these bytes now. */
+  seen(address: string, digest: string): number {
+    let found = 0;
+    for (const [place, table] of this.#tables) {
+      const [database = '', copy] = place.split('/');
+      if (copy !== undefined && copy !== (this.#active.get(database) ?? 'main')) continue;
+      for (const offer of table.values()) if (offer.address === address && offer.digest === digest) found += 1;
+    }
+    return found;
+  }
+
   /** The delivery port of one life of a transport. */
   agent(member: string, incarnation: Incarnation, database: QueueDatabase): DeliveryAgent {
+    const run = (act: () => void): void => deliverTo(incarnation, this.#scheduler, act);
     return {
       start: (request, done) => {
-        this.#scheduler.schedule(this.#random.integer(1, this.moody && this.#random.chance(0.1) ? 2_000 : 30), () => {
-          if (incarnation.alive) void this.#deliver(member, incarnation, database, request, done);
-        });
+        const delayMs = this.#random.integer(1, this.moody && this.#random.chance(0.1) ? 2_000 : 30);
+        this.#scheduler.schedule(delayMs, () =>
+          run(() => void this.#deliver(member, incarnation, database, request, (results) => run(() => done(results)))),
+        );
       },
       close: () => Promise.resolve(),
     };
@@ -55,7 +87,8 @@ export class MailStore {
     request: DeliveryRequest,
     done: (results: readonly RecipientResult[]) => void,
   ): Promise<void> {
-    const place = request.route.kind === 'mailbox' ? request.route.database : request.route.connector;
+    const { route } = request;
+    const place = route.kind === 'mailbox' ? route.database : route.connector;
     if (this.down.has(place) || (this.moody && this.#random.chance(0.1)))
       return done(
         request.recipients.map(({ index }) => ({
@@ -65,10 +98,12 @@ export class MailStore {
           scope: 'host',
         })),
       );
-    const hash = createHash('sha256');
-    for await (const chunk of database.readBody(request.copyId)) hash.update(chunk);
+    const digest = await digestOf(database, request.copyId);
     if (!incarnation.alive) return;
-    const digest = hash.digest('hex');
+    if (digest === null)
+      return done(
+        request.recipients.map(({ index }) => ({ index, kind: 'deferred', reply: 'body damaged', scope: 'message' })),
+      );
     const replyLost = this.moody && this.#random.chance(0.08);
     const results = request.recipients.map(({ index, recipient }): RecipientResult => {
       if (recipient.address.includes('refused'))
@@ -77,25 +112,48 @@ export class MailStore {
         return { index, kind: 'deferred', reply: '452 4.2.2 mailbox full', scope: 'recipient' };
       this.#take(member, request, recipient.address, digest, replyLost);
       if (replyLost) return { index, kind: 'unknown', reason: 'connection lost after the final dot' };
-      const kind = request.route.kind === 'mailbox' ? 'delivered' : 'relayed';
+      const kind = route.kind === 'mailbox' ? 'delivered' : 'relayed';
       return { index, kind, reply: '250 2.0.0 ok', dsnPassedOn: false };
     });
     done(results);
   }
 
+  #table(place: string): Map<string, Offer> {
+    const table = this.#tables.get(place) ?? new Map<string, Offer>();
+    this.#tables.set(place, table);
+    return table;
+  }
+
   #take(by: string, request: DeliveryRequest, address: string, digest: string, replyLost: boolean): void {
-    const key = `${request.deliveryId} ${address}`;
-    const visible = !this.#seen.has(key);
-    this.#seen.add(key);
-    this.offers.push({
-      copyId: request.copyId,
-      deliveryId: request.deliveryId,
+    const { copyId, deliveryId, route } = request;
+    const place = route.kind === 'mailbox' ? `${route.database}/${route.copy}` : route.connector;
+    const table = this.#table(place);
+    const key = keyOf({ deliveryId, address });
+    const visible = !table.has(key);
+    const offer = {
+      copyId,
+      deliveryId,
       address,
       digest,
       by,
       atMs: this.#scheduler.nowMs,
+      place,
       visible,
       replyLost,
-    });
+    };
+    if (visible) table.set(key, offer);
+    this.offers.push(offer);
+  }
+}
+
+/** Null when the body is damaged: the real agent finds out before the final dot as well. */
+async function digestOf(database: QueueDatabase, id: CopyId): Promise<string | null> {
+  const hash = createHash('sha256');
+  try {
+    for await (const chunk of database.readBody(id)) hash.update(chunk);
+    return hash.digest('hex');
+  } catch (error) {
+    if ((error as { code?: string }).code === 'DAMAGED') return null;
+    throw error;
   }
 }

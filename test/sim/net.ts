@@ -7,7 +7,7 @@
  * Cost: at most one event in the heap per direction; everything due is delivered by one event.
  */
 import type { Connection, Listener, Network, PeerAddress, PeerName } from '../../common/platform/net.ts';
-import type { Incarnation } from './incarnation.ts';
+import { deliverTo, type Incarnation } from './incarnation.ts';
 import type { Scheduler, SeededRandom } from './scheduler.ts';
 import { SimConnection, type SimLink } from './sim-connection.ts';
 
@@ -59,6 +59,8 @@ export class SimNetwork implements SimLink {
   readonly random: SeededRandom;
   readonly options: SimNetworkOptions;
   #hosts = new Map<string, Host>();
+  /** Living hosts whose name another one answers to. */
+  #besides = new Set<Host>();
   #cuts = new Set<string>();
   #clogs = new Map<string, number>();
   #connections = new Set<SimConnection>();
@@ -71,12 +73,16 @@ export class SimNetwork implements SimLink {
     this.options = { ...DEFAULTS, ...options };
   }
 
-  /** The network port of one life of a process; addresses name hosts by `peer.name`. An earlier life of that name is reaped. */
-  host(peer: PeerName, incarnation: Incarnation): Network {
+  /**
+   * The network port of one life of a process; addresses name hosts by `peer.name`. An earlier life of that name is reaped, unless two at once are
+   * what is wanted (`beside`): then who came last is called by that name, and both may call others.
+   */
+  host(peer: PeerName, incarnation: Incarnation, beside = false): Network {
     const earlier = this.#hosts.get(peer.name);
     if (earlier !== undefined && earlier.incarnation !== incarnation) {
-      if (earlier.incarnation.alive) throw new Error(`two living incarnations of ${peer.name}`);
-      this.#reapHost(earlier, false);
+      if (!earlier.incarnation.alive) this.#reapHost(earlier, false);
+      else if (beside) this.#besides.add(earlier);
+      else throw new Error(`two living incarnations of ${peer.name}`);
     }
     const host: Host = { peer, incarnation, listeners: new Map(), reaped: false };
     this.#hosts.set(peer.name, host);
@@ -95,7 +101,17 @@ export class SimNetwork implements SimLink {
    * Without this call the other ends notice when they next send.
    */
   reap(silent = false): void {
+    for (const host of this.#besides)
+      if (!host.incarnation.alive) {
+        this.#reapHost(host, silent);
+        this.#besides.delete(host);
+      }
     for (const host of this.#hosts.values()) if (!host.incarnation.alive) this.#reapHost(host, silent);
+    for (const host of this.#besides) {
+      if (this.#hosts.get(host.peer.name)?.incarnation.alive !== false) continue;
+      this.#hosts.set(host.peer.name, host);
+      this.#besides.delete(host);
+    }
   }
 
   /** Bytes (and resets) on this way are held until healed; connecting needs both ways. */
@@ -195,7 +211,7 @@ export class SimNetwork implements SimLink {
         attempt.settled = true;
         timer.cancel();
         this.#waiting.delete(attempt);
-        if (from.incarnation.alive) run();
+        deliverTo(from.incarnation, this.scheduler, run);
       };
       const attempt: Attempt = {
         from,
@@ -245,6 +261,6 @@ export class SimNetwork implements SimLink {
       else if (near.closed) attempt.fail('ECONNRESET');
       else attempt.resolve(near);
     });
-    onConnection(far);
+    deliverTo(target.incarnation, this.scheduler, () => onConnection(far));
   }
 }

@@ -2,25 +2,32 @@
  * The observer between a transport and its real queue database: passes everything through and tells the checkers what was handed over and what became
  * durable. It is not a fake: every call reaches the engine.
  */
-import type { Identity } from '../../common/message.ts';
-import type { QueueDatabase, Recovered, Write } from '../../transport/store/database.ts';
+import type { QueueDatabase, Write } from '../../transport/store/database.ts';
+import type { DurableView, Volume } from './durable-view.ts';
 
-export interface DurabilityObserver {
-  recovered(member: string, identity: Identity, recovered: Recovered): void;
-  /** Handed to the engine, in order; answers with a mark. */
-  handed(identity: Identity, writes: readonly Write[]): number;
-  /** Everything handed over up to this mark is durable. */
-  durable(identity: Identity, mark: number): void;
-}
-
-export function observed(database: QueueDatabase, member: string, observer: DurabilityObserver): QueueDatabase {
-  observer.recovered(member, database.identity, database.recovered);
+export function observed(
+  database: QueueDatabase,
+  view: DurableView,
+  volume: Volume,
+  onHanded: (writes: readonly Write[]) => void,
+): QueueDatabase {
+  for (const id of view.opened(volume, database))
+    void database.lookup(id).then(
+      (stored) => {
+        if (stored !== null) view.rests(volume, stored);
+      },
+      // Damaged: it does not rest there in a way that helps anybody.
+      (error: { code?: string }) => {
+        if (error.code !== 'DAMAGED') throw error;
+      },
+    );
   const commit = (writes: readonly Write[]): Promise<void> => {
-    const mark = observer.handed(database.identity, writes);
-    return database.commit(writes).then(() => observer.durable(database.identity, mark));
+    onHanded(writes);
+    const mark = view.handed(volume, writes);
+    return database.commit(writes).then(() => view.durable(volume, mark));
   };
   const note = (writes: readonly Write[]): void => {
-    observer.handed(database.identity, writes);
+    view.handed(volume, writes);
     database.note(writes);
   };
   return new Proxy(database, {

@@ -3,7 +3,7 @@
  * other end is FIFO; each end calls back only while its incarnation lives. See net.ts for the promises.
  */
 import type { Connection, ConnectionHandlers, PeerName } from '../../common/platform/net.ts';
-import type { Incarnation } from './incarnation.ts';
+import { deliverTo, type Incarnation, stillForMs } from './incarnation.ts';
 import type { Scheduler, SeededRandom } from './scheduler.ts';
 
 /** What an end needs of the network. */
@@ -174,7 +174,7 @@ export class SimConnection implements Connection {
     const handlers = this.#handlers;
     if (handlers === null || !this.incarnation.alive) return;
     this.#handlers = null;
-    handlers.onClose(reason);
+    deliverTo(this.incarnation, this.#link.scheduler, () => handlers.onClose(reason));
   }
 
   #send(bytes: Buffer): void {
@@ -208,6 +208,8 @@ export class SimConnection implements Connection {
       this.#answerForTheDead(other);
       return;
     }
+    const stillMs = stillForMs(other.incarnation, this.#link.scheduler);
+    if (stillMs > 0) return this.#schedule(stillMs);
     const now = this.#link.scheduler.nowMs;
     let taken = 0;
     for (const item of this.#items) {
@@ -245,7 +247,9 @@ export class SimConnection implements Connection {
     if (!this.#blocked || this.#bytesInFlight > this.#link.options.highWaterBytes / 2) return;
     this.#blocked = false;
     this.#link.scheduler.schedule(0, () => {
-      if (!this.closed && this.incarnation.alive) this.#handlers?.onDrain();
+      deliverTo(this.incarnation, this.#link.scheduler, () => {
+        if (!this.closed) this.#handlers?.onDrain();
+      });
     });
   }
 

@@ -330,7 +330,7 @@ export class CoreBench {
 
   candidateOpened(): EffectOf<'OpenCandidate'> {
     const open = this.lastSeen('OpenCandidate');
-    this.event({ kind: 'CandidateOpened', id: open.id, attempt: open.attempt });
+    this.event({ kind: 'CandidateOpened', id: open.id, attempt: open.attempt, held: false });
     return open;
   }
 
@@ -365,6 +365,7 @@ export class CoreBench {
     const state = sharedOf(id, { epoch: epochOf(owner), standing: 'intake', digest: null, sizeBytes: 0 });
     this.event({
       kind: 'ShadowOpened',
+      purpose: 'shadow',
       stream: this.#streams,
       member,
       identity: owner,

@@ -255,6 +255,7 @@ describe('tries that cross', () => {
     const { envelope } = factsOf('M1');
     bench.event({
       kind: 'ShadowOpened',
+      purpose: 'shadow',
       stream: 99,
       member: PEER,
       identity: B,

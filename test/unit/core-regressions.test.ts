@@ -195,7 +195,7 @@ describe('9. a search for a shadow that has lost its purpose is called off (else
     expect(search.id).toBe(id);
     const state = sharedOf(id, { kind: 'dsn', epoch: epochOf(B) });
     const from = { member: PEER, identity: B, openCounter: 1, nonce: 'n' };
-    bench.event({ kind: 'ShadowOpened', stream: 91, ...from, id, envelope, state, stored: null });
+    bench.event({ kind: 'ShadowOpened', purpose: 'shadow', stream: 91, ...from, id, envelope, state, stored: null });
     bench.event({ kind: 'ShadowEnded', stream: 91, digest: DIGEST, sizeBytes: 5, events: [] });
     expect(bench.seen('DropCandidate')).toMatchObject([{ id, attempt: search.attempt }]);
     expect(bench.stored(id)).toMatchObject({ queue: 'shadow', epoch: epochOf(B) });

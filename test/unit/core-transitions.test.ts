@@ -32,9 +32,11 @@ describe('the transition table', () => {
     );
     expect(leaving.map((row) => row.event).sort()).toEqual([
       'AbortAcknowledged',
+      'BecameOwner',
       'Claimed',
       'DiscardNotified',
       'DiscardNotifiedFailed',
+      'PlacementReleased',
       'TryRaised',
     ]);
   });

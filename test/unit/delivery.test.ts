@@ -1,6 +1,6 @@
 /** The delivery agent over real sockets: what every behaviour of a next hop means for each recipient, connection reuse, bounds, close. */
 import { afterEach, describe, expect, test } from 'vitest';
-import type { CopyId, Envelope } from '../../common/message.ts';
+import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
@@ -77,6 +77,8 @@ function startAgent(settings: Partial<DeliverySettings> = {}, readBody?: (id: Co
       requestId: requestId++,
       copyId: 'COPY' as CopyId,
       deliveryId: 'ELDEST',
+      epoch: { try: 1, term: 0, owner: 'ME' as Identity },
+      mayBeRepeat: false,
       envelope: ENVELOPE,
       sizeBytes: BODY.length,
       route,

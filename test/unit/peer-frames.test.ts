@@ -162,7 +162,7 @@ describe('refused, with the field named', () => {
   const hello = (change: object): Buffer => raw(1, 0, JSON.stringify({ ...helloOf('frontend', 'f'), ...change }));
   const table: readonly (readonly [string, Buffer, string])[] = [
     ['type 0', raw(0, 0, ''), 'type: unknown frame type 0'],
-    ['type 23', raw(23, 0, ''), 'type: unknown frame type 23'],
+    ['type 29', raw(29, 0, ''), 'type: unknown frame type 29'],
     ['length below the header', raw(21, 0, '', 4), 'PING length'],
     ['PING with payload', raw(21, 0, 'x'), 'PING length'],
     ['empty CHUNK', raw(8, 1, ''), 'CHUNK length'],

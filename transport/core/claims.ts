@@ -99,8 +99,7 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
  */
 export function isIncredible(turn: Turn, copy: Copy, remote: SharedState): boolean {
   if (compareEpochs(remote.epoch, copy.state.epoch) <= 0) return false;
-  for (const identity of turn.server.known.values()) if (identity === remote.epoch.owner) return false;
-  return true;
+  return remote.epoch.owner === turn.server.me || !turn.server.memberOf.has(remote.epoch.owner);
 }
 
 /** Who may say that everything is done: the owner of that epoch, or a member that was asked or holds the copy. */

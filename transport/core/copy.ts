@@ -67,6 +67,22 @@ export function deliveryEnded(copy: Copy, recipients: readonly number[]): void {
   copy.delivering = left.length === 0 ? NONE : new Set(left);
 }
 
+/** The state of a copy that has just come to be. */
+export const freshState = (first: Pick<CopyState, 'queue' | 'epoch' | 'standing'> & Partial<CopyState>): CopyState => ({
+  abortedThrough: 0,
+  recipients: null,
+  placements: [],
+  ageMs: 0,
+  finalAtMs: null,
+  unprotected: null,
+  suspended: false,
+  crashCount: 0,
+  delayed: false,
+  dsns: [],
+  attempts: 0,
+  ...first,
+});
+
 export type Role = 'primary' | 'shadow';
 
 /** Primary = the epoch's owner is this queue database; nothing else decides. */

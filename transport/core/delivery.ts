@@ -8,6 +8,7 @@ import type { CopyState } from '../store/database.ts';
 import {
   allFinal,
   type Copy,
+  confirmedPlacements,
   deliveryEnded,
   deliveryIdOf,
   deliveryStarted,
@@ -72,9 +73,10 @@ const finalNow = (turn: Turn, recipient: RecipientState, outcome: RecipientOutco
 });
 
 /** Puts what is still pending into the queues of its next hops. */
-function enqueue(turn: Turn, copy: Copy): void {
+export function enqueue(turn: Turn, copy: Copy): void {
   const { server } = turn;
-  if (copy.state.queue !== 'delivery' || copy.state.suspended) return;
+  if (copy.state.queue !== 'delivery' || copy.state.suspended || copy.doubt !== null) return;
+  if (server.damaged.has(copy.facts.id)) return;
   const hops = new Set<string>();
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
@@ -98,7 +100,8 @@ function newHop(turn: Turn, key: string, route: Route): Hop {
 export function pump(turn: Turn, key: string): void {
   const { server } = turn;
   const hop = server.hops.get(key);
-  if (hop === undefined) return;
+  // protocol.md 15: who is drained opens no new delivery.
+  if (hop === undefined || server.self.state === 'draining') return;
   // After a failed connection one delivery probes, the others wait.
   const limit = hop.failures > 0 ? 1 : server.document.policies.queues.maxConcurrentDeliveriesPerDestination;
   for (const id of hop.ready) {
@@ -106,6 +109,7 @@ export function pump(turn: Turn, key: string): void {
     hop.ready.delete(id);
     const copy = server.copies.get(id);
     if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
+    if (copy.doubt !== null || server.damaged.has(id)) continue;
     startDelivery(turn, copy, hop);
   }
 }
@@ -298,7 +302,7 @@ function finalize(turn: Turn, copy: Copy): void {
   const { server } = turn;
   const id = copy.facts.id;
   const succeeded = copy.state.recipients?.some(isSuccess) === true;
-  const state: CopyState = { ...copy.state, finalAtMs: trustedNow(turn), placements: [] };
+  const state: CopyState = { ...copy.state, finalAtMs: trustedNow(turn), placements: homes(copy) };
   const placements = obligations(turn, copy);
   const registered = copy.registered;
   dropCopy(turn, copy);
@@ -314,6 +318,9 @@ function finalize(turn: Turn, copy: Copy): void {
   if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
   tellHolders(turn, copy.facts, state, registered, 'final');
 }
+
+/** Who will have it in Shadow Safety Net: known for as long as it rests here (rehome.ts). */
+const homes = (copy: Copy): CopyState['placements'] => confirmedPlacements(copy.state);
 
 // --- age -------------------------------------------------------------------------------------------------------------
 

@@ -66,10 +66,13 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   return true;
 }
 
-function forgetDelivery(turn: Turn, id: CopyId): void {
+/** It is not mine to deliver any more. */
+export function forgetDelivery(turn: Turn, id: CopyId): void {
   const { server } = turn;
   for (const hop of server.hops.values()) hop.ready.delete(id);
   server.single.delete(id);
+  server.shadowless.delete(id);
+  server.moving.delete(id);
   server.doubtful.delete(id);
   endSearch(turn, id, null);
 }

@@ -64,7 +64,14 @@ export type CoreEvent =
   | { readonly kind: 'IntakeLost'; readonly stream: number }
   | { readonly kind: 'CandidateOpened'; readonly id: CopyId; readonly attempt: number }
   /** It never got the END, or said no: it does not hold the copy. */
-  | { readonly kind: 'CandidateRefused'; readonly member: string; readonly id: CopyId; readonly attempt: number }
+  | {
+      readonly kind: 'CandidateRefused';
+      readonly member: string;
+      readonly id: CopyId;
+      readonly attempt: number;
+      /** It rests there already. */
+      readonly held: boolean;
+    }
   | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
   | {
       readonly kind: 'CandidateResult';
@@ -76,6 +83,7 @@ export type CoreEvent =
   | {
       readonly kind: 'ShadowOpened';
       readonly stream: number;
+      readonly purpose: 'shadow' | 'copy' | 'rest';
       readonly member: string;
       readonly identity: Identity;
       readonly openCounter: number;
@@ -155,8 +163,8 @@ export type CoreEvent =
       readonly sizeBytes: number;
     }
   | { readonly kind: 'BodyNotCopied'; readonly id: CopyId; readonly reason: 'atRest' | 'unreadable' }
-  /** The stored body of a copy in transit, of a shadow copy or of a copy at rest (`stored`) cannot be read. */
-  | { readonly kind: 'BodyDamaged'; readonly id: CopyId; readonly stored: StoredCopy | null }
+  /** The stored body of a copy in transit or of a shadow copy cannot be read. */
+  | { readonly kind: 'BodyDamaged'; readonly id: CopyId }
   /** Somebody outside the boundary was reached: a front end, the operator, a delivery target (protocol.md 3). */
   | { readonly kind: 'OutsideReached' }
   | { readonly kind: 'TimerFired' };
@@ -237,6 +245,8 @@ export type EarlyEffect =
       readonly filter: SafetyNetFilter;
       readonly pageSize: number;
     }
+  /** New state of a copy at rest, if it still is: it leaves and comes back in one commit. */
+  | { readonly kind: 'ChangeResting'; readonly id: CopyId; readonly state: CopyState }
   | { readonly kind: 'NextSafetyNetPage'; readonly scan: number }
   | { readonly kind: 'EndScan'; readonly scan: number }
   /** Copies the body of `from` into a new body `id`; answered by BodyCopied or BodyNotCopied. */
@@ -280,12 +290,14 @@ export type CoreCount =
   | 'reshadowed'
   | 'reconciled'
   | 'takenOver'
+  | 'identityLost'
   | 'rehomed'
   | 'resigned'
   | 'released'
   | 'resubmitted'
   | 'quarantined'
   | 'refetched'
+  | 'drained'
   | 'acceptDuration';
 
 export interface StepResult {

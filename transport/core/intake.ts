@@ -4,13 +4,22 @@
  */
 
 import type { Reply } from '../../common/message.ts';
-import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch } from '../../common/message.ts';
+import {
+  type CopyId,
+  compareEpochs,
+  type Envelope,
+  type RecipientState,
+  type SharedState,
+  sameEpoch,
+} from '../../common/message.ts';
 import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
-import { type Copy, merge, newCopy, roleOf, sharedState } from './copy.ts';
+import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
+import { refetched } from './damage.ts';
 import { demote } from './demotion.ts';
+import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
 import { promote, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
@@ -51,7 +60,7 @@ export function intakeOpened(turn: Turn, opening: IntakeOpening): void {
     late(turn, { copy: null, kind: 'Count', what: 'refused', label: 'open' });
   };
   if (server.pressure !== 'Normal') return refuse(reply('backPressure'), true);
-  if (server.self.state !== 'active') return refuse(reply('shuttingDown'), true);
+  if (takesNothing(server)) return refuse(reply('shuttingDown'), true);
   if (server.intakeOf.has(opening.id)) return refuse(reply('localError'), true);
   if ((server.tombstones.get(opening.id)?.abortedThrough ?? 0) >= opening.try) {
     transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'primary', 'aborted');
@@ -116,22 +125,13 @@ export function intakeEnded(
   bodyComplete(turn, placing, { digest, sizeBytes, events, atMs: turn.nowMs });
 }
 
-const newState = (placing: Placing): CopyState => ({
-  queue: 'submission',
-  epoch: placing.epoch,
-  standing: 'intake',
-  abortedThrough: placing.epoch.try - 1,
-  recipients: null,
-  placements: [],
-  ageMs: 0,
-  finalAtMs: null,
-  unprotected: null,
-  suspended: false,
-  crashCount: 0,
-  delayed: false,
-  dsns: [],
-  attempts: 0,
-});
+const newState = (placing: Placing): CopyState =>
+  freshState({
+    queue: 'submission',
+    epoch: placing.epoch,
+    standing: 'intake',
+    abortedThrough: placing.epoch.try - 1,
+  });
 
 /** Row 6: this member held a lower try of the same message and now owns the higher one. */
 function raiseTry(turn: Turn, existing: Copy, facts: CopyFacts, placing: Placing, stream: number): void {
@@ -198,15 +198,24 @@ export interface ShadowOpening extends IncomingShadow {
 
 export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   const { server } = turn;
-  const refuse = (said: Reply): void => {
-    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: { reply: said, tryOther: true } });
+  const refuse = (said: Reply, held = false): void => {
+    const said2 = { reply: said, tryOther: true };
+    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: held ? { ...said2, held } : said2 });
     early(turn, { kind: 'DiscardBody', stream: opening.stream });
   };
   const sameBoundary =
     server.boundary.some((member) => member.name === opening.member) || wrong(turn, 'shadow-outside-boundary');
   // Only the owner places a copy of what it owns, inside its boundary (semantics.md S14).
-  if (!sameBoundary || opening.state.epoch.owner !== opening.identity) return refuse(reply('localError'));
-  if (server.pressure !== 'Normal' || server.self.state !== 'active') return refuse(reply('backPressure'));
+  const mayPlace = opening.state.epoch.owner === opening.identity || wrong(turn, 'anybody-places');
+  if (!sameBoundary) return refuse(reply('localError'));
+  // Whoever has the bytes may send what is damaged here.
+  if (server.damaged.has(opening.id) && server.copies.get(opening.id)?.facts.digest === opening.state.digest) {
+    server.incoming.set(opening.stream, opening);
+    return early(turn, { kind: 'AcceptStream', stream: opening.stream });
+  }
+  if (opening.purpose === 'rest') return restOpened(turn, opening, refuse);
+  if (!mayPlace) return refuse(reply('localError'));
+  if (server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
   // protocol.md 8: who has something else says what; the owner shall not go on asking for a shadow of what is done.
   const tombstone = server.tombstones.get(opening.id);
   if (opening.stored !== null) {
@@ -220,6 +229,56 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   }
   server.incoming.set(opening.stream, opening);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
+}
+
+/** A copy that is final elsewhere shall rest here too (rehome.ts). A member that is drained hands over what it holds for others as well. */
+function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, held?: boolean) => void): void {
+  const { server } = turn;
+  const live = server.copies.get(opening.id);
+  // Who is its shadow still will hear that it is final, from the owner or from whoever asks when it takes over.
+  const isHeld =
+    (opening.stored !== null && opening.stored.facts.digest === opening.state.digest) ||
+    (live !== undefined && live.facts.digest === opening.state.digest);
+  if (isHeld) return refuse(reply('localError'), true);
+  const isWrong =
+    opening.stored !== null || live !== undefined || !opening.state.final || opening.state.recipients === null;
+  if (isWrong || server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
+  server.incoming.set(opening.stream, opening);
+  early(turn, { kind: 'AcceptStream', stream: opening.stream });
+}
+
+/** Straight to rest: committed and moved in one go. */
+function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts, stream: number): void {
+  const { server } = turn;
+  const { epoch, recipients, abortedThrough } = opening.state;
+  const isMine = epoch.owner === server.me;
+  const queue = isMine ? 'primarySafetyNet' : 'shadowSafetyNet';
+  const state = freshState({
+    queue: isMine ? 'submission' : 'shadow',
+    epoch,
+    standing: 'released',
+    abortedThrough,
+    recipients,
+    finalAtMs: finalAt(turn, recipients ?? []),
+  });
+  transition(server.coverage, 'RestReceived', '-', isMine ? 'primary' : 'shadow', queue);
+  commit(turn, { kind: 'commit', facts, state, stream });
+  commit(turn, { kind: 'move', id: facts.id, state: { ...state, queue } });
+  late(turn, {
+    copy: facts.id,
+    kind: 'Track',
+    event: 'HARECEIVE',
+    facts,
+    id: facts.id,
+    peer: opening.member,
+    detail: 'at rest',
+  });
+}
+
+/** It keeps the place in time it had (semantics.md N1): the last recipient's. */
+function finalAt(turn: Turn, recipients: readonly RecipientState[]): number {
+  const times = recipients.flatMap(({ atMs }) => (atMs === undefined ? [] : [atMs]));
+  return times.length === 0 ? trustedNow(turn) : Math.min(trustedNow(turn), Math.max(...times));
 }
 
 function sayFinal(turn: Turn, opening: IncomingShadow, state: SharedState): void {
@@ -254,12 +313,16 @@ export function shadowEnded(
       stream,
       result: { id: opening.id, epoch, outcome, digest, reply: null },
     });
-  if (refusedByTombstone(turn, opening)) {
+  const existing = server.copies.get(opening.id);
+  if (existing !== undefined && server.damaged.has(opening.id) && existing.facts.digest === digest) {
+    refetched(turn, existing, stream);
+    return answer('stored');
+  }
+  if (opening.purpose !== 'rest' && refusedByTombstone(turn, opening)) {
     transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'shadow', 'aborted');
     early(turn, { kind: 'DiscardBody', stream });
     return answer('refused');
   }
-  const existing = server.copies.get(opening.id);
   if (existing !== undefined && !isOtherMakersDsn(existing, opening, digest)) {
     early(turn, { kind: 'DiscardBody', stream });
     return answer(reparent(turn, existing, opening, digest) ? 'stored' : 'owned');
@@ -276,22 +339,12 @@ export function shadowEnded(
     takenFrom: { identity: opening.identity, openCounter: opening.openCounter, nonce: opening.nonce },
     events,
   };
-  const state: CopyState = {
-    queue: 'shadow',
-    epoch,
-    standing: opening.state.standing,
-    abortedThrough: opening.state.abortedThrough,
-    recipients: opening.state.recipients,
-    placements: [],
-    ageMs: 0,
-    finalAtMs: null,
-    unprotected: null,
-    suspended: false,
-    crashCount: 0,
-    delayed: false,
-    dsns: [],
-    attempts: 0,
-  };
+  if (opening.purpose === 'rest') {
+    restEnded(turn, opening, facts, stream);
+    return answer('stored');
+  }
+  const { standing, abortedThrough, recipients } = opening.state;
+  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
   addCopy(server, newCopy(facts, state));
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });

@@ -21,6 +21,30 @@ export const MUTANTS = {
   'wall-clock-expiry': 'a wall-clock jump empties the Safety Net',
   'dsn-unprotected': 'a failure notice is lost with one disk: mail vanishes silently',
   'delivers-before-protected': 'a message that is refused with 451 was delivered already',
+  'new-identity-ignored': 'a primary comes back with an empty disk and its mail waits for ever on the shadow',
+  'gone-overrules-the-living': 'a wrong word of the orchestrator makes two owners of every message of a living member',
+  'lost-holder-kept': 'after the disk of a shadow is lost its messages stay on one copy and count as two',
+  'absence-at-once': 'every short restart makes two owners and a second delivery',
+  'absence-by-own-ears': 'a cut between two members makes a living primary look lost',
+  'silent-holder-counts': 'a shadow nobody has heard for an hour counts as the second copy',
+  'standstill-unnoticed': 'a process that stood still delivers what others took over meanwhile',
+  'reconcile-skipped': 'a primary that comes back delivers everything its shadows already delivered',
+  'promoted-without-claim': 'two shadows of one message both deliver it',
+  'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
+  'promotion-keeps-epoch':
+    'the former primary and the promoted shadow own the message under one epoch and neither yields',
+  'promoted-not-reshadowed': 'a message taken over rests on one disk until it is delivered',
+  'safety-net-not-rehomed': 'after a lost disk a mailbox failover finds half of its mail in no Safety Net',
+  'resign-not-durable': 'a power cut during a drain leaves two owners under one epoch',
+  'release-within-one-epoch': 'a late confirmation makes a drained copy count as the second one',
+  'release-before-confirmed': 'a drain leaves messages on one disk for a moment, and that disk dies',
+  'release-of-any-epoch': 'an old RELEASE deletes the copy that is the second one by now',
+  'anybody-places':
+    'a member makes another member the shadow of what it does not own, and a real second copy is missing',
+  'older-incarnation-accepted':
+    'a member restored from an old copy goes on with it: what came after is forgotten by its owner',
+  'snapshot-unfenced': 'a restored volume delivers again what it had delivered after the snapshot',
+  'empty-while-resting': 'a drained member is removed with the last Safety Net copies on it',
 } as const;
 
 export type Mutant = keyof typeof MUTANTS;

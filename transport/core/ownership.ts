@@ -15,16 +15,20 @@ import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/datab
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
-import { categorize } from './delivery.ts';
+import { categorize, enqueue } from './delivery.ts';
 import { demote } from './demotion.ts';
+import { becomeOwner, isReleasing, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
+import { everybodyAccountedFor } from './presence.ts';
 import { dsnSafe, resumeFailures } from './reports.ts';
+import { reopened } from './resubmission.ts';
 import {
   commit,
   DEADLINES,
   dropCopy,
   late,
+  needsShadow,
   type Server,
   setState,
   setTimer,
@@ -32,7 +36,8 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { everyMemberListed, forgetIfAnswered, sweepTombstones } from './tombstones.ts';
+import { identityMet } from './takeover.ts';
+import { forgetIfAnswered, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 const PAGE = 500;
@@ -41,7 +46,7 @@ const PAGE = 500;
 export function protectedNow(turn: Turn, copy: Copy): void {
   if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
   // protocol.md 7: the owner of a replay asks all members before it delivers.
-  if (copy.state.epoch.try > 1 && copy.doubt === null) beginDoubt(turn, copy);
+  if (copy.state.epoch.try > 1 && copy.doubt === null) beginDoubt(turn, copy, 'all');
   settle(turn, copy);
 }
 
@@ -58,16 +63,47 @@ export function settle(turn: Turn, copy: Copy): void {
 
 // --- doubt (protocol.md 7, 14) ---------------------------------------------------------------------------------------
 
-export function beginDoubt(turn: Turn, copy: Copy): void {
+/**
+ * `all`: whoever may hold it or own it by now, connected or not, is waited for. `reachable`: one round trip to those who are there; the others are asked when
+ * they come (protocol.md 13).
+ */
+export function beginDoubt(turn: Turn, copy: Copy, who: 'all' | 'reachable'): void {
   const { server } = turn;
   if (wrong(turn, 'claim-ignored')) return;
-  const waiting = new Set(server.boundary.filter((member) => member.state !== 'gone').map((member) => member.name));
+  if (who === 'all' && wrong(turn, 'reconcile-skipped')) return;
+  if (who === 'reachable' && wrong(turn, 'promoted-without-claim')) return;
+  const id = copy.facts.id;
+  const waiting = new Set<string>();
+  for (const { name } of server.boundary) {
+    if (who === 'all' || server.peers.has(name)) waiting.add(name);
+    else askLater(turn, name, id, copy.state.epoch);
+  }
   if (waiting.size === 0) return;
   copy.doubt = { untilMs: turn.nowMs + DEADLINES.doubtMs, waiting };
-  server.doubtful.add(copy.facts.id);
-  setTimer(turn, DEADLINES.doubtMs, 'doubt', copy.facts.id);
-  for (const member of waiting)
-    if (server.peers.has(member)) sendClaims(turn, member, new Map([[copy.facts.id, copy.state.epoch]]));
+  server.doubtful.add(id);
+  for (const hop of server.hops.values()) hop.ready.delete(id);
+  setTimer(turn, DEADLINES.doubtMs, 'doubt', id);
+  for (const member of waiting) if (server.peers.has(member)) claim(turn, member, id, copy.state.epoch);
+}
+
+function askLater(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
+  if (wrong(turn, 'unasked-forgotten')) return;
+  const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
+  later.set(id, epoch);
+  turn.server.unasked.set(member, later);
+}
+
+/** Goes out with the others of this step. */
+function claim(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
+  const claims = turn.claims.get(member) ?? new Map<CopyId, Epoch>();
+  claims.set(id, epoch);
+  turn.claims.set(member, claims);
+}
+
+/** At the end of a step. */
+export function flushClaims(turn: Turn): void {
+  for (const [member, claims] of turn.claims) sendClaims(turn, member, claims);
+  turn.claims.clear();
 }
 
 function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyId, Epoch>): void {
@@ -85,9 +121,7 @@ export function doubtTimedOut(turn: Turn, id: CopyId): void {
   for (const member of copy.doubt.waiting) {
     // Who is connected was asked on this connection already, and answers when it can.
     if (turn.server.peers.has(member)) continue;
-    const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
-    later.set(id, copy.state.epoch);
-    turn.server.unasked.set(member, later);
+    askLater(turn, member, id, copy.state.epoch);
   }
   endDoubt(turn, copy);
 }
@@ -96,7 +130,9 @@ function endDoubt(turn: Turn, copy: Copy): void {
   copy.doubt = null;
   turn.server.doubtful.delete(copy.facts.id);
   late(turn, { copy: null, kind: 'Count', what: 'reconciled' });
+  if (turn.server.single.has(copy.facts.id)) turn.server.shadowless.add(copy.facts.id);
   settle(turn, copy);
+  enqueue(turn, copy);
 }
 
 export function answered(turn: Turn, copy: Copy, member: string): void {
@@ -116,12 +152,15 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     openCounter,
     nonce,
     session: server.sessions,
+    hears: [],
     load: null,
     listed: false,
     owing: owedBy(server, identity),
   });
   server.lastHeardMs.set(member, turn.nowMs);
   server.known.set(member, identity);
+  server.away.delete(member);
+  identityMet(turn, member, identity);
   const claims = new Map(server.unasked.get(member) ?? []);
   server.unasked.delete(member);
   for (const id of server.doubtful) {
@@ -177,6 +216,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
     // A try of mine that a power cut took, while I hold an older one of somebody else, is as unknown here as one I never had.
     const isLost =
       copy !== undefined && item.epoch.owner === server.me && compareEpochs(item.epoch, copy.state.epoch) > 0;
+    if (copy !== undefined && isLost && becomeOwner(turn, copy, peer, item.epoch, null)) continue;
     if (copy === undefined || isLost) {
       sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null, item.epoch));
       continue;
@@ -184,6 +224,8 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
     register(copy, member, peer.session);
     if (copy.state.epoch.owner !== server.me) {
       sendState(turn, member, { id: item.id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
+    } else if (isReleasing(copy, peer.identity) && !sameEpoch(item.epoch, copy.state.epoch)) {
+      sendReleases(turn, copy);
     } else if (copy.state.standing === 'released') {
       // A DSN that was composed again after a crash has its epoch, but other bytes; a list does not tell (protocol.md 8).
       if (sameEpoch(item.epoch, copy.state.epoch) && copy.facts.kind !== 'dsn')
@@ -239,6 +281,7 @@ export function confirmHolder(turn: Turn, copy: Copy, member: string, identity: 
     'lazy',
   );
   answerWaiters(turn, copy.facts.id);
+  sendReleases(turn, copy);
   if (copy.facts.kind !== 'dsn') return;
   dsnSafe(turn, copy.facts.id);
   // It waited for this shadow; the search that asked for it may be over.
@@ -257,9 +300,9 @@ function dropVanishedHolders(turn: Turn, member: string, identity: Identity, ses
 }
 
 /** Once everybody has told what they hold, what nobody named rests here alone. */
-function findSingles(turn: Turn): void {
+export function findSingles(turn: Turn): void {
   const { server } = turn;
-  if (!everyMemberListed(turn)) return;
+  if (!everybodyAccountedFor(server)) return;
   for (const copy of server.copies.values())
     if (
       copy.state.epoch.owner === server.me &&
@@ -267,7 +310,7 @@ function findSingles(turn: Turn): void {
       IN_TRANSIT.has(copy.state.queue) &&
       !copy.state.placements.some((placement) => placement.status === 'confirmed')
     )
-      server.single.add(copy.facts.id);
+      needsShadow(server, copy.facts.id);
 }
 
 /** What this member says about an id it has no live copy of. */
@@ -309,7 +352,9 @@ export function tellHolders(
 ): void {
   for (const [member, session] of registered) {
     const peer = turn.server.peers.get(member);
-    if (peer?.session === session)
+    // Who is being released must not learn a new epoch on the way (protocol.md 9).
+    const isLeaving = peer !== undefined && verdict === 'pending' && isLeavingHolder(state, peer.identity);
+    if (peer?.session === session && !isLeaving)
       sendState(turn, member, {
         id: facts.id,
         verdict,
@@ -317,6 +362,9 @@ export function tellHolders(
       });
   }
 }
+
+const isLeavingHolder = (state: CopyState, identity: Identity): boolean =>
+  state.placements.some((placement) => placement.identity === identity && placement.status === 'releasing');
 
 // --- what an owner says ----------------------------------------------------------------------------------------------
 
@@ -390,11 +438,17 @@ export function promote(turn: Turn, copy: Copy): void {
     placements: [],
     // Not accepted alone by policy: nobody is promised anything before a shadow is confirmed (protocol.md 8).
     unprotected: null,
+    recipients: copy.state.recipients === null ? null : reopened(turn, copy.state.recipients),
   };
-  setState(turn, copy, state, 'commit');
-  server.single.add(copy.facts.id);
+  setState(
+    turn,
+    copy,
+    wrong(turn, 'promotion-keeps-epoch') ? { ...state, epoch: { ...epoch, owner: server.me } } : state,
+    'commit',
+  );
+  needsShadow(server, copy.facts.id);
   setTimer(turn, 1_000, 'age', copy.facts.id);
-  beginDoubt(turn, copy);
+  beginDoubt(turn, copy, 'reachable');
   resumeFailures(turn, copy);
   settle(turn, copy);
 }

@@ -10,7 +10,7 @@ import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { abortIntake, abortSettled } from './aborting.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
-import { type Copy, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
+import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
 import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
@@ -22,6 +22,7 @@ import {
   early,
   endSearch,
   late,
+  needsShadow,
   type Placing,
   setState,
   setTimer,
@@ -34,6 +35,7 @@ import { transition } from './transitions.ts';
 export function startPlacing(turn: Turn, placing: Placing): void {
   endSearch(turn, placing.id, null);
   turn.server.placings.set(placing.id, placing);
+  if (placing.purpose === 'copy') turn.server.reshadowing += 1;
   nextAttempt(turn, placing);
 }
 
@@ -58,20 +60,26 @@ function burdens(turn: Turn): ReadonlyMap<string, Burden> {
   return found;
 }
 
-function mayReceive(turn: Turn, member: string): boolean {
+export function mayReceive(turn: Turn, member: string): boolean {
   const peer = turn.server.peers.get(member);
   if (peer === undefined) return false;
   return peer.load === null || (peer.load.accepting && peer.load.backPressure === 'Normal');
 }
 
 /** Whom to try next, or null. Exported for the check before an intake is accepted at all. */
-export function pickCandidate(turn: Turn, tried: readonly Attempt[]): string | null {
+export function pickCandidate(
+  turn: Turn,
+  tried: readonly Attempt[],
+  exclude: ReadonlySet<string> = NOBODY,
+): string | null {
   const { server } = turn;
   const members = wrong(turn, 'shadow-outside-boundary')
     ? server.document.members.filter((member) => member.name !== server.name)
     : server.boundary;
   const burden = burdens(turn);
-  const able = members.filter((member) => member.state === 'active' && mayReceive(turn, member.name));
+  const able = members.filter(
+    (member) => member.state === 'active' && !exclude.has(member.name) && mayReceive(turn, member.name),
+  );
   const prompt = able.filter((member) => burden.get(member.name)?.stalled !== true);
   // One that is slow to answer comes last, but a moment's pause of the only other disk is no reason to refuse mail: its END waits (6a).
   const healthy = (prompt.length > 0 ? prompt : able).map((member) => ({
@@ -91,9 +99,18 @@ export function pickCandidate(turn: Turn, tried: readonly Attempt[]): string | n
   });
 }
 
+const NOBODY: ReadonlySet<string> = new Set();
+
+/** Another holder is looked for: those that are confirmed already are no candidates. */
+function holdersOf(turn: Turn, placing: Placing): ReadonlySet<string> {
+  const copy = placing.purpose === 'copy' ? turn.server.copies.get(placing.id) : undefined;
+  if (copy === undefined) return NOBODY;
+  return new Set(confirmedPlacements(copy.state).map((placement) => placement.member));
+}
+
 function nextAttempt(turn: Turn, placing: Placing): void {
   const { server } = turn;
-  const member = placing.phase === 'placing' ? pickCandidate(turn, placing.attempts) : null;
+  const member = placing.phase === 'placing' ? pickCandidate(turn, placing.attempts, holdersOf(turn, placing)) : null;
   const peer = member === null ? undefined : server.peers.get(member);
   if (member === null || peer === undefined) return exhausted(turn, placing);
   server.nextAttempt += 1;
@@ -303,6 +320,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
     'lazy',
   );
   server.single.delete(placing.id);
+  server.moving.delete(placing.id);
   // A raised try may have been released before: its front end waits all the same.
   if (placing.purpose === 'shadow') {
     answerIntake(turn, copy, 'protected');
@@ -376,7 +394,7 @@ function acceptUnprotected(turn: Turn, placing: Placing, copy: Copy): void {
     placements: otherHolders(placing, copy),
   };
   setState(turn, copy, state, 'commit');
-  server.single.add(placing.id);
+  needsShadow(server, placing.id);
   answerIntake(turn, copy, 'unprotected');
   answerWaiters(turn, placing.id);
   protectedNow(turn, copy);
@@ -386,25 +404,32 @@ function acceptUnprotected(turn: Turn, placing: Placing, copy: Copy): void {
 function keepReleased(turn: Turn, placing: Placing, copy: Copy): void {
   finish(turn, placing, null);
   setState(turn, copy, { ...copy.state, placements: otherHolders(placing, copy) }, 'lazy');
-  turn.server.single.add(placing.id);
+  needsShadow(turn.server, placing.id);
   abortSettled(turn, placing, 'silent');
   protectedNow(turn, copy);
 }
 
-/** Gives copies that rest on one database only a shadow, a few at a time (semantics.md R6, S8). */
+/** Searches for copies nobody waits for that run at once: re-protection of thousands of copies a second, beside live mail. */
+const RESHADOWS = 64;
+
+/** Gives copies that rest on one database only a shadow, and those whose holder is drained another one (semantics.md R6, S8). */
 export function reshadow(turn: Turn): void {
   const { server } = turn;
-  let running = 0;
-  for (const placing of server.placings.values()) if (placing.purpose === 'copy') running += 1;
-  for (const id of server.single) {
-    if (running >= 16) break;
+  if (wrong(turn, 'promoted-not-reshadowed')) return;
+  for (const id of server.shadowless) {
+    if (server.reshadowing >= RESHADOWS) return;
+    server.shadowless.delete(id);
     const copy = server.copies.get(id);
     if (copy === undefined || !IN_TRANSIT.has(copy.state.queue) || copy.state.epoch.owner !== server.me) {
       server.single.delete(id);
+      server.moving.delete(id);
       continue;
     }
-    if (server.placings.has(id) || copy.doubt !== null || pickCandidate(turn, []) === null) continue;
-    running += 1;
+    // What cannot be done now is tried again with the next round.
+    const isBusy = server.placings.has(id) || copy.doubt !== null || server.damaged.has(id);
+    if (isBusy || copy.state.standing !== 'released') continue;
+    const exclude = new Set(confirmedPlacements(copy.state).map((placement) => placement.member));
+    if (pickCandidate(turn, [], exclude) === null) continue;
     startPlacing(turn, {
       id,
       purpose: 'copy',
@@ -415,6 +440,13 @@ export function reshadow(turn: Turn): void {
       waiting: new Map(),
     });
   }
+}
+
+/** Every second: what is still alone, or still to move, is in the queue again. */
+export function reshadowRound(turn: Turn): void {
+  const { server } = turn;
+  for (const ids of [server.single, server.moving])
+    for (const id of ids) if (!server.placings.has(id)) server.shadowless.add(id);
 }
 
 /** Creates the copy of a body that is complete in the log. */

@@ -10,7 +10,7 @@ import { isReportWanted } from './dsn.ts';
 import type { DsnKind } from './events.ts';
 import { settle } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
-import { early, late, setState, type Turn, trustedNow, wrong } from './state.ts';
+import { early, late, needsShadow, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 /** RFC 3461 4.1 NOTIFY; RFC 5321 6.1: never about a message with an empty reverse-path; semantics.md S9: none from a resubmission. */
@@ -112,7 +112,7 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
     attempts: 0,
   });
   createPrimary(turn, copy, dsn.stream);
-  server.single.add(dsn.id);
+  needsShadow(server, dsn.id);
   setState(
     turn,
     parent,

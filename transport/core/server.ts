@@ -12,7 +12,9 @@ import { resolveAnswered, resolveCapReached } from './aborting.ts';
 import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { newCopy, roleOf } from './copy.ts';
+import { bodyDamaged, damageTick } from './damage.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
+import { drainTick, LATCH_FACT, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
 import { inquiryAnswered } from './inquiry.ts';
 import {
@@ -28,6 +30,7 @@ import type { Mutant } from './mutants.ts';
 import {
   beginDoubt,
   doubtTimedOut,
+  flushClaims,
   listReceived,
   peerUp,
   settle,
@@ -41,8 +44,23 @@ import {
   candidateRefused,
   candidateResult,
   exhausted,
+  mayReceive,
   reshadow,
+  reshadowRound,
 } from './placing.ts';
+import { notice, presenceTick } from './presence.ts';
+import {
+  fetchReceived,
+  newRehoming,
+  rehomeLost,
+  rehomeOpened,
+  rehomeOverdue,
+  rehomePage,
+  rehomeRefused,
+  rehomeResult,
+  rehomeTick,
+  startRehoming,
+} from './rehome.ts';
 import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
 import {
   bodyCopied,
@@ -67,6 +85,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
+import { retirementsChanged, takeOverSlice } from './takeover.ts';
 import { guard, guardOver } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
 
@@ -91,6 +110,7 @@ export interface Now {
 const CLOCK_FACT = 'clock';
 const CLOCK_SAVE_MS = 30_000;
 const RESHADOW_MS = 1_000;
+const PRESENCE_MS = 1_000;
 
 /** Builds the core from what the queue database recovered; the first step's result comes back with it. */
 export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
@@ -116,6 +136,18 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
     memberOf: new Map(options.recovered.seen.map((seen) => [seen.identity, seen.member])),
     lost: new Map(),
+    takingOver: new Set(),
+    away: new Set(),
+    moving: new Set(),
+    shadowless: new Set(),
+    reshadowing: 0,
+    rehoming: newRehoming(),
+    damaged: new Map(),
+    latch: latchOf(options.recovered.facts),
+    aloneSinceMs: null,
+    outsideReachedMs: now.monotonicMs,
+    lastStepMs: now.monotonicMs,
+    completeSinceMs: 0,
     nextScan: 0,
     resubmissions: newResubmissions(options.recovered.facts),
     sessions: 0,
@@ -142,14 +174,21 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
       savedWallMs: saved?.wallMs ?? now.wallMs,
     },
   };
-  const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep() };
+  const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep(), claims: new Map() };
   recover(turn, options.recovered);
+  retirementsChanged(turn);
   requestsChanged(turn);
+  setTimer(turn, PRESENCE_MS, 'presence');
   setTimer(turn, CLOCK_SAVE_MS, 'clock');
   setTimer(turn, RESHADOW_MS, 'reshadow');
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
   saveClock(turn);
   return { server, result: finish(turn) };
+}
+
+function latchOf(facts: ReadonlyMap<string, unknown>): number | null {
+  const latch = facts.get(LATCH_FACT) as { readonly generation: number } | undefined;
+  return latch?.generation ?? null;
 }
 
 function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary'> {
@@ -181,7 +220,7 @@ function recover(turn: Turn, recovered: Recovered): void {
     transition(server.coverage, 'RecoveredHeld', copy.state.queue, 'primary', 'submission');
     copy.state = { ...copy.state, standing: 'released', queue: 'submission' };
     setTimer(turn, 1_000, 'age', copy.facts.id);
-    beginDoubt(turn, copy);
+    beginDoubt(turn, copy, 'all');
     settle(turn, copy);
     resumeFailures(turn, copy);
     finishIfFinal(turn, copy);
@@ -189,12 +228,15 @@ function recover(turn: Turn, recovered: Recovered): void {
 }
 
 export function step(server: Server, event: CoreEvent, now: Now): StepResult {
-  const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep() };
+  const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep(), claims: new Map() };
+  notice(turn);
   dispatch(turn, event);
+  reshadow(turn);
   return finish(turn);
 }
 
 function finish(turn: Turn): StepResult {
+  flushClaims(turn);
   turn.out.wakeAtMs = turn.server.timers[0]?.atMs ?? null;
   return turn.out;
 }
@@ -206,31 +248,38 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return topologyChanged(turn, event.document);
     case 'PeerUp':
       peerUp(turn, event.member, event.identity, event.openCounter, event.nonce);
-      return reshadow(turn);
+      return reshadowRound(turn);
     case 'PeerDown':
       server.peers.delete(event.member);
       return;
     case 'PeerContact': {
       const peer = server.peers.get(event.member);
       if (peer === undefined) return;
+      const couldReceive = mayReceive(turn, event.member);
       peer.load = event.contact.load;
+      if (!couldReceive && mayReceive(turn, event.member)) reshadowRound(turn);
+      peer.hears = event.contact.hears;
       server.lastHeardMs.set(event.member, turn.nowMs);
-      witness(turn, event.contact.wallMs);
-      return reshadow(turn);
+      return witness(turn, event.contact.wallMs);
     }
     case 'IntakeOpened':
+      server.outsideReachedMs = turn.nowMs;
       return intakeOpened(turn, event);
     case 'IntakeEnded':
       return intakeEnded(turn, event.stream, event.digest, event.sizeBytes, event.events);
     case 'IntakeLost':
       return intakeLost(turn, event.stream);
     case 'CandidateOpened':
+      if (rehomeOpened(turn, event.id, event.attempt)) return;
       return candidateOpened(turn, event.id, event.attempt);
     case 'CandidateRefused':
+      if (rehomeRefused(turn, event.id, event.attempt, event.held)) return;
       return candidateRefused(turn, event.member, event.id, event.attempt);
     case 'CandidateLost':
+      if (rehomeLost(turn, event.id, event.attempt)) return;
       return candidateLost(turn, event.id, event.attempt);
     case 'CandidateResult':
+      if (rehomeResult(turn, event.id, event.attempt, event.result)) return;
       return candidateResult(turn, event.member, event.id, event.attempt, event.result);
     case 'ShadowOpened':
       return shadowOpened(turn, event);
@@ -244,8 +293,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       inquiryAnswered(turn, event.member, event.resolved);
       return resolveAnswered(turn, event.member, event.resolved.id, event.resolved.answer === 'aborted');
     case 'ListReceived':
-      listReceived(turn, event.member, event.list, event.stored);
-      return reshadow(turn);
+      return listReceived(turn, event.member, event.list, event.stored);
     case 'StateReceived':
       return stateReceived(turn, event.member, event.state);
     case 'StateAcknowledged':
@@ -255,6 +303,8 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'GrantReceived':
       return grantReceived(turn, event.member, event.grant);
     case 'DeliveryDone':
+      if (event.results.some((result) => result.kind === 'delivered' || result.kind === 'relayed'))
+        server.outsideReachedMs = turn.nowMs;
       return deliveryDone(turn, event.requestId, event.results);
     case 'DsnComposed':
       return dsnComposed(turn, event);
@@ -274,14 +324,21 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'BodyNotCopied':
       return bodyNotCopied(turn, event.id, event.reason);
     case 'SafetyNetPage':
-      resubmissionPage(turn, event.scan, event.copies, event.unreadable, event.done);
+      if (!rehomePage(turn, event.scan, event.copies, event.unreadable, event.done))
+        resubmissionPage(turn, event.scan, event.copies, event.unreadable, event.done);
       return;
     case 'ResignReceived':
+      return resignReceived(turn, event.member, event.resign);
     case 'ReleaseReceived':
+      return releaseReceived(turn, event.member, event.release, event.stored);
     case 'ReleaseAcked':
+      return releaseAcked(turn, event.member, event.released);
     case 'FetchReceived':
+      return fetchReceived(turn, event.member, event.fetch, event.stored);
     case 'BodyDamaged':
+      return bodyDamaged(turn, event.id);
     case 'OutsideReached':
+      server.outsideReachedMs = turn.nowMs;
       return;
     default:
       unreachable(event, 'unknown core event');
@@ -294,8 +351,11 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
   routingChanged(turn);
+  retirementsChanged(turn);
   requestsChanged(turn);
-  reshadow(turn);
+  // A member may be leaving, or stay after all.
+  server.rehoming.empty = false;
+  startRehoming(turn);
 }
 
 function timersFired(turn: Turn): void {
@@ -342,9 +402,22 @@ function timersFired(turn: Turn): void {
         answerWaiters(turn, id);
         break;
       case 'reshadow':
-        reshadow(turn);
+        reshadowRound(turn);
         resubmissionTick(turn);
+        rehomeTick(turn);
+        damageTick(turn);
+        drainTick(turn);
         setTimer(turn, RESHADOW_MS, 'reshadow');
+        break;
+      case 'presence':
+        presenceTick(turn);
+        setTimer(turn, PRESENCE_MS, 'presence');
+        break;
+      case 'takeover':
+        takeOverSlice(turn, top.id as Identity);
+        break;
+      case 'rehome':
+        rehomeOverdue(turn, id, top.number);
         break;
       case 'safetyNet': {
         const nowMs = wrong(turn, 'wall-clock-expiry') ? turn.wallMs : trustedNow(turn);
@@ -381,7 +454,8 @@ function witness(turn: Turn, peerWallMs: number): void {
 
 /** In-transit copies of mine that rest on this database only; null while somebody has not told since our start what it holds. */
 export function unprotectedCount(server: Server): number | null {
-  return server.boundary.every((member) => server.listedOnce.has(member.name)) ? server.single.size : null;
+  const isKnown = server.boundary.every(({ name }) => server.listedOnce.has(name) || server.away.has(name));
+  return isKnown ? server.single.size : null;
 }
 
 export { setState };

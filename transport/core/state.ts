@@ -7,8 +7,10 @@ import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../commo
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
 import type { CopyState, Tombstone } from '../store/database.ts';
 import type { Copy } from './copy.ts';
+import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Mutant } from './mutants.ts';
+import type { Rehoming } from './rehome.ts';
 import type { Resubmissions } from './resubmission.ts';
 import type { TransitionCoverage } from './transitions.ts';
 
@@ -27,6 +29,8 @@ export interface Peer {
   readonly openCounter: number;
   readonly nonce: string;
   readonly session: number;
+  /** Whom it hears, by its last CONTACT. */
+  hears: readonly string[];
   load: Load | null;
   /** It has told everything it holds of ours on this session. */
   listed: boolean;
@@ -82,6 +86,7 @@ export interface IncomingShadow {
   readonly identity: Identity;
   readonly openCounter: number;
   readonly nonce: string;
+  readonly purpose: 'shadow' | 'copy' | 'rest';
   readonly id: CopyId;
   readonly envelope: Envelope;
   readonly state: SharedState;
@@ -168,6 +173,28 @@ export interface Server {
   readonly memberOf: Map<Identity, string>;
   /** Queue databases that will not come back, as far as is known here (takeover.ts); one that speaks again is taken off. */
   readonly lost: Map<Identity, { readonly member: string; readonly why: string }>;
+  /** Identities whose shadow copies are being promoted, slice by slice. */
+  readonly takingOver: Set<Identity>;
+  /** Members nobody here has heard for so long that what they hold does not count as a second copy. */
+  readonly away: Set<string>;
+  /** Protected copies that need another holder all the same: a member is drained. */
+  readonly moving: Set<CopyId>;
+  /** Copies ready to be given a shadow, in order. */
+  readonly shadowless: Set<CopyId>;
+  /** Searches of purpose `copy` under way. */
+  reshadowing: number;
+  readonly rehoming: Rehoming;
+  /** Bodies that cannot be read, until they have been fetched again. */
+  readonly damaged: Map<CopyId, Damage>;
+  /** Proved empty under this generation of the document: nothing new is taken in. */
+  latch: number | null;
+  /** Since when no member is reached; null when one is, infinity once everything has been asked about. */
+  aloneSinceMs: number | null;
+  /** Last sign of life of a front end, the operator or a delivery target. */
+  outsideReachedMs: number;
+  lastStepMs: number;
+  /** This Safety Net is whole from here on, ms since the epoch. */
+  completeSinceMs: number;
   /** Scans of the Safety Net under way are numbered; a number is never used twice. */
   nextScan: number;
   readonly resubmissions: Resubmissions;
@@ -212,6 +239,8 @@ export interface Turn {
   readonly nowMs: number;
   readonly wallMs: number;
   readonly out: StepResult;
+  /** Claims of this step by member: one frame for many copies (protocol.md 13). */
+  readonly claims: Map<string, Map<CopyId, Epoch>>;
 }
 
 export const wrong = (turn: Turn, mutant: Mutant): boolean => turn.server.mutants.has(mutant);
@@ -348,6 +377,9 @@ export function dropCopy(turn: Turn, copy: Copy): void {
   reindex(server, copy, null);
   server.copies.delete(id);
   server.single.delete(id);
+  server.shadowless.delete(id);
+  server.moving.delete(id);
+  server.damaged.delete(id);
   server.doubtful.delete(id);
   endSearch(turn, id, null);
   for (const hop of server.hops.values()) hop.ready.delete(id);
@@ -358,9 +390,16 @@ export function endSearch(turn: Turn, id: CopyId, except: Attempt | null): void 
   const placing = turn.server.placings.get(id);
   if (placing === undefined) return;
   turn.server.placings.delete(id);
+  if (placing.purpose === 'copy') turn.server.reshadowing -= 1;
   for (const attempt of placing.attempts)
     if (attempt !== except && (attempt.status === 'opening' || attempt.status === 'open'))
       early(turn, { kind: 'DropCandidate', id, attempt: attempt.number, reason: 'no longer needed' });
+}
+
+/** It rests on one database only. */
+export function needsShadow(server: Server, id: CopyId): void {
+  server.single.add(id);
+  server.shadowless.add(id);
 }
 
 /** Delay notice and expiry of a copy that is mine to deliver. */

@@ -50,6 +50,15 @@ export type TransitionEvent =
   | 'Demoted'
   | 'TakenOverFinal'
   | 'ReshadowCommitted'
+  | 'PlacementReleased'
+  | 'Resigned'
+  | 'BecameOwner'
+  | 'Quarantined'
+  | 'Refetched'
+  | 'RoleChanged'
+  | 'RestReceived'
+  | 'Rehomed'
+  | 'HandedOver'
   | 'AllPlacementsAnswered';
 
 const row = (
@@ -166,12 +175,53 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     ['shadow'],
     'primary',
     ['submission'],
-    'its owner, same identity, says unknown, or aborted for a released copy',
+    'its owner says unknown, or aborted for a released copy; or is lost, or absent for the span',
     'EPOCH(try, term+1, me)',
   ),
   row(32, 'ClaimGranted', ['shadow'], 'shadow', ['shadow'], 'epoch >= mine', 'EPOCH'),
   row(33, 'Demoted', [...TRANSIT], 'shadow', ['shadow'], 'higher epoch, open deliveries merged', 'EPOCH + finality'),
   row(34, 'TakenOverFinal', [...TRANSIT], 'shadow', ['shadowSafetyNet', 'removed'], 'a member says final', 'MOVE'),
+  row(
+    28,
+    'PlacementReleased',
+    ['shadow'],
+    'shadow',
+    ['removed'],
+    'RELEASE of the owner names my epoch',
+    'delete; then RELEASE-ACK',
+  ),
+  row(35, 'Resigned', [...TRANSIT], 'shadow', ['shadow'], 'D confirmed, no delivery open', 'RESIGN'),
+  row(36, 'BecameOwner', ['shadow'], 'primary', ['submission'], 'its owner names me, higher epoch', 'EPOCH'),
+  row(38, 'Quarantined', [...TRANSIT, 'shadow'], 'any', ['same'], 'the body cannot be read', 'volatile'),
+  row(39, 'Refetched', [...TRANSIT, 'shadow'], 'any', ['same'], 'digest equal', 'COMMIT'),
+  row(
+    42,
+    'RoleChanged',
+    ['shadowSafetyNet'],
+    'primary',
+    ['primarySafetyNet'],
+    'the owner is lost',
+    'EPOCH(term+1, me)',
+  ),
+  row(
+    42,
+    'RestReceived',
+    ['-'],
+    'any',
+    ['primarySafetyNet', 'shadowSafetyNet'],
+    'final at the sender, nothing known of it here',
+    'COMMIT + MOVE',
+  ),
+  row(42, 'Rehomed', ['primarySafetyNet'], 'primary', ['same'], 'a member has it durably', 'placement'),
+  row(
+    42,
+    'HandedOver',
+    ['primarySafetyNet', 'shadowSafetyNet'],
+    'any',
+    ['removed'],
+    'draining; a member that stays has it durably',
+    'delete',
+  ),
   row(37, 'ReshadowCommitted', [...TRANSIT], 'primary', ['same'], 'stored at the same epoch', 'placement (lazy)'),
   row(
     44,

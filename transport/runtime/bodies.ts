@@ -232,9 +232,10 @@ export class Bodies {
           this.#handlers.event({ kind: 'CandidateOpened', id, attempt });
         },
         onCredit: () => pump.pump(),
-        onRefuse: () => {
+        onRefuse: (refuse) => {
           this.#forget(id, attempt);
-          this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt });
+          const held = refuse.held === true;
+          this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt, held });
         },
         onResult: (result) => {
           this.#forget(id, attempt);
@@ -250,7 +251,7 @@ export class Bodies {
       // END waits behind the body, so it has not left: the candidate cannot hold the copy.
       stream.drop('body unreadable');
       this.#forget(id, attempt);
-      this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt });
+      this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt, held: false });
       this.#handlers.damaged(id, error);
     });
     const candidates = this.#candidates.get(id) ?? new Map<number, Candidate>();

@@ -27,6 +27,24 @@ export function count(metrics: Metrics, effect: Extract<LateEffect, { readonly k
       return metrics.increment('reshadowed_total');
     case 'reconciled':
       return metrics.increment('reconciled_total', { result: 'settled' });
+    case 'takenOver':
+      return metrics.increment('shadow_promotions_total', { reason: label });
+    case 'identityLost':
+      return metrics.increment('identities_lost_total', { reason: label });
+    case 'rehomed':
+      return metrics.increment('rehomed_total', { reason: label });
+    case 'resigned':
+      return metrics.increment('resigned_total');
+    case 'released':
+      return metrics.increment('released_total');
+    case 'resubmitted':
+      return metrics.increment('resubmitted_total', { role: label });
+    case 'quarantined':
+      return metrics.increment('quarantined_total');
+    case 'refetched':
+      return metrics.increment('refetched_total');
+    case 'drained':
+      return metrics.set('drained', 1);
     case 'acceptDuration':
       return metrics.observe('accept_duration_seconds', effect.value ?? 0);
   }

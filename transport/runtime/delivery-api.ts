@@ -9,7 +9,7 @@
  * - `unknown` means the next hop may have the message: the caller retries, the store suppresses by `deliveryId` (protocol.md 23).
  * - The agent never retries by itself and never holds more of a body than a few chunks.
  */
-import type { CopyId, Envelope, EnvelopeRecipient, Reply } from '../../common/message.ts';
+import type { CopyId, Envelope, EnvelopeRecipient, Epoch, Reply } from '../../common/message.ts';
 
 export type DeliveryRoute =
   | {
@@ -39,6 +39,10 @@ export interface DeliveryRequest {
   readonly copyId: CopyId;
   /** Value of `X-MailCluster-Delivery`: the id of the eldest ancestor copy (protocol.md 23). */
   readonly deliveryId: string;
+  /** Under which the copy is delivered. */
+  readonly epoch: Epoch;
+  /** Promoted, replayed, recovered, or made by two: somebody may have sent it to external recipients before (protocol.md 23). */
+  readonly mayBeRepeat: boolean;
   readonly envelope: Envelope;
   readonly sizeBytes: number;
   readonly route: DeliveryRoute;

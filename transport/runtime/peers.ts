@@ -6,7 +6,7 @@ import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { Identity } from '../../common/message.ts';
 import type { Contact, ControlFrame, Hello } from '../../common/peer/messages.ts';
 import { runPeerSession } from '../../common/peer/session.ts';
-import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
+import { type IncomingStream, type PeerSession, REFUSED_BY_PEER } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
 import type { Connection, Listener, PeerName } from '../../common/platform/net.ts';
 import { randomFraction } from '../../common/platform/random.ts';
@@ -23,6 +23,16 @@ export interface PeersHandlers {
   onSeen(seen: Seen): void;
 }
 
+/** protocol.md 1: this queue database is not what the others knew it to be (an older copy, a clone). It must not be used. */
+export class FencedError extends Error {
+  readonly code = 'FENCED';
+  constructor(detail: string) {
+    super(`this queue database is fenced: ${detail}`);
+    this.name = 'FencedError';
+  }
+}
+
+const BROKEN_CHAIN = 'broken nonce chain';
 const CONNECT_TIMEOUT_MS = 2_000;
 /** Half as much again at most: whoever comes back is reached well within the wait of a doubtful copy (protocol.md 14: 5 s). */
 const MAX_BACKOFF_MS = 1_000;
@@ -48,6 +58,7 @@ export class Peers {
   #onMet: (() => void) | null = null;
   #contactTimer: Timer | null = null;
   #stopped = false;
+  #fenced = false;
 
   constructor(deps: TransportDeps, handlers: PeersHandlers) {
     this.#deps = deps;
@@ -270,6 +281,9 @@ export class Peers {
       this.#deps.log.warn({ peer: name, reason }, 'peer session ended');
       this.#handlers.onMemberGone(name);
     }
+    const fenced = `${REFUSED_BY_PEER}${BROKEN_CHAIN}: `;
+    if (reason.startsWith(fenced) && this.#member(name) !== undefined && !this.#stopped)
+      this.#fence(`${name} says ${reason.slice(fenced.length)}`);
     this.#problems.set(name, reason);
     if (dialled) this.#redial(name, reason);
   }
@@ -316,8 +330,33 @@ export class Peers {
         `generation ${this.#document.generation} does not list ${from.name}`,
       );
     if (hello.database === null) return refuse('no queue database', 'a transport must name its queue database');
+    const twin = this.#twinOf(hello);
+    if (twin !== null)
+      return refuse('identity in use', `${twin} has queue database ${hello.database.identity} already`);
     const broken = this.#brokenChain(hello);
-    return broken === null ? { kind: 'accept' } : refuse('broken nonce chain', broken);
+    if (broken !== null && this.#deps.mutants?.has('older-incarnation-accepted') !== true)
+      return refuse(BROKEN_CHAIN, broken);
+    const mine = this.#myBrokenChain(hello);
+    if (mine === null || this.#deps.mutants?.has('snapshot-unfenced') === true) return { kind: 'accept' };
+    this.#fence(`${from.name} saw ${mine}`);
+    return refuse('fenced', mine);
+  }
+
+  /** Two members cannot have one queue database (semantics.md S6). */
+  #twinOf(hello: Hello): string | null {
+    const identity = hello.database?.identity;
+    if (identity === this.#deps.database.identity) return this.#deps.name;
+    for (const [name, session] of this.#members)
+      if (name !== hello.name && session.hello.database?.identity === identity) return name;
+    return null;
+  }
+
+  /** Said once; the process ends, and its volume is set aside before it opens again (transport/fence.ts). */
+  #fence(detail: string): void {
+    if (this.#fenced) return;
+    this.#fenced = true;
+    this.#deps.metrics.set('fenced', 1);
+    this.#deps.onFatal(new FencedError(detail));
   }
 
   /** protocol.md 1: the other's chain must contain what was seen of it, and not end below the sequence seen. */
@@ -339,11 +378,22 @@ export class Peers {
       if (theirs.syncedSequence < seen.syncedSequence)
         return `its log ends at ${theirs.syncedSequence}, ${seen.syncedSequence} was seen before`;
     }
-    const mine = hello.seen;
-    if (mine !== null && mine.identity === this.#deps.database.identity) {
-      const entry = this.#deps.database.chain.find((open) => open.openCounter === mine.openCounter);
-      if (entry !== undefined && entry.nonce !== mine.nonce) return 'it saw another incarnation of this queue database';
-    }
+    return null;
+  }
+
+  /** What the other saw of this queue database must be in our own chain, and not lie beyond our log. */
+  #myBrokenChain(hello: Hello): string | null {
+    const { identity, chain, syncedSequence } = this.#deps.database;
+    const seen = hello.seen;
+    if (seen === null || seen.identity !== identity) return null;
+    const entry = chain.find((open) => open.openCounter === seen.openCounter);
+    const last = chain.at(-1)?.openCounter ?? 0;
+    if (seen.openCounter > last)
+      return `open ${seen.openCounter} of it, ours is ${last}: another process goes on with a copy`;
+    if (entry !== undefined && entry.nonce !== seen.nonce)
+      return `another open ${seen.openCounter} of it: this is a copy`;
+    if (syncedSequence < seen.syncedSequence)
+      return `its log up to ${seen.syncedSequence}, ours ends at ${syncedSequence}: this is an older copy`;
     return null;
   }
 

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { TopologyDocument } from '../../common/config.ts';
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, Epoch, Identity } from '../../common/message.ts';
 import type { Contact, ControlFrame, Resolve } from '../../common/peer/messages.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
@@ -14,7 +14,7 @@ import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreEvent, CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
-import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
+import type { CopyFacts, CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import type { RecipientResult } from './delivery-api.ts';
@@ -31,6 +31,9 @@ const COUNT_MS = 500;
 /** Longer than the longest pause between two dials and a handshake on a busy machine. */
 const MEETING_MS = 5_000;
 
+/** Of a copy that is gone while its delivery starts: everything about it is a repeat. */
+const NO_EPOCH: Epoch = { try: 0, term: 0, owner: '' as Identity };
+
 const hashId = (text: string): CopyId =>
   createHash('sha256').update(text).digest('hex').slice(0, 26).toUpperCase() as CopyId;
 
@@ -42,6 +45,8 @@ export class TransportServer {
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #order = new WeakMap<PeerSession, Promise<void>>();
+  /** What the process before us may have relayed without a trace in the database (protocol.md 23). */
+  readonly #recovered: ReadonlySet<CopyId>;
   #sweep: Timer | null = null;
   #counted: ReadonlyMap<Queue, number> = new Map();
   #countedAtMs = Number.NEGATIVE_INFINITY;
@@ -54,6 +59,7 @@ export class TransportServer {
   constructor(deps: TransportDeps) {
     this.deps = deps;
     const { clock, database } = deps;
+    this.#recovered = new Set(database.recovered.copies.map(({ facts }) => facts.id));
     const now = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
     this.#startedAtMs = now.monotonicMs;
     const started = startCore(
@@ -73,7 +79,10 @@ export class TransportServer {
     this.bodies = new Bodies(database, {
       event: (event) => this.#loop.handle(event),
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
-      damaged: (id, error) => deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable'),
+      damaged: (id, error) => {
+        deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
+        this.#loop.handle({ kind: 'BodyDamaged', id });
+      },
     });
     this.#scans = new SafetyNetScans(database, deps.log, (page) => {
       if (!this.#stopped) this.#loop.handle({ kind: 'SafetyNetPage', ...page });
@@ -124,7 +133,10 @@ export class TransportServer {
 
   #sweepLater(): void {
     this.#sweep = this.deps.clock.setTimer(SWEEP_MS, () => {
-      this.bodies.settled((id) => this.core.placings.has(id) || this.core.intakeOf.has(id));
+      this.bodies.settled((id) => {
+        const { placings, intakeOf, rehoming } = this.core;
+        return placings.has(id) || intakeOf.has(id) || rehoming.sending.has(id);
+      });
       const level = pressureOf(this.deps.database.space(), this.bodies.openBytes);
       if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
       this.#gauges();
@@ -202,7 +214,8 @@ export class TransportServer {
     }
     const number = this.bodies.register(stream);
     // A fresh attempt id cannot rest in a Safety Net; everything else is looked up first.
-    if (open.kind !== 'copy' && open.epoch.try === 1) return this.#opened(session, stream, number, null);
+    if ((open.kind === 'intake' || open.kind === 'shadow') && open.epoch.try === 1)
+      return this.#opened(session, stream, number, null);
     void this.#withStored([open.id], (stored, unreadable) => {
       if (unreadable.size > 0) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
       else if (stream.closed) this.bodies.discard(number);
@@ -236,6 +249,7 @@ export class TransportServer {
     this.#loop.handle({
       kind: 'ShadowOpened',
       stream: number,
+      purpose: open.kind,
       member: remote.name,
       identity: database.identity,
       openCounter: last.openCounter,
@@ -406,6 +420,8 @@ export class TransportServer {
         return;
       case 'ScanSafetyNet':
         return this.#scans.start(effect.scan, effect.filter, effect.pageSize);
+      case 'ChangeResting':
+        return this.#changeResting(effect.id, effect.state);
       case 'NextSafetyNetPage':
         return this.#scans.next(effect.scan);
       case 'EndScan':
@@ -413,6 +429,16 @@ export class TransportServer {
       case 'CopyBody':
         return void this.#copyBody(effect.id, effect.from);
     }
+  }
+
+  #changeResting(id: CopyId, state: CopyState): void {
+    const { database, log } = this.deps;
+    database
+      .commit([
+        { kind: 'recall', id, state: { ...state, queue: 'submission' } },
+        { kind: 'move', id, state },
+      ])
+      .catch((error: unknown) => log.debug({ attemptId: id, err: String(error) }, 'no longer at rest'));
   }
 
   /** One id, one copy: another maker's resubmission, or an earlier one of ours, may rest here already. */
@@ -469,6 +495,8 @@ export class TransportServer {
 
   #deliver(effect: Extract<LateEffect, { readonly kind: 'Deliver' }>): void {
     const { facts, route } = effect;
+    const epoch = this.core.copies.get(facts.id)?.state.epoch ?? NO_EPOCH;
+    const mayBeRepeat = epoch.term > 0 || epoch.try !== 1 || facts.kind !== 'message' || this.#recovered.has(facts.id);
     const recipients = effect.recipients.flatMap((index) => {
       const recipient = facts.envelope.recipients[index];
       return recipient === undefined ? [] : [{ index, recipient }];
@@ -478,6 +506,8 @@ export class TransportServer {
         requestId: effect.requestId,
         copyId: facts.id,
         deliveryId: effect.deliveryId,
+        epoch,
+        mayBeRepeat,
         envelope: facts.envelope,
         sizeBytes: facts.sizeBytes,
         route,

@@ -1,6 +1,7 @@
 /** The running transport as people see it (view.ts): computed when asked, from the core's memory and the queue database. */
 import type { CopyId } from '../../common/message.ts';
 import { type Copy, roleOf } from '../core/copy.ts';
+import { drainView } from '../core/drain.ts';
 import { unprotectedCount } from '../core/server.ts';
 import type { Queue, SafetyNetEntry, SafetyNetFilter } from '../store/database.ts';
 import type { TransportServer } from './server.ts';
@@ -62,8 +63,8 @@ function statusOf(server: TransportServer): TransportStatus {
     discardsPending: core.tombstones.size,
     quarantined: deps.database.recovered.quarantined.length,
     backPressure: core.pressure,
-    drain: { state: 'none', copies: 0, safetyNet: 0, tombstones: 0, waitingFor: [] },
-    lost: [],
+    drain: drainView(core, net.primary.messages + net.shadow.messages),
+    lost: [...core.lost].map(([identity, { member, why }]) => ({ member, identity, why })),
     peers: server.peers.view(),
     space: deps.database.space(),
   };

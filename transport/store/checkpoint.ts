@@ -8,7 +8,7 @@
 import { crc32 } from 'node:zlib';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { CopyFacts, CopyState, Quarantined, Seen, Tombstone } from './database.ts';
-import { parseLines } from './footer.ts';
+import { entryLine, parseLines } from './footer.ts';
 import type { BodyPlace, LogState } from './log-state.ts';
 import { LogState as State } from './log-state.ts';
 import { BLOCK, type Extent, FORMAT_VERSION, type Place, padded } from './record.ts';
@@ -48,6 +48,7 @@ interface Frame {
   readonly ends?: SegmentEnds;
   /** Lines of Safety Net entries that are in no footer yet. */
   readonly open?: readonly string[];
+  readonly completeSinceMs?: number | null;
 }
 
 const PIECE = 256 * 1024;
@@ -62,7 +63,8 @@ export function snapshotState(state: LogState, ends: SegmentEnds): { frames(): I
   const tombstones = [...index.tombstones.values()];
   const rest: Frame = {
     ends,
-    open: [...net.open.values()].map((item) => item.line),
+    open: [...net.open.values()].map(entryLine),
+    completeSinceMs: net.completeSinceMs,
     seen: [...index.seen.values()],
     facts: [...index.facts],
     quarantined: [...index.quarantined.values()],
@@ -207,9 +209,10 @@ function restore(state: LogState, ends: Map<number, number>, content: Frame): vo
   for (const seen of content.seen ?? []) index.seen.set(seen.identity, seen);
   for (const [key, value] of content.facts ?? []) index.facts.set(key, value);
   for (const item of content.quarantined ?? []) if (item.id !== null) index.quarantined.set(item.id, item);
-  for (const resting of parseLines((content.open ?? []).join(','))) net.add(resting);
   for (const owner of content.owners ?? [])
     net.restore({ ...owner, refs: new Map(owner.refs), dead: new Set(owner.dead), bloom: null });
+  for (const resting of parseLines((content.open ?? []).join(','))) net.add(resting);
+  if (typeof content.completeSinceMs === 'number') net.setCompleteSince(content.completeSinceMs);
 }
 
 export interface Checkpoints {

@@ -41,7 +41,7 @@ export interface CopyFacts {
   readonly events: readonly TrackingEvent[];
 }
 
-export type PlacementStatus = 'sentEnd' | 'confirmed' | 'unasked' | 'owesAck';
+export type PlacementStatus = 'sentEnd' | 'confirmed' | 'unasked' | 'owesAck' | 'releasing';
 
 /** Another member that holds, may hold, or must acknowledge this copy (protocol.md section 11). */
 export interface Placement {
@@ -152,6 +152,17 @@ export interface Quarantined {
   readonly segment: string;
   readonly offset: number;
   readonly reason: string;
+  /** Of a copy in transit: what is left of it, to get it again from a peer. Absent when nothing is. */
+  readonly known?: KnownOfLost;
+}
+
+export interface KnownOfLost {
+  /** SHA-256 of the body, hex. */
+  readonly digest: string | null;
+  /** Null when the COMMIT record is what is damaged. */
+  readonly facts: CopyFacts | null;
+  /** The newest state that could be read: who else holds it, in which epoch. */
+  readonly state: CopyState | null;
 }
 
 export interface Recovered {
@@ -160,11 +171,21 @@ export interface Recovered {
   readonly tombstones: readonly Tombstone[];
   readonly seen: readonly Seen[];
   readonly facts: ReadonlyMap<string, unknown>;
-  /** Grows when something is found damaged later, on read. */
+  /**
+   * Grows when something is found damaged later, on read; what names a copy leaves it when that copy is committed anew, or removed. A
+   * copy whose body turns out to be damaged on read stays in transit; one found damaged at open is only here.
+   */
   readonly quarantined: readonly Quarantined[];
   /** True when the directory was empty or new: the identity is new. */
   readonly created: boolean;
 }
+
+/**
+ * A place in the order in which copies came to rest. Opaque text. Holds over expiry, shedding, reopening: a walk that goes on behind it
+ * misses nothing; after a crash it may meet again what it has met.
+ */
+export type SafetyNetPosition = string & { readonly [position]: 'SafetyNetPosition' };
+declare const position: unique symbol;
 
 export interface SafetyNetEntry {
   readonly id: CopyId;
@@ -179,6 +200,30 @@ export interface SafetyNetFilter {
   readonly database?: string;
   readonly fromMs?: number;
   readonly toMs?: number;
+  /** Only what came to rest behind this place. */
+  readonly after?: SafetyNetPosition;
+  /** Only what had come to rest by then (`safetyNetEnd`): a walk that changes what it meets would never end. */
+  readonly through?: SafetyNetPosition;
+}
+
+export interface SafetyNetPage {
+  readonly entries: readonly SafetyNetEntry[];
+  /** Where the next page goes on (`filter.after`); null: this is the last one. */
+  readonly next: SafetyNetPosition | null;
+}
+
+export interface SafetyNetCopies {
+  readonly copies: readonly StoredCopy[];
+  /** Listed, but damaged: they are in `recovered.quarantined`. */
+  readonly unreadable: number;
+  readonly next: SafetyNetPosition | null;
+}
+
+export interface SafetyNetShed {
+  readonly messages: number;
+  readonly bytes: number;
+  /** `safetyNetCounts().completeSinceMs` afterwards. */
+  readonly completeSinceMs: number;
 }
 
 export interface StoreSpace {
@@ -193,6 +238,11 @@ export interface SafetyNetCounts {
   readonly primary: { readonly messages: number; readonly bytes: number };
   readonly shadow: { readonly messages: number; readonly bytes: number };
   readonly oldestMs: number | null;
+  /**
+   * Everything that became final from this wall clock time on and was put to rest here is still here, unless it expired: the later of the
+   * creation of this database and the youngest entry that was shed for lack of room. The hold time is the caller's business.
+   */
+  readonly completeSinceMs: number;
 }
 
 export interface QueueDatabase {
@@ -212,11 +262,25 @@ export interface QueueDatabase {
    * be, in a part of the log that cannot be read; `recovered.quarantined` grows by what was found damaged.
    */
   lookup(id: CopyId): Promise<StoredCopy | null>;
-  /** Oldest first; memory bounded by one segment footer. */
+  /** In the order in which they came to rest; memory bounded by one segment footer. */
   safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry>;
+  /** At most `limit` entries of the same walk; nothing is held between two pages. */
+  safetyNetPage(filter: SafetyNetFilter, limit: number): Promise<SafetyNetPage>;
+  /**
+   * The same with the copies themselves, read in the order of the log. Ends early, with `next` not null, after many entries that do not
+   * match: a walk that finds little still lets others in.
+   */
+  safetyNetCopies(filter: SafetyNetFilter, limit: number): Promise<SafetyNetCopies>;
+  /** The end of the order as it is now. */
+  safetyNetEnd(): SafetyNetPosition;
   safetyNetCounts(): SafetyNetCounts;
   /** Drops segments whose every Safety Net entry became final before `beforeMs` (live leftovers are copied out first). Returns entries dropped. */
   expireSafetyNet(beforeMs: number): Promise<number>;
+  /**
+   * The quota: whole segments of Safety Net entries go, the first that came to rest first and whatever their age, until the Safety Nets
+   * hold at most `maxBytes`. Copies in transit never go; they are copied out of those segments.
+   */
+  shedSafetyNet(maxBytes: number): Promise<SafetyNetShed>;
   space(): StoreSpace;
   close(): Promise<void>;
 }

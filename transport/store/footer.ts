@@ -1,10 +1,12 @@
 /**
- * The footer of a segment: the Safety Net entries whose MOVE records it lists, oldest first, behind a Bloom filter of their ids, so
- * that Safety Net needs no memory per message and the look-up of an absent id reads nothing. Owns: the bytes of a footer and the
- * filter. A footer is an index, never authoritative: a damaged one is rebuilt from the records (`safety-net-reader.ts`).
+ * The footer of a segment: the Safety Net entries whose MOVE records it lists, in the order of the log, behind a Bloom filter of their
+ * ids, so that Safety Net needs no memory per message but the filter and the look-up of an absent id reads nothing. Owns: the bytes of
+ * a footer. It stays bytes in memory too: a line becomes an object when somebody asks for it. A footer is an index, never
+ * authoritative: a damaged one is rebuilt from the records (`log-access.ts`).
  */
 import { crc32 } from 'node:zlib';
 import type { CopyId } from '../../common/message.ts';
+import { type Bloom, buildBloom } from './bloom.ts';
 import type { SafetyNetEntry } from './database.ts';
 import type { Place } from './record.ts';
 
@@ -18,85 +20,105 @@ export interface RestingEntry {
 
 type Row = readonly [CopyId, 0 | 1, readonly string[], number, number, Place, readonly number[]];
 
+/** One line of JSON; the id comes first. */
 export function entryLine({ entry, at, refs }: RestingEntry): string {
   const { id, role, databases, finalAtMs, sizeBytes } = entry;
   return JSON.stringify([id, role === 'primary' ? 0 : 1, databases, finalAtMs, sizeBytes, at, refs] satisfies Row);
 }
 
+const ofRow = ([id, role, databases, finalAtMs, sizeBytes, at, refs]: Row): RestingEntry => ({
+  entry: { id, role: role === 0 ? 'primary' : 'shadow', databases, finalAtMs, sizeBytes },
+  at,
+  refs,
+});
+
 export function parseLines(text: string): RestingEntry[] {
-  if (text === '') return [];
-  const rows = JSON.parse(`[${text}]`) as readonly Row[];
-  return rows.map(([id, role, databases, finalAtMs, sizeBytes, at, refs]) => ({
-    entry: { id, role: role === 0 ? 'primary' : 'shadow', databases, finalAtMs, sizeBytes },
-    at,
-    refs,
-  }));
+  return text === '' ? [] : (JSON.parse(`[${text}]`) as readonly Row[]).map(ofRow);
 }
 
-const BITS_PER_ID = 10;
-const PROBES = 6;
+/** In the order of the log. */
+export const byPlace = (a: Place, b: Place): number => a[0] - b[0] || a[1] - b[1];
 
-/** Two independent 32-bit hashes (FNV-1a with different bases). */
-function hashes(id: string): readonly [number, number] {
-  let a = 0x811c9dc5;
-  let b = 0x9747b28c;
-  for (let i = 0; i < id.length; i++) {
-    const c = id.charCodeAt(i);
-    a = Math.imul(a ^ c, 0x01000193);
-    b = Math.imul(b ^ c, 0x85ebca6b);
-    b ^= b >>> 13;
+const SEPARATOR = ',\n';
+const LINE_END = 0x0a;
+
+const joined = (entries: readonly RestingEntry[]): Buffer => Buffer.from(entries.map(entryLine).join(SEPARATOR));
+
+/** The lines of one footer. */
+export class FooterLines {
+  readonly #bytes: Buffer;
+  /** Where the line of an id begins; made when the second id is asked for. */
+  #starts: Map<string, number> | null = null;
+  #searches = 0;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
   }
-  return [a >>> 0, (b | 1) >>> 0];
-}
 
-export const bloomBytes = (entries: number): number => Math.ceil((entries * BITS_PER_ID) / 8) + 8;
-
-export function buildBloom(ids: Iterable<string>, count: number): Buffer {
-  const bits = Buffer.alloc(bloomBytes(count));
-  const size = bits.length * 8;
-  for (const id of ids) {
-    const [a, b] = hashes(id);
-    for (let i = 0; i < PROBES; i++) {
-      const bit = (a + i * b) % size;
-      bits[bit >> 3] = (bits[bit >> 3] ?? 0) | (1 << (bit & 7));
-    }
+  static of(entries: readonly RestingEntry[]): FooterLines {
+    return new FooterLines(joined([...entries].sort((a, b) => byPlace(a.at, b.at))));
   }
-  return bits;
-}
 
-/** False: certainly absent. */
-export function bloomHas(bits: Buffer, id: string): boolean {
-  const size = bits.length * 8;
-  const [a, b] = hashes(id);
-  for (let i = 0; i < PROBES; i++) {
-    const bit = (a + i * b) % size;
-    if (((bits[bit >> 3] ?? 0) & (1 << (bit & 7))) === 0) return false;
+  *[Symbol.iterator](): Iterator<RestingEntry> {
+    for (let start = 0; start < this.#bytes.length; start = this.#next(start)) yield this.#parse(start);
   }
-  return true;
+
+  find(id: CopyId): RestingEntry | null {
+    this.#searches += 1;
+    if (this.#searches > 2) this.#starts ??= this.#index();
+    const start = this.#starts === null ? this.#bytes.lastIndexOf(`["${id}",`) : (this.#starts.get(id) ?? -1);
+    return start === -1 ? null : this.#parse(start);
+  }
+
+  #index(): Map<string, number> {
+    const starts = new Map<string, number>();
+    for (let start = 0; start < this.#bytes.length; start = this.#next(start))
+      starts.set(this.#bytes.toString('latin1', start + 2, this.#bytes.indexOf('"', start + 2)), start);
+    return starts;
+  }
+
+  /** Where the next line begins. */
+  #next(start: number): number {
+    const end = this.#bytes.indexOf(LINE_END, start);
+    return end === -1 ? this.#bytes.length : end + 1;
+  }
+
+  #parse(start: number): RestingEntry {
+    const next = this.#next(start);
+    const end = next === this.#bytes.length ? next : next - SEPARATOR.length;
+    return ofRow(JSON.parse(this.#bytes.toString('utf8', start, end)) as Row);
+  }
 }
 
 /** JSON and body of a FOOTER record. */
-export function encodeFooter(
-  resting: Iterable<{ readonly resting: RestingEntry; readonly line: string }>,
-  count: number,
-): { readonly meta: string; readonly body: readonly Buffer[]; readonly bloom: Buffer } {
-  const sorted = [...resting].sort((x, y) => x.resting.entry.finalAtMs - y.resting.entry.finalAtMs);
-  const bloom = buildBloom(
-    sorted.map((item) => item.resting.entry.id),
-    count,
-  );
-  const lines = Buffer.from(sorted.map((item) => item.line).join(','));
-  return { meta: JSON.stringify({ n: count, b: bloom.length, c: crc32(bloom) }), body: [bloom, lines], bloom };
+export function encodeFooter(resting: readonly RestingEntry[]): {
+  readonly meta: string;
+  readonly body: readonly Buffer[];
+  readonly bloom: Bloom;
+} {
+  const bloom = buildBloom(resting.map((item) => item.entry.id));
+  const { bits, probes } = bloom;
+  const meta = JSON.stringify({ n: resting.length, b: bits.length, c: crc32(bits), p: probes });
+  return { meta, body: [bits, joined(resting)], bloom };
 }
 
-/** Length and checksum of the filter that begins the body. */
-export function bloomOf(meta: Buffer): { readonly length: number; readonly crc: number } {
-  const { b, c } = JSON.parse(meta.toString()) as { readonly b: number; readonly c: number };
-  return { length: b, crc: c };
+/** Length and checksum of the filter that begins the body; `probes` null in footers of an older kind. */
+export function bloomOf(meta: Buffer): {
+  readonly length: number;
+  readonly crc: number;
+  readonly probes: number | null;
+} {
+  const { b, c, p } = JSON.parse(meta.toString()) as { readonly b: number; readonly c: number; readonly p?: number };
+  return { length: b, crc: c, probes: p ?? null };
 }
 
 /** Splits the body of a FOOTER record. */
-export function decodeFooter(meta: Buffer, body: Buffer): { readonly bloom: Buffer; readonly entries: RestingEntry[] } {
-  const { length } = bloomOf(meta);
-  return { bloom: Buffer.from(body.subarray(0, length)), entries: parseLines(body.subarray(length).toString()) };
+export function decodeFooter(meta: Buffer, body: Buffer): { readonly bloom: Bloom; readonly lines: FooterLines } {
+  const { length, probes } = bloomOf(meta);
+  const lines = body.subarray(length);
+  if (probes !== null)
+    return { bloom: { bits: Buffer.from(body.subarray(0, length)), probes }, lines: new FooterLines(lines) };
+  // Of an older kind: another filter, lines in another order.
+  const entries = parseLines(lines.toString());
+  return { bloom: buildBloom(entries.map((item) => item.entry.id)), lines: FooterLines.of(entries) };
 }

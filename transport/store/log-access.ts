@@ -10,7 +10,8 @@ import type { CopyId } from '../../common/message.ts';
 import type { FileHandle } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { Quarantined, StoredCopy } from './database.ts';
-import { bloomHas, bloomOf, buildBloom, decodeFooter, type RestingEntry } from './footer.ts';
+import { type Bloom, bloomHas, bloomKey, buildBloom } from './bloom.ts';
+import { bloomOf, byPlace, decodeFooter, FooterLines, type RestingEntry } from './footer.ts';
 import { StoreError, safetyNetEntry } from './live-index.ts';
 import { decodeRecord, type Kill, type LogRecord } from './log-record.ts';
 import type { LogState } from './log-state.ts';
@@ -33,15 +34,41 @@ export interface FoundEntry {
 }
 
 interface LoadedFooter {
-  readonly entries: readonly RestingEntry[];
-  readonly byId: ReadonlyMap<CopyId, RestingEntry>;
+  readonly lines: FooterLines;
   /** It is damaged and could not be rebuilt whole, but its filter is the original one: an id in the filter may have been listed. */
   readonly suspect: boolean;
 }
 
 interface FooterContents {
-  readonly bloom: Buffer;
-  readonly entries: readonly RestingEntry[];
+  readonly bloom: Bloom;
+  readonly lines: FooterLines;
+}
+
+type MoveRecord = Extract<LogRecord, { kind: 'move' }>;
+type CommitRecord = Extract<LogRecord, { kind: 'commit' | 'recall' }>;
+type ReadRecord = (place: Place) => Promise<LogRecord | null>;
+
+/** Bytes between two records that are cheaper to read than to skip, and most of one read. */
+const GAP_BYTES = 32 * 1024;
+const STRETCH_BYTES = 1 << 20;
+
+/** Places that are read together, in the order of the log. */
+function stretches(places: readonly Place[]): Place[][] {
+  const all: Place[][] = [];
+  for (const place of [...places].sort(byPlace)) {
+    const stretch = all[all.length - 1];
+    const first = stretch?.[0];
+    const last = stretch?.[stretch.length - 1];
+    const joins =
+      first !== undefined &&
+      last !== undefined &&
+      first[0] === place[0] &&
+      place[1] - (last[1] + last[2]) < GAP_BYTES &&
+      place[1] + place[2] - first[1] <= STRETCH_BYTES;
+    if (joins) stretch?.push(place);
+    else all.push([place]);
+  }
+  return all;
 }
 
 /** What the medium answers when it cannot read a block (EBADMSG, EUCLEAN: checksums of the file system). */
@@ -113,14 +140,14 @@ export class LogAccess {
     return record;
   }
 
-  async #decode(place: Place): Promise<LogRecord | null> {
+  readonly #decode: ReadRecord = async (place) => {
     const record = await this.#readRecord(place);
     return decodeRecord(record.kind, record.meta);
-  }
+  };
 
-  async #readMove(entry: RestingEntry): Promise<Extract<LogRecord, { kind: 'move' }>> {
+  async #readMove(entry: RestingEntry, read: ReadRecord = this.#decode): Promise<MoveRecord> {
     try {
-      const move = await this.#decode(entry.at);
+      const move = await read(entry.at);
       if (move?.kind === 'move') return move;
       throw new StoreError('DAMAGED', 'a Safety Net entry points at something else');
     } catch (error) {
@@ -129,9 +156,9 @@ export class LogAccess {
     }
   }
 
-  async #readCommit(id: CopyId, at: Place): Promise<Extract<LogRecord, { kind: 'commit' | 'recall' }>> {
+  async #readCommit(id: CopyId, at: Place, read: ReadRecord = this.#decode): Promise<CommitRecord> {
     try {
-      const commit = await this.#decode(at);
+      const commit = await read(at);
       if ((commit?.kind === 'commit' || commit?.kind === 'recall') && commit.facts.id === id) return commit;
       throw new StoreError('DAMAGED', 'a Safety Net entry points at something else');
     } catch (error) {
@@ -149,9 +176,12 @@ export class LogAccess {
 
   /** The same without the body; what the MOVE record knows when the COMMIT is damaged. */
   async readStored(entry: RestingEntry): Promise<StoredCopy> {
-    const move = await this.#readMove(entry);
+    return this.#storedOf(await this.#readMove(entry), this.#decode);
+  }
+
+  async #storedOf(move: MoveRecord, read: ReadRecord): Promise<StoredCopy> {
     try {
-      const { facts } = await this.#readCommit(move.id, move.commitAt);
+      const { facts } = await this.#readCommit(move.id, move.commitAt, read);
       return { facts, state: move.state };
     } catch (error) {
       if (!isDamaged(error) || move.brief === null) throw error;
@@ -159,25 +189,62 @@ export class LogAccess {
     }
   }
 
+  /** Many at once, in few reads; null for what is damaged. */
+  async readManyStored(entries: readonly RestingEntry[]): Promise<readonly (StoredCopy | null)[]> {
+    const readable = async <T>(reading: Promise<T>): Promise<T | null> => {
+      try {
+        return await reading;
+      } catch (error) {
+        if (isDamaged(error)) return null;
+        throw error;
+      }
+    };
+    const readMove = await this.#ahead(entries.map((entry) => entry.at));
+    const moves = await Promise.all(entries.map((entry) => readable(this.#readMove(entry, readMove))));
+    const readCommit = await this.#ahead(moves.flatMap((move) => (move === null ? [] : [move.commitAt])));
+    return Promise.all(moves.map((move) => (move === null ? null : readable(this.#storedOf(move, readCommit)))));
+  }
+
+  /** Reads the stretches that hold these places; records that are not whole there are read again one by one. */
+  async #ahead(places: readonly Place[]): Promise<ReadRecord> {
+    const found = new Map<string, LogRecord | null>();
+    for (const stretch of stretches(places)) {
+      const first = stretch[0] as Place;
+      const last = stretch[stretch.length - 1] as Place;
+      const [generation, from] = first;
+      const bytes = await this.readRange(generation, from, last[1] + last[2] - from).catch((error: unknown) => {
+        if (isDamaged(error)) return null;
+        throw error;
+      });
+      for (const place of bytes === null ? [] : stretch) {
+        const record = parseRecord(bytes as Buffer, place[1] - from, this.#salt, generation, from);
+        if (record !== null) found.set(placeKey(place), decodeRecord(record.kind, record.meta));
+      }
+    }
+    return async (place) => found.get(placeKey(place)) ?? this.#decode(place);
+  }
+
   /** Whether finding out needs the disk. Cheap for ids that are nowhere. */
   needsDisk(id: CopyId): boolean {
+    const key = bloomKey(id);
     for (const owner of this.#state.net.owners.values())
-      if (owner.bloom === null || bloomHas(owner.bloom, id)) return true;
+      if (owner.bloom === null || bloomHas(owner.bloom, key)) return true;
     return false;
   }
 
   /** The Safety Net entry of an id, newest first; null when there is none. */
   async find(id: CopyId): Promise<FoundEntry | null> {
     const open = this.#state.net.open.get(id);
-    if (open !== undefined) return { entry: open.resting, owner: null };
+    if (open !== undefined) return { entry: open, owner: null };
+    const key = bloomKey(id);
     for (const owner of [...this.#state.net.owners.values()].reverse()) {
       if (owner.bloom === null) await this.#loadBloom(owner);
-      if (owner.bloom !== null && !bloomHas(owner.bloom, id)) continue;
-      const { byId, suspect } = await this.#footer(owner);
-      const entry = byId.get(id);
+      if (owner.bloom !== null && !bloomHas(owner.bloom, key)) continue;
+      const { lines, suspect } = await this.#footer(owner);
+      const entry = lines.find(id);
       if (this.#state.net.owners.get(owner.generation) !== owner) continue;
-      if (entry !== undefined && !owner.dead.has(placeKey(entry.at))) return { entry, owner };
-      if (entry === undefined && suspect)
+      if (entry !== null && !owner.dead.has(placeKey(entry.at))) return { entry, owner };
+      if (entry === null && suspect)
         throw new StoreError('DAMAGED', `${id} may be listed in the damaged footer of generation ${owner.generation}`);
     }
     return null;
@@ -199,10 +266,9 @@ export class LogAccess {
     for (const owner of owners) if (owner.bloom === null) await this.#footer(owner);
   }
 
-  /** The entries of a footer that still count, oldest first. */
-  async entriesOf(owner: Owner): Promise<readonly RestingEntry[]> {
-    const { entries } = await this.#footer(owner);
-    return owner.dead.size === 0 ? entries : entries.filter((entry) => !owner.dead.has(placeKey(entry.at)));
+  /** The lines of a footer, also of entries that have ended. */
+  async linesOf(owner: Owner): Promise<FooterLines> {
+    return (await this.#footer(owner)).lines;
   }
 
   async #footer(owner: Owner): Promise<LoadedFooter> {
@@ -212,11 +278,9 @@ export class LogAccess {
     this.#state.pin(owner.generation);
     try {
       const intact = await this.#readFooter(owner);
-      const { entries, bloom, suspect } = intact === null ? await this.#rebuilt(owner) : { ...intact, suspect: false };
+      const { lines, bloom, suspect } = intact === null ? await this.#rebuilt(owner) : { ...intact, suspect: false };
       owner.bloom = bloom;
-      const byId = new Map<CopyId, RestingEntry>();
-      for (const entry of entries) if (!owner.dead.has(placeKey(entry.at))) byId.set(entry.entry.id, entry);
-      const footer = { entries, byId, suspect };
+      const footer = { lines, suspect };
       this.#footers = [{ owner, footer }, ...this.#footers].slice(0, 2);
       return footer;
     } finally {
@@ -236,9 +300,10 @@ export class LogAccess {
     try {
       const record = parseRecord(await this.readRange(generation, offset, length), 0, this.#salt, generation, offset);
       if (record === null || record.kind !== 'footer') return;
-      const { length: bytes, crc } = bloomOf(record.meta);
-      const bloom = await this.readRange(generation, offset + length, bytes);
-      if (crc32(bloom) === crc) owner.bloom = bloom;
+      const { length: bytes, crc, probes } = bloomOf(record.meta);
+      if (probes === null) return;
+      const bits = await this.readRange(generation, offset + length, bytes);
+      if (crc32(bits) === crc) owner.bloom = { bits, probes };
     } catch (error) {
       if (!isDamaged(error)) throw error;
       this.#log.debug({ generation, error: String(error) }, 'queue database: a filter cannot be read');
@@ -280,10 +345,10 @@ export class LogAccess {
         for (const record of group.records) if (!(await this.#rebuildOne(found, record, owner))) whole = false;
       }
     }
-    const entries = [...found.values()].sort((a, b) => a.entry.finalAtMs - b.entry.finalAtMs);
-    const ids = entries.map((entry) => entry.entry.id);
-    if (whole || owner.bloom === null) return { bloom: buildBloom(ids, ids.length), entries, suspect: false };
-    return { bloom: owner.bloom, entries, suspect: true };
+    const entries = [...found.values()].sort((a, b) => byPlace(a.at, b.at));
+    const lines = FooterLines.of(entries);
+    if (!whole && owner.bloom !== null) return { bloom: owner.bloom, lines, suspect: true };
+    return { bloom: buildBloom(entries.map((entry) => entry.entry.id)), lines, suspect: false };
   }
 
   /** A segment with zeros where it cannot be read. */

@@ -41,7 +41,12 @@ export type LogRecord =
   | { readonly kind: 'forget'; readonly id: CopyId }
   | { readonly kind: 'seen'; readonly seen: Seen }
   | { readonly kind: 'fact'; readonly key: string; readonly value: unknown }
-  | { readonly kind: 'expire'; readonly owners: readonly number[] };
+  | {
+      readonly kind: 'expire';
+      readonly owners: readonly number[];
+      /** Null when they had reached the hold time. */
+      readonly completeSinceMs: number | null;
+    };
 
 /**
  * What a peer or a front end may ask about a copy at rest, kept beside its last state: the answer must not depend on the COMMIT record,
@@ -108,6 +113,7 @@ interface Row {
   readonly y: string;
   readonly v: unknown;
   readonly g: readonly number[];
+  readonly h?: number | null;
 }
 
 /** Null for kinds that change no state (chunks, footers, headers). */
@@ -133,7 +139,7 @@ export function decodeRecord(kind: RecordKind, meta: Buffer): LogRecord | null {
     case 'fact':
       return { kind, key: row.y, value: row.v };
     case 'expire':
-      return { kind, owners: row.g };
+      return { kind, owners: row.g, completeSinceMs: row.h ?? null };
   }
 }
 
@@ -151,7 +157,7 @@ export function smallJson(
     case 'fact':
       return JSON.stringify({ y: record.key, v: record.value });
     case 'expire':
-      return JSON.stringify({ g: record.owners });
+      return JSON.stringify({ g: record.owners, h: record.completeSinceMs });
   }
 }
 

@@ -371,7 +371,7 @@ export class LogWriter implements BodyHost {
       return;
     }
     if (state.net.open.size > 0) {
-      const { meta, body, bloom } = encodeFooter(state.net.open.values(), state.net.open.size);
+      const { meta, body, bloom } = encodeFooter([...state.net.open.values()]);
       this.#builder.begin(segment.generation, segment.end, this.#sequence + 1);
       const place = this.#builder.add('footer', meta, body);
       const bytes = body.reduce((sum, buffer) => sum + buffer.length, 0);

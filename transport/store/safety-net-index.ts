@@ -3,8 +3,9 @@
  * exact counts, which segments the entries need, which footer entries have ended since (few; kept in checkpoints). Touches no disk.
  */
 import type { CopyId } from '../../common/message.ts';
+import { type Bloom, bloomBytes } from './bloom.ts';
 import type { SafetyNetCounts } from './database.ts';
-import { bloomBytes, entryLine, type RestingEntry } from './footer.ts';
+import { entryLine, type RestingEntry } from './footer.ts';
 import type { Kill } from './log-record.ts';
 import type { Place } from './record.ts';
 
@@ -29,19 +30,14 @@ export interface Owner {
   readonly refs: Map<number, number>;
   /** Offsets of MOVE records whose entries have ended, as `generation:offset`. */
   readonly dead: Set<string>;
-  bloom: Buffer | null;
-}
-
-export interface OpenEntry {
-  readonly resting: RestingEntry;
-  readonly line: string;
+  bloom: Bloom | null;
 }
 
 export const placeKey = (at: Place): string => `${at[0]}:${at[1]}`;
 
 export class SafetyNetIndex {
-  /** Entries in no footer yet. */
-  readonly open = new Map<CopyId, OpenEntry>();
+  /** Entries in no footer yet, in the order of the log. */
+  readonly open = new Map<CopyId, RestingEntry>();
   /** By generation, oldest first. */
   readonly owners = new Map<number, Owner>();
   /** Entries, open or in a footer, that need a segment. */
@@ -49,11 +45,28 @@ export class SafetyNetIndex {
   readonly #sums = { primary: { messages: 0, bytes: 0 }, shadow: { messages: 0, bytes: 0 } };
   #openBytes = 0;
   #openSources = new Set<number>();
+  #lastAt: Place = [0, 0, 0];
+  /** See `SafetyNetCounts`; null while this database has never said so. */
+  #completeSinceMs: number | null = null;
+
+  get completeSinceMs(): number | null {
+    return this.#completeSinceMs;
+  }
+
+  /** Only later than before. */
+  setCompleteSince(ms: number): void {
+    this.#completeSinceMs = Math.max(ms, this.#completeSinceMs ?? ms);
+  }
+
+  /** The newest MOVE record that ever led to an entry here, or a place behind it. */
+  get lastAt(): Place {
+    return this.#lastAt;
+  }
 
   add(resting: RestingEntry): void {
-    const line = entryLine(resting);
-    this.open.set(resting.entry.id, { resting, line });
-    this.#openBytes += Buffer.byteLength(line) + 1;
+    this.open.set(resting.entry.id, resting);
+    this.#openBytes += lineBytes(resting);
+    this.#lastAt = resting.at;
     this.#openSources.add(resting.at[0]);
     this.#count(resting.entry.role, 1, resting.entry.sizeBytes);
     for (const generation of resting.refs) bump(this.refs, generation, 1);
@@ -63,7 +76,7 @@ export class SafetyNetIndex {
   openKill(id: CopyId): Kill | null {
     const found = this.open.get(id);
     if (found === undefined) return null;
-    const { entry, at, refs } = found.resting;
+    const { entry, at, refs } = found;
     return { owner: 0, at, role: entry.role, sizeBytes: entry.sizeBytes, refs };
   }
 
@@ -72,9 +85,9 @@ export class SafetyNetIndex {
       const found = this.open.get(id);
       if (found === undefined) return;
       this.open.delete(id);
-      this.#openBytes -= Buffer.byteLength(found.line) + 1;
+      this.#openBytes -= lineBytes(found);
       // What the entry holds now, not what the record says: recovery may have moved it to another segment.
-      const { entry, refs } = found.resting;
+      const { entry, refs } = found;
       this.#drop(entry.role, entry.sizeBytes, refs);
       return;
     }
@@ -97,11 +110,11 @@ export class SafetyNetIndex {
   /** Upper bound of a FOOTER record for the open entries and `more` bytes of lines of further ones. */
   footerBound(moreEntries: number, moreBytes: number): number {
     const entries = this.open.size + moreEntries;
-    return entries === 0 ? 0 : 128 + bloomBytes(entries) + this.#openBytes + moreBytes + entries;
+    return entries === 0 ? 0 : 128 + bloomBytes(entries) + this.#openBytes + moreBytes + 2 * entries;
   }
 
   /** The open entries are now listed by the footer at `footer`. */
-  seal(footer: Place, footerBytes: number, bloom: Buffer | null): void {
+  seal(footer: Place, footerBytes: number, bloom: Bloom | null): void {
     const owner: Owner = {
       generation: footer[0],
       footer,
@@ -114,7 +127,7 @@ export class SafetyNetIndex {
       dead: new Set(),
       bloom,
     };
-    for (const { resting } of this.open.values()) {
+    for (const resting of this.open.values()) {
       owner[resting.entry.role].messages += 1;
       owner[resting.entry.role].bytes += resting.entry.sizeBytes;
       for (const generation of resting.refs) bump(owner.refs, generation, 1);
@@ -128,6 +141,7 @@ export class SafetyNetIndex {
   /** From a checkpoint. */
   restore(owner: Owner): void {
     this.owners.set(owner.generation, owner);
+    this.#lastAt = [owner.generation, Number.MAX_SAFE_INTEGER, 0];
     for (const role of ['primary', 'shadow'] as const) this.#count(role, owner[role].messages, owner[role].bytes);
     for (const [generation, count] of owner.refs) bump(this.refs, generation, count);
   }
@@ -152,13 +166,14 @@ export class SafetyNetIndex {
     let oldestMs: number | null = this.open.size > 0 ? this.#span().minFinalMs : null;
     for (const owner of this.owners.values())
       if (oldestMs === null || owner.minFinalMs < oldestMs) oldestMs = owner.minFinalMs;
-    return { primary: { ...this.#sums.primary }, shadow: { ...this.#sums.shadow }, oldestMs };
+    const completeSinceMs = this.#completeSinceMs ?? 0;
+    return { primary: { ...this.#sums.primary }, shadow: { ...this.#sums.shadow }, oldestMs, completeSinceMs };
   }
 
   #span(): { readonly minFinalMs: number; readonly maxFinalMs: number } {
     let minFinalMs = Number.MAX_SAFE_INTEGER;
     let maxFinalMs = 0;
-    for (const { resting } of this.open.values()) {
+    for (const resting of this.open.values()) {
       minFinalMs = Math.min(minFinalMs, resting.entry.finalAtMs);
       maxFinalMs = Math.max(maxFinalMs, resting.entry.finalAtMs);
     }
@@ -170,6 +185,8 @@ export class SafetyNetIndex {
     this.#sums[role].bytes += bytes;
   }
 }
+
+const lineBytes = (resting: RestingEntry): number => Buffer.byteLength(entryLine(resting));
 
 export function bump(counts: Map<number, number>, key: number, by: number): void {
   const next = (counts.get(key) ?? 0) + by;

@@ -1,0 +1,158 @@
+/** The mail a seed sends. Owns: one SMTP transaction through a front end, what was answered, and what must be true at that very moment (S1, S3, R4). */
+import { createHash } from 'node:crypto';
+import type { CopyId, Envelope } from '../../common/message.ts';
+import type { DataAnswer } from '../../common/smtp/edge-api.ts';
+import type { Incarnation } from './incarnation.ts';
+import type { World } from './world.ts';
+
+export interface Sent {
+  readonly number: number;
+  readonly envelope: Envelope;
+  readonly digest: string;
+  readonly sizeBytes: number;
+  id: CopyId | null;
+  /** `refusedEarly`: before the 354. */
+  answer: DataAnswer | { readonly kind: 'refusedEarly' } | { readonly kind: 'clientGone' } | null;
+  answeredAtMs: number | null;
+  /** Two databases held it when the 250 was said. */
+  isProtected: boolean;
+  /** The life of the front end that held the session. */
+  life: Incarnation | null;
+}
+
+export interface SendOptions {
+  readonly from?: string;
+  readonly leaveAfterEnd?: boolean;
+  /** Awaited once half of the body was given to the front end (and after each later chunk). */
+  readonly halfway?: () => Promise<void>;
+  readonly ended?: () => void;
+}
+
+export const isAccepted = (sent: Sent): boolean => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250;
+
+export const messageIdOf = (number: number): string => `<${number}@sim>`;
+
+/** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
+export async function send(
+  world: World,
+  frontend: string,
+  recipients: readonly string[],
+  sizeBytes: number,
+  options: SendOptions,
+): Promise<Sent> {
+  const number = world.sent.length;
+  const body = Buffer.alloc(
+    sizeBytes,
+    `Subject: ${number}\r\nMessage-ID: ${messageIdOf(number)}\r\n\r\n${'x'.repeat(60)}\r\n`,
+  );
+  const pod = world.pod(frontend);
+  const life = pod?.incarnation ?? null;
+  const sent: Sent = {
+    number,
+    envelope: envelopeOf(number, frontend, recipients, options.from),
+    digest: createHash('sha256').update(body).digest('hex'),
+    sizeBytes,
+    id: null,
+    answer: null,
+    answeredAtMs: null,
+    isProtected: false,
+    life,
+  };
+  world.sent.push(sent);
+  if (pod?.proxy == null || life?.alive !== true) {
+    sent.answer = { kind: 'clientGone' };
+    return sent;
+  }
+  let wake: (() => void) | null = null;
+  const decision = await pod.proxy.open(sent.envelope, () => wake?.());
+  if (decision.kind === 'refuse') {
+    world.trace(`message ${number} refused before the body: ${decision.reply.code} ${decision.reply.text}`);
+    sent.answer = { kind: 'refusedEarly' };
+    return sent;
+  }
+  world.trace(`message ${number} for ${recipients.join(' ')}: 354`);
+  for (let offset = 0; offset < body.length && life.alive; ) {
+    const size = Math.min(body.length - offset, world.random.integer(500, 20_000));
+    const more = decision.sink.write(body.subarray(offset, offset + size));
+    offset += size;
+    await new Promise<void>((resolve) => {
+      wake = resolve;
+      if (more) world.scheduler.schedule(world.random.integer(0, 3), resolve);
+    });
+    if (offset >= body.length / 2) await options.halfway?.();
+  }
+  if (!life.alive) return sent;
+  const answer = decision.sink.end({ sizeBytes: body.length, rejected: null });
+  world.trace(`message ${number} end of data`);
+  options.ended?.();
+  if (options.leaveAfterEnd === true) {
+    decision.sink.abort('client vanished');
+    sent.answer = { kind: 'clientGone' };
+    return sent;
+  }
+  const said = await answer;
+  if (!life.alive) return sent;
+  sent.answer = said;
+  sent.answeredAtMs = world.scheduler.nowMs;
+  world.trace(
+    `message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`,
+  );
+  if (said.kind === 'reply' && said.reply.code === 250) checkAccepted(world, sent, said.reply.text);
+  if (said.kind === 'reply' && said.reply.code >= 400) checkRefused(world, sent);
+  return sent;
+}
+
+/** S3: a refusal after the 354 means that no disk holds a copy that somebody would still deliver. */
+function checkRefused(world: World, sent: Sent): void {
+  for (const { member, stored } of world.view.liveAnywhere(sent.digest))
+    world.violate(
+      `S3: message ${sent.number} ${stored.facts.id} was refused while ${member} durably held it in ${stored.state.queue}`,
+    );
+}
+
+/** S1: 250 means two durable copies on two identities (or an accept that policy allows alone), inside one boundary, sites as preferred (R4). */
+function checkAccepted(world: World, sent: Sent, text: string): void {
+  const id = /[0-9A-HJKMNP-TV-Z]{26}/.exec(text)?.[0] as CopyId | undefined;
+  if (id === undefined) return world.violate(`250 without an id for message ${sent.number}`);
+  sent.id = id;
+  const holders = world.view.holders(id, sent.digest);
+  const names = holders.map((holder) => holder.member);
+  // One of the two volumes may be destroyed while the answer is on its way.
+  const held = world.view.bereft.has(id) ? world.view.everHeld(id, sent.digest) : holders.length;
+  sent.isProtected = held >= 2;
+  const { shadowRedundancy } = world.document.policies;
+  if (held < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !world.view.isFinal(id))
+    world.violate(
+      `S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${names.join(', ')})`,
+    );
+  for (const { member, stored } of holders)
+    if (world.boundaryOf(member) !== world.boundaryOf(world.view.memberOf(stored.state.epoch.owner) ?? ''))
+      world.violate(`boundary: ${member} holds message ${sent.number} ${id} of an owner in another boundary`);
+  world.checkKept();
+  if (world.calm && holders.length >= 2) checkSites(world, sent, names);
+}
+
+function checkSites(world: World, sent: Sent, names: readonly string[]): void {
+  const { members, policies } = world.document;
+  const { preference } = policies.shadowRedundancy;
+  const mine = members.filter((member) => names.includes(member.name));
+  const boundaries = new Set(mine.map((member) => member.boundary));
+  const sites = new Set(mine.map((member) => member.site)).size;
+  const reach = new Set(members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site)).size;
+  if (preference !== 'LocalOnly' && reach > 1 && sites === 1)
+    world.violate(`R4: message ${sent.number} ${sent.id} has both copies in one site without any fault`);
+  if ((preference === 'LocalOnly' || reach === 1) && sites > 1)
+    world.violate(`R4: message ${sent.number} ${sent.id} left its site although LocalOnly`);
+}
+
+const envelopeOf = (number: number, frontend: string, recipients: readonly string[], from?: string): Envelope => ({
+  reversePath: from ?? `sender-${number}@elsewhere.example`,
+  recipients: recipients.map((address) => ({ address })),
+  body: '8BITMIME',
+  smtputf8: false,
+  declaredSizeBytes: null,
+  client: { address: '127.0.0.1', port: 1, helo: 'sim', protocol: 'ESMTP', tls: null, user: null },
+  frontend,
+  listener: 'smtp',
+  receivedAtMs: 0,
+});

@@ -1,0 +1,123 @@
+/**
+ * Volumes that are lost, copied, put back or go bad. Owns: the fault budget (semantics.md promise 2): whatever is destroyed has another holder at that
+ * moment, on a volume that is whole and in nobody's doubt. Out of contract the budget is not asked; then exactly what had no other holder is missing.
+ */
+import type { CopyId } from '../../common/message.ts';
+import { SimDisk } from './disk.ts';
+import type { Volume } from './durable-view.ts';
+import type { Pod } from './pod.ts';
+import type { World } from './world.ts';
+
+/** Whether this volume may be lost now: null, or why not. */
+export function keptFromLosing(world: World, volume: Volume): string | null {
+  const { view } = world;
+  const boundary = world.boundaryOf(volume.member);
+  for (const other of view.attached())
+    if (other !== volume && (other.isDamaged || other.isContested) && world.boundaryOf(other.member) === boundary)
+      return `the volume of ${other.member} is in doubt`;
+  for (const [id, stored] of [...volume.live, ...volume.resting]) {
+    if (isElsewhere(world, volume, id)) continue;
+    // Not answered, and nobody else ever had it: nothing was promised.
+    const isNew = stored.state.standing === 'intake' && view.everHeld(id, stored.facts.digest) < 2;
+    if (!isNew || !world.document.policies.shadowRedundancy.rejectMessageOnShadowFailure)
+      return `only ${volume.member} has ${id}`;
+  }
+  return null;
+}
+
+function isElsewhere(world: World, volume: Volume, id: CopyId): boolean {
+  return world.view
+    .holders(id)
+    .some(
+      (holder) =>
+        holder.volume.member !== volume.member &&
+        !holder.volume.isDamaged &&
+        !holder.volume.isContested &&
+        !holder.volume.pending.some(({ write }) => write.kind === 'remove' && write.id === id),
+    );
+}
+
+/** Messages that exist nowhere else: what a loss out of contract costs. */
+function onlyOn(world: World, volume: Volume): CopyId[] {
+  return [...volume.live.keys(), ...volume.resting.keys()].filter(
+    (id) => !world.view.holders(id).some((holder) => holder.volume !== volume),
+  );
+}
+
+/** What of a volume remains is not seen again in this run. */
+export function lose(world: World, volume: Volume): void {
+  if (world.isOutOfContract) for (const id of onlyOn(world, volume)) world.doomed.add(id);
+  world.view.lose(volume);
+  world.counted('volumesLost');
+}
+
+/** Kill, empty volume: the next life has a new identity. */
+export function wipe(world: World, pod: Pod, silent: boolean): void {
+  world.trace(`volume of ${pod.key} is destroyed`);
+  world.kill(pod.key, 'power', silent);
+  lose(world, pod.volume);
+  replace(world, pod);
+  world.checkKept();
+}
+
+export function replace(world: World, pod: Pod): void {
+  pod.disk = new SimDisk(world.scheduler);
+  pod.volume = world.view.newVolume(pod.name);
+}
+
+/** Fenced (protocol.md 1): the volume is put away as it is, and the pod begins on an empty one - as the program does. */
+export function setAside(world: World, pod: Pod, why: string): void {
+  world.trace(`volume of ${pod.key} is set aside: ${why}`);
+  if (!pod.volume.isContested)
+    world.violate(`S9: ${pod.key} was fenced although nobody copied or replaced its volume: ${why}`);
+  pod.setAside.push({ disk: pod.disk, why });
+  world.counted('fenced');
+  lose(world, pod.volume);
+  replace(world, pod);
+  world.checkKept();
+}
+
+export interface Snapshot {
+  readonly disk: SimDisk;
+  readonly volume: Volume;
+}
+
+/** The storage system copies the volume as it is, power-cut consistent. Nothing of the copy counts until it is attached. */
+export function snapshot(world: World, pod: Pod): Snapshot {
+  world.trace(`snapshot of ${pod.key}`);
+  const volume = world.view.copyOf(pod.volume);
+  volume.status = 'lost';
+  return { disk: pod.disk.copy(), volume };
+}
+
+/** The snapshot takes the place of the volume; everything later is gone. */
+export function restore(world: World, pod: Pod, old: Snapshot): void {
+  world.trace(`${pod.key} gets its snapshot back`);
+  world.kill(pod.key, 'power');
+  lose(world, pod.volume);
+  pod.disk = old.disk;
+  pod.volume = old.volume;
+  pod.volume.status = 'attached';
+  pod.volume.isContested = true;
+  world.checkKept();
+}
+
+/** A second process of the same member on a copy of its volume; the first one goes on. */
+export function clone(world: World, pod: Pod): Pod {
+  world.trace(`${pod.key} is cloned`);
+  const { disk, volume } = snapshot(world, pod);
+  volume.status = 'attached';
+  volume.isContested = true;
+  pod.volume.isContested = true;
+  return world.addPod(`${pod.key}'`, pod.name, 'transport', { disk, volume });
+}
+
+/** The medium of a running or stopped member goes bad in one place; whether anybody notices is another matter. */
+export function damage(world: World, pod: Pod, how: 'bit' | 'sector' | 'tail', names: RegExp): void {
+  const hit = pod.disk.damage(how, names);
+  world.trace(`volume of ${pod.key} damaged (${how}) at ${hit === null ? 'nothing' : `${hit.path} ${hit.offset}`}`);
+  if (hit === null) return;
+  pod.volume.isDamaged = true;
+  for (const id of [...pod.volume.live.keys(), ...pod.volume.resting.keys()]) world.view.bereft.add(id);
+  world.counted('damages');
+}

@@ -1,0 +1,112 @@
+/**
+ * Who is there (protocol.md 3, 14). Owns: that silence alone takes nothing over before the whole span has passed and nobody else hears the member; that a
+ * holder nobody has heard for a while no longer counts as a second copy; and that after an absence of our own everything is asked about once more.
+ */
+import type { CopyId } from '../../common/message.ts';
+import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
+import { beginDoubt, findSingles } from './ownership.ts';
+import { needsShadow, type Server, setState, type Turn, wrong } from './state.ts';
+import { takeOver } from './takeover.ts';
+
+/** semantics.md L5: two copies again within 60 s; half of it is for the copying. */
+const HOLDER_SILENT_MS = 30_000;
+/** protocol.md 14. */
+const STANDSTILL_MS = 30_000;
+/** protocol.md 3: who reaches no member needs proof within a minute that it is not the one cut off. */
+const OUTSIDE_MS = 60_000;
+
+export function presenceTick(turn: Turn): void {
+  const { server } = turn;
+  for (const { name } of server.boundary) {
+    if (server.peers.has(name)) {
+      server.away.delete(name);
+      continue;
+    }
+    const silentMs = turn.nowMs - Math.max(server.startedAtMs, server.lastHeardMs.get(name) ?? 0);
+    if (silentMs >= HOLDER_SILENT_MS && !server.away.has(name)) {
+      server.away.add(name);
+      holderAway(turn, name);
+      findSingles(turn);
+    }
+    if (silentMs >= spanMs(turn) && isAbsent(turn, name)) takeOverFrom(turn, name);
+  }
+  isolation(turn);
+}
+
+const spanMs = (turn: Turn): number =>
+  wrong(turn, 'absence-at-once') ? 1_000 : turn.server.document.policies.shadowRedundancy.resubmitTimeSpanMs;
+
+/** protocol.md 3: nobody I reach hears it either, and I am not the one who is cut off. */
+function isAbsent(turn: Turn, member: string): boolean {
+  const { server } = turn;
+  if (wrong(turn, 'absence-by-own-ears')) return true;
+  if (server.peers.size === 0) return turn.nowMs - server.outsideReachedMs < OUTSIDE_MS;
+  for (const peer of server.peers.values()) if (peer.hears.includes(member)) return false;
+  return true;
+}
+
+function takeOverFrom(turn: Turn, member: string): void {
+  const { server } = turn;
+  for (const [identity, owner] of server.memberOf) if (owner === member) takeOver(turn, identity);
+}
+
+/** It may still hold its copies, so it stays a placement that must be told; it is no protection any more. */
+function holderAway(turn: Turn, member: string): void {
+  const { server } = turn;
+  if (wrong(turn, 'silent-holder-counts')) return;
+  for (const copy of server.copies.values()) {
+    if (copy.state.epoch.owner !== server.me) continue;
+    if (!copy.state.placements.some((one) => one.member === member && one.status === 'confirmed')) continue;
+    const placements = copy.state.placements.map((one) =>
+      one.member === member && one.status === 'confirmed' ? { ...one, status: 'sentEnd' as const } : one,
+    );
+    setState(turn, copy, { ...copy.state, placements }, 'lazy');
+    const { standing, queue } = copy.state;
+    if (standing === 'released' && IN_TRANSIT.has(queue) && confirmedPlacements(copy.state).length === 0)
+      needsShadow(server, copy.facts.id);
+  }
+}
+
+/** Members may have taken over from us while we reached none of them (protocol.md 14). */
+function isolation(turn: Turn): void {
+  const { server } = turn;
+  if (server.peers.size > 0 || server.boundary.length === 0) {
+    server.aloneSinceMs = null;
+    return;
+  }
+  if (server.aloneSinceMs === null) {
+    server.aloneSinceMs = turn.nowMs;
+    return;
+  }
+  if (turn.nowMs - server.aloneSinceMs < STANDSTILL_MS || server.aloneSinceMs === Number.POSITIVE_INFINITY) return;
+  // Asked once; copies accepted from now on are not doubtful.
+  server.aloneSinceMs = Number.POSITIVE_INFINITY;
+  doubtEverything(turn);
+}
+
+/** Called with every step, before anything else: a process that stood still may have been taken over from. */
+export function notice(turn: Turn): void {
+  const { server } = turn;
+  const stoodStillMs = turn.nowMs - server.lastStepMs;
+  server.lastStepMs = turn.nowMs;
+  if (stoodStillMs > STANDSTILL_MS && !wrong(turn, 'standstill-unnoticed')) doubtEverything(turn);
+}
+
+function doubtEverything(turn: Turn): void {
+  const { server } = turn;
+  const ids: CopyId[] = [];
+  for (const [id, copy] of server.copies)
+    if (copy.state.epoch.owner === server.me && copy.state.standing === 'released' && copy.doubt === null) ids.push(id);
+  for (const id of ids) {
+    const copy = server.copies.get(id);
+    if (copy !== undefined && IN_TRANSIT.has(copy.state.queue)) beginDoubt(turn, copy, 'all');
+  }
+}
+
+/** Everybody has told what they hold, or has been silent so long that it does not count. */
+export const everybodyAccountedFor = (server: Server): boolean =>
+  server.boundary.every(
+    (member) =>
+      server.peers.get(member.name)?.listed === true ||
+      (!server.peers.has(member.name) && server.away.has(member.name)),
+  );

@@ -1,0 +1,285 @@
+/**
+ * Safety Net copies find a second home again (semantics.md S8, N4; protocol.md 17): a paced walk over what rests here after a queue database was lost, and while
+ * this member is drained. The same way of sending serves a member whose own body is damaged (FETCH). Owns: that an entry is given up here only after another
+ * member has it durably, and that the walk never has more than a few copies in its hands.
+ */
+import type { CopyId, SharedState } from '../../common/message.ts';
+import type { Fetch, Result } from '../../common/peer/messages.ts';
+import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
+import { roleOf, sharedState } from './copy.ts';
+import { pickCandidate } from './placing.ts';
+import { commit, early, late, memberWith, type Server, setTimer, type Turn, wrong } from './state.ts';
+import { transition } from './transitions.ts';
+
+const PAGE = 50;
+/** Copies under way at once: live mail shall hardly notice (protocol.md 17). */
+const IN_HAND = 8;
+/** From OPEN to the answer; large bodies take their time. */
+const ANSWER_MS = 60_000;
+
+interface Sending {
+  readonly facts: CopyFacts;
+  readonly state: CopyState;
+  /** protect: gets a holder. handOver: leaves this database. fetch: somebody's own body is damaged. */
+  readonly mode: 'protect' | 'handOver' | 'fetch';
+  readonly member: string;
+  readonly attempt: number;
+  readonly sent: SharedState;
+}
+
+export interface Rehoming {
+  scan: number | null;
+  /** Something happened since the walk began: walk once more. */
+  again: boolean;
+  done: boolean;
+  /** What the present walk has met. */
+  met: number;
+  unreadable: number;
+  /** A whole walk of a draining member met nothing. */
+  empty: boolean;
+  readonly waiting: StoredCopy[];
+  readonly sending: Map<CopyId, Sending>;
+  /** Members that turned the copy away since the last pause. */
+  readonly turnedAway: Map<CopyId, Set<string>>;
+}
+
+export const newRehoming = (): Rehoming => ({
+  scan: null,
+  again: false,
+  done: true,
+  met: 0,
+  unreadable: 0,
+  empty: false,
+  waiting: [],
+  sending: new Map(),
+  turnedAway: new Map(),
+});
+
+export function startRehoming(turn: Turn): void {
+  const { rehoming } = turn.server;
+  if (wrong(turn, 'safety-net-not-rehomed')) return;
+  if (!rehoming.done) {
+    rehoming.again = true;
+    return;
+  }
+  turn.server.nextScan += 1;
+  Object.assign(rehoming, { scan: turn.server.nextScan, again: false, done: false, met: 0, unreadable: 0 });
+  early(turn, { kind: 'ScanSafetyNet', scan: turn.server.nextScan, filter: {}, pageSize: PAGE });
+}
+
+/** True when the scan is ours. */
+export function rehomePage(
+  turn: Turn,
+  scan: number,
+  copies: readonly StoredCopy[],
+  unreadable: number,
+  done: boolean,
+): boolean {
+  const { rehoming } = turn.server;
+  if (rehoming.scan !== scan) return false;
+  rehoming.met += copies.length;
+  rehoming.unreadable += unreadable;
+  for (const copy of copies) if (needOf(turn, copy) !== 'none') rehoming.waiting.push(copy);
+  if (done) rehoming.scan = null;
+  rehomeNext(turn);
+  return true;
+}
+
+const isDraining = (server: Server): boolean => server.self.state === 'draining';
+
+/** Somebody who will stay has it, as far as is known. */
+function hasHome(server: Server, { identity, member }: Placement): boolean {
+  const entry = server.boundary.find((one) => one.name === member);
+  const current = server.peers.get(member)?.identity ?? server.known.get(member);
+  return entry !== undefined && entry.state !== 'draining' && !server.lost.has(identity) && current === identity;
+}
+
+function needOf(turn: Turn, { state }: StoredCopy): 'none' | 'protect' | 'handOver' | 'inherit' {
+  const { server } = turn;
+  if (isDraining(server)) return 'handOver';
+  if (server.boundary.length === 0) return 'none';
+  if (state.queue === 'shadowSafetyNet') return server.lost.has(state.epoch.owner) ? 'inherit' : 'none';
+  return state.placements.some((placement) => hasHome(server, placement)) ? 'none' : 'protect';
+}
+
+/** Takes up the next copies; called when one is done, and every second. */
+export function rehomeNext(turn: Turn): void {
+  const { server } = turn;
+  const { rehoming } = server;
+  // Medium pressure: live mail first (semantics.md R10). A drain goes on, it makes room.
+  if (server.pressure === 'Normal' || isDraining(server)) {
+    for (let tries = rehoming.waiting.length; tries > 0 && rehoming.sending.size < IN_HAND; tries--) {
+      const copy = rehoming.waiting.shift();
+      if (copy === undefined) break;
+      if (!takeUp(turn, copy)) rehoming.waiting.push(copy);
+    }
+  }
+  if (rehoming.waiting.length > 0) return;
+  if (rehoming.scan !== null) {
+    if (rehoming.sending.size < IN_HAND) early(turn, { kind: 'NextSafetyNetPage', scan: rehoming.scan });
+    return;
+  }
+  if (rehoming.done || rehoming.sending.size > 0) return;
+  rehoming.done = true;
+  rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0;
+  if (rehoming.again) startRehoming(turn);
+}
+
+/** False when nobody can take it now. */
+function takeUp(turn: Turn, copy: StoredCopy): boolean {
+  const { server } = turn;
+  const { id } = copy.facts;
+  if (server.rehoming.sending.has(id) || server.copies.has(id)) return true;
+  const need = needOf(turn, copy);
+  if (need === 'none') return true;
+  if (need === 'inherit') return inherit(turn, copy);
+  const member = targetOf(turn, copy, need);
+  if (member === null) return false;
+  const identity = server.peers.get(member)?.identity;
+  if (identity === undefined) return false;
+  const { epoch } = copy.state;
+  // Who gets the last copy of the primary becomes it (row 35 for what rests); a shadow's successor serves the same owner.
+  const isHandedOn = need === 'handOver' && epoch.owner === server.me;
+  const sentEpoch = isHandedOn ? { ...epoch, term: epoch.term + 1, owner: identity } : epoch;
+  send(turn, copy, need, member, 'rest', { ...sharedState(copy.facts, copy.state), epoch: sentEpoch, final: true });
+  return true;
+}
+
+/** Row 42: the owner is lost, so this shadow at rest is what is left of the primary. The walk finds it a holder in the same go. */
+function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
+  const { server } = turn;
+  const epoch = { ...state.epoch, term: state.epoch.term + 1, owner: server.me };
+  transition(server.coverage, 'RoleChanged', 'shadowSafetyNet', 'primary', 'primarySafetyNet');
+  const next: CopyState = { ...state, epoch, queue: 'primarySafetyNet', placements: [] };
+  moveAgain(turn, facts, next);
+  server.rehoming.waiting.push({ facts, state: next });
+  return true;
+}
+
+/** Not a commit of this step: what expires at this very moment cannot be changed, and that must not end the process. */
+function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
+  early(turn, { kind: 'ChangeResting', id: facts.id, state });
+}
+
+/** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */
+function targetOf(turn: Turn, copy: StoredCopy, need: 'protect' | 'handOver'): string | null {
+  const { server } = turn;
+  const partners = new Set(copy.state.placements.map((placement) => placement.member));
+  const owner = memberWith(server, copy.state.epoch.owner);
+  if (owner !== null) partners.add(owner);
+  const turnedAway = server.rehoming.turnedAway.get(copy.facts.id) ?? new Set<string>();
+  const others = server.boundary.filter((one) => one.state === 'active' && !partners.has(one.name));
+  const exclude = need === 'handOver' && others.length > 0 ? new Set([...turnedAway, ...partners]) : turnedAway;
+  return pickCandidate(turn, [], exclude);
+}
+
+function send(
+  turn: Turn,
+  copy: StoredCopy,
+  mode: Sending['mode'],
+  member: string,
+  purpose: 'rest' | 'copy',
+  sent: SharedState,
+): void {
+  const { server } = turn;
+  server.nextAttempt += 1;
+  const attempt = server.nextAttempt;
+  const { facts, state } = copy;
+  server.rehoming.sending.set(facts.id, { facts, state, mode, member, attempt, sent });
+  early(turn, { kind: 'OpenCandidate', id: facts.id, attempt, member, purpose, envelope: facts.envelope, state: sent });
+  setTimer(turn, ANSWER_MS, 'rehome', facts.id, attempt);
+}
+
+function sendingOf(turn: Turn, id: CopyId, attempt: number): Sending | null {
+  const sending = turn.server.rehoming.sending.get(id);
+  return sending?.attempt === attempt ? sending : null;
+}
+
+/** The events of a stream of ours; each answers false when the attempt is not ours. */
+export function rehomeOpened(turn: Turn, id: CopyId, attempt: number): boolean {
+  const sending = sendingOf(turn, id, attempt);
+  if (sending === null) return false;
+  const { digest, sizeBytes, events } = sending.facts;
+  early(turn, { kind: 'EndCandidate', id, attempt, digest, sizeBytes, events });
+  return true;
+}
+
+export function rehomeRefused(turn: Turn, id: CopyId, attempt: number, held: boolean): boolean {
+  const sending = sendingOf(turn, id, attempt);
+  if (sending === null) return false;
+  if (held) settled(turn, sending);
+  else turnedAway(turn, sending);
+  return true;
+}
+
+export function rehomeResult(turn: Turn, id: CopyId, attempt: number, result: Result): boolean {
+  const sending = sendingOf(turn, id, attempt);
+  if (sending === null) return false;
+  if (result.outcome === 'stored' && result.digest === sending.facts.digest) settled(turn, sending);
+  else turnedAway(turn, sending);
+  return true;
+}
+
+/** The connection ended, or no answer came: whether the member has it now, it says when it is asked again. */
+export function rehomeLost(turn: Turn, id: CopyId, attempt: number): boolean {
+  const sending = sendingOf(turn, id, attempt);
+  if (sending === null) return false;
+  turnedAway(turn, sending);
+  return true;
+}
+
+export function rehomeOverdue(turn: Turn, id: CopyId, attempt: number): void {
+  const sending = sendingOf(turn, id, attempt);
+  if (sending === null) return;
+  early(turn, { kind: 'DropCandidate', id, attempt, reason: 'no answer' });
+  turnedAway(turn, sending);
+}
+
+function turnedAway(turn: Turn, sending: Sending): void {
+  const { rehoming } = turn.server;
+  const { id } = sending.facts;
+  rehoming.sending.delete(id);
+  if (sending.mode === 'fetch') return;
+  const by = rehoming.turnedAway.get(id) ?? new Set<string>();
+  by.add(sending.member);
+  rehoming.turnedAway.set(id, by);
+  rehoming.waiting.push({ facts: sending.facts, state: sending.state });
+}
+
+/** Every second: members that turned something away are asked again. */
+export function rehomeTick(turn: Turn): void {
+  const { rehoming } = turn.server;
+  rehoming.turnedAway.clear();
+  if (isDraining(turn.server) && rehoming.done && !rehoming.empty) startRehoming(turn);
+  if (!rehoming.done) rehomeNext(turn);
+}
+
+/** The member has it durably: it is a holder from now on, or the only place. */
+function settled(turn: Turn, sending: Sending): void {
+  const { server } = turn;
+  const { facts, state, mode, member } = sending;
+  const { id } = facts;
+  server.rehoming.sending.delete(id);
+  server.rehoming.turnedAway.delete(id);
+  const identity = server.peers.get(member)?.identity;
+  if (mode === 'handOver') {
+    transition(server.coverage, 'HandedOver', state.queue, roleOf(state, server.me), 'removed');
+    commit(turn, { kind: 'remove', id });
+  } else if (mode === 'protect' && identity !== undefined) {
+    const placement: Placement = { identity, member, epoch: state.epoch, status: 'confirmed' };
+    transition(server.coverage, 'Rehomed', 'primarySafetyNet', 'primary', 'primarySafetyNet');
+    moveAgain(turn, facts, { ...state, placements: [placement] });
+  }
+  if (mode !== 'fetch') late(turn, { copy: null, kind: 'Count', what: 'rehomed', label: mode });
+  rehomeNext(turn);
+}
+
+/** A member's own body is damaged: whoever has the same bytes sends them (row 39). */
+export function fetchReceived(turn: Turn, member: string, fetch: Fetch, stored: StoredCopy | null): void {
+  const { server } = turn;
+  const live = server.copies.get(fetch.id);
+  const copy: StoredCopy | null = live === undefined ? stored : { facts: live.facts, state: live.state };
+  if (copy === null || copy.facts.digest !== fetch.digest || server.damaged.has(fetch.id)) return;
+  if (server.rehoming.sending.has(fetch.id) || !server.boundary.some((one) => one.name === member)) return;
+  send(turn, copy, 'fetch', member, 'copy', sharedState(copy.facts, copy.state));
+}

@@ -1,0 +1,103 @@
+/**
+ * Taking over from a queue database that will not come back (semantics.md S5, S8; protocol.md 3, 4, 13). Owns: which identities are lost and why, and that
+ * their shadow copies are promoted in slices, so that neither the loop nor live mail waits for a hundred thousand of them.
+ */
+import type { CopyId, Identity } from '../../common/message.ts';
+import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
+import { promote } from './ownership.ts';
+import { startRehoming } from './rehome.ts';
+import { late, memberWith, needsShadow, setState, setTimer, type Turn, wrong } from './state.ts';
+import { forgetIfAnswered } from './tombstones.ts';
+
+/** Copies promoted in one step: a step must stay short. */
+const SLICE = 250;
+
+/** A member speaks on this identity: what it used before is lost, and what was believed lost speaks again (protocol.md 4). */
+export function identityMet(turn: Turn, member: string, identity: Identity): void {
+  const { server } = turn;
+  server.lost.delete(identity);
+  server.memberOf.set(identity, member);
+  if (wrong(turn, 'new-identity-ignored')) return;
+  for (const [other, owner] of server.memberOf)
+    if (owner === member && other !== identity) lose(turn, other, 'replaced');
+}
+
+/** The orchestrator's word (protocol.md 4); void while somebody speaks with that identity. */
+export function retirementsChanged(turn: Turn): void {
+  const { document, memberOf } = turn.server;
+  for (const { identity, member, reason } of document.retired) {
+    if (!memberOf.has(identity)) memberOf.set(identity, member);
+    lose(turn, identity, reason === 'lost' ? 'confirmed lost' : 'drained');
+  }
+}
+
+export function lose(turn: Turn, identity: Identity, why: string): void {
+  const { server } = turn;
+  const isHeard = memberWith(server, identity) !== null && !wrong(turn, 'gone-overrules-the-living');
+  if (identity === server.me || server.lost.has(identity) || isHeard) return;
+  server.lost.set(identity, { member: server.memberOf.get(identity) ?? '', why });
+  late(turn, { copy: null, kind: 'Count', what: 'identityLost', label: why });
+  if (!wrong(turn, 'lost-holder-kept')) dropHolder(turn, identity);
+  takeOver(turn, identity);
+  startRehoming(turn);
+}
+
+/** Promotes what is held for this owner, a slice now and the rest as soon as the loop is free again. */
+export function takeOver(turn: Turn, identity: Identity): void {
+  const { server } = turn;
+  const held = server.held.get(identity);
+  if (held === undefined || memberWith(server, identity) !== null) return;
+  if (server.takingOver.has(identity)) return;
+  server.takingOver.add(identity);
+  takeOverSlice(turn, identity);
+}
+
+export function takeOverSlice(turn: Turn, identity: Identity): void {
+  const { server } = turn;
+  const ids: CopyId[] = [];
+  for (const id of server.held.get(identity) ?? []) {
+    ids.push(id);
+    if (ids.length === SLICE) break;
+  }
+  // Its owner spoke again in the middle: what is left of it stays its own.
+  if (ids.length === 0 || memberWith(server, identity) !== null) {
+    server.takingOver.delete(identity);
+    return;
+  }
+  for (const id of ids) {
+    const copy = server.copies.get(id);
+    if (copy === undefined) continue;
+    promote(turn, copy);
+    late(turn, { copy: null, kind: 'Count', what: 'takenOver', label: server.lost.get(identity)?.why ?? 'no contact' });
+    late(turn, {
+      copy: id,
+      kind: 'Track',
+      event: 'TAKEOVER',
+      facts: copy.facts,
+      id,
+      detail: server.lost.get(identity)?.why ?? 'no contact',
+      peer: server.memberOf.get(identity) ?? '',
+    });
+  }
+  setTimer(turn, 0, 'takeover', identity);
+}
+
+/** A queue database that is gone holds nothing: neither a shadow of mine nor anything to be told about. */
+function dropHolder(turn: Turn, identity: Identity): void {
+  const { server } = turn;
+  for (const copy of server.copies.values()) {
+    if (copy.state.epoch.owner !== server.me) continue;
+    const placements = copy.state.placements.filter((placement) => placement.identity !== identity);
+    if (placements.length === copy.state.placements.length) continue;
+    setState(turn, copy, { ...copy.state, placements }, 'lazy');
+    const isSingle =
+      copy.state.standing === 'released' &&
+      IN_TRANSIT.has(copy.state.queue) &&
+      confirmedPlacements(copy.state).length === 0;
+    if (isSingle) needsShadow(server, copy.facts.id);
+  }
+  for (const tombstone of [...server.tombstones.values()]) {
+    const placements = tombstone.placements.filter((placement) => placement.identity !== identity);
+    if (placements.length !== tombstone.placements.length) forgetIfAnswered(turn, { ...tombstone, placements });
+  }
+}
