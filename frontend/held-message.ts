@@ -353,7 +353,10 @@ export class HeldMessage implements DataSink {
     const seconds = this.#endOfDataMs === null ? 0 : (clock.monotonicMs() - this.#endOfDataMs) / 1000;
     metrics.observe('proxy_duration_seconds', seconds, { outcome });
     if (this.#replays > 0) metrics.increment('proxy_replays_total', { result: outcome }, this.#replays);
+    // "message accepted" is one line per 250: `mailcluster message lost` compares these lines with what there is.
     const facts = {
+      from: this.#envelope.reversePath,
+      recipients: this.#envelope.recipients.length,
       sizeBytes: this.#buffer.sizeBytes,
       tries: this.#state.tries.length,
       seconds,

@@ -5,7 +5,7 @@
  */
 import type { ResubmitRequestConfig } from '../common/config.ts';
 import type { ResubmitRequestSpec, ResubmitRequestStatus } from './resource/generated.ts';
-import { API_VERSION } from './resource/schema.ts';
+import { API_VERSION } from './resource/api-version.ts';
 
 /** What a member tells under `GET /v1/resubmit` (the other side: `ResubmitView` of transport/runtime/view.ts). */
 export interface ResubmitAnswer {

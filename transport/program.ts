@@ -16,6 +16,7 @@ import { nodeFiles } from '../common/platform/node-files.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
+import { documentRefusal } from './document-refusal.ts';
 import { markFenced, setAsideIfFenced } from './fence.ts';
 import { type AdminServer, startAdminServer } from './runtime/admin.ts';
 import { countedFiles } from './runtime/counted-files.ts';
@@ -226,7 +227,13 @@ function reloader(
 ): () => Promise<void> {
   return async () => {
     try {
-      server.setTopology(await readTopology(config.topologyFile));
+      const document = await readTopology(config.topologyFile);
+      const reason = documentRefusal(document, server.core.document);
+      if (reason === null) server.setTopology(document);
+      else {
+        ports.metrics.increment('topology_rejected_total');
+        ports.log.error({ file: config.topologyFile, reason }, 'topology document not used, the former stays in force');
+      }
       const identity = await readIdentity(config);
       admin.renew(identity);
       ledger?.renew(identity, await readPassword(config, ports.log));

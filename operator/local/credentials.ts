@@ -8,7 +8,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
-import type { TlsFiles } from '../../common/config.ts';
+import type { LedgerConfig, TlsFiles } from '../../common/config.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import type { PeerRole } from '../../common/platform/net.ts';
 import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
@@ -17,6 +17,7 @@ import { UsersFileError, usersFileFromSecret } from '../../common/smtp/users.ts'
 import { type Authority, createAuthority, issueCertificate, loadAuthority } from '../pki.ts';
 import type { Secret } from '../resource/parse.ts';
 import type { MembershipPlan } from '../topology.ts';
+import { parseRedisUrl, type RedisUrl } from './redis-url.ts';
 import { codeOf, StateDirectoryError, type StatePaths, writeDocument } from './state-directory.ts';
 
 const CERTIFICATE_DAYS = 365;
@@ -123,12 +124,16 @@ export async function ensureCertificates(
 export interface WantedSecrets {
   readonly smtpTls: string | null;
   readonly users: readonly string[];
+  /** Secret and key with the URL of a Redis server. */
+  readonly redisUrl: { readonly name: string; readonly key: string } | null;
 }
 
 export interface SecretFiles {
   readonly smtpTls: { readonly certificateFile: string; readonly keyFile: string } | null;
   /** Users file by the name of the Secret. */
   readonly users: ReadonlyMap<string, string>;
+  /** Where the shared ledger is; its password is in a file. */
+  readonly ledger: LedgerConfig | null;
   /** True when a file has other contents than before. */
   readonly changed: boolean;
 }
@@ -179,12 +184,19 @@ export class SecretStore {
       await put(file, JSON.stringify(passwords), () => this.#hash(name, passwords));
       users.set(name, file);
     }
+    let ledger: SecretFiles['ledger'] = null;
+    if (wanted.redisUrl !== null) {
+      const { password, ...server } = redisServerOf(find(wanted.redisUrl.name), wanted.redisUrl.key);
+      const passwordFile = password === null ? null : join(this.#paths.secrets, `${wanted.redisUrl.name}.redis-password`);
+      if (password !== null && passwordFile !== null) await put(passwordFile, password, async () => password);
+      ledger = { ...server, passwordFile };
+    }
     // Only now, when all of them are right.
     for (const { file, source, text } of texts) {
       await writeDocument(file, text, 0o600);
       this.#written.set(file, source);
     }
-    return { smtpTls, users, changed: texts.length > 0 };
+    return { smtpTls, users, ledger, changed: texts.length > 0 };
   }
 
   async #hash(secret: string, passwords: Readonly<Record<string, string>>): Promise<string> {
@@ -196,6 +208,14 @@ export class SecretStore {
       throw error;
     }
   }
+}
+
+function redisServerOf({ metadata, data }: Secret, key: string): RedisUrl {
+  const text = data[key];
+  if (text === undefined) throw new SecretProblem(`Secret ${metadata.name} needs the key ${key} (the URL of Redis)`);
+  const url = parseRedisUrl(text);
+  if (typeof url === 'string') throw new SecretProblem(`Secret ${metadata.name}, ${key}: ${url}`);
+  return url;
 }
 
 function checkPair(secret: string, certificate: string, key: string): void {

@@ -99,7 +99,9 @@ export function bindListeners(
 
 export function wantedSecrets(cluster: MailCluster): WantedSecrets {
   const { tlsSecretRef, listeners } = cluster.spec.frontend;
+  const { mode, urlSecretRef } = cluster.spec.redis;
   return {
+    redisUrl: mode === 'External' && urlSecretRef !== undefined ? urlSecretRef : null,
     smtpTls: tlsSecretRef?.name ?? null,
     users: listeners.flatMap((listener) => (listener.auth === undefined ? [] : [listener.auth.secretRef.name])),
   };
@@ -113,6 +115,7 @@ export type PortOf = (purpose: string) => number;
 export function transportConfig(
   cluster: MailCluster,
   transport: PlannedTransport,
+  secrets: SecretFiles,
   paths: StatePaths,
   portOf: PortOf,
 ): TransportConfig {
@@ -127,7 +130,7 @@ export function transportConfig(
     metrics: { host: LOOPBACK, port: portOf(portPurpose.metrics(name)) },
     hostname: hostname(name),
     store: STORE,
-    ledger: null,
+    ledger: secrets.ledger,
     logLevel: cluster.spec.logLevel,
   };
 }
@@ -172,9 +175,13 @@ export function localNotes(cluster: MailCluster): readonly string[] {
   const { redis, sendConnectors } = cluster.spec;
   return [
     ...(redis.mode === 'Managed'
-      ? ['redis: Managed is treated as None on one machine: each front end counts for itself']
+      ? [
+          'redis: Managed is treated as None on one machine: each front end counts for itself, each transport remembers what it relayed',
+        ]
       : []),
-    ...(redis.mode === 'External' ? ['redis: External is not used yet: each front end counts for itself'] : []),
+    ...(redis.mode === 'External'
+      ? ['redis: External keeps the ledger of external deliveries; limits are not shared yet, each front end counts for itself']
+      : []),
     ...sendConnectors
       .filter((connector) => connector.delivery === 'MX')
       .map(

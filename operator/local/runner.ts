@@ -89,7 +89,7 @@ export class Runner {
   #lock: ExclusiveLock | null = null;
   #ports: Ports;
   #wanted: Wanted | null = null;
-  #secretFiles: SecretFiles = { smtpTls: null, users: new Map(), changed: false };
+  #secretFiles: SecretFiles = { smtpTls: null, users: new Map(), ledger: null, changed: false };
   #document: TopologyDocument | null = null;
   #phase: 'new' | 'starting' | 'running' | 'stopping' = 'new';
   /** Changes of files and children happen one after the other. */
@@ -351,7 +351,7 @@ export class Runner {
       await write(store.name, { ...store, lmtp: this.#endpoint(portPurpose.store(store.name)) });
     for (const transport of members.transports) {
       await makeDirectory(this.#paths.queue(transport.name));
-      await write(transport.name, transportConfig(cluster, transport, this.#paths, this.#portOf));
+      await write(transport.name, transportConfig(cluster, transport, this.#secretFiles, this.#paths, this.#portOf));
     }
     for (const frontend of members.frontends) {
       await makeDirectory(this.#paths.frontend(frontend.name));

@@ -3,10 +3,11 @@
  * defaults and rules come from the CRD. Promise: everything that reads a resource goes through here. Refuses unknown kinds,
  * versions and fields. Fails by findings, all of a document at once. PURE.
  */
+import { API_VERSION } from './api-version.ts';
 import type { CelRules } from './cel.ts';
 import type { MailboxDatabase, MailCluster, Metadata, ResubmitRequest } from './generated.ts';
 import type { Path } from './problem.ts';
-import { API_VERSION, KINDS, type SchemaNode, type Schemas } from './schema.ts';
+import { KINDS, type SchemaNode, type Schemas } from './schema.ts';
 import type { SourceDocument } from './source-document.ts';
 import { checkStructure, closest, type Finding, isPlain, show } from './structure.ts';
 

@@ -43,7 +43,6 @@ export interface SchemaNode {
 export type Kind = 'MailCluster' | 'MailboxDatabase' | 'ResubmitRequest';
 export type Schemas = ReadonlyMap<string, SchemaNode>;
 
-export const API_VERSION = 'mailcluster.dev/v1alpha1';
 export const KINDS: readonly Kind[] = ['MailCluster', 'MailboxDatabase', 'ResubmitRequest'];
 
 const KEYWORDS = new Set([

@@ -7,7 +7,7 @@ import type { Files } from '../../common/platform/files.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { nodeFiles } from '../../common/platform/node-files.ts';
 import { systemRandom } from '../../common/platform/random.ts';
-import type { QueueDatabase } from '../../transport/store/database.ts';
+import type { Quarantined, QueueDatabase } from '../../transport/store/database.ts';
 import { MemoryDisk, openMemoryStore } from '../../transport/store/memory.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { SimDisk, type SimDiskOptions } from '../sim/disk.ts';
@@ -48,6 +48,8 @@ export class SimBench implements Bench {
   readonly scheduler: Scheduler;
   readonly disk: SimDisk;
   readonly fatal: Error[] = [];
+  /** What was found damaged on read, since the bench was made. */
+  readonly quarantined: Quarantined[] = [];
   #incarnation: Incarnation = { alive: true };
   readonly #segmentBytes: number;
   readonly #wrap: (files: Files) => Files;
@@ -78,6 +80,7 @@ export class SimBench implements Bench {
       segmentBytes: this.#segmentBytes,
       reserveBytes: 2 * this.#segmentBytes,
       onFatal: (reason) => this.fatal.push(reason),
+      onQuarantined: (item) => this.quarantined.push(item),
       member,
     });
   }

@@ -142,3 +142,35 @@ test('a crash while Safety Net expires: what is young stays, what is in transit 
   }
   expect(expired).toBeGreaterThan(20);
 });
+
+test('a crash while the Safety Nets are shed: all of it or nothing, and what is missing is said', { timeout: 60_000 }, async () => {
+  const outcomes = new Set<string>();
+  for (let seed = 1; seed <= 60; seed++) {
+    const random = new SeededRandom(seed * 15_485_863);
+    const bench = new SimBench(seed);
+    let store = await bench.open();
+    const base = store.safetyNetCounts().completeSinceMs + 1000;
+    for (let n = 0; n < 50; n++) {
+      await bench.run(store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), 4000), stateOf('delivery'))]));
+      if (n % 7 !== 0) await bench.run(store.commit([moveOf(copyId(n), 'shadow', 'mbx1', base + n)]));
+    }
+    const quota = random.integer(0, 160_000);
+    let answered = -1;
+    void store.shedSafetyNet(quota).then((shed) => {
+      answered = shed.completeSinceMs;
+    });
+    await bench.pass(random.next() * 12);
+    bench.powerCut();
+    store = await openThroughCrashes(bench, random);
+    await bench.run(pictureOf(store));
+    const { completeSinceMs } = store.safetyNetCounts();
+    if (answered !== -1) expect(completeSinceMs, `seed ${seed}`).toBe(answered);
+    const listed = new Set((await bench.run(collect(store.safetyNet({})))).map((entry) => entry.id));
+    for (let n = 0; n < 50; n++)
+      if (n % 7 !== 0) expect(listed.has(copyId(n)), `seed ${seed} entry ${n}`).toBe(base + n >= completeSinceMs);
+    expect(store.recovered.copies.length, `seed ${seed}`).toBe(8);
+    outcomes.add(listed.size === 42 ? 'nothing shed' : answered === -1 ? 'shed, not answered' : 'shed');
+    expect(store.recovered.quarantined, `seed ${seed}`).toEqual([]);
+  }
+  expect(outcomes.size).toBe(3);
+});

@@ -129,6 +129,10 @@ export class Workload {
     const writes: Write[] = [];
     const count = this.#random.chance(0.3) ? this.#random.integer(2, 5) : 1;
     const touched = new Set<CopyId>();
+    if (this.#random.chance(0.15)) {
+      writes.push(...this.#pair(store, touched));
+      this.model.apply(writes);
+    }
     for (let i = 0; i < count; i++) {
       const write = this.#write(store, touched);
       writes.push(write);
@@ -140,6 +144,26 @@ export class Workload {
   #pick(map: Map<CopyId, Held>, touched: ReadonlySet<CopyId>): CopyId | null {
     const ids = [...map.keys()].filter((id) => !touched.has(id));
     return ids.length === 0 ? null : this.#random.pick(ids);
+  }
+
+  /** Two writes of one copy in one call: a change of role at rest, or a copy that arrives final. */
+  #pair(store: QueueDatabase, touched: Set<CopyId>): Write[] {
+    const random = this.#random;
+    const resting = this.#pick(this.model.resting, touched);
+    const out: Write =
+      resting === null || random.chance(0.3)
+        ? this.#commit(store, resting !== null && random.chance(0.3) ? resting : copyId(this.#next++))
+        : { kind: 'recall', id: resting, state: this.#state('submission') };
+    const id = out.kind === 'commit' ? out.facts.id : out.id;
+    touched.add(id);
+    return [out, this.#move(id)];
+  }
+
+  #move(id: CopyId): Extract<Write, { kind: 'move' }> {
+    const random = this.#random;
+    const queue = random.chance(0.5) ? 'primarySafetyNet' : 'shadowSafetyNet';
+    const recipients = [delivered('user0@example.org', random.pick(['mbx1', 'mbx2', 'mbx3']))];
+    return { kind: 'move', id, state: stateOf(queue, { recipients, finalAtMs: random.integer(1, 9999) }) };
   }
 
   #write(store: QueueDatabase, touched: Set<CopyId>): Write {
@@ -163,11 +187,7 @@ export class Workload {
         outcomes: [[0, delivered('x@example.org', 'mbx9')]],
       };
     }
-    if (choice <= 7) {
-      const queue = random.chance(0.5) ? 'primarySafetyNet' : 'shadowSafetyNet';
-      const recipients = [delivered('user0@example.org', random.pick(['mbx1', 'mbx2', 'mbx3']))];
-      return { kind: 'move', id: use(live), state: stateOf(queue, { recipients, finalAtMs: random.integer(1, 9999) }) };
-    }
+    if (choice <= 7) return this.#move(use(live));
     if (choice === 8 && resting !== null) return { kind: 'recall', id: use(resting), state: this.#state('submission') };
     if (choice === 9) return { kind: 'remove', id: use(random.chance(0.5) && resting !== null ? resting : live) };
     if (choice === 10)

@@ -1,5 +1,9 @@
-/** The queue database contract (`store.ts`), on every engine. */
+/** The queue database contract (`store.ts`, `store-safety-net.ts`), on every engine. */
 import { engines } from './bench.ts';
 import { storeContract } from './store.ts';
+import { safetyNetContract } from './store-safety-net.ts';
 
-for (const engine of engines) storeContract(engine);
+for (const engine of engines) {
+  storeContract(engine);
+  safetyNetContract(engine);
+}

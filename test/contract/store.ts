@@ -202,6 +202,7 @@ export function storeContract(engine: EngineUnderTest): void {
           primary: { messages: 2, bytes: 6004 },
           shadow: { messages: 1, bytes: 3002 },
           oldestMs: 1000,
+          completeSinceMs: expect.any(Number),
         });
         expect((await bench.run(readAll(store, copyId(3)))).equals(bytes.get(3) as Buffer), round).toBe(true);
         store = await reopen(bench, store);
@@ -238,6 +239,7 @@ export function storeContract(engine: EngineUnderTest): void {
           primary: { messages: 0, bytes: 0 },
           shadow: { messages: 0, bytes: 0 },
           oldestMs: null,
+          completeSinceMs: expect.any(Number),
         });
         expect((await bench.run(readAll(store, copyId(3)))).equals(bodyOf(copyId(3), 1000)), round).toBe(true);
         expect((await bench.run(readAll(store, copyId(4)))).length, round).toBe(50);

@@ -33,7 +33,7 @@ const HOMES: readonly { readonly name: string; readonly where: RegExp; readonly 
   { name: 'smtp-server', where: /^common\/smtp\//, oneFile: true },
   { name: 'pino', where: /^common\/platform\//, oneFile: true },
   { name: 'prom-client', where: /^common\/platform\//, oneFile: true },
-  { name: 'ioredis', where: /^frontend\/|^transport\/|^common\//, oneFile: true },
+  { name: 'ioredis', where: /^transport\/runtime\/redis-ledger\.ts$/, oneFile: true },
   { name: '@kubernetes/client-node', where: /^operator\/kube\//, oneFile: false },
 ];
 

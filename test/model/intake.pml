@@ -16,15 +16,18 @@
  *   contact       claims.ts: claimReceived, heardAbout; demotion.ts: demote
  *   restart       server.ts: recover; tombstones.ts (an abort outlives it)
  *
+ * EARLY_TAKEOVER is no bug: takeover while a front end still waits; it must verify too. TRIES, CRASHES, VOLUMES_LOST bound the run.
  * Bug switches, each a wrong variant that must violate an assertion:
  *   ACK_ALONE        250 before a shadow has stored it (rule 8)
  *   ACK_UNSYNCED     250 before the own record is durable
  *   SHADOW_UNSYNCED  the shadow answers "stored" before its record is durable
- *   ANY_HOLDER       whoever holds something of that id counts as a shadow, at whatever epoch (rule 8)
+ *   ANY_EPOCH        "stored" counts although the copy is at another epoch by now, or gone (rule 8)
  *   REFUSE_AT_ONCE   451 as soon as the own abort is durable (rule 6b)
  *   ABORT_UNSYNCED   the abort is not durable when RESOLVE leaves
- *   NEW_DATABASE     a candidate's answer counts although its volume was exchanged since it was sent the END (rule 6b)
- *   FORGETS          a restarted primary answers "aborted" for a try it does not know, without asking anybody (rule 6e)
+ *   NEW_DATABASE     a candidate's refusal counts although its volume was exchanged since it was sent the END (rule 6b)
+ *   NEW_DATABASE_ASKED  the same for the question of a restarted primary to everybody (rule 6e)
+ *   REFUSAL_FORGOTTEN  what a member refused as a candidate is forgotten when its own question finds a holder (rules 6b, 6e)
+ *   UNKNOWN_ABORTED  a restarted primary answers "aborted" for a try it does not know, without asking anybody (rule 6e)
  *   ABORT_RELEASED   an abort takes released copies too (rule 6d)
  *   ABORT_ANY_TRY    an abort takes copies of every try (rule 6f)
  *   ANY_TRY_ANSWERS  the refusal of one try is relayed although another may live (rule 7)
@@ -151,7 +154,7 @@ inline accept(t) {
        :: ep[AT(t)] == 0 && !fin[AT(t)] && search[t] == 0 && !(ab[AT(t)] >= (t) && mine[t]) -> UNKNOWN(t) \
        :: else \
        fi }
-#ifdef FORGETS
+#ifdef UNKNOWN_ABORTED
 #define UNKNOWN(t) if :: ab[AT(t)] < (t) -> ab[AT(t)] = t :: else fi; mine[t] = 1; aborted[t] = 1
 #else
 #define UNKNOWN(t) if :: ab[AT(t)] < (t) -> ab[AT(t)] = t :: else fi; mine[t] = 1; owes[AT(t)] = (ALL & ~BIT(AT(t))) | INQUIRY | LOST_LATELY(t)
@@ -173,11 +176,16 @@ inline accept(t) {
        printf("member %d: END of try %d to candidate %d\n", AT(t), t, y); \
        asked[t] = asked[t] | BIT(y); end_out[t] = end_out[t] | BIT(y) }
 
+#ifdef ANY_EPOCH
+#define IS_ANSWER(t) true
+#else
+#define IS_ANSWER(t) (search[t] == 1 && PLACED(t))
+#endif
 #define result(t, y) \
   :: d_step { (stored[t] & BIT(y)) && OWN_SYNCED(AT(t)) -> printf("member %d: candidate %d stored try %d\n", AT(t), y, t); \
        stored[t] = stored[t] & ~BIT(y); \
        if \
-       :: search[t] == 1 && PLACED(t) -> rel[AT(t)] = 1; search[t] = 0; ok[t] = 1 \
+       :: IS_ANSWER(t) -> rel[AT(t)] = 1; search[t] = 0; ok[t] = 1 \
        :: else \
        fi }
 
@@ -216,17 +224,12 @@ inline refused_by_all(m) {
   :: d_step { (end_out[t] & BIT(y)) && was[y] == SYNCED -> printf("member %d: END of try %d arrives\n", y, t); \
        end_out[t] = end_out[t] & ~BIT(y); \
        if \
-       :: fin[y] || TOMBSTONE_REFUSES(y, t) -> REFUSED(t, y) \
+       :: fin[y] || TOMBSTONE_REFUSES(y, t) -> asked[t] = asked[t] & ~BIT(y) \
        :: !fin[y] && !TOMBSTONE_REFUSES(y, t) && (ep[y] == 0 || ep[y] <= EPOCH(t, 0, home[t])) -> \
             if :: ep[y] == 0 -> rel[y] = began_released[t]; SHADOW_RECORD(y) :: else -> rel[y] = rel[y] | began_released[t]; search_ends(y) fi; \
             ep[y] = EPOCH(t, 0, home[t]); stored[t] = stored[t] | BIT(y) \
        :: else -> asked[t] = asked[t] & ~BIT(y) \
        fi }
-#ifdef ANY_ANSWER
-#define REFUSED(t, y) stored[t] = stored[t] | BIT(y)
-#else
-#define REFUSED(t, y) asked[t] = asked[t] & ~BIT(y)
-#endif
 #ifdef SHADOW_UNSYNCED
 #define SHADOW_RECORD(y) was[y] = 0
 #else
@@ -277,8 +280,8 @@ inline refuse(p, y) {
        :: else \
        fi }
 
-/* A shadow takes its owner for lost, rightly or not, but not while a front end may wait: the reply bound is below the shortest takeover (rule 5). */
-#ifdef HASTY_TAKEOVER
+/* A shadow takes its owner for lost, rightly or not. The reply bound is below the shortest takeover (rule 5), but nothing here needs that: EARLY_TAKEOVER. */
+#ifdef EARLY_TAKEOVER
 #define MAY_SUSPECT true
 #else
 #define MAY_SUSPECT (said != 0)

@@ -2,8 +2,12 @@
  * What must be true at the end of a run, once faults have stopped and the system had time (protocol.md section 9). Owns: the arithmetic per recipient:
  * lost, unexpected, duplicated; and that nothing lingers. Violations are lines a person can read.
  */
+import type { CopyId } from '../../common/message.ts';
 import { dsnIdOf } from './durable-view.ts';
+import { isAccepted } from './mail.ts';
 import type { Offer } from './mail-store.ts';
+import { unfinishedRequests } from './orchestrator.ts';
+import { checkResubmissions } from './resubmission-checks.ts';
 import type { Sent, World } from './world.ts';
 
 export interface Expectations {
@@ -14,26 +18,24 @@ export interface Expectations {
 /** Known to be refused: nobody will ever deliver it. */
 const isRefused = (sent: Sent): boolean =>
   sent.answer?.kind === 'refusedEarly' || (sent.answer?.kind === 'reply' && sent.answer.reply.code >= 400);
-const isAccepted = (sent: Sent): boolean => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250;
 
 const failing = (address: string): boolean => address.includes('refused') || address.includes('unknown');
 
 export async function checkEnd(world: World, expectations: Expectations): Promise<readonly string[]> {
-  const found = [...world.violations];
+  const found: string[] = [];
   const digests = new Set(world.sent.map((sent) => sent.digest));
   for (const sent of world.sent) {
     if (sent.answer === null && sent.life?.alive === true) found.push(`L1: message ${sent.number} was never answered`);
     let delivered = 0;
     for (const [index, recipient] of sent.envelope.recipients.entries()) {
-      const offers = world.store.offers.filter(
-        (offer) => offer.digest === sent.digest && offer.address === recipient.address,
-      );
-      const visible = offers.filter((offer) => offer.visible).length;
+      const { address } = recipient;
+      const offers = world.store.offers.filter((offer) => offer.digest === sent.digest && offer.address === address);
+      const visible = world.store.seen(address, sent.digest);
       if (visible > 0) delivered += 1;
       if (isAccepted(sent)) checkFate(world, sent, index, offers, expectations, found);
-      if (isRefused(sent) && visible > 0)
-        found.push(`S3: message ${sent.number} for ${recipient.address} was refused and delivered all the same`);
-      if (visible > 1) found.push(`S8: message ${sent.number} is seen ${visible} times by ${recipient.address}`);
+      if (isRefused(sent) && offers.length > 0)
+        found.push(`S3: message ${sent.number} for ${address} was refused and delivered all the same`);
+      if (visible > 1) found.push(`S8: message ${sent.number} is seen ${visible} times by ${address}`);
     }
     if (isAccepted(sent) && delivered > 0) await checkResting(world, sent, found);
   }
@@ -42,7 +44,10 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
       found.push(`S4: ${offer.address} got bytes nobody sent (${offer.copyId})`);
   checkRepeats(world, found);
   checkLingering(world, found);
-  return found;
+  checkPromotions(world, found);
+  found.push(...checkResubmissions(world), ...unfinishedRequests(world).map((line) => `N6: ${line}`));
+  for (const name of world.draining.keys()) found.push(`L10: ${name} did not become empty`);
+  return [...new Set([...world.violations, ...found])];
 }
 
 /** Promise 2: each recipient of a message answered 250 is delivered, or its sender hears exactly once that it is not. */
@@ -56,7 +61,7 @@ function checkFate(
 ): void {
   const { id } = sent;
   const address = sent.envelope.recipients[index]?.address ?? '';
-  if (id === null) return;
+  if (id === null || world.doomed.has(id)) return;
   const reports = (kind: string): number =>
     world.store.offers.filter(
       (offer) =>
@@ -65,34 +70,52 @@ function checkFate(
   const failed = reports('failed');
   const expired = reports('expired');
   const what = `message ${sent.number} ${id} for ${address}`;
-  if (failing(address) ? failed + expired !== 1 : failed > 0)
+  const isReportDoomed = world.doomed.has(dsnIdOf(id, index, 'failed'));
+  if (!isReportDoomed && (failing(address) ? failed + expired !== 1 : failed > 0))
     found.push(`DSN: ${what}: its sender saw ${failed} reports of failure and ${expired} of expiry`);
   if (expired > 0 && !expectations.expiry) found.push(`S16: ${what} expired`);
   if (expired > 1) found.push(`DSN: ${what}: expiry was reported ${expired} times`);
-  if (!failing(address) && offers.length === 0 && expired === 0)
-    found.push(`lost: ${what} was answered 250 and neither delivered nor reported`);
+  if (failing(address) || expired > 0 || world.store.seen(address, sent.digest) > 0) return;
+  if (offers.length === 0) found.push(`lost: ${what} was answered 250 and neither delivered nor reported`);
+  else if (!world.isOutOfContract)
+    found.push(`S10: ${what} was delivered, and the surviving copy of its database does not have it`);
 }
 
 /** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net, by the word of the databases. */
 async function checkResting(world: World, sent: Sent, found: string[]): Promise<void> {
-  if (sent.id === null) return;
-  const resting: string[] = [];
+  const { id } = sent;
+  if (id === null || world.doomed.has(id)) return;
+  const resting = new Set<string>();
   for (const pod of world.transports) {
-    const stored = await world.scheduler.await(pod.database?.lookup(sent.id) ?? Promise.resolve(null));
-    if (stored !== null) resting.push(stored.state.queue);
+    const queue = await world.scheduler.await(restingQueue(pod.database?.lookup(id)));
+    if (queue !== null) resting.add(queue);
   }
-  if (!resting.includes('primarySafetyNet'))
-    found.push(`N1: message ${sent.number} ${sent.id} is in no Primary Safety Net`);
-  if (sent.isProtected && !resting.includes('shadowSafetyNet'))
-    found.push(`S4: message ${sent.number} ${sent.id} is in no Shadow Safety Net`);
+  if (resting.has('damaged')) return;
+  if (!resting.has('primarySafetyNet'))
+    found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
+  if (hasPartner(world, id) && !resting.has('shadowSafetyNet'))
+    found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);
 }
 
-const boundaryOf = (world: World, member: string): string | undefined =>
-  world.document.members.find((entry) => entry.name === member)?.boundary;
+/** Somebody beside its holder can hold it. */
+export function hasPartner(world: World, id: CopyId): boolean {
+  const boundary = world.boundaryOf(world.view.holders(id)[0]?.member ?? '');
+  const active = world.document.members.filter((member) => member.boundary === boundary && member.state === 'active');
+  return active.length >= 2;
+}
+
+async function restingQueue(lookup: Promise<{ readonly state: { readonly queue: string } } | null> | undefined) {
+  try {
+    return (await lookup)?.state.queue ?? null;
+  } catch (error) {
+    if ((error as { code?: string }).code === 'DAMAGED') return 'damaged';
+    throw error;
+  }
+}
 
 /**
- * S8: a repeated offer needs an excuse: the reply was lost; or who delivered died or could not be asked. Two owners that can reach each other never both
- * deliver (protocol.md 7, 13).
+ * S8: a repeated offer needs an excuse: the reply was lost; it is a resubmission, or the copy it went to was lost by a failover; or who delivered died, was
+ * fenced or could not be asked. Two owners that can reach each other never both deliver (protocol.md 7, 13).
  */
 function checkRepeats(world: World, found: string[]): void {
   const first = new Map<string, Offer>();
@@ -101,8 +124,9 @@ function checkRepeats(world: World, found: string[]): void {
     const earlier = first.get(key);
     first.set(key, offer);
     if (earlier === undefined || earlier.replyLost) continue;
+    if (offer.place !== earlier.place || world.view.resubmissions.has(offer.copyId)) continue;
     // A replay into another boundary starts anew there; a report may have two makers, of which one died.
-    if (boundaryOf(world, earlier.by) !== boundaryOf(world, offer.by)) continue;
+    if (world.boundaryOf(earlier.by) !== world.boundaryOf(offer.by)) continue;
     const isReport = world.view.dsns.has(offer.copyId);
     const excused = world.troubles.some(
       (trouble) =>
@@ -118,19 +142,45 @@ function checkRepeats(world: World, found: string[]): void {
   }
 }
 
+/** S16, protocol.md 3, 4: nobody takes over from a member that was well all the time. */
+function checkPromotions(world: World, found: string[]): void {
+  for (const { id, by, of } of world.view.promotions) {
+    const member = world.view.memberOf(of) ?? '';
+    const hadTrouble = world.troubles.some((trouble) => trouble.who.includes(member));
+    // A front end's replay makes the shadow of the lower try the owner of the higher one.
+    const wasResigned = world.counts.has('drains');
+    const wasReplayed = world.view.holders(id).some((holder) => holder.stored.state.epoch.try > 1);
+    if (!hadTrouble && !wasResigned && !wasReplayed && !world.hasResets)
+      found.push(`S16: ${by} took ${id} over from ${member}, which was well all the time`);
+  }
+}
+
 /** L2, L7, R8: nothing lingers in transit or as a shadow once everything has had time; L8: nor does a tombstone that nobody will ask for. */
 function checkLingering(world: World, found: string[]): void {
   for (const pod of world.transports) {
     const core = pod.server?.core;
     if (core === undefined) {
-      found.push(`L2: ${pod.name} did not come back`);
+      found.push(`L2: ${pod.key} did not come back`);
       continue;
     }
     for (const copy of core.copies.values()) {
       const refused = world.view.aborts.has(copy.facts.id) && !world.view.finals.has(copy.facts.id);
       found.push(
-        `${refused ? 'R8' : 'L2'}: ${copy.facts.id} lingers in ${copy.state.queue} of ${pod.name} (${copy.state.standing}, owner ${copy.state.epoch.owner === core.me ? 'self' : copy.state.epoch.owner})`,
+        `${refused ? 'R8' : 'L2'}: ${copy.facts.id} lingers in ${copy.state.queue} of ${pod.key} (${copy.state.standing}, owner ${copy.state.epoch.owner === core.me ? 'self' : copy.state.epoch.owner})`,
       );
     }
   }
+  checkChains(world, found);
+}
+
+/** S6: whoever is there is what the others last saw of it, or what came after. */
+function checkChains(world: World, found: string[]): void {
+  for (const pod of world.transports)
+    for (const observer of world.transports) {
+      const seen = observer.volume.seen.get(pod.name);
+      if (seen === undefined || pod.database === null || seen.identity !== pod.database.identity) continue;
+      const entry = pod.database.chain.find((open) => open.openCounter === seen.openCounter);
+      if (entry?.nonce !== seen.nonce || pod.database.syncedSequence < seen.syncedSequence)
+        found.push(`S6: ${observer.name} has seen another life of ${pod.name} than the one that is there`);
+    }
 }

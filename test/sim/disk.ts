@@ -240,6 +240,11 @@ export class SimDisk {
     this.#slow = factor;
   }
 
+  /** Slow, full or failing: what depends on it may take its time. */
+  get isAiling(): boolean {
+    return this.#slow > 1 || this.#full || this.#failWrite > 0 || this.#failSync > 0;
+  }
+
   /** The n-th write from now (1 is the next) fails with EIO and so does every later one; 0 heals. */
   failWrites(n: number): void {
     this.#failWrite = n;

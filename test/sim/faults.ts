@@ -1,8 +1,13 @@
-/** What goes wrong in a seed and when. Owns: the kinds of fault and their doses; each ends by itself before or with the healing phase. */
+/**
+ * What goes wrong in a seed and when. Owns: the kinds of fault, which of them a seed draws, and the doses of those that touch processes, disks and the
+ * network; each ends by itself before or with the healing phase. What touches volumes, members and mailbox copies is in `cluster-faults.ts`.
+ */
+import { scheduleClusterFaults } from './cluster-faults.ts';
 import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
 
-export const FAULTS = [
+/** The kinds the message path alone has to stand. */
+export const CLASSIC = [
   'killFrontend',
   'killTransport',
   'powerCut',
@@ -23,32 +28,136 @@ export const FAULTS = [
   'storeDown',
   'clientGone',
 ] as const;
+
+/** The kinds that need takeover, fencing, drain or resubmission. */
+export const CLUSTER = [
+  /** Volume destroyed; the next life has a new identity. */
+  'wipe',
+  /** Gone for good by the word of the orchestrator; later again, on an empty volume. */
+  'gone',
+  /** The orchestrator calls lost what lives. */
+  'wrongWord',
+  /** Dead, or cut off from all others, for longer than `resubmitTimeSpan`; back with the same volume. */
+  'absence',
+  'snapshot',
+  'clone',
+  'bitFlip',
+  'tornSector',
+  'truncatedFile',
+  'drain',
+  'drainCancelled',
+  /** The member that is drained dies in between. */
+  'drainCrash',
+  'scaleUp',
+  'failover',
+  /** The member with most of the deliveries goes with the failover. */
+  'failoverPrimaryGone',
+  'failoverTwice',
+  'resubmit',
+  'resubmitOverlap',
+  'resubmitCancelled',
+  'resubmitDryRun',
+  /** The process stands still for longer than every timeout. */
+  'stall',
+  'shortStall',
+  'lateTopology',
+  'noTopology',
+] as const;
+
+export const FAULTS = [...CLASSIC, ...CLUSTER] as const;
 export type Fault = (typeof FAULTS)[number];
 
-/** Several kinds at once, each in about a quarter of the seeds; a tenth of the seeds has none. */
-export const drawFaults = (random: SeededRandom): ReadonlySet<Fault> => {
+/** Kinds that need more time than a quick seed has. */
+const LONG: readonly Fault[] = ['absence', 'stall'];
+export const isLong = (enabled: ReadonlySet<Fault>): boolean => LONG.some((fault) => enabled.has(fault));
+
+/** Which kinds a run may use, from the command line. */
+export interface Selection {
+  readonly only: ReadonlySet<Fault> | null;
+  readonly without: ReadonlySet<Fault>;
+}
+
+export const EVERYTHING: Selection = { only: null, without: new Set() };
+
+/** `classic` and `cluster` stand for their kinds. */
+export function kindsOf(text: string): ReadonlySet<Fault> {
+  const found = new Set<Fault>();
+  for (const word of text.split(',').filter((part) => part !== '')) {
+    const group: readonly Fault[] | undefined =
+      word === 'classic' ? CLASSIC : word === 'cluster' ? CLUSTER : FAULTS.filter((fault) => fault === word);
+    if (group.length === 0) throw new Error(`no fault ${word}; there are classic, cluster, ${FAULTS.join(', ')}`);
+    for (const fault of group) found.add(fault);
+  }
+  return found;
+}
+
+/** Several kinds at once, each in a part of the seeds; a tenth of the seeds has none. Kinds named by `only` are in every seed. */
+export const drawFaults = (random: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
-  return new Set(FAULTS.filter(() => random.chance(share)));
+  const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
+  const isClassic = new Set<Fault>(CLASSIC);
+  const drawn = FAULTS.filter((fault) => random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare));
+  const wanted = selection.only === null ? drawn : [...selection.only];
+  return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
 
-export function scheduleFaults(world: World, random: SeededRandom, enabled: ReadonlySet<Fault>): Fault[] {
+/** Long histories cost as much as five others. */
+const isRare = (fault: Fault): boolean => LONG.includes(fault);
+
+/** Doses are planned with this. */
+export interface Doses {
+  readonly world: World;
+  readonly random: SeededRandom;
+  readonly enabled: ReadonlySet<Fault>;
+  /** Faults happen before this time after the start. */
+  readonly phaseMs: number;
+  readonly done: Fault[];
+  at(fault: Fault, count: number, act: () => void): void;
+  later(delayMs: number, act: () => void): void;
+  transport(): string;
+}
+
+export function scheduleFaults(
+  world: World,
+  random: SeededRandom,
+  enabled: ReadonlySet<Fault>,
+  phaseMs: number,
+): Fault[] {
   const done: Fault[] = [];
-  const at = (fault: Fault, count: number, act: () => void): void => {
-    if (!enabled.has(fault)) return;
-    for (let i = 0; i < count; i++)
-      world.scheduler.schedule(random.integer(50, 9_000), () => {
-        done.push(fault);
-        world.calm = false;
-        act();
-      });
+  const doses: Doses = {
+    world,
+    random,
+    enabled,
+    phaseMs,
+    done,
+    at: (fault, count, act) => {
+      if (!enabled.has(fault)) return;
+      for (let i = 0; i < count; i++)
+        world.scheduler.schedule(random.integer(50, isLong(new Set([fault])) ? 9_000 : phaseMs - 3_000), () => {
+          done.push(fault);
+          world.calm = false;
+          act();
+        });
+    },
+    // Healing puts everything right by itself.
+    later: (delayMs, act) =>
+      void world.scheduler.schedule(delayMs, () => {
+        if (!world.isHealing) act();
+      }),
+    transport: () => random.pick(world.transports).key,
   };
-  const later = (delayMs: number, act: () => void): void => void world.scheduler.schedule(delayMs, act);
-  const transport = (): string => random.pick(world.transports).name;
+  scheduleClassicFaults(doses);
+  scheduleClusterFaults(doses);
+  return done;
+}
+
+function scheduleClassicFaults(doses: Doses): void {
+  const { world, random, at, later, transport } = doses;
   const frontend = (): string => random.pick(world.frontends).name;
   const anyone = (): string => random.pick([...world.transports, ...world.frontends]).name;
-  const die = (name: string, how: 'process' | 'power', silent = false): void => {
-    world.kill(name, how, silent);
-    later(random.integer(100, 4_000), () => world.boot(name));
+  const die = (key: string, how: 'process' | 'power', silent = false): void => {
+    world.kill(key, how, silent);
+    later(random.integer(100, 4_000), () => world.boot(key));
   };
   at('killFrontend', 1, () => die(frontend(), 'process'));
   at('killTransport', random.integer(1, 3), () => die(transport(), 'process'));
@@ -66,22 +175,33 @@ export function scheduleFaults(world: World, random: SeededRandom, enabled: Read
     });
   });
   at('vanish', 1, () => die(transport(), 'power', true));
-  at('resetPair', 3, () => world.resetConnections(frontend(), transport()));
-  at('cutPair', random.integer(1, 2), () => cut(world, random, anyone(), transport(), 'both'));
-  at('oneWayCut', random.integer(1, 2), () => cut(world, random, anyone(), transport(), 'a-to-b'));
+  at('resetPair', 3, () => world.resetConnections(frontend(), random.pick(world.transports).name));
+  at('cutPair', random.integer(1, 2), () => cut(doses, anyone(), 'both'));
+  at('oneWayCut', random.integer(1, 2), () => cut(doses, anyone(), 'a-to-b'));
   at('clog', 2, () => {
-    const [a, b] = [anyone(), transport()];
+    const [a, b] = [anyone(), random.pick(world.transports).name];
     const forMs = random.integer(500, 5_000);
     world.trace(`network between ${a} and ${b} is slow`);
     world.troubled([a, b], forMs);
     world.network.clog(a, b, random.integer(50, 3_000));
     later(forMs, () => world.network.restore(a, b));
   });
+  at('wallJump', 2, () => world.jumpWall(transport(), random.pick([30, -1, 400]) * 86_400_000));
+  at('storeDown', 1, () => {
+    const place = random.pick(['alpha', 'beta', 'internet']);
+    if (world.store.down.has(place)) return;
+    world.store.down.add(place);
+    later(random.integer(500, 4_000), () => world.store.down.delete(place));
+  });
+  scheduleDiskFaults(doses);
+}
+
+function scheduleDiskFaults({ world, random, at, later, transport }: Doses): void {
   at('slowDisk', 1, () => {
     const name = transport();
     const forMs = random.integer(500, 6_000);
     world.trace(`disk of ${name} is slow`);
-    world.troubled([name], forMs);
+    world.troubled([world.pod(name)?.name ?? name], forMs);
     world.disk(name)?.setSlow(random.chance(0.3) ? 40_000 : random.integer(100, 8_000));
     later(forMs, () => world.disk(name)?.setSlow(1));
   });
@@ -93,17 +213,10 @@ export function scheduleFaults(world: World, random: SeededRandom, enabled: Read
   });
   at('failedSync', 1, () => world.disk(transport())?.failSyncs(random.integer(1, 10)));
   at('failedWrite', 1, () => world.disk(transport())?.failWrites(random.integer(1, 10)));
-  at('wallJump', 2, () => world.jumpWall(transport(), random.pick([30, -1, 400]) * 86_400_000));
-  at('storeDown', 1, () => {
-    const place = random.pick(['alpha', 'beta', 'internet']);
-    if (world.store.down.has(place)) return;
-    world.store.down.add(place);
-    later(random.integer(500, 4_000), () => world.store.down.delete(place));
-  });
-  return done;
 }
 
-function cut(world: World, random: SeededRandom, a: string, b: string, direction: 'both' | 'a-to-b'): void {
+function cut({ world, random }: Doses, a: string, direction: 'both' | 'a-to-b'): void {
+  const b = random.pick(world.transports).name;
   if (a === b) return;
   const forMs = random.integer(500, 12_000);
   world.troubled([a, b], forMs);

@@ -67,13 +67,26 @@ export class MailStore {
   }
 
   /** The delivery port of one life of a transport. */
-  agent(member: string, incarnation: Incarnation, database: QueueDatabase): DeliveryAgent {
+  agent(
+    member: string,
+    incarnation: Incarnation,
+    database: QueueDatabase,
+    onDamaged: (id: CopyId) => void,
+  ): DeliveryAgent {
     const run = (act: () => void): void => deliverTo(incarnation, this.#scheduler, act);
     return {
       start: (request, done) => {
         const delayMs = this.#random.integer(1, this.moody && this.#random.chance(0.1) ? 2_000 : 30);
         this.#scheduler.schedule(delayMs, () =>
-          run(() => void this.#deliver(member, incarnation, database, request, (results) => run(() => done(results)))),
+          run(
+            () =>
+              void this.#deliver(member, incarnation, database, request, (results, isDamaged) =>
+                run(() => {
+                  done(results);
+                  if (isDamaged === true) onDamaged(request.copyId);
+                }),
+              ),
+          ),
         );
       },
       close: () => Promise.resolve(),
@@ -85,7 +98,7 @@ export class MailStore {
     incarnation: Incarnation,
     database: QueueDatabase,
     request: DeliveryRequest,
-    done: (results: readonly RecipientResult[]) => void,
+    done: (results: readonly RecipientResult[], isDamaged?: boolean) => void,
   ): Promise<void> {
     const { route } = request;
     const place = route.kind === 'mailbox' ? route.database : route.connector;
@@ -103,6 +116,7 @@ export class MailStore {
     if (digest === null)
       return done(
         request.recipients.map(({ index }) => ({ index, kind: 'deferred', reply: 'body damaged', scope: 'message' })),
+        true,
       );
     const replyLost = this.moody && this.#random.chance(0.08);
     const results = request.recipients.map(({ index, recipient }): RecipientResult => {

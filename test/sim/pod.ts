@@ -33,6 +33,8 @@ export interface Pod {
   isOutOfReach: boolean;
   /** Nobody shall start it: scaled away, lost until the orchestrator says otherwise, or a process that was one too many. */
   isGone: boolean;
+  /** Nobody starts it for now. */
+  isOff: boolean;
   /** Since when it is down, as the excuse of what others did meanwhile. */
   down: Trouble | null;
 }

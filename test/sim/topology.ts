@@ -14,6 +14,10 @@ export interface ShapeOptions {
   readonly withoutConnector?: boolean;
 }
 
+/** What a failover may lose is within these two, clocks that differ by a second included. */
+export const LOSS_WINDOW_MS = 6_000;
+export const REPLAY_LAG_MS = 8_000;
+
 export const DATABASE_HOST = 'store';
 
 export function simTopology(options: ShapeOptions): TopologyDocument {
@@ -52,7 +56,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
         messageAutoDiscardIntervalMs: 172_800_000,
         ...options.policies,
       },
-      safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 300_000, quotaBytes: null },
+      safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 15_000, quotaBytes: null },
       queues: {
         messageExpirationMs: options.messageExpirationMs ?? 172_800_000,
         delayNotificationMs: options.delayNotificationMs ?? 14_400_000,
@@ -69,10 +73,15 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       domains: [],
       addresses: Array.from({ length: 8 }, (_, user) => `${name}-${user}@sim.example`),
       caseSensitiveLocalParts: false,
-      copies: [{ name: 'main', site: 'site-0', lmtp: { host: DATABASE_HOST, port: 24 + index }, replayLagMs: 0 }],
+      copies: ['main', 'standby'].map((copy, order) => ({
+        name: copy,
+        site: 'site-0',
+        lmtp: { host: DATABASE_HOST, port: 24 + 2 * index + order },
+        replayLagMs: REPLAY_LAG_MS,
+      })),
       activeCopy: 'main',
       activation: 1,
-      lossWindowMs: 900_000,
+      lossWindowMs: LOSS_WINDOW_MS,
     })),
     retired: [],
     resubmitRequests: [],

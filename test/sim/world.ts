@@ -1,65 +1,30 @@
 /**
  * One simulated cluster: real front-end proxy, real peer protocol, real transport core and runtime, real queue database, over simulated network,
- * disk and clock. Owns: the pods, their lives and deaths, the mail that is sent and what was answered. The checkers live in `checks.ts`.
+ * disk and clock. Owns: the pods, their lives and deaths, and what the checkers need to know. Mail is in `mail.ts`, volumes in `volumes.ts`, what the
+ * operator does in `orchestrator.ts`; the checkers are `durable-view.ts` (every write), `watch.ts` (while it runs) and `checks.ts` (at the end).
  */
-import { createHash } from 'node:crypto';
 import type { TopologyDocument } from '../../common/config.ts';
-import type { CopyId, Envelope } from '../../common/message.ts';
-import type { Clock } from '../../common/platform/clock.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
 import type { Network, PeerRole } from '../../common/platform/net.ts';
-import type { DataAnswer } from '../../common/smtp/edge-api.ts';
 import { MessageProxy } from '../../frontend/proxy.ts';
 import type { Mutant } from '../../transport/core/mutants.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
-import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { SimDisk } from './disk.ts';
-import { DurableView } from './durable-view.ts';
-import type { Incarnation } from './incarnation.ts';
+import { DurableView, type Volume } from './durable-view.ts';
+import { deliverTo, type Incarnation } from './incarnation.ts';
+import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
+import { publish } from './orchestrator.ts';
+import { type Pod, podClock, type Trouble } from './pod.ts';
 import { Scheduler, type SeededRandom } from './scheduler.ts';
-
-export interface Sent {
-  readonly number: number;
-  readonly envelope: Envelope;
-  readonly digest: string;
-  readonly sizeBytes: number;
-  id: CopyId | null;
-  /** `refusedEarly`: before the 354. */
-  answer: DataAnswer | { readonly kind: 'refusedEarly' } | { readonly kind: 'clientGone' } | null;
-  answeredAtMs: number | null;
-  /** Two databases held it when the 250 was said. */
-  isProtected: boolean;
-  /** The life of the front end that held the session. */
-  life: Incarnation | null;
-}
-
-/** A stretch of time in which something between or on transports was wrong: the excuse of a repeated offer. */
-interface Trouble {
-  readonly who: readonly string[];
-  readonly fromMs: number;
-  untilMs: number;
-}
-
-interface Pod {
-  readonly name: string;
-  readonly role: PeerRole;
-  readonly disk: SimDisk;
-  incarnation: Incarnation;
-  server: TransportServer | null;
-  database: QueueDatabase | null;
-  proxy: MessageProxy | null;
-  lives: number;
-  jumpWall: ((deltaMs: number) => void) | null;
-  /** Called when a commit is handed to the engine; for deaths at the worst moment. */
-  onCommit: (() => void) | null;
-}
+import { lose, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
   readonly seed: number;
@@ -68,9 +33,13 @@ export interface WorldOptions {
   /** Every line of the trace, for a failing seed. */
   readonly trace?: (line: string) => void;
   readonly resetChance?: number;
+  /** Two volumes of one message may go: exactly what had no other holder may be missing. */
+  readonly outOfContract?: boolean;
 }
 
 const SEGMENT_BYTES = 131_072;
+/** After a pod is back others may still act on what they believed. */
+const AFTERMATH_MS = 18_000;
 
 export class World {
   readonly scheduler: Scheduler;
@@ -81,9 +50,22 @@ export class World {
   readonly sent: Sent[] = [];
   readonly coverage: TransitionCoverage = new Map();
   readonly violations: string[] = [];
-  /** What is durable where, by database identity; survives the pods. */
+  /** What is durable where; survives the pods. */
   readonly view: DurableView;
   readonly troubles: Trouble[] = [];
+  /** True while no fault of any kind has been injected. */
+  calm = true;
+  /** Faults are over. */
+  isHealing = false;
+  readonly isOutOfContract: boolean;
+  /** Copies whose last holder was destroyed, out of contract. */
+  readonly doomed = new Set<CopyId>();
+  /** Members that are to be drained, until they left. */
+  readonly draining = new Map<string, { readonly generation: number }>();
+  /** Queue databases the orchestrator called lost, and when. */
+  readonly lostByWord = new Map<Identity, number>();
+  /** What happened, for the totals of a run. */
+  readonly counts = new Map<string, number>();
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -94,6 +76,7 @@ export class World {
     this.network = new SimNetwork(this.scheduler, { resetChance: options.resetChance ?? 0 });
     this.store = new MailStore(this.scheduler);
     this.document = options.document;
+    this.isOutOfContract = options.outOfContract ?? false;
     this.view = new DurableView(
       (line) => this.violate(line),
       options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure,
@@ -109,24 +92,51 @@ export class World {
     this.#options.trace?.(`${this.scheduler.nowMs.toFixed(1).padStart(9)} ${line}`);
   }
 
+  counted(what: string, by = 1): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + by);
+  }
+
+  // --- pods ------------------------------------------------------------------------------------------------------------
+
+  get pods(): readonly Pod[] {
+    return [...this.#pods.values()];
+  }
+
+  /** Those that run, or shall run again. */
   get transports(): readonly Pod[] {
-    return [...this.#pods.values()].filter((pod) => pod.role === 'transport');
+    return this.pods.filter((pod) => pod.role === 'transport' && !pod.isGone);
   }
 
   get frontends(): readonly Pod[] {
-    return [...this.#pods.values()].filter((pod) => pod.role === 'frontend');
+    return this.pods.filter((pod) => pod.role === 'frontend');
+  }
+
+  pod(key: string): Pod | undefined {
+    return this.#pods.get(key);
+  }
+
+  boundaryOf(member: string): string | undefined {
+    return this.document.members.find((entry) => entry.name === member)?.boundary;
   }
 
   startAll(): void {
-    for (const member of this.document.members) this.#boot(this.#pod(member.name, 'transport'));
-    for (const frontend of this.document.frontends) this.#boot(this.#pod(frontend.name, 'frontend'));
+    for (const member of this.document.members) this.#boot(this.addPod(member.name, member.name, 'transport'));
+    for (const frontend of this.document.frontends) this.#boot(this.addPod(frontend.name, frontend.name, 'frontend'));
   }
 
-  #pod(name: string, role: PeerRole): Pod {
+  addPod(
+    key: string,
+    name: string,
+    role: PeerRole,
+    attached: { readonly disk: SimDisk; readonly volume: Volume } | null = null,
+  ): Pod {
     const pod: Pod = {
+      key,
       name,
       role,
-      disk: new SimDisk(this.scheduler),
+      disk: attached?.disk ?? new SimDisk(this.scheduler),
+      volume: attached?.volume ?? this.view.newVolume(name),
+      setAside: [],
       incarnation: { alive: false },
       server: null,
       database: null,
@@ -134,69 +144,65 @@ export class World {
       lives: 0,
       jumpWall: null,
       onCommit: null,
+      document: this.document,
+      isOutOfReach: false,
+      isGone: false,
+      isOff: false,
+      down: null,
     };
-    this.#pods.set(name, pod);
+    this.#pods.set(key, pod);
     return pod;
   }
 
-  isAlive(name: string): boolean {
-    return this.#pods.get(name)?.incarnation.alive === true;
+  isAlive(key: string): boolean {
+    return this.#pods.get(key)?.incarnation.alive === true;
   }
 
-  /** A clock that dies with its incarnation. */
-  #clock(pod: Pod): Clock {
-    const clock = this.scheduler.clock(this.random.integer(-500, 500), 1 + (this.random.next() - 0.5) / 500);
-    const { incarnation } = pod;
-    pod.jumpWall = (deltaMs) => clock.jumpWall(deltaMs);
-    return {
-      monotonicMs: () => clock.monotonicMs(),
-      wallMs: () => clock.wallMs(),
-      setTimer: (delayMs, callback) =>
-        clock.setTimer(delayMs, () => {
-          if (incarnation.alive) callback();
-        }),
-    };
+  /** Another process under the same name. */
+  twinOf(pod: Pod): Pod | undefined {
+    return this.transports.find((other) => other !== pod && other.name === pod.name);
   }
 
-  boot(name: string): void {
-    const pod = this.#pods.get(name);
-    if (pod !== undefined && !pod.incarnation.alive) this.#boot(pod);
+  boot(key: string): void {
+    const pod = this.#pods.get(key);
+    if (pod !== undefined && !pod.incarnation.alive && !pod.isGone && !pod.isOff) this.#boot(pod);
   }
 
   #boot(pod: Pod): void {
-    pod.incarnation = { alive: true };
+    const incarnation: Incarnation = { alive: true };
+    pod.incarnation = incarnation;
     pod.lives += 1;
-    this.trace(`${pod.name} starts, life ${pod.lives}`);
-    const network = this.network.host({ role: pod.role, name: pod.name }, pod.incarnation);
-    if (pod.role === 'transport')
-      void this.#bootTransport(pod, network).catch((error: unknown) =>
-        this.#endsItself(pod, pod.incarnation, error as Error),
-      );
-    else this.#bootFrontend(pod, network);
+    if (pod.down !== null) pod.down.untilMs = this.scheduler.nowMs + AFTERMATH_MS;
+    pod.down = null;
+    this.trace(`${pod.key} starts, life ${pod.lives}`);
+    const twin = this.twinOf(pod) !== undefined;
+    const network = this.network.host({ role: pod.role, name: pod.name }, incarnation, twin);
+    if (pod.role === 'frontend') return this.#bootFrontend(pod, network);
+    this.#bootTransport(pod, network).catch((error: unknown) => this.#endsItself(pod, incarnation, error as Error));
   }
 
   #bootFrontend(pod: Pod, network: Network): void {
-    const site = this.document.frontends.find((entry) => entry.name === pod.name)?.site ?? '';
+    const site = pod.document.frontends.find((entry) => entry.name === pod.name)?.site ?? '';
     pod.proxy = new MessageProxy(
       {
         name: pod.name,
         site,
         uid: `${pod.name}-${pod.lives}`,
-        clock: this.#clock(pod),
+        clock: podClock(this.scheduler, this.random, pod),
         random: this.random.fork(),
         network,
         log: silentLogger,
         metrics: silentMetrics,
         limits: { replayBufferBytes: 1_048_576, totalReplayBufferBytes: 8_388_608 },
       },
-      this.document,
+      pod.document,
     );
     pod.proxy.start();
   }
 
   async #bootTransport(pod: Pod, network: Network): Promise<void> {
-    const { incarnation } = pod;
-    const clock = this.#clock(pod);
+    const { incarnation, volume } = pod;
+    const clock = podClock(this.scheduler, this.random, pod);
     const fatal = (reason: Error): void => this.#endsItself(pod, incarnation, reason);
     const opened = await openSegmentLog({
       directory: '/queue',
@@ -211,15 +217,10 @@ export class World {
     });
     if (!incarnation.alive) return;
     this.trace(
-      `${pod.name} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`,
+      `${pod.key} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`,
     );
-    const database = observed(opened, pod.name, {
-      recovered: (member, identity, recovered) => this.view.recovered(member, identity, recovered),
-      handed: (identity, writes) => {
-        if (writes.some((write) => write.kind === 'commit')) pod.onCommit?.();
-        return this.view.handed(identity, writes);
-      },
-      durable: (identity, mark) => this.view.durable(identity, mark),
+    const database = observed(opened, this.view, volume, (writes) => {
+      if (writes.some((write) => write.kind === 'commit')) pod.onCommit?.();
     });
     pod.database = database;
     const { mutants } = this.#options;
@@ -227,16 +228,16 @@ export class World {
       name: pod.name,
       hostname: `${pod.name}.sim`,
       listen: { host: pod.name, port: 4000 },
-      uid: `${pod.name}-${pod.lives}`,
+      uid: `${pod.key}-${pod.lives}`,
       clock,
       random: this.random.fork(),
       network,
       log: silentLogger,
       metrics: silentMetrics,
       database,
-      delivery: this.store.agent(pod.name, incarnation, database),
+      delivery: this.store.agent(pod.name, incarnation, database, (id) => this.#damageFound(pod, id)),
       tracking: { record: (record) => this.#tracked(record) },
-      document: this.document,
+      document: pod.document,
       ...(mutants === undefined ? {} : { mutants }),
       coverage: this.coverage,
       onFatal: fatal,
@@ -244,18 +245,57 @@ export class World {
     await pod.server.start();
   }
 
-  /** A lost disk ends the process (protocol.md 27); anything else is a bug. The runner starts it again on the same directory once the medium works. */
+  #damageFound(pod: Pod, id: CopyId): void {
+    this.trace(`${pod.key} cannot read the body of ${id}`);
+    // Until the runtime has a way to be told, only the core's own reads find damage.
+    (pod.server as { bodyDamaged?: (id: CopyId) => void } | null)?.bodyDamaged?.(id);
+  }
+
+  /**
+   * A lost disk ends the process (protocol.md 27), and so does a refused volume (1); anything else is a bug. The runner starts it again: on the same directory
+   * once the medium works, on an empty one when the old one was set aside.
+   */
   #endsItself(pod: Pod, incarnation: Incarnation, reason: Error): void {
     if (!incarnation.alive) return;
     const { code } = reason as { code?: string };
-    this.trace(`${pod.name} ends itself: ${reason.message}`);
-    if (code !== 'EIO' && code !== 'ENOSPC') this.scheduler.fail(reason);
-    this.kill(pod.name, 'process');
+    this.trace(`${pod.key} ends itself: ${reason.message}`);
+    const isKnown = code === 'EIO' || code === 'ENOSPC' || code === 'FENCED';
+    const isDamage = code === 'DAMAGED' && pod.volume.isDamaged;
+    if (!isKnown && !isDamage) this.scheduler.fail(reason);
+    this.kill(pod.key, 'process');
+    if (code === 'FENCED') setAside(this, pod, reason.message);
+    else if (isDamage) this.#startEmpty(pod);
+    if (code === 'FENCED' && this.twinOf(pod) !== undefined) return this.remove(pod);
     this.scheduler.schedule(this.random.integer(100, 3_000), () => {
       pod.disk.failSyncs(0);
       pod.disk.failWrites(0);
-      this.boot(pod.name);
+      this.boot(pod.key);
     });
+  }
+
+  /** The damage was in what the volume is known by: somebody gives the member an empty one, as the error says. */
+  #startEmpty(pod: Pod): void {
+    this.trace(`${pod.key} gets an empty volume`);
+    this.view.lose(pod.volume);
+    replace(this, pod);
+    this.checkKept();
+  }
+
+  /** One process too many: it ends and is not started again. */
+  remove(pod: Pod): void {
+    this.kill(pod.key, 'process');
+    pod.isGone = true;
+    this.network.reap();
+  }
+
+  /** One process per member: of two the one that was there first goes, and its volume with it. */
+  endTwins(name: string): void {
+    const [first, second] = this.transports.filter((pod) => pod.name === name);
+    if (first === undefined || second === undefined) return;
+    this.trace(`${first.key} is one too many`);
+    this.remove(first);
+    lose(this, first.volume);
+    this.checkKept();
   }
 
   #tracked(record: TrackingRecord): void {
@@ -263,12 +303,13 @@ export class World {
   }
 
   /** Process death keeps what the OS had; power loss keeps what was synced and a seeded part of the rest. */
-  kill(name: string, how: 'process' | 'power', silent = false): void {
-    const pod = this.#pods.get(name);
+  kill(key: string, how: 'process' | 'power', silent = false): void {
+    const pod = this.#pods.get(key);
     if (pod === undefined || !pod.incarnation.alive) return;
-    this.trace(`${name} dies (${how})`);
+    this.trace(`${key} dies (${how})`);
     pod.incarnation.alive = false;
-    this.troubled([name], 6_000);
+    pod.down = { who: [pod.name], fromMs: this.scheduler.nowMs - 1_000, untilMs: Number.POSITIVE_INFINITY };
+    this.troubles.push(pod.down);
     pod.onCommit = null;
     pod.server = null;
     pod.database = null;
@@ -279,6 +320,15 @@ export class World {
     this.checkKept();
   }
 
+  /** The process stands still: nothing it does goes on, nothing that comes for it is taken, its clock runs. */
+  stall(key: string, forMs: number): void {
+    const pod = this.#pods.get(key);
+    if (pod === undefined || !pod.incarnation.alive) return;
+    this.trace(`${key} stands still for ${forMs} ms`);
+    this.troubled([pod.name], forMs);
+    pod.incarnation.resumeAtMs = this.scheduler.nowMs + forMs;
+  }
+
   /** From now, for as long as given and the time a session needs to come back, these pods may not know of each other. */
   troubled(who: readonly string[], forMs: number): void {
     const { nowMs } = this.scheduler;
@@ -287,17 +337,11 @@ export class World {
 
   /** A newer topology document for everybody who lives; the others read it when they start. */
   setTopology(document: TopologyDocument): void {
-    this.trace(`topology generation ${document.generation}`);
-    this.document = document;
-    for (const pod of this.#pods.values()) {
-      if (!pod.incarnation.alive) continue;
-      pod.server?.setTopology(document);
-      pod.proxy?.setTopology(document);
-    }
+    publish(this, () => document);
   }
 
-  onNextCommit(name: string, act: () => void): void {
-    const pod = this.#pods.get(name);
+  onNextCommit(key: string, act: () => void): void {
+    const pod = this.#pods.get(key);
     if (pod === undefined) return;
     pod.onCommit = () => {
       pod.onCommit = null;
@@ -310,160 +354,34 @@ export class World {
     this.network.reset(a, b);
   }
 
-  jumpWall(name: string, deltaMs: number): void {
-    this.trace(`${name} wall clock jumps by ${deltaMs} ms`);
-    this.#pods.get(name)?.jumpWall?.(deltaMs);
+  jumpWall(key: string, deltaMs: number): void {
+    this.trace(`${key} wall clock jumps by ${deltaMs} ms`);
+    this.#pods.get(key)?.jumpWall?.(deltaMs);
   }
 
-  disk(name: string): SimDisk | undefined {
-    return this.#pods.get(name)?.disk;
+  disk(key: string): SimDisk | undefined {
+    return this.#pods.get(key)?.disk;
   }
 
-  /** S2: a message that was answered 250 and is not final rests on some disk - on two of them when it was answered as protected. */
+  /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
+  send(frontend: string, recipients: readonly string[], sizeBytes: number, options: SendOptions = {}): Promise<Sent> {
+    return send(this, frontend, recipients, sizeBytes, options);
+  }
+
+  /**
+   * S2: a message that was answered 250 and is not final rests on some volume - on two of them when it was answered as protected and neither was lost
+   * meanwhile (how soon it is protected again then is watch.ts's business).
+   */
   checkKept(): void {
     for (const sent of this.sent) {
       const { id } = sent;
-      if (id === null || this.view.isFinal(id)) continue;
+      if (id === null || !isAccepted(sent) || this.view.isFinal(id) || this.doomed.has(id)) continue;
       const copies = this.view.holders(id, sent.digest).length;
-      if (copies < (sent.isProtected ? 2 : 1))
-        this.violate(`S2: message ${sent.number} ${id}, answered 250, is not final and rests on ${copies} disks`);
+      const wanted = sent.isProtected && !this.view.bereft.has(id) ? 2 : 1;
+      if (copies < wanted)
+        this.violate(`S2: message ${sent.number} ${id}, answered 250, is not final and rests on ${copies} volumes`);
     }
   }
-
-  // --- mail ------------------------------------------------------------------------------------------------------------
-
-  /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
-  async send(
-    frontend: string,
-    recipients: readonly string[],
-    sizeBytes: number,
-    options: SendOptions = {},
-  ): Promise<Sent> {
-    const number = this.sent.length;
-    const body = Buffer.alloc(
-      sizeBytes,
-      `Subject: ${number}\r\nMessage-ID: <${number}@sim>\r\n\r\n${'x'.repeat(60)}\r\n`,
-    );
-    const pod = this.#pods.get(frontend);
-    const life = pod?.incarnation ?? null;
-    const sent: Sent = {
-      number,
-      envelope: envelopeOf(number, frontend, recipients, options.from),
-      digest: createHash('sha256').update(body).digest('hex'),
-      sizeBytes,
-      id: null,
-      answer: null,
-      answeredAtMs: null,
-      isProtected: false,
-      life,
-    };
-    this.sent.push(sent);
-    if (pod?.proxy == null || life?.alive !== true) {
-      sent.answer = { kind: 'clientGone' };
-      return sent;
-    }
-    let wake: (() => void) | null = null;
-    const decision = await pod.proxy.open(sent.envelope, () => wake?.());
-    if (decision.kind === 'refuse') {
-      this.trace(`message ${number} refused before the body: ${decision.reply.code} ${decision.reply.text}`);
-      sent.answer = { kind: 'refusedEarly' };
-      return sent;
-    }
-    this.trace(`message ${number} for ${recipients.join(' ')}: 354`);
-    for (let offset = 0; offset < body.length && life.alive; ) {
-      const size = Math.min(body.length - offset, this.random.integer(500, 20_000));
-      const more = decision.sink.write(body.subarray(offset, offset + size));
-      offset += size;
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-        if (more) this.scheduler.schedule(this.random.integer(0, 3), resolve);
-      });
-      if (offset >= body.length / 2) await options.halfway?.();
-    }
-    if (!life.alive) return sent;
-    const answer = decision.sink.end({ sizeBytes: body.length, rejected: null });
-    this.trace(`message ${number} end of data`);
-    options.ended?.();
-    if (options.leaveAfterEnd === true) {
-      decision.sink.abort('client vanished');
-      sent.answer = { kind: 'clientGone' };
-      return sent;
-    }
-    const said = await answer;
-    if (!life.alive) return sent;
-    sent.answer = said;
-    sent.answeredAtMs = this.scheduler.nowMs;
-    this.trace(
-      `message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`,
-    );
-    this.#checkAtAnswer(sent, said);
-    return sent;
-  }
-
-  #checkAtAnswer(sent: Sent, said: DataAnswer): void {
-    if (said.kind === 'reply' && said.reply.code === 250) this.#checkAccepted(sent, said.reply.text);
-    if (said.kind === 'reply' && said.reply.code >= 400) this.#checkRefused(sent);
-  }
-
-  /** S3: a refusal after the 354 means that no disk holds a copy that somebody would still deliver. */
-  #checkRefused(sent: Sent): void {
-    for (const { member, stored } of this.view.liveAnywhere(sent.digest))
-      this.violate(
-        `S3: message ${sent.number} ${stored.facts.id} was refused while ${member} durably held it in ${stored.state.queue}`,
-      );
-  }
-
-  /** S1: 250 means two durable copies on two identities (or an accept that policy allows alone), inside one boundary, sites as preferred (R4). */
-  #checkAccepted(sent: Sent, text: string): void {
-    const id = /[0-9A-HJKMNP-TV-Z]{26}/.exec(text)?.[0] as CopyId | undefined;
-    if (id === undefined) return this.violate(`250 without an id for message ${sent.number}`);
-    sent.id = id;
-    const holders = this.view.holders(id, sent.digest).map((holder) => holder.member);
-    sent.isProtected = holders.length >= 2;
-    const { shadowRedundancy } = this.document.policies;
-    if (holders.length < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !this.view.isFinal(id))
-      this.violate(
-        `S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${holders.join(', ')})`,
-      );
-    const members = this.document.members.filter((member) => holders.includes(member.name));
-    const boundaryOf = (name: string | undefined): string | undefined =>
-      this.document.members.find((member) => member.name === name)?.boundary;
-    for (const { member, stored } of this.view.holders(id, sent.digest))
-      if (boundaryOf(member) !== boundaryOf(this.view.disks.get(stored.state.epoch.owner)?.member))
-        this.violate(`boundary: ${member} holds message ${sent.number} ${id} of an owner in another boundary`);
-    const boundaries = new Set(members.map((member) => member.boundary));
-    this.checkKept();
-    if (!this.calm || holders.length < 2) return;
-    const sites = new Set(members.map((member) => member.site));
-    const spans =
-      new Set(this.document.members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site))
-        .size > 1;
-    if (shadowRedundancy.preference !== 'LocalOnly' && spans && sites.size === 1)
-      this.violate(`R4: message ${sent.number} ${id} has both copies in one site without any fault`);
-    if ((shadowRedundancy.preference === 'LocalOnly' || !spans) && sites.size > 1)
-      this.violate(`R4: message ${sent.number} ${id} left its site although LocalOnly`);
-  }
-
-  /** True while no fault of any kind has been injected. */
-  calm = true;
 }
 
-export interface SendOptions {
-  readonly from?: string;
-  readonly leaveAfterEnd?: boolean;
-  /** Awaited once half of the body was given to the front end (and after each later chunk). */
-  readonly halfway?: () => Promise<void>;
-  readonly ended?: () => void;
-}
-
-const envelopeOf = (number: number, frontend: string, recipients: readonly string[], from?: string): Envelope => ({
-  reversePath: from ?? `sender-${number}@elsewhere.example`,
-  recipients: recipients.map((address) => ({ address })),
-  body: '8BITMIME',
-  smtputf8: false,
-  declaredSizeBytes: null,
-  client: { address: '127.0.0.1', port: 1, helo: 'sim', protocol: 'ESMTP', tls: null, user: null },
-  frontend,
-  listener: 'smtp',
-  receivedAtMs: 0,
-});
+export type { Sent } from './mail.ts';

@@ -13,7 +13,17 @@ import type { RunFile } from '../../operator/local/run-file.ts';
 import { type Authority, createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { type AdminServer, startAdminServer } from '../../transport/runtime/admin.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
-import type { MessageDetail, MessageSummary, TransportStatus, TransportView } from '../../transport/runtime/view.ts';
+import type { RecordedOutcome } from '../../transport/runtime/tracking.ts';
+import type {
+  KnownCopy,
+  MessageDetail,
+  MessageSummary,
+  ResubmitView,
+  SafetyNetListing,
+  TransportStatus,
+  TransportView,
+} from '../../transport/runtime/view.ts';
+import type { SafetyNetEntry, SafetyNetPosition } from '../../transport/store/database.ts';
 
 export const NOW_MS = Date.UTC(2026, 0, 2, 3, 4, 5);
 export const ID = '01JABCDEFGHJKMNPQRSTVWXYZ0' as CopyId;
@@ -132,6 +142,28 @@ export interface MemberContents {
   readonly messages: readonly MessageSummary[];
   readonly details: ReadonlyMap<string, MessageDetail>;
   readonly records: readonly TrackingRecord[];
+  readonly resubmits?: readonly ResubmitView[];
+  readonly known?: readonly KnownCopy[];
+  readonly outcomes?: readonly RecordedOutcome[];
+  readonly lost?: readonly CopyId[];
+  /** One page each. */
+  readonly net?: readonly (readonly SafetyNetEntry[])[];
+}
+
+export const ENTRY: SafetyNetEntry = {
+  id: ID,
+  role: 'primary',
+  databases: ['db01'],
+  finalAtMs: NOW_MS - 1_000,
+  sizeBytes: 4_096,
+};
+
+/** The cursor of a page is its number. */
+function page(contents: MemberContents, after: string | undefined): SafetyNetListing {
+  const pages = contents.net ?? [[ENTRY]];
+  const index = Number(after ?? 0);
+  const next = index + 1 < pages.length ? (String(index + 1) as SafetyNetPosition) : null;
+  return { entries: pages[index] ?? [], unreadable: 0, next };
 }
 
 export const CONTENTS: Readonly<Record<'a' | 'b', MemberContents>> = {
@@ -176,7 +208,9 @@ export type Asked = { readonly what: string; readonly arguments: readonly unknow
 
 function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
   return {
-    resubmits: () => [],
+    resubmits: () => contents.resubmits ?? [],
+    known: async (ids) => (contents.known ?? []).filter((one) => ids.includes(one.id)),
+    lostMessages: () => contents.lost ?? [],
     status: () => contents.status,
     nextHops: () => [
       {
@@ -195,9 +229,16 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
       if (id === 'BROKEN') throw new Error('damaged record');
       return contents.details.get(id) ?? null;
     },
-    safetyNet: async (filter, limit) => {
-      asked.push({ what: 'safetyNet', arguments: [filter, limit] });
-      return [{ id: ID, role: 'primary', databases: ['db01'], finalAtMs: NOW_MS - 1_000, sizeBytes: 4_096 }];
+    safetyNet: async (question, limit) => {
+      asked.push({ what: 'safetyNet', arguments: [question, limit] });
+      return page(contents, question.filter.after);
+    },
+    countSafetyNet: async (question) => {
+      asked.push({ what: 'countSafetyNet', arguments: [question] });
+      const { entries, next } = page(contents, question.filter.after);
+      const of = (role: string) => entries.filter((entry) => entry.role === role);
+      const tally = (role: string) => ({ messages: of(role).length, bytes: of(role).length * 1_000 });
+      return { primary: tally('primary'), shadow: tally('shadow'), unreadable: 0, next };
     },
   };
 }
@@ -231,6 +272,7 @@ export class AdminWorld {
       view: viewOf(contents, this.asked),
       tracking: {
         search: async (id) => contents.records.filter((one) => one.attemptId === id || one.messageId === id),
+        outcomes: async (ids) => (contents.outcomes ?? []).filter((one) => ids.has(one.id)),
       },
       logger: silentLogger,
     });

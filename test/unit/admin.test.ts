@@ -1,9 +1,12 @@
 /** The admin API of a transport: who is let in, what it answers, what it refuses. Real TLS, real certificates. */
 import { request } from 'node:https';
 import { afterEach, expect, test } from 'vitest';
+import type { CopyId } from '../../common/message.ts';
 import { createAuthority } from '../../operator/pki.ts';
 import type { AdminIdentity } from '../../transport/runtime/admin.ts';
-import { AdminWorld, CONTENTS, ID, NOW_MS } from './admin-world.ts';
+import type { ResubmitView } from '../../transport/runtime/view.ts';
+import type { SafetyNetEntry } from '../../transport/store/database.ts';
+import { AdminWorld, CONTENTS, ENTRY, ID, NOW_MS } from './admin-world.ts';
 
 const worlds: AdminWorld[] = [];
 afterEach(async () => {
@@ -77,16 +80,64 @@ test('parameters reach the transport, and lists have a bound', async () => {
   await get(port, '/v1/messages', operator);
   await get(
     port,
-    `/v1/safety-net?role=shadow&database=db01&from=2026-01-02T03:04:05Z&to=${NOW_MS + 1}&limit=9`,
+    `/v1/safety-net?role=shadow&database=db01&from=2026-01-02T03:04:05Z&to=${NOW_MS + 1}&sender=ann@example.org&recipient=bob@contoso.com&after=7&limit=9`,
     operator,
   );
   await get(port, '/v1/safety-net', operator);
+  await get(port, '/v1/safety-net/count?role=primary', operator);
   expect(world.asked).toEqual([
     { what: 'messages', arguments: ['shadow', 'X', 5] },
     { what: 'messages', arguments: [null, null, 100] },
-    { what: 'safetyNet', arguments: [{ role: 'shadow', database: 'db01', fromMs: NOW_MS, toMs: NOW_MS + 1 }, 9] },
-    { what: 'safetyNet', arguments: [{}, 100] },
+    {
+      what: 'safetyNet',
+      arguments: [
+        {
+          filter: { role: 'shadow', database: 'db01', fromMs: NOW_MS, toMs: NOW_MS + 1, after: '7' },
+          sender: 'ann@example.org',
+          recipient: 'bob@contoso.com',
+        },
+        9,
+      ],
+    },
+    { what: 'safetyNet', arguments: [{ filter: {}, sender: null, recipient: null }, 100] },
+    { what: 'countSafetyNet', arguments: [{ filter: { role: 'primary' }, sender: null, recipient: null }] },
   ]);
+});
+
+test('pages have a cursor; the rest of what the orchestrator asks', async () => {
+  const world = await AdminWorld.open();
+  worlds.push(world);
+  const second: SafetyNetEntry = { ...ENTRY, id: '01JABCDEFGHJKMNPQRSTVWXYZ1' as CopyId, role: 'shadow' };
+  const report = { name: 'again', state: 'Done', selected: 3, resubmitted: 2 } as unknown as ResubmitView;
+  const port = await world.admin('a', {
+    ...CONTENTS.a,
+    net: [[ENTRY], [], [second]],
+    resubmits: [report],
+    known: [{ id: ID, where: 'tombstone' }],
+    outcomes: [{ id: ID, final: true, recipients: [] }],
+    lost: [ID],
+  });
+  const operator = await world.identity('operator', 'cli');
+  const pages: unknown[] = [];
+  let after: string | null = '';
+  while (after !== null) {
+    const { body }: Answer = await get(port, `/v1/safety-net?limit=1${after === '' ? '' : `&after=${after}`}`, operator);
+    pages.push(...body.entries);
+    after = body.next;
+  }
+  expect(pages).toEqual([ENTRY, second]);
+  expect((await get(port, '/v1/safety-net/count?after=2', operator)).body).toEqual({
+    primary: { messages: 0, bytes: 0 },
+    shadow: { messages: 1, bytes: 1_000 },
+    unreadable: 0,
+    next: null,
+  });
+  expect((await get(port, '/v1/resubmit', operator)).body).toEqual({ requests: [report] });
+  expect((await get(port, `/v1/known?ids=OTHER,${ID}`, operator)).body).toEqual({ known: [{ id: ID, where: 'tombstone' }] });
+  expect((await get(port, `/v1/outcomes?ids=${ID}`, operator)).body).toEqual({
+    outcomes: [{ id: ID, final: true, recipients: [] }],
+  });
+  expect((await get(port, '/v1/lost', operator)).body).toEqual({ messages: [ID] });
 });
 
 test('without a client certificate, or with one of another authority, the handshake fails', async () => {
@@ -126,6 +177,11 @@ test('what cannot be answered says why', async () => {
     ['/v1/messages?limit=1001', 400, 'BAD_PARAMETER'],
     ['/v1/messages?limit=0', 400, 'BAD_PARAMETER'],
     ['/v1/safety-net?from=yesterday', 400, 'BAD_PARAMETER'],
+    ['/v1/safety-net?from=2&to=1', 400, 'BAD_PARAMETER'],
+    ['/v1/safety-net/count?role=both', 400, 'BAD_PARAMETER'],
+    ['/v1/known', 400, 'BAD_PARAMETER'],
+    [`/v1/known?ids=${Array.from({ length: 201 }, () => 'A').join(',')}`, 400, 'BAD_PARAMETER'],
+    ['/v1/outcomes?ids=', 400, 'BAD_PARAMETER'],
     ['/v1/trace', 400, 'BAD_PARAMETER'],
     [`/v1/trace?id=${'x'.repeat(1_001)}`, 400, 'BAD_PARAMETER'],
     ['/v1/messages/%E0%A4%A', 400, 'BAD_PARAMETER'],

@@ -127,6 +127,26 @@ test('a Message-ID finds every record of its attempts, sorted by time', async ()
   ]);
 });
 
+test('outcomes: what was final, and which recipients, of many messages in one reading', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('WHOLE', { event: 'DELIVER', recipients: ['a@x', 'b@x'] }));
+  tracking.record(record('WHOLE', { event: 'SAFETYNET' }));
+  tracking.record(record('HELD', { event: 'HADISCARD' }));
+  tracking.record(record('PART', { event: 'SEND', recipients: ['a@x'], history: [{ atMs: 1, event: 'DEFER', source: 's' }] }));
+  tracking.record(record('PART', { event: 'FAIL', recipients: ['a@x', 'c@x'] }));
+  tracking.record(record('NEW'));
+  tracking.record(record('GIVENUP', { event: 'ABORT' }));
+  await world.settle(tracking.flush());
+  tracking.record(record('NOBODY', { detail: '"attemptId":"WHOLE"' }));
+  const ids = new Set(['WHOLE', 'HELD', 'PART', 'NEW', 'GIVENUP', 'ELSE']);
+  expect(await world.settle(tracking.outcomes(ids))).toEqual([
+    { id: 'WHOLE', final: true, recipients: ['a@x', 'b@x'] },
+    { id: 'HELD', final: true, recipients: [] },
+    { id: 'PART', final: false, recipients: ['a@x', 'c@x'] },
+  ]);
+});
+
 test('files rotate by size and the oldest go when the total is reached', async () => {
   const world = new World();
   const tracking = await world.open({ fileBytes: 1_000, totalBytes: 3_000 });

@@ -9,6 +9,7 @@ import { type Copy, merge, register, sharedState } from './copy.ts';
 import { demote } from './demotion.ts';
 import type { StoredCopies } from './events.ts';
 import { announceHeld, answered, answerFor, confirmHolder } from './ownership.ts';
+import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn } from './state.ts';
 import { transition } from './transitions.ts';
 
@@ -129,7 +130,8 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     return;
   }
   const merged = merge(copy.state, remote);
-  if (merged !== copy.state) setState(turn, copy, merged, 'lazy');
+  const recipients = merged.recipients === null ? null : reopened(turn, merged.recipients);
+  if (merged !== copy.state) setState(turn, copy, { ...merged, recipients }, 'lazy');
   if (
     peer !== undefined &&
     verdict === 'pending' &&

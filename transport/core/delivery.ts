@@ -19,7 +19,9 @@ import {
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
 import { settle, tellHolders } from './ownership.ts';
+import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn } from './reports.ts';
+import { reopen, reopened } from './resubmission.ts';
 import { resolveRecipient } from './routing.ts';
 import {
   commit,
@@ -40,12 +42,15 @@ const MAX_REPLY_LENGTH = 200;
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
 export function categorize(turn: Turn, copy: Copy): void {
   const { server } = turn;
+  const known = copy.state.recipients;
   const recipients: RecipientState[] = (
-    copy.state.recipients ??
-    copy.facts.envelope.recipients.map(
-      (recipient): RecipientState => ({ address: recipient.address, outcome: 'pending' }),
-    )
+    known === null
+      ? copy.facts.envelope.recipients.map(
+          (recipient): RecipientState => ({ address: recipient.address, outcome: 'pending' }),
+        )
+      : reopened(turn, known, copy.state.queue)
   ).slice();
+  const isReopened = known?.some((recipient, index) => isFinal(recipient) && recipient !== recipients[index]) === true;
   const failed: number[] = [];
   let routed = 0;
   for (const [index, recipient] of recipients.entries()) {
@@ -59,7 +64,7 @@ export function categorize(turn: Turn, copy: Copy): void {
   const reachable = routed > 0 || recipients.every(isFinal);
   const queue = reachable ? 'delivery' : 'unreachable';
   transition(server.coverage, 'Categorized', copy.state.queue, 'primary', queue);
-  setState(turn, copy, { ...copy.state, queue, recipients }, failed.length > 0 ? 'commit' : 'lazy');
+  setState(turn, copy, { ...copy.state, queue, recipients }, failed.length > 0 || isReopened ? 'commit' : 'lazy');
   for (const index of failed) forkDsn(turn, copy, 'failed', index);
   enqueue(turn, copy);
   finishIfFinal(turn, copy);
@@ -69,7 +74,8 @@ const finalNow = (turn: Turn, recipient: RecipientState, outcome: RecipientOutco
   ...recipient,
   outcome,
   reply,
-  atMs: trustedNow(turn),
+  // The window of a resubmit request is by the wall clock; where the two differ the later is the safe one (protocol.md 19).
+  atMs: Math.max(trustedNow(turn), Math.floor(turn.wallMs)),
 });
 
 /** Puts what is still pending into the queues of its next hops. */
@@ -185,22 +191,22 @@ function judgeHop(turn: Turn, hop: Hop, results: readonly DeliveryResult[]): voi
 
 function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: readonly DeliveryResult[]): void {
   const { server } = turn;
-  const recipients = (copy.state.recipients ?? []).slice();
+  const heard = (copy.state.recipients ?? []).slice();
   const changed: number[] = [];
   const failed: number[] = [];
   let deferred = 0;
   for (const result of results) {
-    const recipient = recipients[result.index];
+    const recipient = heard[result.index];
     if (recipient === undefined || isFinal(recipient)) continue;
     // A hostile next hop decides how long its text is; states travel in frames of bounded size.
     const reply = (result.kind === 'unknown' ? result.reason : result.reply).slice(0, MAX_REPLY_LENGTH);
     if (result.kind === 'deferred' || result.kind === 'unknown') {
       deferred += 1;
-      recipients[result.index] = { ...recipient, reply };
+      heard[result.index] = { ...recipient, reply };
       continue;
     }
     const outcome = result.kind;
-    recipients[result.index] = withPlace(finalNow(turn, recipient, outcome, reply), open.route);
+    heard[result.index] = withPlace(finalNow(turn, recipient, outcome, reply), open.route);
     changed.push(result.index);
     if (outcome === 'failed') failed.push(result.index);
     late(turn, {
@@ -220,6 +226,8 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
       addresses: [recipient.address],
     });
   }
+  // protocol.md 19: what the old copy of a database took after the failover is delivered once more, to the new one.
+  const recipients = reopened(turn, heard, copy.state.queue);
   const state: CopyState = { ...copy.state, recipients, attempts: copy.state.attempts + (deferred > 0 ? 1 : 0) };
   if (changed.length > 0) transition(server.coverage, 'RecipientFinal', copy.state.queue, 'primary', copy.state.queue);
   const last = allFinal(recipients) && copy.delivering.size === 0;
@@ -237,8 +245,24 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
     return;
   }
   if (wrong(turn, 'discard-before-all-recipients') && changed.length > 0) finalize(turn, copy);
-  else if (!finishIfFinal(turn, copy) && changed.length > 0)
-    tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
+  else if (!finishIfFinal(turn, copy)) {
+    if (changed.length > 0) tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
+    if (isRerouted(turn, copy, open)) enqueue(turn, copy);
+  }
+}
+
+/** While the delivery was open its next hop was given up: what is still pending waits in no queue. */
+function isRerouted(turn: Turn, copy: Copy, { hop, route, recipients }: OpenDelivery): boolean {
+  return recipients.some((index) => {
+    const recipient = copy.state.recipients?.[index];
+    if (recipient === undefined || isFinal(recipient)) return false;
+    const now = resolveRecipient(turn.server.document, recipient.address);
+    if (now.kind !== 'route') return false;
+    // The same copy may be active again by now: another activation all the same.
+    const isOlder =
+      now.route.kind === 'mailbox' && route.kind === 'mailbox' && now.route.activation !== route.activation;
+    return now.hop !== hop || isOlder;
+  });
 }
 
 function withPlace(recipient: RecipientState, route: Route): RecipientState {
@@ -294,6 +318,7 @@ export function finishIfFinal(turn: Turn, copy: Copy): boolean {
   // An announcement within this step may have finished it already: finalising twice would move what is gone.
   if (turn.server.copies.get(copy.facts.id) !== copy) return true;
   if (copy.state.queue !== 'delivery' || !allFinal(copy.state.recipients) || copy.delivering.size > 0) return false;
+  if (reopen(turn, copy)) return false;
   finalize(turn, copy);
   return true;
 }
@@ -308,7 +333,9 @@ function finalize(turn: Turn, copy: Copy): void {
   dropCopy(turn, copy);
   if (succeeded && !wrong(turn, 'safety-net-skipped')) {
     transition(server.coverage, 'AllRecipientsFinal', 'delivery', 'primary', 'primarySafetyNet');
-    commit(turn, { kind: 'move', id, state: { ...state, queue: 'primarySafetyNet' } });
+    const resting: CopyState = { ...state, queue: 'primarySafetyNet' };
+    commit(turn, { kind: 'move', id, state: resting });
+    if (resting.placements.length === 0) restsAlone(turn, { facts: copy.facts, state: resting });
     late(turn, { copy: id, kind: 'Track', event: 'SAFETYNET', facts: copy.facts, id });
   } else {
     if (!succeeded) transition(server.coverage, 'NothingSucceeded', 'delivery', 'primary', 'removed');
@@ -344,9 +371,22 @@ export function ageDue(turn: Turn, id: CopyId): void {
     if (!isFinal(recipient)) forkDsn(turn, copy, 'delayed', index);
 }
 
+/** protocol.md 14: a report of failure waits for whoever may have delivered it, until that member counts as lost. */
+function isUnanswered(turn: Turn, copy: Copy): boolean {
+  const { unasked, lastHeardMs, startedAtMs, document } = turn.server;
+  if (wrong(turn, 'expires-unanswered')) return false;
+  for (const [member, claims] of unasked) {
+    const silentMs = turn.nowMs - Math.max(startedAtMs, lastHeardMs.get(member) ?? 0);
+    const isMember = document.members.some((entry) => entry.name === member && entry.state !== 'gone');
+    if (isMember && claims.has(copy.facts.id) && silentMs < document.policies.shadowRedundancy.resubmitTimeSpanMs)
+      return true;
+  }
+  return false;
+}
+
 function expire(turn: Turn, copy: Copy): void {
   const { server } = turn;
-  if (copy.delivering.size > 0 || copy.state.standing === 'intake' || copy.doubt !== null) {
+  if (copy.delivering.size > 0 || copy.state.standing === 'intake' || copy.doubt !== null || isUnanswered(turn, copy)) {
     setTimer(turn, 1_000, 'age', copy.facts.id);
     return;
   }

@@ -41,6 +41,8 @@ export const MUTANTS = {
   'release-of-any-epoch': 'an old RELEASE deletes the copy that is the second one by now',
   'anybody-places':
     'a member makes another member the shadow of what it does not own, and a real second copy is missing',
+  'expires-unanswered':
+    'the sender hears that a message expired which another member delivered while this one was cut off',
   'older-incarnation-accepted':
     'a member restored from an old copy goes on with it: what came after is forgotten by its owner',
   'snapshot-unfenced': 'a restored volume delivers again what it had delivered after the snapshot',

@@ -6,7 +6,7 @@ import type { CopyId } from '../../common/message.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
 import { beginDoubt, findSingles } from './ownership.ts';
 import { needsShadow, type Server, setState, type Turn, wrong } from './state.ts';
-import { takeOver } from './takeover.ts';
+import { retirements, takeOver } from './takeover.ts';
 
 /** semantics.md L5: two copies again within 60 s; half of it is for the copying. */
 const HOLDER_SILENT_MS = 30_000;
@@ -30,6 +30,7 @@ export function presenceTick(turn: Turn): void {
     }
     if (silentMs >= spanMs(turn) && isAbsent(turn, name)) takeOverFrom(turn, name);
   }
+  retirements(turn);
   isolation(turn);
 }
 

@@ -8,10 +8,14 @@ import type { Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { roleOf, sharedState } from './copy.ts';
 import { pickCandidate } from './placing.ts';
-import { commit, early, late, memberWith, type Server, setTimer, type Turn, wrong } from './state.ts';
+import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 const PAGE = 50;
+/** Copies remembered one by one; beyond that a walk finds them. */
+const MAX_WAITING = 1_000;
+/** Set while something here may still have to find a home: a restart walks again. */
+export const REHOME_FACT = 'rehoming';
 /** Copies under way at once: live mail shall hardly notice (protocol.md 17). */
 const IN_HAND = 8;
 /** From OPEN to the answer; large bodies take their time. */
@@ -35,6 +39,8 @@ export interface Rehoming {
   /** What the present walk has met. */
   met: number;
   unreadable: number;
+  /** The fact says so. */
+  marked: boolean;
   /** A whole walk of a draining member met nothing. */
   empty: boolean;
   readonly waiting: StoredCopy[];
@@ -49,6 +55,7 @@ export const newRehoming = (): Rehoming => ({
   done: true,
   met: 0,
   unreadable: 0,
+  marked: false,
   empty: false,
   waiting: [],
   sending: new Map(),
@@ -62,9 +69,30 @@ export function startRehoming(turn: Turn): void {
     rehoming.again = true;
     return;
   }
+  mark(turn, true);
   turn.server.nextScan += 1;
   Object.assign(rehoming, { scan: turn.server.nextScan, again: false, done: false, met: 0, unreadable: 0 });
   early(turn, { kind: 'ScanSafetyNet', scan: turn.server.nextScan, filter: {}, pageSize: PAGE });
+}
+
+function mark(turn: Turn, isUnderWay: boolean): void {
+  const { rehoming } = turn.server;
+  if (rehoming.marked === isUnderWay) return;
+  rehoming.marked = isUnderWay;
+  note(turn, { kind: 'fact', key: REHOME_FACT, value: isUnderWay ? true : null });
+}
+
+/** It came to rest with nobody else known to have it: delivered before it got its shadow. */
+export function restsAlone(turn: Turn, copy: StoredCopy): void {
+  const { rehoming, boundary } = turn.server;
+  if (boundary.length === 0 || wrong(turn, 'safety-net-not-rehomed')) return;
+  mark(turn, true);
+  if (rehoming.waiting.length >= MAX_WAITING) {
+    startRehoming(turn);
+    return;
+  }
+  rehoming.waiting.push(copy);
+  rehomeNext(turn);
 }
 
 /** True when the scan is ours. */
@@ -119,10 +147,12 @@ export function rehomeNext(turn: Turn): void {
     if (rehoming.sending.size < IN_HAND) early(turn, { kind: 'NextSafetyNetPage', scan: rehoming.scan });
     return;
   }
-  if (rehoming.done || rehoming.sending.size > 0) return;
+  if (rehoming.sending.size > 0) return;
+  if (rehoming.done) return mark(turn, false);
   rehoming.done = true;
   rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0;
   if (rehoming.again) startRehoming(turn);
+  else mark(turn, false);
 }
 
 /** False when nobody can take it now. */
@@ -251,7 +281,7 @@ export function rehomeTick(turn: Turn): void {
   const { rehoming } = turn.server;
   rehoming.turnedAway.clear();
   if (isDraining(turn.server) && rehoming.done && !rehoming.empty) startRehoming(turn);
-  if (!rehoming.done) rehomeNext(turn);
+  if (!rehoming.done || rehoming.waiting.length > 0) rehomeNext(turn);
 }
 
 /** The member has it durably: it is a holder from now on, or the only place. */

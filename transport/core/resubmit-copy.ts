@@ -7,10 +7,10 @@ import type { CopyFacts, CopyState } from '../store/database.ts';
 import { deliveryIdOf, newCopy } from './copy.ts';
 import { settle } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
-import { early, late, needsShadow, type Turn, trustedNow } from './state.ts';
-import { transition } from './transitions.ts';
 import type { Selected } from './resubmit-match.ts';
 import { addError, type CopyingBody, type Item, type Run, unreadable } from './resubmit-run.ts';
+import { early, late, needsShadow, type Turn, trustedNow } from './state.ts';
+import { transition } from './transitions.ts';
 
 /** What is live here under this id, or was finished, needs no other copy. */
 const isKnown = ({ server }: Turn, id: CopyId): boolean =>
@@ -37,7 +37,9 @@ function copyBody(turn: Turn, run: Run, { stored, role }: Item, { id, indexes }:
     kind: 'resubmission',
     envelope: {
       ...from.envelope,
-      recipients: indexes.map((index, place) => from.envelope.recipients[index] ?? { address: recipients[place] ?? '' }),
+      recipients: indexes.map(
+        (index, place) => from.envelope.recipients[index] ?? { address: recipients[place] ?? '' },
+      ),
     },
     digest: from.digest,
     sizeBytes: from.sizeBytes,
@@ -140,4 +142,3 @@ export function unreadableEntries(run: Run, count: number): void {
   run.counts.failed += count;
   addError(run, 'entries of the Safety Net cannot be read');
 }
-

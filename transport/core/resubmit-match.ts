@@ -21,15 +21,24 @@ export const isExpired = (turn: Turn, request: ResubmitRequestConfig): boolean =
 const inWindow = (request: ResubmitRequestConfig, { atMs }: RecipientState): boolean =>
   atMs === undefined || (atMs >= request.fromMs && (request.toMs === null || atMs <= request.toMs));
 
-/** Delivered to a copy of the database that was given up. No upper bound of the clock beyond what the request says (protocol.md 20). */
-function isLostBy(document: TopologyDocument, request: ResubmitRequestConfig, recipient: RecipientState): boolean {
-  if (request.lostActivation === null || recipient.outcome !== 'delivered') return false;
-  if (recipient.database === undefined || recipient.database !== request.database) return false;
+/** A failover gave up the copy of the database that was active then. */
+export function isLostActivation(
+  document: TopologyDocument,
+  request: ResubmitRequestConfig,
+  database: string | undefined,
+  activation: number,
+): boolean {
+  if (request.lostActivation === null || database === undefined || database !== request.database) return false;
   // What the present activation delivers is never lost: a document that says so would have it delivered for ever.
-  const current = document.databases.find((entry) => entry.name === recipient.database)?.activation;
-  const lost = current === undefined ? request.lostActivation : Math.min(request.lostActivation, current - 1);
-  return (recipient.activation ?? 0) <= lost && inWindow(request, recipient);
+  const current = document.databases.find((entry) => entry.name === database)?.activation;
+  return activation <= (current === undefined ? request.lostActivation : Math.min(request.lostActivation, current - 1));
 }
+
+/** No upper bound of the clock beyond what the request says (protocol.md 20). */
+const isLostBy = (document: TopologyDocument, request: ResubmitRequestConfig, recipient: RecipientState): boolean =>
+  recipient.outcome === 'delivered' &&
+  isLostActivation(document, request, recipient.database, recipient.activation ?? 0) &&
+  inWindow(request, recipient);
 
 /** The failover requests that hold now. */
 export const failovers = (turn: Turn): readonly ResubmitRequestConfig[] =>

@@ -95,7 +95,7 @@ export interface CopyingBody {
   readonly recipients: readonly string[];
 }
 
-interface Saved {
+export interface Saved {
   readonly signature: string;
   readonly seenAtMs: number;
   readonly done: boolean;
@@ -105,22 +105,8 @@ interface Saved {
   readonly unreadable: readonly CopyId[];
 }
 
-/** What is under way; volatile but for the facts `resubmit/<name>`. */
-export interface Resubmissions {
-  readonly byName: Map<string, Run>;
-  readonly copying: Map<CopyId, CopyingBody>;
-  /** By name, what an earlier life wrote down. */
-  readonly saved: Map<string, Saved>;
-}
-
-const FACT = 'resubmit/';
-
-/** `facts`: what the queue database recovered. */
-export function newResubmissions(facts: ReadonlyMap<string, unknown>): Resubmissions {
-  const saved = new Map<string, Saved>();
-  for (const [key, value] of facts) if (key.startsWith(FACT)) saved.set(key.slice(FACT.length), value as Saved);
-  return { byName: new Map(), copying: new Map(), saved };
-}
+/** Of the queue database, one for each request. */
+export const FACT = 'resubmit/';
 
 /** Another request under an old name is another request. */
 const signatureOf = (request: ResubmitRequestConfig): string =>

@@ -52,6 +52,7 @@ import { notice, presenceTick } from './presence.ts';
 import {
   fetchReceived,
   newRehoming,
+  REHOME_FACT,
   rehomeLost,
   rehomeOpened,
   rehomeOverdue,
@@ -85,7 +86,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { retirementsChanged, takeOverSlice } from './takeover.ts';
+import { retirements, stillSpeaks, takeOverSlice } from './takeover.ts';
 import { guard, guardOver } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
 
@@ -136,6 +137,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
     memberOf: new Map(options.recovered.seen.map((seen) => [seen.identity, seen.member])),
     lost: new Map(),
+    retired: new Map(),
     takingOver: new Set(),
     away: new Set(),
     moving: new Set(),
@@ -145,7 +147,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     damaged: new Map(),
     latch: latchOf(options.recovered.facts),
     aloneSinceMs: null,
-    outsideReachedMs: now.monotonicMs,
+    outsideReachedMs: Number.NEGATIVE_INFINITY,
     lastStepMs: now.monotonicMs,
     completeSinceMs: 0,
     nextScan: 0,
@@ -176,9 +178,10 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
   };
   const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep(), claims: new Map() };
   recover(turn, options.recovered);
-  retirementsChanged(turn);
+  retirements(turn);
   requestsChanged(turn);
   setTimer(turn, PRESENCE_MS, 'presence');
+  if (options.recovered.facts.has(REHOME_FACT)) startRehoming(turn);
   setTimer(turn, CLOCK_SAVE_MS, 'clock');
   setTimer(turn, RESHADOW_MS, 'reshadow');
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
@@ -259,6 +262,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       peer.load = event.contact.load;
       if (!couldReceive && mayReceive(turn, event.member)) reshadowRound(turn);
       peer.hears = event.contact.hears;
+      stillSpeaks(turn, peer.identity, false);
       server.lastHeardMs.set(event.member, turn.nowMs);
       return witness(turn, event.contact.wallMs);
     }
@@ -351,11 +355,10 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
   routingChanged(turn);
-  retirementsChanged(turn);
+  retirements(turn);
   requestsChanged(turn);
-  // A member may be leaving, or stay after all.
+  // Leaving, or staying after all.
   server.rehoming.empty = false;
-  startRehoming(turn);
 }
 
 function timersFired(turn: Turn): void {

@@ -173,6 +173,8 @@ export interface Server {
   readonly memberOf: Map<Identity, string>;
   /** Queue databases that will not come back, as far as is known here (takeover.ts); one that speaks again is taken off. */
   readonly lost: Map<Identity, { readonly member: string; readonly why: string }>;
+  /** What the document says is gone; void once it has spoken since. */
+  readonly retired: Map<Identity, { readonly sinceMs: number; isVoid: boolean }>;
   /** Identities whose shadow copies are being promoted, slice by slice. */
   readonly takingOver: Set<Identity>;
   /** Members nobody here has heard for so long that what they hold does not count as a second copy. */

@@ -16,19 +16,33 @@ const SLICE = 250;
 export function identityMet(turn: Turn, member: string, identity: Identity): void {
   const { server } = turn;
   server.lost.delete(identity);
+  stillSpeaks(turn, identity, true);
   server.memberOf.set(identity, member);
   if (wrong(turn, 'new-identity-ignored')) return;
   for (const [other, owner] of server.memberOf)
     if (owner === member && other !== identity) lose(turn, other, 'replaced');
 }
 
-/** The orchestrator's word (protocol.md 4); void while somebody speaks with that identity. */
-export function retirementsChanged(turn: Turn): void {
-  const { document, memberOf } = turn.server;
-  for (const { identity, member, reason } of document.retired) {
-    if (!memberOf.has(identity)) memberOf.set(identity, member);
-    lose(turn, identity, reason === 'lost' ? 'confirmed lost' : 'drained');
+/** Frames of a session that was up when the word came may have been under way for so long. */
+const LAST_WORDS_MS = 5_000;
+
+/** The orchestrator's word (protocol.md 4), looked at again every second: a session that is up then may be about to end. */
+export function retirements(turn: Turn): void {
+  const { server } = turn;
+  for (const { identity, member, reason } of server.document.retired) {
+    const said = server.retired.get(identity);
+    if (said === undefined) {
+      if (!server.memberOf.has(identity)) server.memberOf.set(identity, member);
+      server.retired.set(identity, { sinceMs: turn.nowMs, isVoid: false });
+    }
+    if (said?.isVoid !== true) lose(turn, identity, reason === 'lost' ? 'confirmed lost' : 'drained');
   }
+}
+
+/** It speaks after the word that it is gone: that word is void. */
+export function stillSpeaks(turn: Turn, identity: Identity, isNewSession: boolean): void {
+  const said = turn.server.retired.get(identity);
+  if (said !== undefined && (isNewSession || turn.nowMs - said.sinceMs > LAST_WORDS_MS)) said.isVoid = true;
 }
 
 export function lose(turn: Turn, identity: Identity, why: string): void {
@@ -79,7 +93,8 @@ export function takeOverSlice(turn: Turn, identity: Identity): void {
       peer: server.memberOf.get(identity) ?? '',
     });
   }
-  setTimer(turn, 0, 'takeover', identity);
+  // Not in this step: timers that are due are all run in one.
+  setTimer(turn, 1, 'takeover', identity);
 }
 
 /** A queue database that is gone holds nothing: neither a shadow of mine nor anything to be told about. */

@@ -41,6 +41,7 @@ export type TransitionEvent =
   | 'DsnProtected'
   | 'RetryScheduled'
   | 'Expired'
+  | 'RecipientReopened'
   | 'AllRecipientsFinal'
   | 'NothingSucceeded'
   | 'DiscardNotified'
@@ -55,6 +56,7 @@ export type TransitionEvent =
   | 'BecameOwner'
   | 'Quarantined'
   | 'Refetched'
+  | 'ResubmitRequested'
   | 'RoleChanged'
   | 'RestReceived'
   | 'Rehomed'
@@ -150,6 +152,15 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(17, 'RetryScheduled', ['delivery'], 'primary', ['delivery'], '-', 'lazy'),
   row(18, 'Expired', ['submission', 'delivery', 'unreachable'], 'primary', ['delivery'], 'age', 'FINAL(expired) + DSN'),
   row(
+    19,
+    'RecipientReopened',
+    [...TRANSIT, 'shadow'],
+    'any',
+    ['same'],
+    'a request that is alive, delivered under a lost activation',
+    'REOPEN',
+  ),
+  row(
     20,
     'AllRecipientsFinal',
     ['delivery'],
@@ -194,6 +205,15 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(36, 'BecameOwner', ['shadow'], 'primary', ['submission'], 'its owner names me, higher epoch', 'EPOCH'),
   row(38, 'Quarantined', [...TRANSIT, 'shadow'], 'any', ['same'], 'the body cannot be read', 'volatile'),
   row(39, 'Refetched', [...TRANSIT, 'shadow'], 'any', ['same'], 'digest equal', 'COMMIT'),
+  row(
+    41,
+    'ResubmitRequested',
+    ['primarySafetyNet', 'shadowSafetyNet'],
+    'any',
+    ['same'],
+    'a request means it; a shadow: the owner is lost, silent, or does not confirm holding it',
+    'COMMIT(hash id) of the new copy',
+  ),
   row(
     42,
     'RoleChanged',

@@ -1,7 +1,9 @@
 /**
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
  *   GET /v1/status   /v1/next-hops   /v1/messages?queue=&after=&limit=   /v1/messages/ID
- *       /v1/safety-net?role=&database=&from=&to=&limit=   /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=
+ *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
+ *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
+ * `after` is the `next` of the page before; `next` null says that there is nothing behind.
  * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator` is answered; lists are bounded.
  * Refuses: no certificate (TLS ends), another role (403), other methods (405), bad parameters (400); each with `{error:{code, message}}`.
  * Fails: rejects at start when the port cannot be had; an error of the view is a 500 and ends nothing.
@@ -13,9 +15,9 @@ import type { SecureContextOptions, TLSSocket } from 'node:tls';
 import type { CopyId } from '../../common/message.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
-import type { Queue, SafetyNetFilter } from '../store/database.ts';
+import type { Queue, SafetyNetPosition } from '../store/database.ts';
 import type { TrackingSearch } from './tracking.ts';
-import type { TransportView } from './view.ts';
+import type { SafetyNetQuestion, TransportView } from './view.ts';
 
 export interface AdminIdentity {
   readonly ca: string;
@@ -53,6 +55,7 @@ const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
 const MAX_TRACE = 10_000;
 const MAX_ID_LENGTH = 1_000;
+const MAX_IDS = 200;
 
 type Answer = { readonly status: 200; readonly body: unknown } | Refusal;
 interface Refusal {
@@ -104,16 +107,32 @@ function idOf(text: string | null): string {
   return text;
 }
 
-function safetyNetFilter(query: URLSearchParams): SafetyNetFilter {
+/** Copy ids are letters, digits and dashes: no blank or comma is ever part of one. */
+function idsOf(query: URLSearchParams): readonly CopyId[] {
+  const ids = (query.get('ids') ?? '').split(',').filter((id) => id !== '');
+  if (ids.length === 0 || ids.length > MAX_IDS) throw new BadParameter(`ids: 1 to ${MAX_IDS}, with commas between`);
+  return ids as CopyId[];
+}
+
+const textOf = (query: URLSearchParams, name: string): string | null => query.get(name) || null;
+
+function safetyNetQuestion(query: URLSearchParams): SafetyNetQuestion {
   const role = oneOf(query, 'role', ['primary', 'shadow']);
-  const database = query.get('database');
+  const database = textOf(query, 'database');
   const fromMs = timeOf(query, 'from');
   const toMs = timeOf(query, 'to');
+  const after = textOf(query, 'after');
+  if (fromMs !== null && toMs !== null && toMs < fromMs) throw new BadParameter('to: is before from');
   return {
-    ...(role === null ? {} : { role }),
-    ...(database === null || database === '' ? {} : { database }),
-    ...(fromMs === null ? {} : { fromMs }),
-    ...(toMs === null ? {} : { toMs }),
+    filter: {
+      ...(role === null ? {} : { role }),
+      ...(database === null ? {} : { database }),
+      ...(fromMs === null ? {} : { fromMs }),
+      ...(toMs === null ? {} : { toMs }),
+      ...(after === null ? {} : { after: after as SafetyNetPosition }),
+    },
+    sender: textOf(query, 'sender'),
+    recipient: textOf(query, 'recipient'),
   };
 }
 
@@ -132,10 +151,18 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
         messages: view.messages(oneOf(query, 'queue', QUEUES), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)),
       });
     }
-    case '/v1/safety-net': {
-      const limit = limitOf(query, DEFAULT_LIMIT, MAX_LIMIT);
-      return ok({ entries: await view.safetyNet(safetyNetFilter(query), limit) });
-    }
+    case '/v1/safety-net':
+      return ok(await view.safetyNet(safetyNetQuestion(query), limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)));
+    case '/v1/safety-net/count':
+      return ok(await view.countSafetyNet(safetyNetQuestion(query)));
+    case '/v1/resubmit':
+      return ok({ requests: view.resubmits() });
+    case '/v1/known':
+      return ok({ known: await view.known(idsOf(query)) });
+    case '/v1/outcomes':
+      return ok({ outcomes: await tracking.outcomes(new Set(idsOf(query))) });
+    case '/v1/lost':
+      return ok({ messages: view.lostMessages() });
     case '/v1/trace':
       return ok({ records: await tracking.search(idOf(query.get('id')), limitOf(query, MAX_TRACE, MAX_TRACE)) });
   }

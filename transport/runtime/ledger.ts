@@ -83,5 +83,5 @@ export class MemoryLedger implements Ledger {
   }
 }
 
-/** An id has no blanks. */
-const nameOf = ({ copy, recipient }: LedgerKey): string => `${copy} ${recipient}`;
+/** One text for each key: the length says where the id ends. */
+export const nameOf = ({ copy, recipient }: LedgerKey): string => `${copy.length} ${copy}${recipient}`;

@@ -102,6 +102,10 @@ export class Peers {
     return this.#boundary().every((member) => member.state !== 'active' || this.#members.has(member.name));
   }
 
+  get hearsFrontend(): boolean {
+    return this.#frontends.size > 0;
+  }
+
   session(name: string): PeerSession | null {
     return this.#members.get(name) ?? this.#frontends.get(name) ?? null;
   }

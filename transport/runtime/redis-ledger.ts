@@ -13,7 +13,7 @@ import type { Clock } from '../../common/platform/clock.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
 import { type Random, randomFraction } from '../../common/platform/random.ts';
-import { type Ledger, type LedgerAnswer, type LedgerEntry, type LedgerKey, MemoryLedger } from './ledger.ts';
+import { type Ledger, type LedgerAnswer, type LedgerEntry, type LedgerKey, MemoryLedger, nameOf } from './ledger.ts';
 import { MAX_STATEMENT_BYTES, type StatementIdentity, Statements } from './ledger-statement.ts';
 import { type GuardedStream, openGuarded, type RedisAddress } from './redis-replies.ts';
 
@@ -131,8 +131,8 @@ class RedisBackedLedger implements RedisLedger {
   }
 
   /** Hashed: names of keys show up in places where addresses do not belong. */
-  #nameOf({ copy, recipient }: LedgerKey): string {
-    const hash = createHash('sha256').update(`${copy} ${recipient}`).digest('base64url');
+  #redisKey(key: LedgerKey): string {
+    const hash = createHash('sha256').update(nameOf(key)).digest('base64url');
     return `mailcluster:${this.#options.cluster}:relayed:${hash}`;
   }
 
@@ -140,7 +140,7 @@ class RedisBackedLedger implements RedisLedger {
     if (!this.#open) return { kind: 'unknown' };
     try {
       // Whatever lies there, no more than this comes over the wire.
-      const value: unknown = await this.#redis.getrangeBuffer(this.#nameOf(key), 0, MAX_STATEMENT_BYTES);
+      const value: unknown = await this.#redis.getrangeBuffer(this.#redisKey(key), 0, MAX_STATEMENT_BYTES);
       if (value === null || (Buffer.isBuffer(value) && value.length === 0)) return { kind: 'absent' };
       const read = Buffer.isBuffer(value) ? this.#statements.read(key, value) : `a ${typeof value}`;
       return typeof read === 'string' ? this.#disbelieve(key, read) : read;
@@ -167,7 +167,7 @@ class RedisBackedLedger implements RedisLedger {
     const { metrics } = this.#options;
     try {
       const statement = await this.#statements.write(entry);
-      await this.#redis.set(this.#nameOf(entry), statement, 'PX', Math.max(1, Math.round(this.#options.ttlMs())));
+      await this.#redis.set(this.#redisKey(entry), statement, 'PX', Math.max(1, Math.round(this.#options.ttlMs())));
       metrics.increment('ledger_writes_total', { result: 'written' });
     } catch (error) {
       metrics.increment('ledger_writes_total', { result: 'failed' });

@@ -1,9 +1,10 @@
 /**
- * Walks over the Safety Nets for the core, page by page and only as fast as it asks. Owns: one iterator per scan. Promise: memory is one page; an entry that
- * cannot be read is counted, logged and passed over. What comes to rest while a scan runs may or may not be seen by it.
+ * Walks over the Safety Nets for the core, page by page and only as fast as it asks. Owns: how far each scan has come; nothing is held in the database between
+ * two pages. Promise: memory is one page; what rested when the scan began and still does is met once; what comes to rest while it runs is not, so that a scan
+ * whose entries are changed ends; an entry that cannot be read is counted and passed over (the database reports it).
  */
 import type { Logger } from '../../common/platform/log.ts';
-import type { QueueDatabase, SafetyNetEntry, SafetyNetFilter, StoredCopy } from '../store/database.ts';
+import type { QueueDatabase, SafetyNetFilter, SafetyNetPosition, StoredCopy } from '../store/database.ts';
 
 export interface ScanPage {
   readonly scan: number;
@@ -13,8 +14,9 @@ export interface ScanPage {
 }
 
 interface Scan {
-  readonly entries: AsyncIterator<SafetyNetEntry>;
+  readonly filter: SafetyNetFilter;
   readonly pageSize: number;
+  after: SafetyNetPosition | undefined;
   busy: boolean;
 }
 
@@ -31,8 +33,8 @@ export class SafetyNetScans {
   }
 
   start(scan: number, filter: SafetyNetFilter, pageSize: number): void {
-    const entries = this.#database.safetyNet(filter)[Symbol.asyncIterator]();
-    this.#scans.set(scan, { entries, pageSize, busy: false });
+    const through = filter.through ?? this.#database.safetyNetEnd();
+    this.#scans.set(scan, { filter: { ...filter, through }, pageSize, after: filter.after, busy: false });
     this.next(scan);
   }
 
@@ -47,33 +49,23 @@ export class SafetyNetScans {
   }
 
   end(scan: number): void {
-    const found = this.#scans.get(scan);
     this.#scans.delete(scan);
-    found?.entries.return?.().catch((error: unknown) => this.#log.debug({ scan, err: String(error) }, 'scan ended'));
   }
 
-  async #read(scan: number, { entries, pageSize }: Scan): Promise<void> {
-    const copies: StoredCopy[] = [];
+  async #read(scan: number, found: Scan): Promise<void> {
     let unreadable = 0;
-    let done = false;
-    while (copies.length < pageSize) {
-      const next = await entries.next();
-      if (next.done === true) {
-        done = true;
-        break;
-      }
-      try {
-        const stored = await this.#database.lookup(next.value.id);
-        if (stored?.damaged !== undefined) unreadable += 1;
-        // Null: it left the Safety Net since its entry was read.
-        else if (stored !== null) copies.push(stored);
-      } catch (error) {
-        unreadable += 1;
-        this.#log.error({ attemptId: next.value.id, err: String(error) }, 'Safety Net entry unreadable');
-      }
+    for (;;) {
+      const { after } = found;
+      const filter = after === undefined ? found.filter : { ...found.filter, after };
+      const page = await this.#database.safetyNetCopies(filter, found.pageSize);
+      unreadable += page.unreadable;
+      if (this.#scans.get(scan) !== found) return;
+      found.after = page.next ?? undefined;
+      // Many entries that do not match: the database paused to let others in.
+      if (page.copies.length === 0 && page.next !== null) continue;
+      this.#deliver(scan, found, { scan, copies: page.copies, unreadable, done: page.next === null });
+      return;
     }
-    const found = this.#scans.get(scan);
-    if (found !== undefined) this.#deliver(scan, found, { scan, copies, unreadable, done });
   }
 
   #deliver(scan: number, found: Scan, page: ScanPage): void {

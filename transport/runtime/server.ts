@@ -139,6 +139,8 @@ export class TransportServer {
       });
       const level = pressureOf(this.deps.database.space(), this.bodies.openBytes);
       if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
+      // A session that is open has been heard within its dead time (protocol.md 3).
+      if (this.core.peers.size === 0 && this.peers.hearsFrontend) this.#loop.handle({ kind: 'OutsideReached' });
       this.#gauges();
       this.#sweepLater();
     });

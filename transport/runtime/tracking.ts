@@ -27,7 +27,22 @@ export interface TrackingFilesOptions {
 export interface TrackingSearch {
   /** All records of an attempt id, or of every attempt that carried this Message-ID; oldest first, at most `limit`. */
   search(id: string, limit?: number): Promise<readonly TrackingRecord[]>;
+  /** What became of messages, as far as it is recorded here; one reading of the files for all of `ids`. */
+  outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]>;
 }
+
+export interface RecordedOutcome {
+  readonly id: string;
+  /** The whole message was final. */
+  readonly final: boolean;
+  /** Recipients with a final outcome. */
+  readonly recipients: readonly string[];
+}
+
+/** Written when every recipient is final, by the owner and by a holder. */
+const WHOLE: ReadonlySet<string> = new Set(['SAFETYNET', 'HADISCARD', 'REMOVE']);
+const EACH: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'FAIL', 'EXPIRE']);
+const ATTEMPT = /"attemptId":"([^"\\]+)"/;
 
 export interface TrackingFiles extends Tracking, TrackingSearch, AsyncDisposable {
   flush(): Promise<void>;
@@ -172,6 +187,24 @@ class TrackingDirectory implements TrackingFiles {
     return [...found].sort((a, b) => a.atMs - b.atMs);
   }
 
+  async outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]> {
+    const found = new Map<string, { final: boolean; readonly recipients: Set<string> }>();
+    await this.#eachLine((line) => {
+      const id = ATTEMPT.exec(line)?.[1];
+      if (id === undefined || !ids.has(id)) return;
+      for (const { event, recipients } of singly(
+        parseRecord(line) ?? { atMs: 0, event: 'LOAD', source: '', attemptId: id },
+      )) {
+        if (!WHOLE.has(event) && !EACH.has(event)) continue;
+        const outcome = found.get(id) ?? { final: false, recipients: new Set() };
+        found.set(id, outcome);
+        outcome.final ||= WHOLE.has(event);
+        for (const recipient of recipients ?? []) if (EACH.has(event)) outcome.recipients.add(recipient);
+      }
+    });
+    return [...found].map(([id, { final, recipients }]) => ({ id, final, recipients: [...recipients] }));
+  }
+
   async #scan(
     needles: ReadonlySet<string>,
     limit: number,
@@ -184,6 +217,11 @@ class TrackingDirectory implements TrackingFiles {
       const record = parseRecord(line);
       if (record !== null && matches(record)) found.push(...singly(record));
     };
+    await this.#eachLine(take);
+    return found;
+  }
+
+  async #eachLine(take: (line: string) => void): Promise<void> {
     // What is recorded or in flight now; a batch that reaches the file meanwhile lies beyond the size read below.
     const waiting = [...this.#inFlight, ...this.#buffer];
     const current = this.#current;
@@ -193,7 +231,6 @@ class TrackingDirectory implements TrackingFiles {
     ];
     for (const file of files) await this.#readLines(file, take);
     for (const line of waiting) take(line);
-    return found;
   }
 
   async #readLines(file: Kept, take: (line: string) => void): Promise<void> {

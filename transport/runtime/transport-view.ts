@@ -1,9 +1,12 @@
 /** The running transport as people see it (view.ts): computed when asked, from the core's memory and the queue database. */
 import type { CopyId } from '../../common/message.ts';
 import { type Copy, roleOf } from '../core/copy.ts';
+import { lostMessages } from '../core/damage.ts';
 import { drainView } from '../core/drain.ts';
 import { unprotectedCount } from '../core/server.ts';
-import type { Queue, SafetyNetEntry, SafetyNetFilter } from '../store/database.ts';
+import type { Queue } from '../store/database.ts';
+import { knownCopies } from './known-copies.ts';
+import { countSafetyNet, listSafetyNet } from './safety-net-listing.ts';
 import type { TransportServer } from './server.ts';
 import type { MessageDetail, MessageSummary, NextHopView, TransportStatus, TransportView } from './view.ts';
 
@@ -29,7 +32,10 @@ export function transportView(server: TransportServer): TransportView {
     nextHops: () => nextHops(server),
     messages: (queue, after, limit) => messages(server, queue, after, limit),
     message: (id) => message(server, id),
-    safetyNet: (filter, limit) => safetyNet(server, filter, limit),
+    safetyNet: (question, limit) => listSafetyNet(server.deps.database, question, limit),
+    countSafetyNet: (question) => countSafetyNet(server.deps.database, question),
+    known: (ids) => knownCopies(server.core, server.deps.database, ids),
+    lostMessages: () => lostMessages(server.core, server.deps.clock.monotonicMs()),
     resubmits: () => [],
   };
 }
@@ -105,13 +111,4 @@ async function message(server: TransportServer, id: CopyId): Promise<MessageDeta
   const copy = server.core.copies.get(id);
   if (copy !== undefined) return { facts: copy.facts, state: copy.state };
   return await server.deps.database.lookup(id);
-}
-
-async function safetyNet(server: TransportServer, filter: SafetyNetFilter, limit: number): Promise<SafetyNetEntry[]> {
-  const found: SafetyNetEntry[] = [];
-  for await (const entry of server.deps.database.safetyNet(filter)) {
-    found.push(entry);
-    if (found.length >= limit) break;
-  }
-  return found;
 }

@@ -10,6 +10,7 @@ import type {
   SafetyNetCounts,
   SafetyNetEntry,
   SafetyNetFilter,
+  SafetyNetPosition,
   StoreSpace,
 } from '../store/database.ts';
 
@@ -103,13 +104,46 @@ export interface MessageDetail {
   readonly state: CopyState;
 }
 
+export interface SafetyNetQuestion {
+  /** `filter.after`: the cursor of the page before. */
+  readonly filter: SafetyNetFilter;
+  /** Reverse-path and forward-path, compared without case; null: any. */
+  readonly sender: string | null;
+  readonly recipient: string | null;
+}
+
+export interface SafetyNetListing {
+  readonly entries: readonly SafetyNetEntry[];
+  readonly unreadable: number;
+  /** Null: this was the last page. A page may be empty and still have a next one. */
+  readonly next: SafetyNetPosition | null;
+}
+
+export interface SafetyNetTally {
+  readonly primary: { readonly messages: number; readonly bytes: number };
+  readonly shadow: { readonly messages: number; readonly bytes: number };
+  readonly unreadable: number;
+  /** Not null: that is the count so far, go on from here and add. */
+  readonly next: SafetyNetPosition | null;
+}
+
+export interface KnownCopy {
+  readonly id: CopyId;
+  readonly where: 'transit' | 'tombstone' | 'safetyNet' | 'damaged';
+}
+
 export interface TransportView {
   status(): TransportStatus;
   nextHops(): readonly NextHopView[];
   /** In id order, starting after `after`. */
   messages(queue: Queue | null, after: CopyId | null, limit: number): readonly MessageSummary[];
   message(id: CopyId): Promise<MessageDetail | null>;
-  /** Oldest first; `after` is the cursor of the page before. */
-  safetyNet(filter: SafetyNetFilter, limit: number): Promise<readonly SafetyNetEntry[]>;
+  /** In the order in which they came to rest. */
+  safetyNet(question: SafetyNetQuestion, limit: number): Promise<SafetyNetListing>;
+  countSafetyNet(question: SafetyNetQuestion): Promise<SafetyNetTally>;
   resubmits(): readonly ResubmitView[];
+  /** Those of `ids` of which there is something here. */
+  known(ids: readonly CopyId[]): Promise<readonly KnownCopy[]>;
+  /** Messages nobody can give back: their bytes are damaged here and every member was asked. */
+  lostMessages(): readonly CopyId[];
 }

@@ -117,7 +117,6 @@ export class LiveIndex<Body> {
 
   put(copy: Live<Body>): void {
     this.copies.set(copy.facts.id, copy);
-    this.quarantined.delete(copy.facts.id);
   }
 
   setState(id: CopyId, state: CopyState, outcomes: Outcomes | undefined): void {
@@ -128,7 +127,6 @@ export class LiveIndex<Body> {
 
   remove(id: CopyId): void {
     this.copies.delete(id);
-    this.quarantined.delete(id);
   }
 
   /** The kinds that touch no body. */

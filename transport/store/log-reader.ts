@@ -106,8 +106,6 @@ export async function loadLog(
     );
   }
   reportMissing(replay.state, segments, replay.quarantined);
-  for (const item of newest?.state.index.quarantined.values() ?? [])
-    if (!replay.quarantined.some((other) => other.id === item.id)) replay.quarantined.push(item);
   return {
     state: replay.state,
     tail: replay.tail,
@@ -122,11 +120,22 @@ export async function loadLog(
     checkpoint: newest?.head ?? null,
     checkpointBytes: newest?.bytes ?? 0,
     retainFrom: retention(newest?.head ?? null, older),
-    quarantined: replay.quarantined,
+    quarantined: listDamage(replay),
     cutGroups: replay.cutGroups,
     damagedPart: (extents) => replay.damagedPart(extents),
   };
 }
+
+/** What is still damaged after the whole replay: with what is known of the copies, without those that were written anew. */
+function listDamage({ state, quarantined }: Replay): Quarantined[] {
+  const lost = state.index.quarantined;
+  const listed = quarantined.filter((item) => item.id === null || lost.has(item.id));
+  const rest = [...lost.values()].filter((item) => !listed.some((other) => other.id === item.id));
+  return [...listed.map((item) => ({ ...item, ...known(item.id === null ? undefined : lost.get(item.id)) })), ...rest];
+}
+
+const known = (item: Quarantined | undefined): Pick<Quarantined, 'known'> =>
+  item?.known === undefined ? {} : { known: item.known };
 
 function needsOf(tail: readonly TailRecord[]): Set<number> {
   const needs = new Set<number>();
@@ -232,13 +241,7 @@ function reportMissing(state: LogState, files: readonly SegmentFile[], quarantin
   for (const copy of [...state.index.copies.values()]) {
     const missing = segmentsOf(copy.body).find((generation) => !present.has(generation));
     if (missing === undefined) continue;
-    state.quarantine(copy.facts.id, `generation ${missing}`, 0, 'the segment is missing');
-    quarantined.push({
-      id: copy.facts.id,
-      segment: `generation ${missing}`,
-      offset: 0,
-      reason: 'the segment is missing',
-    });
+    quarantined.push(state.quarantine(copy.facts.id, `generation ${missing}`, 0, 'the segment is missing'));
   }
 }
 
@@ -326,7 +329,7 @@ class Replay {
     for (const { offset, reason, id } of group.damage) {
       const item: Quarantined = { id, segment, offset, reason };
       this.quarantined.push(item);
-      if (id !== null && !this.state.index.copies.has(id)) this.state.index.quarantined.set(id, item);
+      if (id !== null && !this.state.index.quarantined.has(id)) this.state.index.quarantined.set(id, item);
     }
     for (const record of group.records) {
       // A group can lie in two segments when a recovery was interrupted.
@@ -350,8 +353,7 @@ class Replay {
     const lost = this.damagedPart(change.extents);
     if (lost === null) return;
     const reason = 'a part of the body is damaged';
-    this.state.quarantine(change.facts.id, segment, lost[1], reason);
-    this.quarantined.push({ id: change.facts.id, segment, offset: lost[1], reason });
+    this.quarantined.push(this.state.quarantine(change.facts.id, segment, lost[1], reason));
   }
 
   damagedPart(extents: readonly Extent[]): Extent | null {

@@ -106,9 +106,9 @@ class Rewriter {
     if (!('extents' in moved)) return;
     const lost = this.#loaded.damagedPart(moved.extents);
     if (lost === null) return;
-    const item = { segment: `generation ${lost[0]}`, offset: lost[1], reason: 'a part of the body is damaged' };
-    this.#loaded.state.quarantine(moved.facts.id, item.segment, item.offset, item.reason);
-    this.quarantined.push({ id: moved.facts.id, ...item });
+    const { state } = this.#loaded;
+    const { id } = moved.facts;
+    this.quarantined.push(state.quarantine(id, `generation ${lost[0]}`, lost[1], 'a part of the body is damaged'));
   }
 
   /** The same record with the new places in it. */

@@ -3,6 +3,7 @@
  * and which segments are still needed for a body, an entry or a footer. Touches no disk.
  */
 import type { CopyId } from '../../common/message.ts';
+import type { CopyFacts, CopyState, KnownOfLost, Quarantined } from './database.ts';
 import { inSafetyNet, LiveIndex, nextState, safetyNetEntry } from './live-index.ts';
 import type { LogRecord } from './log-record.ts';
 import type { Extent, Place } from './record.ts';
@@ -31,6 +32,8 @@ export class LogState {
   /** Bodies being written, readers, checkpoints: reasons to keep a segment that no record shows. */
   readonly pins = new Map<number, number>();
   liveBytes = 0;
+  /** The copy was written anew, or removed: what was damaged of it counts no longer. */
+  onLifted: (id: CopyId) => void = () => undefined;
 
   needs(generation: number): boolean {
     return this.liveRefs.has(generation) || this.pins.has(generation) || this.net.needs(generation);
@@ -48,23 +51,27 @@ export class LogState {
     switch (record.kind) {
       case 'commit':
       case 'recall':
+        if (record.kind === 'commit') this.#lift(record.facts.id);
         this.#release(record.facts.id);
         if (record.kill !== null) this.net.kill(record.facts.id, record.kill);
         this.#hold({ facts: record.facts, state: record.state, body: { extents: record.extents, at } });
         return;
       case 'state':
-        this.index.setState(record.id, record.state, record.outcomes);
+        if (this.index.copies.has(record.id)) this.index.setState(record.id, record.state, record.outcomes);
+        else this.#stateOfLost(record, at);
         return;
       case 'move':
         this.#move(record, at);
         return;
       case 'remove':
+        this.#lift(record.id);
         this.#release(record.id);
         if (record.kill !== null) this.net.kill(record.id, record.kill);
         this.index.remove(record.id);
         return;
       case 'expire':
         for (const owner of record.owners) this.net.expire(owner);
+        if (record.completeSinceMs !== null) this.net.setCompleteSince(record.completeSinceMs);
         return;
       default:
         this.index.applySmall(record);
@@ -72,21 +79,45 @@ export class LogState {
   }
 
   /** From a checkpoint, or a commit: the copy is in transit. */
-  #hold(copy: { readonly facts: LiveFacts; readonly state: LiveState; readonly body: BodyPlace }): void {
+  #hold(copy: { readonly facts: CopyFacts; readonly state: CopyState; readonly body: BodyPlace }): void {
     this.index.put(copy);
     this.liveBytes += copy.facts.sizeBytes;
     for (const generation of segmentsOf(copy.body)) bump(this.liveRefs, generation, 1);
   }
 
-  restoreCopy(facts: LiveFacts, state: LiveState, body: BodyPlace): void {
+  restoreCopy(facts: CopyFacts, state: CopyState, body: BodyPlace): void {
     this.#hold({ facts, state, body });
   }
 
-  /** A copy whose bytes are damaged: it is no longer listed, its id is remembered. */
-  quarantine(id: CopyId, segment: string, offset: number, reason: string): void {
+  /** A copy whose bytes are damaged: it is no longer in transit, what is known of it is remembered. */
+  quarantine(id: CopyId, segment: string, offset: number, reason: string): Quarantined {
+    const copy = this.index.copies.get(id);
     this.#release(id);
     this.index.copies.delete(id);
-    this.index.quarantined.set(id, { id, segment, offset, reason });
+    const known: KnownOfLost | undefined = copy && {
+      digest: copy.facts.digest,
+      facts: copy.facts,
+      state: copy.state,
+    };
+    const item: Quarantined = { id, segment, offset, reason, ...(known && { known }) };
+    this.index.quarantined.set(id, item);
+    return item;
+  }
+
+  /** Replay only: nobody writes the state of a copy that is not there, so its COMMIT record is what was damaged. */
+  #stateOfLost(record: Extract<LogRecord, { kind: 'state' }>, at: Place): void {
+    const { id } = record;
+    const reason = 'the COMMIT record is damaged';
+    const lost = this.index.quarantined.get(id) ?? { id, segment: `generation ${at[0]}`, offset: at[1], reason };
+    const before = lost.known?.state ?? null;
+    const state = before === null ? record.state : nextState(before, record.state, record.outcomes);
+    const known = { digest: lost.known?.digest ?? null, facts: lost.known?.facts ?? null, state };
+    this.index.quarantined.set(id, { ...lost, known });
+  }
+
+  #lift(id: CopyId): void {
+    this.index.quarantined.delete(id);
+    this.onLifted(id);
   }
 
   #release(id: CopyId): void {
@@ -97,16 +128,21 @@ export class LogState {
   }
 
   #move(record: Extract<LogRecord, { kind: 'move' }>, at: Place): void {
-    const copy = this.index.copies.get(record.id);
-    if (copy === undefined) return;
-    this.#release(record.id);
-    this.index.copies.delete(record.id);
+    const { id, state, brief } = record;
+    const copy = this.index.copies.get(id);
+    // What is damaged of a copy at rest is found again when somebody reads it.
+    this.index.quarantined.delete(id);
+    if (copy === undefined) {
+      // Replay only: its COMMIT record is damaged, yet it was final: the MOVE record answers for it.
+      if (brief === null || !inSafetyNet(state.queue)) return;
+      const refs = [...new Set([record.commitAt[0], at[0]])];
+      this.net.add({ entry: safetyNetEntry({ id, sizeBytes: brief.sizeBytes }, state), at, refs });
+      return;
+    }
+    this.#release(id);
+    this.index.copies.delete(id);
     const refs = new Set(segmentsOf(copy.body));
     refs.add(at[0]);
-    const state = nextState(copy.state, record.state, undefined);
     if (inSafetyNet(state.queue)) this.net.add({ entry: safetyNetEntry(copy.facts, state), at, refs: [...refs] });
   }
 }
-
-type LiveFacts = Extract<LogRecord, { kind: 'commit' | 'recall' }>['facts'];
-type LiveState = Extract<LogRecord, { kind: 'commit' | 'recall' }>['state'];

@@ -9,11 +9,16 @@ import type { Clock } from '../../common/platform/clock.ts';
 import type { Random } from '../../common/platform/random.ts';
 import type {
   BodyWriter,
+  CopyState,
   QueueDatabase,
   Recovered,
+  SafetyNetCopies,
   SafetyNetCounts,
   SafetyNetEntry,
   SafetyNetFilter,
+  SafetyNetPage,
+  SafetyNetPosition,
+  SafetyNetShed,
   StoredCopy,
   StoreSpace,
   Write,
@@ -27,7 +32,13 @@ interface Image {
   chain: readonly OpenRecord[];
   sequence: number;
   readonly index: LiveIndex<Buffer>;
-  readonly resting: Map<CopyId, Live<Buffer>>;
+  /** In the order in which they came to rest. */
+  readonly resting: Map<CopyId, Resting>;
+  completeSinceMs: number;
+}
+
+interface Resting extends Live<Buffer> {
+  readonly position: number;
 }
 
 /** The volume: outlives the store objects opened on it. */
@@ -76,6 +87,7 @@ export async function openMemoryStore(options: MemoryStoreOptions): Promise<Queu
     sequence: 0,
     index: new LiveIndex(),
     resting: new Map(),
+    completeSinceMs: Math.floor(options.clock.wallMs()),
   };
   const image = disk.image;
   if (image.member !== member)
@@ -163,9 +175,36 @@ class MemoryStore implements QueueDatabase {
   }
 
   async *safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry> {
-    const entries = [...this.#image.resting.values()].map(({ facts, state }) => safetyNetEntry(facts, state));
-    entries.sort((a, b) => a.finalAtMs - b.finalAtMs);
-    for (const entry of entries) if (matches(entry, filter)) yield entry;
+    for (const { facts, state } of this.#chosen(filter)) yield safetyNetEntry(facts, state);
+  }
+
+  async safetyNetPage(filter: SafetyNetFilter, limit: number): Promise<SafetyNetPage> {
+    const { page, next } = this.#page(filter, limit);
+    return { entries: page.map(({ facts, state }) => safetyNetEntry(facts, state)), next };
+  }
+
+  async safetyNetCopies(filter: SafetyNetFilter, limit: number): Promise<SafetyNetCopies> {
+    const { page, next } = this.#page(filter, limit);
+    return { copies: page.map(({ facts, state }) => ({ facts, state })), unreadable: 0, next };
+  }
+
+  safetyNetEnd(): SafetyNetPosition {
+    return String(this.#image.sequence) as SafetyNetPosition;
+  }
+
+  #chosen(filter: SafetyNetFilter): Resting[] {
+    const after = filter.after === undefined ? 0 : Number(filter.after);
+    const through = filter.through === undefined ? Number.POSITIVE_INFINITY : Number(filter.through);
+    return [...this.#image.resting.values()].filter(
+      ({ facts, state, position }) =>
+        position > after && position <= through && matches(safetyNetEntry(facts, state), filter),
+    );
+  }
+
+  #page(filter: SafetyNetFilter, limit: number): { readonly page: Resting[]; readonly next: SafetyNetPosition | null } {
+    const page = this.#chosen(filter).slice(0, limit);
+    const last = page.length < limit ? undefined : page[page.length - 1];
+    return { page, next: last === undefined ? null : (String(last.position) as SafetyNetPosition) };
   }
 
   safetyNetCounts(): SafetyNetCounts {
@@ -177,7 +216,7 @@ class MemoryStore implements QueueDatabase {
       sums[entry.role].bytes += entry.sizeBytes;
       if (oldestMs === null || entry.finalAtMs < oldestMs) oldestMs = entry.finalAtMs;
     }
-    return { ...sums, oldestMs };
+    return { ...sums, oldestMs, completeSinceMs: this.#image.completeSinceMs };
   }
 
   /** Every entry is a segment of its own here. */
@@ -189,6 +228,21 @@ class MemoryStore implements QueueDatabase {
         dropped += 1;
       }
     return dropped;
+  }
+
+  async shedSafetyNet(maxBytes: number): Promise<SafetyNetShed> {
+    let left = this.space().safetyNetBytes;
+    let messages = 0;
+    let bytes = 0;
+    for (const [id, { body, state }] of this.#image.resting) {
+      if (left <= maxBytes) break;
+      left -= body.length;
+      messages += 1;
+      bytes += body.length;
+      this.#image.resting.delete(id);
+      this.#image.completeSinceMs = Math.max(this.#image.completeSinceMs, (state.finalAtMs ?? 0) + 1);
+    }
+    return { messages, bytes, completeSinceMs: this.#image.completeSinceMs };
   }
 
   space(): StoreSpace {
@@ -239,6 +293,10 @@ class MemoryStore implements QueueDatabase {
     call.resolve();
   }
 
+  #rest({ facts, body }: Live<Buffer>, state: CopyState): void {
+    this.#image.resting.set(facts.id, { facts, state, body, position: this.#image.sequence });
+  }
+
   #applyOne(write: Write): void {
     const { index, resting } = this.#image;
     switch (write.kind) {
@@ -253,7 +311,7 @@ class MemoryStore implements QueueDatabase {
       case 'move': {
         const copy = index.copies.get(write.id);
         index.remove(write.id);
-        if (copy !== undefined) resting.set(write.id, { facts: copy.facts, state: write.state, body: copy.body });
+        if (copy !== undefined) this.#rest(copy, write.state);
         return;
       }
       case 'recall': {

@@ -14,6 +14,7 @@ import { notFound, StoreError } from './live-index.ts';
 import { isDamaged, LogAccess, type ReadableSegment } from './log-access.ts';
 import { type LoadedLog, loadLog } from './log-reader.ts';
 import { BLOCK, type Extent } from './record.ts';
+import { placeKey } from './safety-net-index.ts';
 import { segmentName } from './segment-pool.ts';
 import { scanSegment } from './segment-scan.ts';
 
@@ -80,8 +81,10 @@ export class ReadOnlyDatabase {
 
   async *#resting(): AsyncIterable<RestingEntry> {
     const { net } = this.loaded.state;
-    for (const owner of net.owners.values()) yield* await this.#access.entriesOf(owner);
-    for (const { resting } of net.open.values()) yield resting;
+    for (const owner of net.owners.values())
+      for (const resting of await this.#access.linesOf(owner))
+        if (!owner.dead.has(placeKey(resting.at))) yield resting;
+    yield* net.open.values();
   }
 
   /** Null for what is damaged: `verify` says so. */

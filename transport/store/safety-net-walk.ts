@@ -126,8 +126,10 @@ export class SafetyNetWalk {
         yield { resting, owner, wanted: matches(resting.entry, filter) };
       }
     }
-    for (const resting of open)
-      if (inside(resting.at)) yield { resting, owner: null, wanted: matches(resting.entry, filter) };
+    for (const resting of open) {
+      const met = { resting, owner: null, wanted: matches(resting.entry, filter) };
+      if (inside(resting.at) && this.#rests(met)) yield met;
+    }
   }
 }
 

@@ -15,23 +15,30 @@ import type {
   Quarantined,
   QueueDatabase,
   Recovered,
+  SafetyNetCopies,
   SafetyNetCounts,
   SafetyNetEntry,
   SafetyNetFilter,
+  SafetyNetPage,
+  SafetyNetPosition,
+  SafetyNetShed,
   StoredCopy,
   StoreSpace,
   Write,
 } from './database.ts';
 import { createIdentity, type IdentityFile, readIdentity, recordOpen } from './identity-file.ts';
-import { matches, notFound, StoreError } from './live-index.ts';
-import { LogAccess } from './log-access.ts';
+import { notFound, StoreError } from './live-index.ts';
+import { isDamaged, LogAccess } from './log-access.ts';
 import { type LoadedLog, loadLog } from './log-reader.ts';
 import { type RecoveredLog, rewriteTail } from './log-recovery.ts';
-import { type LogState, segmentsOf } from './log-state.ts';
+import type { BodyPlace, LogState } from './log-state.ts';
 import { LogWriter } from './log-writer.ts';
 import type { OpenRecord } from './open-record.ts';
-import { internalCall, type PreparedWrite, prepareCall, prepareSmall } from './prepared.ts';
+import { prepareCall } from './prepared.ts';
+import { QuarantineList } from './quarantine.ts';
 import { BLOCK, type Extent, padded } from './record.ts';
+import { SafetyNetKeeper } from './safety-net-keeper.ts';
+import { SafetyNetWalk } from './safety-net-walk.ts';
 import { type Segment, SegmentPool, segmentName, slotOf } from './segment-pool.ts';
 
 export interface SegmentLogOptions {
@@ -171,6 +178,9 @@ class SegmentLog implements QueueDatabase {
   readonly #checkpointer: Checkpointer;
   readonly #access: LogAccess;
   readonly #writer: LogWriter;
+  readonly #walk: SafetyNetWalk;
+  readonly #keeper: SafetyNetKeeper;
+  readonly #quarantine: QuarantineList;
   #checkpointAt = 0;
   #sampledAtMs = 0;
   #closed = false;
@@ -192,14 +202,15 @@ class SegmentLog implements QueueDatabase {
     this.#state = loaded.state;
     this.#pool = pool;
     this.#checkpointer = checkpointer;
-    const quarantined = [...loaded.quarantined, ...recovered.quarantined];
-    this.recovered = recoveredView(loaded.state, quarantined, created);
+    const damage = [...loaded.quarantined, ...recovered.quarantined];
+    // The tail may have written some of it anew.
+    const isStill = ({ id }: Quarantined): boolean => id === null || loaded.state.index.quarantined.has(id);
+    this.#quarantine = new QuarantineList(damage.filter(isStill));
+    this.#state.onLifted = (id) => this.#quarantine.lift(id);
+    this.recovered = recoveredView(loaded.state, this.#quarantine.items, created);
     const segment = (generation: number): Segment | undefined => pool.used.get(generation);
-    this.#access = new LogAccess(this.#state, identity.salt, options.log, segment, (item) => {
-      options.log.error({ ...item }, 'queue database: damage found on read');
-      quarantined.push(item);
-      options.onQuarantined?.(item);
-    });
+    this.#access = new LogAccess(this.#state, identity.salt, options.log, segment, (item) => this.#found(item));
+    this.#walk = new SafetyNetWalk(this.#state, this.#access);
     this.#writer = new LogWriter({
       state: this.#state,
       pool,
@@ -211,6 +222,14 @@ class SegmentLog implements QueueDatabase {
       onSealed: (generation) => this.#sealed(generation),
       onFatal: options.onFatal,
     });
+    this.#keeper = new SafetyNetKeeper({
+      state: this.#state,
+      access: this.#access,
+      writer: this.#writer,
+      log: options.log,
+      recycle: () => checkpointer.recycle(this.#writer.currentGeneration),
+    });
+    if (this.#state.net.completeSinceMs === null) this.#keeper.begin(options.clock.wallMs());
   }
 
   get syncedSequence(): number {
@@ -243,11 +262,12 @@ class SegmentLog implements QueueDatabase {
   }
 
   async *readBody(id: CopyId): AsyncIterable<Buffer> {
+    const live = this.#state.index.copies.get(id);
     const extents = await this.#extentsOf(id);
     const segments = new Set(extents.map((extent) => extent[0]));
     for (const generation of segments) this.#state.pin(generation);
     try {
-      for (const extent of extents) yield await this.#access.readExtent(extent);
+      for (const extent of extents) yield await this.#extent(id, extent, live?.body);
     } catch (error) {
       // It may have been removed or have expired while it was read.
       if (this.#state.index.copies.has(id) || (await this.#access.find(id)) !== null) throw error;
@@ -260,9 +280,10 @@ class SegmentLog implements QueueDatabase {
   async #extentsOf(id: CopyId): Promise<readonly Extent[]> {
     const live = this.#state.index.copies.get(id);
     if (live !== undefined) return live.body.extents;
-    const bad = this.#state.index.quarantined.get(id);
-    if (bad !== undefined) throw new StoreError('DAMAGED', `${id}: ${bad.reason} (${bad.segment} at ${bad.offset})`);
     const found = await this.#access.find(id);
+    const bad = this.#state.index.quarantined.get(id);
+    if (found === null && bad !== undefined)
+      throw new StoreError('DAMAGED', `${id}: ${bad.reason} (${bad.segment} at ${bad.offset})`);
     if (found === null) throw notFound(id);
     return (await this.#access.readResting(found.entry)).extents;
   }
@@ -273,43 +294,32 @@ class SegmentLog implements QueueDatabase {
     return found === null ? null : this.#access.readStored(found.entry);
   }
 
-  /** Oldest segment first, oldest entry of it first. */
-  async *safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry> {
-    const from = filter.fromMs ?? Number.NEGATIVE_INFINITY;
-    const to = filter.toMs ?? Number.POSITIVE_INFINITY;
-    const { net } = this.#state;
-    const open = [...net.open.values()].map((item) => item.resting.entry);
-    open.sort((a, b) => a.finalAtMs - b.finalAtMs);
-    for (const owner of [...net.owners.values()]) {
-      if (owner.maxFinalMs < from || owner.minFinalMs > to || net.owners.get(owner.generation) !== owner) continue;
-      for (const { entry } of await this.#access.entriesOf(owner)) if (matches(entry, filter)) yield entry;
-    }
-    for (const entry of open) if (matches(entry, filter)) yield entry;
+  safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry> {
+    return this.#walk.entries(filter);
+  }
+
+  safetyNetPage(filter: SafetyNetFilter, limit: number): Promise<SafetyNetPage> {
+    return this.#walk.page(filter, limit);
+  }
+
+  safetyNetCopies(filter: SafetyNetFilter, limit: number): Promise<SafetyNetCopies> {
+    return this.#walk.copies(filter, limit);
+  }
+
+  safetyNetEnd(): SafetyNetPosition {
+    return this.#walk.end();
   }
 
   safetyNetCounts(): SafetyNetCounts {
     return this.#state.net.counts();
   }
 
-  async expireSafetyNet(beforeMs: number): Promise<number> {
-    const { net } = this.#state;
-    for (const { resting } of net.open.values()) {
-      if (resting.entry.finalAtMs >= beforeMs) continue;
-      // Once per hold time at most: the entries that follow are younger.
-      await this.#writer.seal();
-      break;
-    }
-    const expired = [...net.owners.values()].filter((owner) => owner.maxFinalMs < beforeMs);
-    if (expired.length === 0) return 0;
-    const owners = expired.map((owner) => owner.generation);
-    const touched = new Set(expired.flatMap((owner) => [...owner.refs.keys(), owner.generation]));
-    const before = net.counts();
-    const dropped = expired.reduce((sum, owner) => sum + owner.primary.messages + owner.shadow.messages, 0);
-    await this.#internal(prepareSmall({ kind: 'expire', owners }));
-    this.#options.log.info({ owners: owners.length, dropped, before }, 'queue database: Safety Net segments expired');
-    for (const generation of touched) if (!net.needs(generation)) await this.#copyOut(generation);
-    this.#checkpointer.recycle(this.#writer.currentGeneration);
-    return dropped;
+  expireSafetyNet(beforeMs: number): Promise<number> {
+    return this.#keeper.expire(beforeMs);
+  }
+
+  shedSafetyNet(maxBytes: number): Promise<SafetyNetShed> {
+    return this.#keeper.shed(maxBytes);
   }
 
   space(): StoreSpace {
@@ -341,30 +351,28 @@ class SegmentLog implements QueueDatabase {
     await this.#lock.release();
   }
 
-  #internal(item: PreparedWrite): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#writer.push(internalCall(item, { note: false, resolve, reject }));
-    });
+  /** A part of a body; what is damaged of a copy in transit is listed, so that it can be had from elsewhere. */
+  async #extent(id: CopyId, extent: Extent, liveBody: BodyPlace | undefined): Promise<Buffer> {
+    try {
+      return await this.#access.readExtent(extent);
+    } catch (error) {
+      const { copies, quarantined } = this.#state.index;
+      // Another body by now, or none: what was read is no longer anybody's.
+      if (isDamaged(error) && liveBody !== undefined && copies.get(id)?.body === liveBody) {
+        const path = this.#pool.used.get(extent[0])?.path;
+        const segment = path === undefined ? `generation ${extent[0]}` : path.slice(path.lastIndexOf('/') + 1);
+        const item = { id, segment, offset: extent[1], reason: (error as Error).message };
+        quarantined.set(id, item);
+        this.#found(item);
+      }
+      throw error;
+    }
   }
 
-  /** Copies in transit leave a segment whose Safety Net entries have expired. */
-  async #copyOut(generation: number): Promise<void> {
-    if (generation === this.#writer.currentGeneration || !this.#state.liveRefs.has(generation)) return;
-    for (const [id, copy] of [...this.#state.index.copies]) {
-      if (!segmentsOf(copy.body).includes(generation)) continue;
-      const body = new LogBody(id, this.#writer);
-      try {
-        for (const extent of copy.body.extents) await body.append(await this.#access.readExtent(extent));
-      } catch (error) {
-        body.discard();
-        this.#options.log.error(
-          { id, error: String(error) },
-          'queue database: a copy cannot be moved, its segment stays',
-        );
-        continue;
-      }
-      await this.#internal({ kind: 'relocate', id, from: copy.body, body });
-    }
+  #found(item: Quarantined): void {
+    if (!this.#quarantine.add(item)) return;
+    this.#options.log.error({ ...item }, 'queue database: damage found on read');
+    this.#options.onQuarantined?.(item);
   }
 
   /** A segment is complete and synced: the moment at which everything in memory is durable. */

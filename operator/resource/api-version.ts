@@ -1,0 +1,2 @@
+/** Group and version of our resources. */
+export const API_VERSION = 'mailcluster.dev/v1alpha1';

@@ -1,0 +1,120 @@
+/**
+ * What must not last (protocol.md section 9: L3, L4, L5, L7, S7). Owns: looking once a second of simulated time at what the disks hold and what the pods
+ * know of each other, and how long each thing that is wrong has been so. Only what goes on without a break counts, and nothing while a disk ails.
+ */
+import type { CopyId } from '../../common/message.ts';
+import { IN_TRANSIT } from '../../transport/core/copy.ts';
+import type { TransportServer } from '../../transport/runtime/server.ts';
+import type { StoredCopy } from '../../transport/store/database.ts';
+import { stillForMs } from './incarnation.ts';
+import { isAccepted } from './mail.ts';
+import type { Pod } from './pod.ts';
+import type { World } from './world.ts';
+
+const EVERY_MS = 1_000;
+/** What the watch may be late by, and a round trip on a slow line. */
+const SLACK_MS = 4_000;
+
+interface Healthy {
+  readonly pod: Pod;
+  readonly server: TransportServer;
+}
+
+export function watch(world: World): void {
+  let lasting = new Map<string, number>();
+  const look = (): void => {
+    const now = world.scheduler.nowMs;
+    const next = new Map<string, number>();
+    const wrong = (key: string, limitMs: number, line: () => string): void => {
+      const sinceMs = lasting.get(key) ?? now;
+      next.set(key, sinceMs);
+      if (now - sinceMs > limitMs + SLACK_MS) world.violate(line());
+    };
+    const pods = healthy(world);
+    for (const one of pods.values()) lookAtShadows(world, one, pods, wrong);
+    lookAtOwners(pods, wrong);
+    lookAtSingles(world, pods, wrong);
+    lasting = next;
+    world.scheduler.schedule(EVERY_MS, look);
+  };
+  world.scheduler.schedule(EVERY_MS, look);
+}
+
+type Wrong = (key: string, limitMs: number, line: () => string) => void;
+
+/** By member; a member with two processes is nobody's measure. */
+function healthy(world: World): Map<string, Healthy> {
+  const found = new Map<string, Healthy>();
+  for (const pod of world.transports) {
+    const { server } = pod;
+    const isWell =
+      pod.incarnation.alive &&
+      server?.state === 'ready' &&
+      !pod.disk.isAiling &&
+      !pod.volume.isDamaged &&
+      stillForMs(pod.incarnation, world.scheduler) === 0 &&
+      world.twinOf(pod) === undefined;
+    if (isWell) found.set(pod.name, { pod, server });
+  }
+  return found;
+}
+
+const knowEachOther = (a: Healthy, b: Healthy): boolean =>
+  a.server.core.peers.get(b.pod.name)?.identity === b.pod.volume.identity &&
+  b.server.core.peers.get(a.pod.name)?.identity === a.pod.volume.identity;
+
+/** L3, L4: the shadows of an owner that will not come back find one. L7: the shadow of what is final hears of it. */
+function lookAtShadows(world: World, one: Healthy, pods: Map<string, Healthy>, wrong: Wrong): void {
+  const { pod, server } = one;
+  const { core } = server;
+  for (const [id, stored] of pod.volume.live) {
+    if (stored.state.queue !== 'shadow') continue;
+    const { owner } = stored.state.epoch;
+    const member = world.view.memberOf(owner);
+    const peer = member === undefined ? undefined : core.peers.get(member);
+    const key = `${pod.key} ${id}`;
+    if (peer !== undefined && peer.identity !== owner)
+      wrong(`L4 ${key}`, 10_000, () => `L4: ${pod.name} meets ${member} on a new queue database and still waits for the owner of ${id}`);
+    const isRetired = core.document.retired.some((entry) => entry.identity === owner && entry.reason === 'lost');
+    if (isRetired && peer?.identity !== owner)
+      wrong(`L3 ${key}`, 60_000, () => `L3: ${pod.name} was told that ${member} is lost and still waits for the owner of ${id}`);
+    const ownerPod = member === undefined ? undefined : pods.get(member);
+    if (ownerPod?.pod.volume.identity === owner && knowEachOther(one, ownerPod) && isDone(ownerPod.pod, id))
+      wrong(`L7 ${key}`, 10_000, () => `L7: ${id} is final at ${member} and still a shadow at ${pod.name}`);
+  }
+}
+
+const isDone = (owner: Pod, id: CopyId): boolean =>
+  owner.volume.resting.has(id) || owner.volume.tombstones.get(id)?.kind === 'final';
+
+/** S7: two owners that reach each other become one. */
+function lookAtOwners(pods: Map<string, Healthy>, wrong: Wrong): void {
+  const owners = new Map<CopyId, { readonly one: Healthy; readonly stored: StoredCopy }>();
+  for (const one of pods.values())
+    for (const [id, stored] of one.pod.volume.live) {
+      if (!IN_TRANSIT.has(stored.state.queue) || stored.state.epoch.owner !== one.pod.volume.identity) continue;
+      const other = owners.get(id);
+      owners.set(id, { one, stored });
+      if (other === undefined || other.stored.facts.digest !== stored.facts.digest || !knowEachOther(one, other.one))
+        continue;
+      const names = [one.pod.name, other.one.pod.name];
+      wrong(`S7 ${id} ${names.join()}`, 15_000, () => `S7: ${names.join(' and ')} both own ${id} and know each other`);
+    }
+}
+
+/** L5: what rests on one volume finds a second once there is a member to take it. */
+function lookAtSingles(world: World, pods: Map<string, Healthy>, wrong: Wrong): void {
+  for (const sent of world.sent) {
+    const { id } = sent;
+    if (id === null || !isAccepted(sent) || world.view.isFinal(id)) continue;
+    const holders = world.view.holders(id, sent.digest);
+    const holder = pods.get(holders[0]?.member ?? '');
+    if (holders.length !== 1 || holder === undefined) continue;
+    const isPossible = holder.server.core.boundary.some((member) => {
+      const other = pods.get(member.name);
+      return member.state === 'active' && other !== undefined && knowEachOther(holder, other);
+    });
+    if (isPossible)
+      wrong(`L5 ${id}`, 60_000, () => `L5: message ${sent.number} ${id} rests on ${holder.pod.name} alone for a minute`);
+  }
+}
