@@ -4,8 +4,8 @@
  * boundary is done and the window is covered; else it says who or what is missing. A member that is silent keeps its last word. PURE.
  */
 import type { ResubmitRequestConfig } from '../common/config.ts';
-import type { ResubmitRequestSpec, ResubmitRequestStatus } from './resource/generated.ts';
 import { API_VERSION } from './resource/api-version.ts';
+import type { ResubmitRequestSpec, ResubmitRequestStatus } from './resource/generated.ts';
 
 /** What a member tells under `GET /v1/resubmit` (the other side: `ResubmitView` of transport/runtime/view.ts). */
 export interface ResubmitAnswer {
@@ -160,13 +160,11 @@ function uncovered(request: ResubmitRequestConfig, members: readonly MemberStatu
   return `what was delivered from ${iso(request.fromMs)} ${part} cannot be covered for certain: two or more Safety Nets do not reach back to it: ${whose}`;
 }
 
-/** `over`: the request has left the topology document, nobody works on it any more. */
 export function resubmitStatus(
   request: ResubmitRequestConfig,
   words: readonly MemberWord[],
   former: ResubmitRequestStatus | null,
   nowMs: number,
-  over = false,
 ): ResubmitRequestStatus {
   const members = words.map((word) =>
     memberStatus(
@@ -176,7 +174,7 @@ export function resubmitStatus(
   );
   const sum = (field: 'selected' | 'resubmitted' | 'byPrimaries' | 'byShadows' | 'present' | 'failed'): number =>
     members.reduce((total, member) => total + (member[field] ?? 0), 0);
-  const [state, message] = verdict(request, members, words, over);
+  const [state, message] = verdict(request, members, words);
   const begun = state !== 'Pending';
   const ended = TERMINAL.has(state);
   return {
@@ -196,18 +194,23 @@ export function resubmitStatus(
   };
 }
 
+/** Of a request that is in no document any more and of which nobody can be asked. */
+export function expiredStatus(status: ResubmitRequestStatus, nowMs: number): ResubmitRequestStatus {
+  const state = (status.counts?.resubmitted ?? 0) > 0 ? 'Partial' : 'Failed';
+  const message = `the request expired before everybody was done${status.message === undefined ? '' : `: ${status.message}`}`;
+  return { ...status, state, message, completionTime: iso(nowMs) };
+}
+
 function verdict(
   request: ResubmitRequestConfig,
   members: readonly MemberStatus[],
   words: readonly MemberWord[],
-  over: boolean,
 ): readonly [NonNullable<ResubmitRequestStatus['state']>, string | null] {
   if (request.cancelled) return ['Cancelled', 'cancelled; what was resubmitted stays resubmitted'];
   const open = members.filter(({ state }) => state !== 'Done' && state !== 'Lost');
   const who = open.map(({ name, message }) => (message === undefined ? name : `${name} (${message})`)).join(', ');
   if (open.length > 0 || members.length === 0) {
     const begun = members.some(({ state }) => state !== 'Pending');
-    if (over) return [begun ? 'Partial' : 'Failed', `the request expired before everybody was done: ${who}`];
     return [begun ? 'Running' : 'Pending', who === '' ? null : `waits for ${who}`];
   }
   const gap = uncovered(request, members, words);

@@ -155,7 +155,7 @@ function ended(config: TransportConfig, ports: TransportPorts, database: QueueDa
 }
 
 export async function startTransport(config: TransportConfig, ports: TransportPorts): Promise<RunningTransport> {
-  const { clock, random, log, metrics, onFatal } = ports;
+  const { clock, random, log, metrics } = ports;
   const { name, hostname, listen } = config;
   await using started = new AsyncDisposableStack();
   const document = await readTopology(config.topologyFile);

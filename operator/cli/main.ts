@@ -5,8 +5,8 @@
 import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { systemClock } from '../../common/platform/clock.ts';
+import { NoCluster } from '../local/cluster.ts';
 import { type Command, type CommandContext, UsageError } from './command.ts';
-import { NoCluster } from './members.ts';
 import { messageCommand, safetyNetCommand, traceCommand } from './messages.ts';
 import { PROGRAMS, runCommandWith } from './run.ts';
 import { queueCommand, statusCommand } from './status.ts';

@@ -1,4 +1,6 @@
 /** `mailcluster message`, `safety-net` and `trace`: single messages over all members, both copies side by side. Reads only. */
+
+import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import type { MessageAnswer, MessageDetailAnswer, SafetyNetAnswer, StatusAnswer, TraceAnswer } from './answers.ts';
 import {
   COMMON_HELP,
@@ -10,7 +12,6 @@ import {
   warnUnreachable,
   wholeNumber,
 } from './command.ts';
-import { type Cluster, gather, openCluster } from './members.ts';
 import { count, duration, json, size, table, time } from './output.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 

@@ -8,9 +8,10 @@ import { basename, dirname } from 'node:path';
 import { systemClock, type Timer } from '../../common/platform/clock.ts';
 import { nodeFiles } from '../../common/platform/node-files.ts';
 import { systemRandom } from '../../common/platform/random.ts';
+import type { ProgramTable } from '../local/child-configs.ts';
 import type { ListenOption } from '../local/plan.ts';
 import { parseRunFile } from '../local/run-file.ts';
-import { type ProgramTable, Runner } from '../local/runner.ts';
+import { Runner } from '../local/runner.ts';
 import { type Command, type CommandContext, parse, UsageError } from './command.ts';
 import { table } from './output.ts';
 

@@ -1,8 +1,9 @@
 /** `mailcluster status` and `mailcluster queue`: the members and their queues. Reads only. Exit 1 when a member needs attention. */
+
+import { type Asked, gather, openCluster } from '../local/cluster.ts';
 import type { RunFrontend, RunTransport } from '../local/run-file.ts';
 import type { NextHopAnswer, StatusAnswer } from './answers.ts';
 import { COMMON_HELP, type Command, parse, warnUnreachable } from './command.ts';
-import { type Asked, gather, openCluster } from './members.ts';
 import { type Column, count, duration, json, table } from './output.ts';
 
 type Row = { readonly member: RunTransport; readonly asked: Asked<StatusAnswer> };

@@ -187,7 +187,8 @@ export class SecretStore {
     let ledger: SecretFiles['ledger'] = null;
     if (wanted.redisUrl !== null) {
       const { password, ...server } = redisServerOf(find(wanted.redisUrl.name), wanted.redisUrl.key);
-      const passwordFile = password === null ? null : join(this.#paths.secrets, `${wanted.redisUrl.name}.redis-password`);
+      const passwordFile =
+        password === null ? null : join(this.#paths.secrets, `${wanted.redisUrl.name}.redis-password`);
       if (password !== null && passwordFile !== null) await put(passwordFile, password, async () => password);
       ledger = { ...server, passwordFile };
     }

@@ -180,7 +180,9 @@ export function localNotes(cluster: MailCluster): readonly string[] {
         ]
       : []),
     ...(redis.mode === 'External'
-      ? ['redis: External keeps the ledger of external deliveries; limits are not shared yet, each front end counts for itself']
+      ? [
+          'redis: External keeps the ledger of external deliveries; limits are not shared yet, each front end counts for itself',
+        ]
       : []),
     ...sendConnectors
       .filter((connector) => connector.delivery === 'MX')

@@ -97,3 +97,17 @@ export async function listenProblem(
       return `${where} cannot be listened on (${code}); choose another address`;
   }
 }
+
+/** Of listeners whose address somebody gave us, the first that cannot be bound. */
+export async function busyListener(
+  bindings: readonly {
+    readonly listener: string;
+    readonly fixed: { readonly host: string; readonly port: number } | null;
+  }[],
+): Promise<string | null> {
+  for (const { listener, fixed } of bindings) {
+    const busy = fixed === null ? null : await listenProblem(`listener ${listener}`, fixed);
+    if (busy !== null) return `${busy} with --listen`;
+  }
+  return null;
+}

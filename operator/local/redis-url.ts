@@ -23,7 +23,8 @@ export function parseRedisUrl(text: string): RedisUrl | string {
   }
   if (url.protocol !== 'redis:' && url.protocol !== 'rediss:') return `a URL of another kind; ${FORM}`;
   if (url.hostname === '') return `a URL without a host; ${FORM}`;
-  if (!['', '/', '/0'].includes(url.pathname)) return 'a URL with another database than 0; entries have their own prefix';
+  if (!['', '/', '/0'].includes(url.pathname))
+    return 'a URL with another database than 0; entries have their own prefix';
   if (url.search !== '' || url.hash !== '') return `a URL with options; ${FORM}`;
   const username = decoded(url.username);
   const password = decoded(url.password);

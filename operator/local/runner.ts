@@ -2,15 +2,18 @@
  * `mailcluster run`: one cluster as processes of one machine. Owns: the state directory (under its lock), the children, run.json.
  * Promise: nothing is started unless everything was found right; a child that dies is started again on its own directory, which is never
  * emptied; a change that is refused or wrong changes nothing; `stop` leaves no child behind. The topology comes from the same pure code
- * as the operator's. Refuses: more or fewer than one MailCluster, the removal of a member, a second runner on the directory.
+ * as the operator's; orders of people (`orders/`) come into force one look later, and again after a crash. Refuses: more or fewer than
+ * one MailCluster, the removal of a member that was not drained, a second runner on the directory.
  * Fails: `start` answers with reasons and exit code 2, or 1 when a child cannot be brought up.
  */
 import type { TopologyDocument } from '../../common/config.ts';
+import type { Identity } from '../../common/message.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { ExclusiveLock, Files } from '../../common/platform/files.ts';
 import type { Random } from '../../common/platform/random.ts';
 import { renderProblem } from '../resource/problem.ts';
 import { nextTopology } from '../topology.ts';
+import { childConfigs, childSpecs, endpointOfCopy, type ProgramTable, portPurposes } from './child-configs.ts';
 import {
   ensureCertificates,
   everybody,
@@ -21,18 +24,12 @@ import {
   SecretStore,
   tlsFiles,
 } from './credentials.ts';
-import {
-  type Binding,
-  frontendConfig,
-  type ListenOption,
-  localNotes,
-  type PlannedStore,
-  portPurpose,
-  storeName,
-  transportConfig,
-  wantedSecrets,
-} from './plan.ts';
-import { LOOPBACK, listenProblem, Ports, parsePortTable } from './ports.ts';
+import { OrderBook } from './order-book.ts';
+import { isIdentity } from './orders.ts';
+import { OrdersInForce } from './orders-in-force.ts';
+import { Overseer } from './overseer.ts';
+import { type ListenOption, localNotes, portPurpose, wantedSecrets } from './plan.ts';
+import { busyListener, LOOPBACK, Ports, parsePortTable } from './ports.ts';
 import { type RunState, runFileOf } from './report.ts';
 import {
   makeDirectory,
@@ -43,17 +40,12 @@ import {
   StateDirectoryError,
   type StatePaths,
   statePaths,
+  writeDurably,
   writeJson,
 } from './state-directory.ts';
 import { type ChildSpec, type ReadyFacts, SupervisedChild } from './supervisor.ts';
+import { recordIdentity, setAsideRetired } from './volumes.ts';
 import { ok, type Prepared, problem, readWanted, type Wanted } from './wanted.ts';
-
-/** The entry files of the programs; tests put small ones in their place. */
-export interface ProgramTable {
-  readonly transport: string;
-  readonly frontend: string;
-  readonly store: string;
-}
 
 export interface RunnerOptions {
   readonly files: readonly string[];
@@ -76,6 +68,8 @@ const MAX_FIRST_FAILURES = 5;
 /** How long one front end may take before the next is started again all the same. */
 const READY_PATIENCE_MS = 20_000;
 const CERTIFICATE_CHECK_MS = 12 * 3_600_000;
+/** A member that is taken for lost is not given the time of an orderly stop. */
+const LOST_GRACE_MS = 3_000;
 
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
@@ -91,6 +85,8 @@ export class Runner {
   #wanted: Wanted | null = null;
   #secretFiles: SecretFiles = { smtpTls: null, users: new Map(), ledger: null, changed: false };
   #document: TopologyDocument | null = null;
+  readonly #orders: OrdersInForce;
+  readonly #overseer: Overseer;
   #phase: 'new' | 'starting' | 'running' | 'stopping' = 'new';
   /** Changes of files and children happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -102,6 +98,23 @@ export class Runner {
     this.#paths = statePaths(options.state);
     this.#secrets = new SecretStore(this.#paths, options.random);
     this.#ports = new Ports({}, options.random);
+    const { clock, random, say } = options;
+    const book = new OrderBook(this.#paths, say);
+    this.#orders = new OrdersInForce(book, this.#paths, say);
+    this.#overseer = new Overseer({
+      clock,
+      random,
+      paths: this.#paths,
+      book,
+      say,
+      document: () => (this.#phase === 'running' ? this.#document : null),
+      namespace: () => this.#wanted?.cluster.metadata.namespace ?? '',
+      applyOrders: () => this.#inTurn(() => this.#applyOrders()),
+    });
+  }
+
+  get #generation(): number {
+    return this.#document?.generation ?? 0;
   }
 
   get runFile(): string {
@@ -137,7 +150,8 @@ export class Runner {
     for (const child of this.#children.values()) child.start();
     this.#scheduleRenewal();
     const result = await started;
-    if (!result.ok) await this.stop();
+    if (result.ok) this.#overseer.start();
+    else await this.stop();
     return result;
   }
 
@@ -148,6 +162,7 @@ export class Runner {
       const loaded = this.#load();
       if (loaded.kind === 'problem') return loaded.text;
       try {
+        await this.#applyOrders();
         const applied = await this.#apply(loaded.value);
         return applied.kind === 'problem' ? applied.text : null;
       } catch (error) {
@@ -160,6 +175,7 @@ export class Runner {
   async stop(): Promise<void> {
     this.#phase = 'stopping';
     this.#renewal?.cancel();
+    await this.#overseer.stop();
     this.#onStarted?.({ ok: false, exitCode: 1, text: 'stopped before everything was ready\n' });
     this.#onStarted = null;
     await this.#inTurn(async () => {
@@ -197,35 +213,54 @@ export class Runner {
   }
 
   async #firstPlan(wanted: Wanted): Promise<Prepared<null>> {
-    const busy = await this.#busyListeners(wanted.bindings);
+    const busy = await busyListener(wanted.bindings);
     if (busy !== null) return problem(`${busy}\n`);
     this.#ports = new Ports(parsePortTable(await readJson(this.#paths.ports)), this.#options.random);
     this.#document = (await readJson(this.#paths.topology)) as TopologyDocument | null;
     const remembered = Object.keys(this.#ports.table());
     for (const purpose of await this.#ports.taken(remembered)) await this.#ports.renew(purpose);
     await removeDocument(this.#paths.run);
-    return await this.#apply(wanted);
+    await this.#orders.read(this.#document);
+    const applied = await this.#apply(wanted);
+    if (applied.kind === 'ok') await this.#orders.answer(this.#generation);
+    return applied;
   }
 
-  /** Listeners whose address somebody gave us and that cannot be bound. */
-  async #busyListeners(bindings: readonly Binding[]): Promise<string | null> {
-    for (const { listener, fixed } of bindings) {
-      const busy = fixed === null ? null : await listenProblem(`listener ${listener}`, fixed);
-      if (busy !== null) return `${busy} with --listen`;
+  /**
+   * A lost database must not speak any more when the document says that it is lost: its process ends first, and starts again on an empty
+   * directory (`setAsideRetired` in `#beforeStart`). After a crash anywhere in between the next start does the rest.
+   */
+  async #applyOrders(): Promise<void> {
+    const wanted = this.#wanted;
+    if (wanted === null || this.#phase !== 'running') return;
+    const ended: SupervisedChild[] = [];
+    for (const { member, identity } of await this.#orders.read(this.#document)) {
+      const child = this.#children.get(member);
+      const runs = child?.state.kind === 'ready' ? child.state.facts.identity : identity;
+      if (child === undefined || runs !== identity) continue;
+      await child.stop(LOST_GRACE_MS);
+      ended.push(child);
     }
-    return null;
+    const applied = await this.#apply(wanted);
+    for (const child of ended) child.start();
+    if (applied.kind === 'problem') throw new Error(applied.text.trim());
+    await this.#orders.answer(this.#generation);
   }
 
   /** Files, then children: what was wanted comes into force, or nothing changes and the reason is returned. */
   async #apply(wanted: Wanted): Promise<Prepared<null>> {
-    const { members, stores } = wanted;
-    await this.#findPorts(wanted);
+    const { members } = wanted;
+    for (const purpose of portPurposes(wanted)) await this.#ports.of(purpose);
+    const nowMs = this.#options.clock.wallMs();
     const next = nextTopology(this.#document, {
       cluster: wanted.cluster,
       databases: wanted.databases,
       configMaps: wanted.loaded.configMaps,
       addresses: new Map(members.transports.map(({ name }) => [name, this.#endpoint(portPurpose.peer(name))])),
-      resolveMaildir: (database, copy) => this.#endpoint(portPurpose.store(storeName(database, copy))),
+      resolveMaildir: (database, copy) => endpointOfCopy(this.#portOf, database, copy),
+      decisions: this.#orders.decisions,
+      requests: await this.#orders.requests(wanted, nowMs),
+      nowMs,
     });
     if (next.kind === 'refused') return problem(next.reasons.map((reason) => `refused: ${reason}\n`).join(''));
     const secrets = await this.#writeSecrets(wanted);
@@ -234,24 +269,20 @@ export class Runner {
     const authority = await openAuthority(this.#paths, cluster.metadata.name);
     await ensureCertificates(this.#paths, cluster.metadata.name, authority, everybody(members), this.#options.clock);
     await writeJson(this.#paths.ports, this.#ports.table());
-    if (next.kind === 'changed' || this.#wanted === null) await writeJson(this.#paths.topology, next.document);
+    // Its failover requests and retired databases are nowhere else.
+    if (next.kind === 'changed' || this.#wanted === null) await writeDurably(this.#paths.topology, next.document);
     this.#document = next.document;
     this.#wanted = wanted;
     this.#secretFiles = secrets.value;
-    await Promise.all(stores.map((store) => makeDirectory(store.maildir)));
     await this.#bringChildrenUpToDate(wanted, next.kind === 'changed');
     return ok(null);
   }
 
-  async #findPorts({ members, stores, bindings }: Wanted): Promise<void> {
-    for (const { name } of members.transports) {
-      for (const purpose of [portPurpose.peer(name), portPurpose.admin(name), portPurpose.metrics(name)])
-        await this.#ports.of(purpose);
-    }
-    for (const { name } of members.frontends) await this.#ports.of(portPurpose.metrics(name));
-    for (const one of bindings)
-      if (one.fixed === null) await this.#ports.of(portPurpose.listener(one.frontend, one.listener));
-    for (const { name } of stores) await this.#ports.of(portPurpose.store(name));
+  /** Without the members that are gone. */
+  #present(wanted: Wanted): Wanted {
+    const gone = new Set(this.#document?.members.flatMap(({ name, state }) => (state === 'gone' ? [name] : [])));
+    const transports = wanted.members.transports.filter(({ name }) => !gone.has(name));
+    return { ...wanted, members: { ...wanted.members, transports } };
   }
 
   async #writeSecrets({ cluster, loaded }: Wanted): Promise<Prepared<SecretFiles>> {
@@ -274,28 +305,10 @@ export class Runner {
     return { host: LOOPBACK, port: this.#portOf(purpose) };
   }
 
-  #specs({ members, stores }: Wanted): readonly ChildSpec[] {
-    const { programs } = this.#options;
-    const env = { NODE_COMPILE_CACHE: this.#paths.cache };
-    const spec = (name: string, kind: ChildSpec['kind'], args: () => readonly string[]): ChildSpec => {
-      return { name, kind, entry: programs[kind], args, env };
-    };
-    return [
-      ...stores.map((store) => spec(store.name, 'store', () => this.#storeArguments(store))),
-      ...members.transports.map(({ name }) => spec(name, 'transport', () => [this.#paths.config(name)])),
-      ...members.frontends.map(({ name }) => spec(name, 'frontend', () => [this.#paths.config(name)])),
-    ];
-  }
-
-  #storeArguments(store: PlannedStore): readonly string[] {
-    const { host, port } = this.#endpoint(portPurpose.store(store.name));
-    return ['--maildir', store.maildir, '--listen', `${host}:${port}`];
-  }
-
-  /** Starts what is new, stops front ends and stores that are no longer wanted, tells the rest. */
+  /** Starts what is new, stops what is no longer wanted or gone, tells the rest. */
   async #bringChildrenUpToDate(wanted: Wanted, topologyChanged: boolean): Promise<void> {
     const stale = await this.#writeConfigs(wanted);
-    const specs = this.#specs(wanted);
+    const specs = childSpecs(this.#present(wanted), this.#options.programs, this.#paths, this.#portOf);
     const names = new Set(specs.map((spec) => spec.name));
     for (const [name, child] of this.#children) {
       if (names.has(name)) continue;
@@ -337,35 +350,24 @@ export class Runner {
   }
 
   /** Answers with the names of those that had another configuration before. */
-  async #writeConfigs({ cluster, members, stores, bindings }: Wanted): Promise<ReadonlySet<string>> {
+  async #writeConfigs(wanted: Wanted): Promise<ReadonlySet<string>> {
     const stale = new Set<string>();
-    const write = async (name: string, config: object): Promise<void> => {
+    const configs = childConfigs(this.#present(wanted), this.#secretFiles, this.#paths, this.#portOf);
+    for (const { name, config, directory } of configs) {
+      if (directory !== null) await makeDirectory(directory);
       const text = JSON.stringify(config);
       const before = this.#configs.get(name);
-      if (before === text) return;
+      if (before === text) continue;
       await writeJson(this.#paths.config(name), config);
       this.#configs.set(name, text);
       if (before !== undefined) stale.add(name);
-    };
-    for (const store of stores)
-      await write(store.name, { ...store, lmtp: this.#endpoint(portPurpose.store(store.name)) });
-    for (const transport of members.transports) {
-      await makeDirectory(this.#paths.queue(transport.name));
-      await write(transport.name, transportConfig(cluster, transport, this.#secretFiles, this.#paths, this.#portOf));
-    }
-    for (const frontend of members.frontends) {
-      await makeDirectory(this.#paths.frontend(frontend.name));
-      await write(
-        frontend.name,
-        frontendConfig(cluster, frontend, bindings, this.#secretFiles, this.#paths, this.#portOf),
-      );
     }
     return stale;
   }
 
   #newChild(spec: ChildSpec): SupervisedChild {
     const events = {
-      prepare: (name: string) => this.#inTurn(() => this.#checkPorts(name)),
+      prepare: (name: string) => this.#inTurn(() => this.#beforeStart(name)),
       onReady: (name: string, facts: ReadyFacts) => this.#onReady(name, facts),
       onDeath: (name: string, reason: string, delayMs: number, attempts: number) =>
         this.#onDeath(name, reason, delayMs, attempts),
@@ -374,12 +376,24 @@ export class Runner {
     return new SupervisedChild(spec, events, this.#options.clock);
   }
 
-  /** Before each start of a child: another program may have taken its port meanwhile. */
+  /** A queue database that was retired is never opened again: its directory is set aside and the member starts with an empty one. */
+  async #beforeStart(name: string): Promise<string | null> {
+    const { clock, say } = this.#options;
+    if (this.#children.get(name)?.spec.kind === 'transport') {
+      const aside = await setAsideRetired(this.#paths, name, this.#document?.retired ?? [], clock.wallMs());
+      if (aside !== null)
+        say(`the queue directory of ${name} was set aside as ${aside}; ${name} starts with an empty one`);
+      await makeDirectory(this.#paths.queue(name));
+    }
+    return await this.#checkPorts(name);
+  }
+
+  /** Another program may have taken its port meanwhile. */
   async #checkPorts(name: string): Promise<string | null> {
     const wanted = this.#wanted;
     const child = this.#children.get(name);
     if (wanted === null || child === undefined || this.#phase === 'stopping') return 'it is no longer wanted';
-    const busy = await this.#busyListeners(wanted.bindings.filter((one) => one.frontend === name));
+    const busy = await busyListener(wanted.bindings.filter((one) => one.frontend === name));
     if (busy !== null) return busy;
     const own = Object.keys(this.#ports.table()).filter(
       (purpose) => purpose.startsWith(`${child.spec.kind}/${name}/`) || purpose.startsWith(`${name}/`),
@@ -394,9 +408,10 @@ export class Runner {
     return applied.kind === 'problem' ? applied.text.trim() : null;
   }
 
-  #onReady(name: string, _facts: ReadyFacts): void {
+  #onReady(name: string, { identity }: ReadyFacts): void {
     const child = this.#children.get(name);
     if (child === undefined || this.#phase === 'stopping') return;
+    if (child.spec.kind === 'transport' && isIdentity(identity)) this.#remember(name, identity);
     if (this.#phase === 'running') this.#options.say(`${child.spec.kind} ${name} is ready (pid ${child.pid})`);
     const allReady = [...this.#children.values()].every((one) => one.state.kind === 'ready');
     if (this.#phase === 'starting' && allReady) {
@@ -428,6 +443,12 @@ export class Runner {
     this.#onStarted = null;
   }
 
+  #remember(name: string, identity: Identity): void {
+    this.#inTurn(() => recordIdentity(this.#paths, name, identity, this.#options.clock.wallMs())).catch(
+      (error: unknown) => this.#options.say(`the identity of ${name} could not be noted: ${reasonOf(error)}`),
+    );
+  }
+
   #publishSoon(): void {
     this.#inTurn(() => this.#publish()).catch((error: unknown) =>
       this.#options.say(`run.json could not be written: ${reasonOf(error)}`),
@@ -435,7 +456,7 @@ export class Runner {
   }
 
   async #publish(): Promise<void> {
-    const { cluster, members, stores, bindings } = this.#wanted ?? {};
+    const { cluster, members, stores, bindings } = this.#wanted === null ? {} : this.#present(this.#wanted);
     if (this.#phase !== 'running' || cluster === undefined || this.#document === null) return;
     const state: RunState = {
       cluster: cluster.metadata.name,

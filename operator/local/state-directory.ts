@@ -2,12 +2,13 @@
  * The state directory of `mailcluster run` and the only place where the runner touches the disk. Owns: the layout
  *   ports.json topology.json run.json lock   config/NAME.json   pki/   secrets/   logs/NAME.log
  *   transports/NAME/queue   frontends/NAME   stores/   cache/
+ *   orders/   orders/answers/ID.json   identities/NAME.json   resubmits/NAME.json
  * Promise: documents are replaced whole (temporary name + rename), readers see the old or the new one; secrets are 0600. It creates
  * directories and never empties one. Fails: `StateDirectoryError` with what to do, when the directory cannot be used.
  */
 import { mkdirSync, openSync, renameSync, statSync } from 'node:fs';
-import { access, constants, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { access, constants, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 
 export class StateDirectoryError extends Error {
   readonly code = 'STATE_DIRECTORY';
@@ -35,12 +36,19 @@ export interface StatePaths {
   readonly pki: string;
   readonly secrets: string;
   readonly stores: string;
+  /** Decisions of people, one file each (orders.ts). */
+  readonly orders: string;
+  /** What the runner said to them. */
+  readonly answers: string;
+  readonly resubmits: string;
   /** Compiled code of the programs, for fast starts; may be removed at any time. */
   readonly cache: string;
   config(name: string): string;
   log(name: string): string;
   queue(transport: string): string;
   frontend(name: string): string;
+  /** Queue databases a member had so far. */
+  identities(transport: string): string;
 }
 
 export function statePaths(directory: string): StatePaths {
@@ -54,18 +62,23 @@ export function statePaths(directory: string): StatePaths {
     pki: join(root, 'pki'),
     secrets: join(root, 'secrets'),
     stores: join(root, 'stores'),
+    orders: join(root, 'orders'),
+    answers: join(root, 'orders', 'answers'),
+    resubmits: join(root, 'resubmits'),
     cache: join(root, 'cache'),
     config: (name) => join(root, 'config', `${name}.json`),
     log: (name) => join(root, 'logs', `${name}.log`),
     queue: (transport) => join(root, 'transports', transport, 'queue'),
     frontend: (name) => join(root, 'frontends', name),
+    identities: (transport) => join(root, 'identities', `${transport}.json`),
   };
 }
 
 export async function prepareStateDirectory(paths: StatePaths): Promise<void> {
   try {
-    for (const one of ['config', 'pki', 'secrets', 'logs', 'stores', 'transports', 'frontends']) {
-      await mkdir(join(paths.root, one), { recursive: true, mode: 0o700 });
+    const plain = ['config', 'pki', 'secrets', 'logs', 'stores', 'transports', 'frontends', 'identities'];
+    for (const one of [...plain.map((name) => join(paths.root, name)), paths.answers, paths.resubmits]) {
+      await mkdir(one, { recursive: true, mode: 0o700 });
     }
     await access(paths.root, constants.W_OK | constants.X_OK);
     const probe = join(paths.root, `.probe-${process.pid}`);
@@ -87,6 +100,30 @@ export async function writeDocument(path: string, text: string, mode = 0o644): P
   const temporary = join(dirname(path), `.${process.pid}.${path.slice(dirname(path).length + 1)}.tmp`);
   await writeFile(temporary, text, { mode });
   await rename(temporary, path);
+}
+
+/** For decisions: there after a power loss too. */
+export async function writeDurably(path: string, value: unknown): Promise<void> {
+  const directory = dirname(path);
+  const temporary = join(directory, `.${process.pid}.${basename(path)}.tmp`);
+  const file = await open(temporary, 'w', 0o644);
+  try {
+    await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+  await syncDirectory(directory);
+}
+
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
 }
 
 export async function writeJson(path: string, value: unknown, mode = 0o644): Promise<void> {

@@ -53,6 +53,8 @@ export class SupervisedChild {
   #exited: Promise<void> = Promise.resolve();
   #wanted = false;
   #failures = 0;
+  /** A start that was overtaken by a stop and another start does nothing. */
+  #launches = 0;
   #readyAtMs: number | null = null;
   #lastWords: string | null = null;
   #timer: Timer | null = null;
@@ -104,15 +106,17 @@ export class SupervisedChild {
     this.#waiting = null;
   }
 
-  async stop(): Promise<void> {
+  /** `graceMs`: until SIGKILL; as long as its program may need by default. */
+  async stop(graceMs: number = STOP_GRACE_MS[this.spec.kind]): Promise<void> {
     this.#doneWaiting();
     this.#wanted = false;
+    this.#launches++;
     this.#timer?.cancel();
     this.#timer = null;
     const child = this.#process;
     if (child !== null) {
       child.kill('SIGTERM');
-      const kill = this.#clock.setTimer(STOP_GRACE_MS[this.spec.kind], () => child.kill('SIGKILL'));
+      const kill = this.#clock.setTimer(graceMs, () => child.kill('SIGKILL'));
       await this.#exited;
       kill.cancel();
     }
@@ -126,13 +130,15 @@ export class SupervisedChild {
   }
 
   async #launch(): Promise<void> {
+    const launch = ++this.#launches;
+    const isOvertaken = (): boolean => !this.#wanted || launch !== this.#launches;
     try {
       const refused = await this.#events.prepare(this.spec.name);
-      if (!this.#wanted) return;
+      if (isOvertaken()) return;
       if (refused !== null) this.#died(refused);
       else this.#spawn();
     } catch (error) {
-      if (this.#wanted) this.#died(error instanceof Error ? error.message : String(error));
+      if (!isOvertaken()) this.#died(error instanceof Error ? error.message : String(error));
     }
   }
 

@@ -80,7 +80,11 @@ const relay = (peer: ScriptedPeer): DeliveryRoute => ({
   tls: 'None',
 });
 
-function requestFor(route: DeliveryRoute, more: Partial<DeliveryRequest> = {}, ...addresses: string[]): DeliveryRequest {
+function requestFor(
+  route: DeliveryRoute,
+  more: Partial<DeliveryRequest> = {},
+  ...addresses: string[]
+): DeliveryRequest {
   const all = addresses.length === 0 ? ['bob@x'] : addresses;
   return {
     requestId: 1,
@@ -183,7 +187,8 @@ test('only what the next hop took is written down', async () => {
     (await deliver(agent, requestFor(relay(peer), promoted, ...addresses))).map(({ kind }) => kind);
   expect(await kinds('nobody@x', 'busy@x', 'good@x')).toEqual(['failed', 'deferred', 'relayed']);
   expect(await kinds('vague@x')).toEqual(['unknown']);
-  for (const one of ['nobody@x', 'busy@x', 'vague@x']) expect([one, await ask(ledger, 'COPY', one)]).toEqual([one, 'absent']);
+  for (const one of ['nobody@x', 'busy@x', 'vague@x'])
+    expect([one, await ask(ledger, 'COPY', one)]).toEqual([one, 'absent']);
   expect(await ask(ledger, 'COPY', 'good@x')).toBe('relayed');
 });
 

@@ -2,8 +2,8 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { MAX_STATEMENT_BYTES, Statements } from '../../transport/runtime/ledger-statement.ts';
 import { systemClock } from '../../common/platform/clock.ts';
+import { MAX_STATEMENT_BYTES, Statements } from '../../transport/runtime/ledger-statement.ts';
 import { until } from '../house/until.ts';
 import { freePort } from '../rigs/dovecot.ts';
 import { bulk, RealRedis, type RedisAnswer, ScriptedRedis } from '../rigs/redis.ts';

@@ -76,7 +76,12 @@ export class LedgerCluster {
   async member(
     name: string,
     port: number,
-    more: { readonly password?: string; readonly username?: string; readonly ttlMs?: number; readonly tls?: boolean } = {},
+    more: {
+      readonly password?: string;
+      readonly username?: string;
+      readonly ttlMs?: number;
+      readonly tls?: boolean;
+    } = {},
   ): Promise<RedisLedger> {
     const keep = (fields: LogFields, message: string): unknown => this.lines.push({ fields, message });
     const log: Logger = { ...silentLogger, info: keep, warn: keep, error: keep };

@@ -3,7 +3,8 @@
  *
  * One acknowledged message for two recipients, of whom the second may fail and then needs a DSN. Member 0 owns it, member 1 is its shadow. A frame that was
  * ever sent may arrive at any time, in any order, any number of times, or never: `sent` only grows. Each member may suffer a power cut; one volume may be lost
- * or one copy damaged. Checked: every recipient is served, reported by a DSN, or still pending on a readable copy in transit; nobody serves a recipient of whom
+ * or one copy damaged. Checked: every recipient is served, reported by a DSN, or still pending on a readable copy in transit; what is not final
+ * has two copies while no volume is lost; nobody serves a recipient of whom
  * it has durably heard that he is final; nobody is served twice without a fault.
  *
  * Code, in transport/core:
@@ -159,8 +160,12 @@ active proctype cluster() {
 #define SECOND_OK (second_served > 0 || dsn_sent || dsn_durable || shadow_dsn || ON_OWNER(durable_second) || ON_SHADOW(known_second))
 #define ONCE (fault || (first_served <= 1 && second_served <= 1))
 
+/* What is not durably final at its owner has its second copy. */
+#define TWO_COPIES (volume_lost || durable_owner != TRANSIT || shadow)
+
 active proctype invariants() {
   do
+  :: d_step { !TWO_COPIES -> assert(TWO_COPIES) }
   :: d_step { !FIRST_OK -> assert(FIRST_OK) }
   :: d_step { !SECOND_OK -> assert(SECOND_OK) }
   :: d_step { !ONCE -> assert(ONCE) }

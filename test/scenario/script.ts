@@ -146,7 +146,7 @@ export class Script {
   #id(name: string): string | null {
     const sent = this.#sent(name);
     if (sent.id !== null) return sent.id;
-    for (const disk of this.world.view.disks.values())
+    for (const disk of this.world.view.attached())
       for (const stored of [...disk.live.values(), ...disk.resting.values()])
         if (stored.facts.digest === sent.digest) return stored.facts.id;
     for (const pod of this.world.transports)
@@ -169,7 +169,7 @@ export class Script {
       ) ??
       pods.find((pod) => [...(pod.server?.core.intakes.values() ?? [])].some((intake) => intake.id === id)) ??
       pods.find((pod) =>
-        [...this.world.view.disks.values()].some(
+        [...this.world.view.attached()].some(
           (disk) =>
             disk.member === pod.name &&
             [...disk.resting.values()].some(
@@ -191,7 +191,7 @@ export class Script {
   }
 
   #holds(member: string, id: string | null): boolean {
-    for (const disk of this.world.view.disks.values())
+    for (const disk of this.world.view.attached())
       if (disk.member === member)
         for (const stored of [...disk.live.values(), ...disk.resting.values()]) if (stored.facts.id === id) return true;
     return false;
@@ -230,7 +230,7 @@ export class Script {
       case 'rests': {
         // expect m rests QUEUE TIMES
         const resting = (): number =>
-          [...world.view.disks.values()]
+          [...world.view.attached()]
             .flatMap((disk) => [...disk.resting.values()])
             .filter((stored) => stored.facts.digest === sent.digest && stored.state.queue === first).length;
         await this.#until(`${name} in ${first}`, () => resting() >= Number(second));

@@ -93,7 +93,7 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
   if (resting.has('damaged')) return;
   if (!resting.has('primarySafetyNet'))
     found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
-  if (hasPartner(world, id) && !resting.has('shadowSafetyNet'))
+  if (sent.isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
     found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);
 }
 
@@ -147,10 +147,8 @@ function checkPromotions(world: World, found: string[]): void {
   for (const { id, by, of } of world.view.promotions) {
     const member = world.view.memberOf(of) ?? '';
     const hadTrouble = world.troubles.some((trouble) => trouble.who.includes(member));
-    // A front end's replay makes the shadow of the lower try the owner of the higher one.
-    const wasResigned = world.counts.has('drains');
-    const wasReplayed = world.view.holders(id).some((holder) => holder.stored.state.epoch.try > 1);
-    if (!hadTrouble && !wasResigned && !wasReplayed && !world.hasResets)
+    // A drained member hands its own over; what its owner gave up for one try is claimed by who was told that another one was accepted.
+    if (!hadTrouble && !world.counts.has('drains') && !world.view.aborts.has(id))
       found.push(`S16: ${by} took ${id} over from ${member}, which was well all the time`);
   }
 }

@@ -163,6 +163,8 @@ export class SimDisk {
   #locks = new Map<string, Incarnation>();
   #full = false;
   #slow = 1;
+  /** When the last thing that was begun while it was slow will be over. */
+  #slowUntilMs = 0;
   #failWrite = 0;
   #failSync = 0;
   /** Operations so far, for tests that fail the n-th. */
@@ -242,7 +244,8 @@ export class SimDisk {
 
   /** Slow, full or failing: what depends on it may take its time. */
   get isAiling(): boolean {
-    return this.#slow > 1 || this.#full || this.#failWrite > 0 || this.#failSync > 0;
+    const isBusy = this.#scheduler.nowMs < this.#slowUntilMs;
+    return isBusy || this.#slow > 1 || this.#full || this.#failWrite > 0 || this.#failSync > 0;
   }
 
   /** The n-th write from now (1 is the next) fails with EIO and so does every later one; 0 heals. */
@@ -466,6 +469,7 @@ export class SimDisk {
   #later<T>(incarnation: Incarnation, span: readonly [number, number], run: () => T): Promise<T> {
     const [low, high] = span;
     const delayMs = (low + this.#random.next() * (high - low)) * this.#slow;
+    if (this.#slow > 1) this.#slowUntilMs = Math.max(this.#slowUntilMs, this.#scheduler.nowMs + delayMs);
     return new Promise<T>((resolve, reject) => {
       this.#scheduler.schedule(delayMs, () =>
         deliverTo(incarnation, this.#scheduler, () => {

@@ -310,7 +310,8 @@ export class DurableView {
     const { id } = before.facts;
     if (compareEpochs(after.state.epoch, before.state.epoch) < 0)
       this.#violate(`S7: the epoch of ${id} on ${volume.member} went back`);
-    if (before.state.queue === 'shadow' && after.state.epoch.owner === volume.identity)
+    const isSameTry = after.state.epoch.try === before.state.epoch.try;
+    if (before.state.queue === 'shadow' && after.state.epoch.owner === volume.identity && isSameTry)
       this.promotions.push({ id, by: volume.member, of: before.state.epoch.owner });
   }
 

@@ -1,7 +1,9 @@
 /**
- * The simulator stage of `make test` and the whole of `make soak`: `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N]`, or one
- * history with its trace: `node test/sim/run.ts --seed N [--mutant NAME]`. Owns: the totals, the coverage of the transition table, the proof that a seed is one
- * history, and the promise that every known-wrong variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
+ * The simulator stage of `make test` and the whole of `make soak`:
+ * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--only KINDS] [--without KINDS]`, or one history with its trace:
+ * `node test/sim/run.ts --seed N [--mutant NAME] [--only KINDS] [--without KINDS] [--out-of-contract]`. KINDS: names of faults.ts with commas, `classic` and
+ * `cluster` among them. Owns: the totals, the coverage of the transition table, the proof that a seed is one history, and the promise that every known-wrong
+ * variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
  */
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -10,13 +12,20 @@ import { join } from 'node:path';
 import { MUTANTS, type Mutant } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
-import { runSeed, type SeedOutcome } from './seed.ts';
+import { kindsOf, type Selection } from './faults.ts';
+import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
+
+/** Seeds of one `make test`. */
+const SEEDS = 20_000;
+/** In how many of a hundred seeds the fault budget is off. */
+const OUT_OF_CONTRACT_PERCENT = 2;
 
 interface Job {
   readonly seeds: readonly number[];
   readonly mutant: Mutant | null;
   /** Run each seed twice and compare the traces. */
   readonly twice: boolean;
+  readonly outOfContract: boolean;
 }
 
 interface JobResult {
@@ -26,44 +35,85 @@ interface JobResult {
   readonly events: number;
   readonly failures: readonly { readonly seed: number; readonly violations: readonly string[] }[];
   readonly coverage: readonly (readonly [string, number])[];
-  readonly faults: number;
+  readonly faults: readonly (readonly [string, number])[];
+  readonly counts: readonly (readonly [string, number])[];
 }
+
+const count = (counts: Map<string, number>, what: string, by: number): void => {
+  counts.set(what, (counts.get(what) ?? 0) + by);
+};
 
 /** Runs seeds until the job is done; a job of a mutant stops at the first seed that catches it. */
 async function runJob(job: Job): Promise<JobResult> {
   const failures: { seed: number; violations: readonly string[] }[] = [];
   const coverage = new Map<string, number>();
-  let [seeds, sent, accepted, events, faults] = [0, 0, 0, 0, 0];
+  const faults = new Map<string, number>();
+  const counts = new Map<string, number>();
+  let [seeds, sent, accepted, events] = [0, 0, 0, 0];
   for (const seed of job.seeds) {
     seeds += 1;
     try {
-      const outcome = await runSeed(seed, new Set(job.mutant === null ? [] : [job.mutant]));
+      const options = optionsOf(job.mutant, job.outOfContract);
+      const outcome = await runSeed(seed, options);
       sent += outcome.sent;
       accepted += outcome.accepted;
       events += outcome.events;
-      faults += outcome.faults.length;
-      for (const [event, visits] of outcome.coverage) coverage.set(event, (coverage.get(event) ?? 0) + visits);
-      const violations = [...outcome.violations, ...escapes(), ...(job.twice ? await sameAgain(outcome) : [])];
+      for (const fault of outcome.faults) count(faults, fault, 1);
+      for (const [what, many] of outcome.counts) count(counts, what, many);
+      for (const [event, visits] of outcome.coverage) count(coverage, event, visits);
+      const violations = [
+        ...outcome.violations,
+        ...escapes(),
+        ...(job.twice ? await sameAgain(outcome, options) : []),
+      ];
       if (violations.length > 0) failures.push({ seed, violations });
     } catch (error) {
       failures.push({ seed, violations: [error instanceof Error ? (error.stack ?? error.message) : String(error)] });
     }
     if (job.mutant !== null && failures.length > 0) break;
   }
-  return { seeds, sent, accepted, events, failures, coverage: [...coverage], faults };
+  return {
+    seeds,
+    sent,
+    accepted,
+    events,
+    failures,
+    coverage: [...coverage],
+    faults: [...faults],
+    counts: [...counts],
+  };
 }
 
-async function sameAgain(outcome: SeedOutcome): Promise<string[]> {
-  const again = await runSeed(outcome.seed);
+async function sameAgain(outcome: SeedOutcome, options: SeedOptions): Promise<string[]> {
+  const again = await runSeed(outcome.seed, options);
   return again.traceHash === outcome.traceHash ? [] : ['determinism: the same seed gave two histories'];
 }
+
+function selection(): Selection {
+  const only = text('only');
+  return { only: only === null ? null : kindsOf(only), without: kindsOf(text('without') ?? '') };
+}
+
+const optionsOf = (mutant: Mutant | null, outOfContract: boolean): SeedOptions => ({
+  mutants: new Set(mutant === null ? [] : [mutant]),
+  selection: selection(),
+  outOfContract,
+});
+
+/** What of the command line makes another history of a seed. */
+const SELECTING = ['only', 'without'] as const;
+const replayFlags = (outOfContract: boolean): string =>
+  [
+    ...SELECTING.map((name) => (text(name) === null ? '' : ` --${name} ${text(name)}`)),
+    outOfContract ? ' --out-of-contract' : '',
+  ].join('');
 
 /** Hands the jobs to worker processes, one at a time each. */
 async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobResult>> {
   const results = new Map<Job, JobResult>();
   await Promise.all(
     Array.from({ length: workers }, async () => {
-      const child = fork(import.meta.filename, ['--worker'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+      const child = fork(import.meta.filename, ['--worker', ...process.argv.slice(2)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
       for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
         const mine = job;
         const result = await new Promise<JobResult>((resolve, reject) => {
@@ -78,6 +128,11 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
     }),
   );
   return results;
+}
+
+function text(name: string): string | null {
+  const index = process.argv.indexOf(`--${name}`);
+  return index < 0 ? null : (process.argv[index + 1] ?? '');
 }
 
 function option(name: string, fallback: number): number {
@@ -97,15 +152,19 @@ const knownSeeds = (): number[] =>
 const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, index) => from + index);
 
 function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
+  const plain = { mutant: null, twice: false, outOfContract: false };
   const jobs: Job[] = [
-    { seeds: knownSeeds(), mutant: null, twice: false },
-    { seeds: range(from, Math.min(5, seeds)), mutant: null, twice: true },
+    { ...plain, seeds: knownSeeds() },
+    { ...plain, seeds: range(from, Math.min(5, seeds)), twice: true },
   ];
   if (mutantSeeds > 0)
     for (const mutant of Object.keys(MUTANTS) as Mutant[])
-      jobs.push({ seeds: range(1, mutantSeeds), mutant, twice: false });
+      jobs.push({ ...plain, seeds: range(1, mutantSeeds), mutant });
+  const outside = Math.floor((seeds * OUT_OF_CONTRACT_PERCENT) / 100);
+  for (let done = 0; done < outside; done += 25)
+    jobs.push({ ...plain, seeds: range(from + done, Math.min(25, outside - done)), outOfContract: true });
   for (let done = jobs[1]?.seeds.length ?? 0; done < seeds; done += 25)
-    jobs.push({ seeds: range(from + done, Math.min(25, seeds - done)), mutant: null, twice: false });
+    jobs.push({ ...plain, seeds: range(from + done, Math.min(25, seeds - done)) });
   return jobs;
 }
 
@@ -115,7 +174,9 @@ class Totals {
   sent = 0;
   accepted = 0;
   events = 0;
-  faults = 0;
+  seeds = 0;
+  readonly #faults = new Map<string, number>();
+  readonly #counts = new Map<string, number>();
   readonly #coverage = new Map<string, number>();
 
   addMutant(mutant: Mutant, result: JobResult): void {
@@ -129,16 +190,18 @@ class Totals {
     }
   }
 
-  addSeeds(result: JobResult): void {
+  addSeeds(result: JobResult, outOfContract: boolean): void {
+    this.seeds += result.seeds;
     this.passed += result.seeds - result.failures.length;
     this.failed += result.failures.length;
     this.sent += result.sent;
     this.accepted += result.accepted;
     this.events += result.events;
-    this.faults += result.faults;
-    for (const [event, visits] of result.coverage) this.#coverage.set(event, (this.#coverage.get(event) ?? 0) + visits);
+    for (const [fault, many] of result.faults) count(this.#faults, fault, many);
+    for (const [what, many] of result.counts) count(this.#counts, what, many);
+    for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
-      console.log(`seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}`);
+      console.log(`seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(outOfContract)}`);
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
   }
@@ -158,10 +221,23 @@ class Totals {
       for (const row of TRANSITIONS)
         console.log(`${String(this.#coverage.get(row.event) ?? 0).padStart(8)} ${row.event}`);
   }
+
+  /** What all of it amounted to. */
+  print(): void {
+    const list = (counts: ReadonlyMap<string, number>): string =>
+      [...counts]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([what, many]) => `${what} ${many}`)
+        .join(', ');
+    console.log(
+      `${this.seeds} seeds: ${this.sent} messages sent, ${this.accepted} accepted, ${this.events} events; ${list(this.#counts)}`,
+    );
+    console.log(`faults: ${list(this.#faults)}`);
+  }
 }
 
 async function many(): Promise<number> {
-  const seeds = option('seeds', 2_000);
+  const seeds = option('seeds', SEEDS);
   const workers = option('workers', Math.min(4, availableParallelism()));
   const startedMs = performance.now();
   const jobs = plan(seeds, option('from', 1), option('mutant-seeds', 300));
@@ -170,16 +246,14 @@ async function many(): Promise<number> {
   for (const job of jobs) {
     const result = results.get(job);
     if (result === undefined) continue;
-    if (job.mutant === null) total.addSeeds(result);
+    if (job.mutant === null) total.addSeeds(result, job.outOfContract);
     else total.addMutant(job.mutant, result);
   }
   total.addCoverage(seeds);
   const seconds = (performance.now() - startedMs) / 1000;
+  total.print();
   console.log(
-    `${seeds} seeds: ${total.sent} messages sent, ${total.accepted} accepted, ${total.faults} faults, ${total.events} events`,
-  );
-  console.log(
-    `${seconds.toFixed(1)} s on ${workers} workers, ${((seeds * 60) / seconds).toFixed(0)} seeds per minute (mutants included)`,
+    `${seconds.toFixed(1)} s on ${workers} workers, ${((total.seeds * 60) / seconds).toFixed(0)} seeds per minute (mutants included)`,
   );
   console.log(`${total.passed} passed, ${total.failed} failed`);
   return total.failed === 0 ? 0 : 1;
@@ -190,7 +264,10 @@ async function one(seed: number): Promise<number> {
   const mutant = index < 0 ? undefined : (process.argv[index + 1] as Mutant);
   if (mutant !== undefined && !(mutant in MUTANTS))
     throw new Error(`no mutant ${mutant}; there are ${Object.keys(MUTANTS).join(', ')}`);
-  const outcome = await runSeed(seed, new Set(mutant === undefined ? [] : [mutant]), (line) => console.log(line));
+  const outcome = await runSeed(seed, {
+    ...optionsOf(mutant ?? null, process.argv.includes('--out-of-contract')),
+    trace: (line) => console.log(line),
+  });
   const violations = [...outcome.violations, ...escapes()];
   for (const violation of violations) console.log(`VIOLATION ${violation}`);
   console.log(

@@ -1,14 +1,18 @@
 /**
  * One seed, one history. Owns: what a seed draws (topology, policies, sizes, which kinds of fault), the phase of faults and the phase of healing in which
- * progress is required. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME]` prints its whole trace.
+ * progress is required. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--only KIND,KIND] [--without KIND,KIND]` prints its whole trace.
  */
 import { createHash } from 'node:crypto';
 import type { Mutant } from '../../transport/core/mutants.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
-import { checkEnd } from './checks.ts';
-import { drawFaults, type Fault, scheduleFaults } from './faults.ts';
+import { transportView } from '../../transport/runtime/transport-view.ts';
+import { checkEnd, hasPartner } from './checks.ts';
+import { CLUSTER, drawFaults, EVERYTHING, type Fault, isLong, type Selection, scheduleFaults } from './faults.ts';
+import { isAccepted } from './mail.ts';
+import { hand, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
+import { watch } from './watch.ts';
 import { World } from './world.ts';
 
 export interface SeedOutcome {
@@ -19,14 +23,29 @@ export interface SeedOutcome {
   readonly accepted: number;
   readonly coverage: TransitionCoverage;
   readonly faults: readonly Fault[];
+  /** What else happened: takeovers, failovers, resubmissions ... */
+  readonly counts: ReadonlyMap<string, number>;
   /** Of the whole trace: two runs of one seed must agree. */
   readonly traceHash: string;
+}
+
+export interface SeedOptions {
+  readonly mutants?: ReadonlySet<Mutant>;
+  readonly trace?: (line: string) => void;
+  readonly selection?: Selection;
+  /** No fault budget: two volumes of one message may go, and exactly what had no other holder may be missing. */
+  readonly outOfContract?: boolean;
 }
 
 /** What a seed is about besides its faults. */
 interface Plan extends ShapeOptions {
   readonly expiry: boolean;
+  /** Nothing can be delivered for a while after the faults: everything must become protected meanwhile (semantics.md L5). */
+  readonly hold: boolean;
 }
+
+const QUICK_MS = 12_000;
+const LONG_MS = 52_000;
 
 function drawPlan(random: SeededRandom): Plan {
   const sites = random.pick([[2], [1, 1], [2, 1], [2, 2], [1, 1, 1], [3]]);
@@ -38,11 +57,14 @@ function drawPlan(random: SeededRandom): Plan {
     policies: {
       preference: random.pick(['PreferRemote', 'PreferRemote', 'LocalOnly', 'RemoteOnly']),
       rejectMessageOnShadowFailure: random.chance(0.85),
+      // Else only the orchestrator's word or a new identity makes anybody take over.
+      resubmitTimeSpanMs: random.chance(0.3) ? 20_000 : 900_000,
     },
     // Longer than a history, and looked at often: only a clock that lies can expire anything.
-    holdTimeMs: expiry ? 1_000_000 : 100_000,
+    holdTimeMs: expiry ? 1_000_000 : 400_000,
     withoutConnector: !expiry && random.chance(0.12),
     expiry,
+    hold: !expiry && random.chance(0.06),
     ...(expiry ? { messageExpirationMs: 25_000, delayNotificationMs: 12_000 } : {}),
   };
 }
@@ -71,33 +93,76 @@ const drawSize = (random: SeededRandom, big: boolean): number =>
       ? random.integer(270_000, 400_000)
       : random.integer(20_000, 90_000);
 
-export async function runSeed(
-  seed: number,
-  mutants: ReadonlySet<Mutant> = new Set(),
-  trace?: (line: string) => void,
-): Promise<SeedOutcome> {
+export async function runSeed(seed: number, options: SeedOptions = {}): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
   const plan = drawPlan(random);
-  const enabled = drawFaults(random);
+  const drawn = drawFaults(random, options.selection ?? EVERYTHING);
+  // What expires is another story.
+  const enabled = plan.expiry ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
   const hash = createHash('sha256');
   const world = new World({
     seed,
     document: simTopology(plan),
-    mutants,
+    ...(options.mutants === undefined ? {} : { mutants: options.mutants }),
     resetChance: enabled.has('resets') ? 0.002 : 0,
+    outOfContract: options.outOfContract ?? false,
     trace: (line) => {
       hash.update(line);
-      trace?.(line);
+      options.trace?.(line);
     },
   });
-  const { scheduler } = world;
   world.trace(
-    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}, faults ${[...enabled].join(', ') || 'none'}`,
+    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}`,
   );
+  const faults = await live(world, random, plan, enabled);
+  const violations = await checkEnd(world, { expiry: plan.expiry });
+  return {
+    seed,
+    violations,
+    events: world.scheduler.eventCount,
+    sent: world.sent.length,
+    accepted: world.sent.filter(isAccepted).length,
+    coverage: world.coverage,
+    faults,
+    counts: countsOf(world),
+    traceHash: hash.digest('hex'),
+  };
+}
+
+const isCluster = new Set<Fault>(CLUSTER);
+
+/** From the first start to the last word. */
+async function live(world: World, random: SeededRandom, plan: Plan, enabled: ReadonlySet<Fault>): Promise<Fault[]> {
+  const { scheduler } = world;
+  const phaseMs = isLong(enabled) ? LONG_MS : QUICK_MS;
   if (enabled.has('resets')) world.calm = false;
   world.startAll();
   await scheduler.run(() => everybodyKnows(world), 20_000);
   const start = scheduler.nowMs;
+  sendMail(world, random, enabled, phaseMs);
+  if (plan.withoutConnector === true)
+    scheduler.schedule(random.integer(2_000, 9_000), () =>
+      world.setTopology({ ...world.document, sendConnectors: simTopology({ ...plan, withoutConnector: false }).sendConnectors }),
+    );
+  if (plan.expiry) world.store.down.add('alpha');
+  const faults = scheduleFaults(world, random, enabled, phaseMs);
+  for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
+  watch(world);
+  await scheduler.run(() => false, start + phaseMs);
+  heal(world);
+  if (plan.expiry) {
+    world.store.down.add('alpha');
+    await scheduler.run(() => false, start + 30_000);
+    world.store.down.clear();
+  }
+  if (plan.hold) await holdDeliveries(world);
+  await settle(world);
+  if (plan.expiry || plan.hold) await forget(world);
+  return faults;
+}
+
+function sendMail(world: World, random: SeededRandom, enabled: ReadonlySet<Fault>, phaseMs: number): void {
+  const { scheduler } = world;
   const messages = random.integer(3, 10);
   for (let number = 0; number < messages; number++) {
     const frontend = random.pick(world.frontends).name;
@@ -106,9 +171,10 @@ export async function runSeed(
     const leave = enabled.has('clientGone') && random.chance(0.2);
     const loseReply = enabled.has('lostReply') && random.chance(0.3);
     const dieHalfway = enabled.has('killMidBody') && random.chance(0.15);
-    scheduler.schedule(random.integer(0, 6_000), () => {
+    const untilMs = random.chance(0.6) ? 6_000 : phaseMs - 6_000;
+    scheduler.schedule(random.integer(0, untilMs), () => {
       const halfway = async (): Promise<void> => {
-        if (dieHalfway) dieFor(world, random, random.chance(0.5) ? frontend : random.pick(world.transports).name);
+        if (dieHalfway) dieFor(world, random, random.chance(0.5) ? frontend : random.pick(world.transports).key);
       };
       const ended = (): void => {
         if (loseReply) scheduler.schedule(random.next() * 6, () => loseReplies(world, frontend));
@@ -118,34 +184,42 @@ export async function runSeed(
         .catch((error: unknown) => scheduler.fail(error));
     });
   }
-  if (plan.withoutConnector === true)
-    scheduler.schedule(random.integer(2_000, 9_000), () =>
-      world.setTopology({ ...simTopology({ ...plan, withoutConnector: false }), generation: 2 }),
-    );
-  if (plan.expiry) world.store.down.add('alpha');
-  const faults = scheduleFaults(world, random, enabled);
-  for (let at = 500; at < 12_000; at += 500) scheduler.schedule(at, () => world.checkKept());
-  await scheduler.run(() => false, start + 12_000);
-  heal(world);
-  if (plan.expiry) {
-    world.store.down.add('alpha');
-    await scheduler.run(() => false, start + 30_000);
-    world.store.down.clear();
+}
+
+/** For the totals of a run. */
+function countsOf(world: World): ReadonlyMap<string, number> {
+  const counts = new Map(world.counts);
+  counts.set('takeovers', world.view.promotions.length);
+  counts.set('resubmissions', world.view.resubmissions.size);
+  counts.set('offers', world.store.offers.length);
+  counts.set('repeated offers', world.store.offers.filter((offer) => !offer.visible).length);
+  return counts;
+}
+
+const HOLD_MS = 66_000;
+
+/** L5 and the gauge: after a minute with a member to be had everything has two copies, and the transports know. */
+async function holdDeliveries(world: World): Promise<void> {
+  for (const place of ['alpha', 'beta', 'internet']) world.store.down.add(place);
+  await world.scheduler.run(() => false, world.scheduler.nowMs + HOLD_MS);
+  for (const sent of world.sent) {
+    const { id } = sent;
+    if (id === null || !isAccepted(sent) || world.view.isFinal(id) || world.doomed.has(id)) continue;
+    const holders = world.view.holders(id, sent.digest);
+    if (holders.length < 2 && hasPartner(world, id))
+      world.violate(
+        `L5: message ${sent.number} ${id} rests on ${holders.map((holder) => holder.member).join(' ')} alone a minute after the faults`,
+      );
   }
-  await settle(world);
-  if (plan.expiry) await forget(world);
-  const violations = await checkEnd(world, { expiry: plan.expiry });
-  const accepted = world.sent.filter((sent) => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250).length;
-  return {
-    seed,
-    violations,
-    events: scheduler.eventCount,
-    sent: world.sent.length,
-    accepted,
-    coverage: world.coverage,
-    faults,
-    traceHash: hash.digest('hex'),
-  };
+  for (const pod of world.transports) {
+    const unprotected = pod.server === null ? null : transportView(pod.server).status().unprotected;
+    const single = [...pod.volume.live].filter(
+      ([id, stored]) => stored.state.epoch.owner === pod.volume.identity && world.view.holders(id).length < 2,
+    ).length;
+    if (unprotected !== single && pod.server !== null)
+      world.violate(`gauge: ${pod.name} calls ${unprotected} messages unprotected, by the word of the disks it is ${single}`);
+  }
+  world.store.down.clear();
 }
 
 /** Long after the last word nobody can ask any more: tombstones go. */
@@ -173,31 +247,36 @@ function loseReplies(world: World, frontend: string): void {
   for (const pod of world.transports) world.resetConnections(frontend, pod.name);
 }
 
-function dieFor(world: World, random: SeededRandom, name: string): void {
-  if (!world.isAlive(name)) return;
+function dieFor(world: World, random: SeededRandom, key: string): void {
+  if (!world.isAlive(key)) return;
   world.calm = false;
-  world.kill(name, 'process');
-  world.scheduler.schedule(random.integer(100, 4_000), () => world.boot(name));
+  world.kill(key, 'process');
+  world.scheduler.schedule(random.integer(100, 4_000), () => world.boot(key));
 }
 
 export function heal(world: World): void {
   world.trace('faults end');
+  world.isHealing = true;
   world.network.healAll();
   world.network.options.resetChance = 0;
   world.store.moody = false;
   world.store.down.clear();
-  for (const pod of world.transports) {
+  for (const pod of world.transports) world.endTwins(pod.name);
+  for (const pod of world.pods) {
     pod.onCommit = null;
-    const disk = world.disk(pod.name);
-    disk?.setSlow(1);
-    disk?.setFull(false);
-    disk?.failSyncs(0);
-    disk?.failWrites(0);
+    pod.isOff = false;
+    pod.isOutOfReach = false;
+    pod.incarnation.resumeAtMs = world.scheduler.nowMs;
+    pod.disk.setSlow(1);
+    pod.disk.setFull(false);
+    pod.disk.failSyncs(0);
+    pod.disk.failWrites(0);
+    hand(world, pod);
+    world.boot(pod.key);
   }
-  for (const pod of [...world.transports, ...world.frontends]) world.boot(pod.name);
 }
 
-/** Progress is required: every session answered, every queue empty, within a bound of simulated time. */
+/** Progress is required: every session answered, every queue empty, every drain and request done, within a bound of simulated time. */
 export async function settle(world: World): Promise<void> {
   const { scheduler } = world;
   const quiet = (): boolean =>
@@ -205,7 +284,34 @@ export async function settle(world: World): Promise<void> {
       (pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0,
     );
   const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
-  await scheduler.run(() => idle() && world.view.isQuiet, scheduler.nowMs + 150_000);
+  const done = (): boolean =>
+    idle() &&
+    world.view.isQuiet &&
+    world.draining.size === 0 &&
+    isWhole(world) &&
+    unfinishedRequests(world).length === 0;
+  // Every event would ask: what takes long is looked at only when the quick part holds, and not more often than ten times a second.
+  let lookedAtMs = Number.NEGATIVE_INFINITY;
+  const doneNow = (): boolean => {
+    if (scheduler.nowMs - lookedAtMs < 100) return false;
+    lookedAtMs = scheduler.nowMs;
+    return done();
+  };
+  await scheduler.run(doneNow, scheduler.nowMs + 200_000);
   // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.
   await scheduler.run(() => false, scheduler.nowMs + 2_000);
+}
+
+/** Both Safety Nets have what was delivered, by the word of the disks. */
+function isWhole(world: World): boolean {
+  return world.sent.every((sent) => {
+    const { id } = sent;
+    if (id === null || !isAccepted(sent) || world.doomed.has(id)) return true;
+    const queues = new Set(world.view.holders(id).map((holder) => holder.stored.state.queue));
+    const succeeded = world.view
+      .holders(id)
+      .some((holder) => holder.stored.state.recipients?.some((one) => one.outcome === 'delivered' || one.outcome === 'relayed'));
+    if (!succeeded) return true;
+    return queues.has('primarySafetyNet') && (!sent.isProtected || queues.has('shadowSafetyNet') || !hasPartner(world, id));
+  });
 }

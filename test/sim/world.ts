@@ -16,7 +16,7 @@ import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { SimDisk } from './disk.ts';
 import { DurableView, type Volume } from './durable-view.ts';
-import { deliverTo, type Incarnation } from './incarnation.ts';
+import type { Incarnation } from './incarnation.ts';
 import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';

@@ -12,8 +12,8 @@ import type { PeerRole } from '../../common/platform/net.ts';
 import type { RunFile } from '../../operator/local/run-file.ts';
 import { type Authority, createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { type AdminServer, startAdminServer } from '../../transport/runtime/admin.ts';
-import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { RecordedOutcome } from '../../transport/runtime/tracking.ts';
+import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type {
   KnownCopy,
   MessageDetail,
@@ -52,6 +52,7 @@ export function status(name: string, more: Partial<TransportStatus> = {}): Trans
       primary: { messages: 11, bytes: 1_000 },
       shadow: { messages: 7, bytes: 900 },
       oldestMs: NOW_MS - 60_000,
+      completeSinceMs: 0,
     },
     unprotected: 0,
     discardsPending: 0,

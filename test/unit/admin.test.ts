@@ -121,7 +121,11 @@ test('pages have a cursor; the rest of what the orchestrator asks', async () => 
   const pages: unknown[] = [];
   let after: string | null = '';
   while (after !== null) {
-    const { body }: Answer = await get(port, `/v1/safety-net?limit=1${after === '' ? '' : `&after=${after}`}`, operator);
+    const { body }: Answer = await get(
+      port,
+      `/v1/safety-net?limit=1${after === '' ? '' : `&after=${after}`}`,
+      operator,
+    );
     pages.push(...body.entries);
     after = body.next;
   }
@@ -133,7 +137,9 @@ test('pages have a cursor; the rest of what the orchestrator asks', async () => 
     next: null,
   });
   expect((await get(port, '/v1/resubmit', operator)).body).toEqual({ requests: [report] });
-  expect((await get(port, `/v1/known?ids=OTHER,${ID}`, operator)).body).toEqual({ known: [{ id: ID, where: 'tombstone' }] });
+  expect((await get(port, `/v1/known?ids=OTHER,${ID}`, operator)).body).toEqual({
+    known: [{ id: ID, where: 'tombstone' }],
+  });
   expect((await get(port, `/v1/outcomes?ids=${ID}`, operator)).body).toEqual({
     outcomes: [{ id: ID, final: true, recipients: [] }],
   });

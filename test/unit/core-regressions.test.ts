@@ -264,7 +264,9 @@ test('11. a front end sends try 2 to the transport that owns try 1: "owned", the
 });
 
 test('12. a former shadow that became the owner expires and reports (else it waits for ever, the sender never hears)', () => {
-  const shape = { withoutConnector: true, delayNotificationMs: 20_000, messageExpirationMs: 60_000 };
+  // Who may have delivered it is waited for until it counts as lost (protocol.md 14).
+  const policies = { resubmitTimeSpanMs: 60_000 };
+  const shape = { withoutConnector: true, delayNotificationMs: 20_000, messageExpirationMs: 60_000, policies };
   const bench = new CoreBench({ members: 3, shape });
   bench.join(PEER);
   bench.join(OTHER);

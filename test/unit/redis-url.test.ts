@@ -48,7 +48,12 @@ describe('on one machine', () => {
 
   const wanted: WantedSecrets = { smtpTls: null, users: [], redisUrl: { name: 'redis', key: 'url' } };
   const secret = (data: Readonly<Record<string, string>>): Secret =>
-    ({ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'redis', namespace: 'default' }, data }) as unknown as Secret;
+    ({
+      apiVersion: 'v1',
+      kind: 'Secret',
+      metadata: { name: 'redis', namespace: 'default' },
+      data,
+    }) as unknown as Secret;
   const write = (url: string) => new SecretStore(paths, systemRandom).write(wanted, [secret({ url })]);
 
   test('the password goes to a file of its own, readable for nobody else, the rest to the configuration', async () => {

@@ -4,6 +4,7 @@ import type { ResubmitRequestConfig } from '../../common/config.ts';
 import { createReader, parseResources } from '../../operator/resource/load.ts';
 import {
   coverage,
+  expiredStatus,
   isOver,
   type MemberWord,
   type ResubmitAnswer,
@@ -59,8 +60,8 @@ const word = (name: string, more: Partial<MemberWord> = {}): MemberWord => ({
   ...more,
 });
 
-const status = (words: readonly MemberWord[], former: ReturnType<typeof resubmitStatus> | null = null, over = false) =>
-  resubmitStatus(REQUEST, words, former, NOW_MS, over);
+const status = (words: readonly MemberWord[], former: ReturnType<typeof resubmitStatus> | null = null) =>
+  resubmitStatus(REQUEST, words, former, NOW_MS);
 
 describe('the state', () => {
   it('is Pending until somebody begins, Running until everybody is done, then Completed', () => {
@@ -70,7 +71,10 @@ describe('the state', () => {
       message: 'waits for a (has not begun), b (does not answer: ECONNREFUSED)',
     });
     expect(pending).not.toHaveProperty('startTime');
-    const running = status([word('a'), word('b', { answer: answer({ state: 'Running', waitingFor: ['X'] }) })], pending);
+    const running = status(
+      [word('a'), word('b', { answer: answer({ state: 'Running', waitingFor: ['X'] }) })],
+      pending,
+    );
     expect(running).toMatchObject({ state: 'Running', message: 'waits for b (waits for X)', startTime: iso(NOW_MS) });
     expect(running).not.toHaveProperty('completionTime');
     const done = resubmitStatus(REQUEST, [word('a'), word('b')], running, NOW_MS + 5);
@@ -105,11 +109,12 @@ describe('the state', () => {
 
   it('of a request that expired is Partial when something was done, else Failed', () => {
     const silent = word('b', { answer: 'ETIMEDOUT' });
-    expect(status([word('a'), silent], null, true)).toMatchObject({
+    expect(expiredStatus(status([word('a'), silent]), NOW_MS + 5)).toMatchObject({
       state: 'Partial',
-      message: 'the request expired before everybody was done: b (does not answer: ETIMEDOUT)',
+      message: 'the request expired before everybody was done: waits for b (does not answer: ETIMEDOUT)',
+      completionTime: iso(NOW_MS + 5),
     });
-    expect(status([silent], null, true).state).toBe('Failed');
+    expect(expiredStatus(status([silent]), NOW_MS).state).toBe('Failed');
   });
 });
 
@@ -152,7 +157,9 @@ describe('coverage', () => {
   });
 
   it('does not hold the youth of a member against it when it never had another queue database', () => {
-    const young = ['a', 'b', 'c'].map((name) => since(name, NOW_MS - MINUTE_MS, { firstSinceMs: NOW_MS - MINUTE_MS + 5 }));
+    const young = ['a', 'b', 'c'].map((name) =>
+      since(name, NOW_MS - MINUTE_MS, { firstSinceMs: NOW_MS - MINUTE_MS + 5 }),
+    );
     expect(status(young)).toMatchObject({ state: 'Completed' });
     // What was shed afterwards counts.
     const shed = ['a', 'b'].map((name) => since(name, NOW_MS, { firstSinceMs: NOW_MS - MINUTE_MS }));
@@ -160,11 +167,7 @@ describe('coverage', () => {
   });
 
   it('is looked at in each boundary by itself; a member without a partner covers alone', () => {
-    const members = [
-      { name: 'a', completeSince: iso(50) },
-      { name: 'b', completeSince: iso(40) },
-      { name: 'c' },
-    ];
+    const members = [{ name: 'a', completeSince: iso(50) }, { name: 'b', completeSince: iso(40) }, { name: 'c' }];
     const alone = coverage(10, members, (name) => name);
     expect([alone.fromMs, alone.short.map(({ name }) => name)]).toEqual([50, ['a', 'b']]);
     const together = coverage(10, members, () => 'dag/dag1');

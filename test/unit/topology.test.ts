@@ -551,7 +551,8 @@ describe('a decision about a member', () => {
   if (one === undefined || two === undefined) throw new Error('no members');
   const IDENTITY = '01JABCDEFGHJKMNPQRSTVWXYZ0' as Identity;
   const lost = { member: one, identity: IDENTITY, uid: null, reason: 'lost' } as const;
-  const stateOf = (found: TopologyDocument, name: string) => found.members.find((member) => member.name === name)?.state;
+  const stateOf = (found: TopologyDocument, name: string) =>
+    found.members.find((member) => member.name === name)?.state;
 
   it('is its state in the document, and undone by its absence', () => {
     const second = document(first, { decisions: { members: new Map([[one, 'draining']]) } });

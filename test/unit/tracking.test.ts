@@ -133,7 +133,9 @@ test('outcomes: what was final, and which recipients, of many messages in one re
   tracking.record(record('WHOLE', { event: 'DELIVER', recipients: ['a@x', 'b@x'] }));
   tracking.record(record('WHOLE', { event: 'SAFETYNET' }));
   tracking.record(record('HELD', { event: 'HADISCARD' }));
-  tracking.record(record('PART', { event: 'SEND', recipients: ['a@x'], history: [{ atMs: 1, event: 'DEFER', source: 's' }] }));
+  tracking.record(
+    record('PART', { event: 'SEND', recipients: ['a@x'], history: [{ atMs: 1, event: 'DEFER', source: 's' }] }),
+  );
   tracking.record(record('PART', { event: 'FAIL', recipients: ['a@x', 'c@x'] }));
   tracking.record(record('NEW'));
   tracking.record(record('GIVENUP', { event: 'ABORT' }));

@@ -23,6 +23,7 @@ import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
 import { promote, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
+import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
 import {
   addCopy,
@@ -239,6 +240,11 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
   const isHeld =
     (opening.stored !== null && opening.stored.facts.digest === opening.state.digest) ||
     (live !== undefined && live.facts.digest === opening.state.digest);
+  const { stored, state } = opening;
+  // The owner of what rests here has changed: a drain handed it on, or another shadow succeeded.
+  const isSucceeded = stored?.state.queue === 'shadowSafetyNet' && compareEpochs(state.epoch, stored.state.epoch) > 0;
+  if (isHeld && isSucceeded && state.epoch.owner === opening.identity)
+    early(turn, { kind: 'ChangeResting', id: opening.id, state: { ...stored.state, epoch: state.epoch } });
   if (isHeld) return refuse(reply('localError'), true);
   const isWrong =
     opening.stored !== null || live !== undefined || !opening.state.final || opening.state.recipients === null;
@@ -264,6 +270,7 @@ function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts, stream
   transition(server.coverage, 'RestReceived', '-', isMine ? 'primary' : 'shadow', queue);
   commit(turn, { kind: 'commit', facts, state, stream });
   commit(turn, { kind: 'move', id: facts.id, state: { ...state, queue } });
+  if (isMine || server.lost.has(epoch.owner)) restsAlone(turn, { facts, state: { ...state, queue } });
   late(turn, {
     copy: facts.id,
     kind: 'Track',

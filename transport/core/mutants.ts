@@ -46,6 +46,8 @@ export const MUTANTS = {
   'older-incarnation-accepted':
     'a member restored from an old copy goes on with it: what came after is forgotten by its owner',
   'snapshot-unfenced': 'a restored volume delivers again what it had delivered after the snapshot',
+  'drain-without-asking': 'a drain moves shadow copies that their primary then looks for in vain',
+  'partner-counts-as-successor': 'a drained copy is given up although only its partner has it: one copy is left',
   'empty-while-resting': 'a drained member is removed with the last Safety Net copies on it',
 } as const;
 

@@ -4,9 +4,10 @@
  * member has it durably, and that the walk never has more than a few copies in its hands.
  */
 import type { CopyId, SharedState } from '../../common/message.ts';
-import type { Fetch, Result } from '../../common/peer/messages.ts';
+import type { Cover, Covered, Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
-import { roleOf, sharedState } from './copy.ts';
+import { roleOf, sharedState, withPlacement } from './copy.ts';
+import type { StoredCopies } from './events.ts';
 import { pickCandidate } from './placing.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
@@ -16,6 +17,13 @@ const PAGE = 50;
 const MAX_WAITING = 1_000;
 /** Set while something here may still have to find a home: a restart walks again. */
 export const REHOME_FACT = 'rehoming';
+/** In place of the name of a resubmit request: may I drop these, are they on another member that stays? */
+export const REHOME_COVER = '#rehome';
+/** Entries whose owner is asked at once. */
+const ASKED = 100;
+const ANSWER_SPAN_MS = 3_000;
+/** Rounds, a second each, in which an owner may find another home for what a draining member holds. */
+const PATIENCE = 60;
 /** Copies under way at once: live mail shall hardly notice (protocol.md 17). */
 const IN_HAND = 8;
 /** From OPEN to the answer; large bodies take their time. */
@@ -45,6 +53,12 @@ export interface Rehoming {
   empty: boolean;
   readonly waiting: StoredCopy[];
   readonly sending: Map<CopyId, Sending>;
+  /** Shadow entries of a draining member whose owner was asked to place them elsewhere. */
+  readonly asked: Map<CopyId, { readonly copy: StoredCopy; readonly atMs: number }>;
+  /** To be taken up again with the next round. */
+  readonly later: StoredCopy[];
+  /** How often an owner said that it has no other home for it yet. */
+  readonly refusals: Map<CopyId, number>;
   /** Members that turned the copy away since the last pause. */
   readonly turnedAway: Map<CopyId, Set<string>>;
 }
@@ -59,6 +73,9 @@ export const newRehoming = (): Rehoming => ({
   empty: false,
   waiting: [],
   sending: new Map(),
+  asked: new Map(),
+  later: [],
+  refusals: new Map(),
   turnedAway: new Map(),
 });
 
@@ -122,11 +139,15 @@ function hasHome(server: Server, { identity, member }: Placement): boolean {
   return entry !== undefined && entry.state !== 'draining' && !server.lost.has(identity) && current === identity;
 }
 
-function needOf(turn: Turn, { state }: StoredCopy): 'none' | 'protect' | 'handOver' | 'inherit' {
+type Need = 'none' | 'protect' | 'handOver' | 'inherit' | 'askOwner';
+
+function needOf(turn: Turn, { state }: StoredCopy): Need {
   const { server } = turn;
-  if (isDraining(server)) return 'handOver';
-  if (server.boundary.length === 0) return 'none';
-  if (state.queue === 'shadowSafetyNet') return server.lost.has(state.epoch.owner) ? 'inherit' : 'none';
+  const { owner } = state.epoch;
+  const isShadow = state.queue === 'shadowSafetyNet' && owner !== server.me;
+  if (isShadow && server.lost.has(owner)) return 'inherit';
+  if (isDraining(server)) return isShadow && !wrong(turn, 'drain-without-asking') ? 'askOwner' : 'handOver';
+  if (server.boundary.length === 0 || isShadow) return 'none';
   return state.placements.some((placement) => hasHome(server, placement)) ? 'none' : 'protect';
 }
 
@@ -147,7 +168,7 @@ export function rehomeNext(turn: Turn): void {
     if (rehoming.sending.size < IN_HAND) early(turn, { kind: 'NextSafetyNetPage', scan: rehoming.scan });
     return;
   }
-  if (rehoming.sending.size > 0) return;
+  if (rehoming.sending.size > 0 || rehoming.asked.size > 0 || rehoming.later.length > 0) return;
   if (rehoming.done) return mark(turn, false);
   rehoming.done = true;
   rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0;
@@ -163,6 +184,7 @@ function takeUp(turn: Turn, copy: StoredCopy): boolean {
   const need = needOf(turn, copy);
   if (need === 'none') return true;
   if (need === 'inherit') return inherit(turn, copy);
+  if (need === 'askOwner') return askOwner(turn, copy);
   const member = targetOf(turn, copy, need);
   if (member === null) return false;
   const identity = server.peers.get(member)?.identity;
@@ -173,6 +195,66 @@ function takeUp(turn: Turn, copy: StoredCopy): boolean {
   const sentEpoch = isHandedOn ? { ...epoch, term: epoch.term + 1, owner: identity } : epoch;
   send(turn, copy, need, member, 'rest', { ...sharedState(copy.facts, copy.state), epoch: sentEpoch, final: true });
   return true;
+}
+
+/** Only the owner knows who else has it: it places it on another member first, and then says so (protocol.md 9, 17). */
+function askOwner(turn: Turn, copy: StoredCopy): boolean {
+  const { server } = turn;
+  const { id } = copy.facts;
+  const owner = memberWith(server, copy.state.epoch.owner);
+  if (owner === null || server.rehoming.asked.size >= ASKED) return false;
+  server.rehoming.asked.set(id, { copy, atMs: turn.nowMs });
+  const cover: Cover = { request: REHOME_COVER, ids: [id] };
+  late(turn, { copy: null, kind: 'Send', to: owner, frame: { kind: 'COVER', cover } });
+  return true;
+}
+
+/** A member on its way out asks; what has no other home is given one first. */
+export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, stored: StoredCopies): void {
+  const { server } = turn;
+  const asker = server.peers.get(member)?.identity;
+  const items: { id: CopyId; covered: boolean }[] = [];
+  for (const id of cover.ids) {
+    const copy = stored.get(id);
+    if (copy?.state.queue !== 'primarySafetyNet' || copy.damaged !== undefined) {
+      items.push({ id, covered: false });
+      continue;
+    }
+    const placements = copy.state.placements.filter(({ identity }) => identity !== asker);
+    const covered = placements.some((placement) => hasHome(server, placement));
+    items.push({ id, covered });
+    const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
+    if (!covered && !isUnderWay) restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements } });
+  }
+  const covered: Covered = { request: REHOME_COVER, items };
+  late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'COVERED', covered } });
+}
+
+export function rehomeCoveredReceived(turn: Turn, covered: Covered): void {
+  const { server } = turn;
+  const { rehoming } = server;
+  for (const { id, covered: isCovered } of covered.items) {
+    const entry = rehoming.asked.get(id);
+    if (entry === undefined) continue;
+    rehoming.asked.delete(id);
+    const { copy } = entry;
+    if (!isDraining(server)) continue;
+    const refusals = (rehoming.refusals.get(id) ?? 0) + (isCovered ? 0 : 1);
+    if (isCovered) {
+      transition(server.coverage, 'HandedOver', copy.state.queue, roleOf(copy.state, server.me), 'removed');
+      commit(turn, { kind: 'remove', id });
+      rehoming.refusals.delete(id);
+      late(turn, { copy: null, kind: 'Count', what: 'rehomed', label: 'handOver' });
+    } else if (refusals >= PATIENCE) {
+      // The owner does not have it any more, or cannot place it: what rests here stands in for it, and is handed over as such.
+      rehoming.refusals.delete(id);
+      inherit(turn, copy);
+    } else {
+      rehoming.refusals.set(id, refusals);
+      rehoming.later.push(copy);
+    }
+  }
+  rehomeNext(turn);
 }
 
 /** Row 42: the owner is lost, so this shadow at rest is what is left of the primary. The walk finds it a holder in the same go. */
@@ -237,9 +319,28 @@ export function rehomeOpened(turn: Turn, id: CopyId, attempt: number): boolean {
 export function rehomeRefused(turn: Turn, id: CopyId, attempt: number, held: boolean): boolean {
   const sending = sendingOf(turn, id, attempt);
   if (sending === null) return false;
-  if (held) settled(turn, sending);
-  else turnedAway(turn, sending);
+  if (!held) turnedAway(turn, sending);
+  else if (isKnownHolder(turn, sending)) settled(turn, sending);
+  else foundHolder(turn, sending);
   return true;
+}
+
+/** A drained copy is gone from here only after it has come to a member that did not have it, unless all that stay have it. */
+function isKnownHolder(turn: Turn, { mode, member, state }: Sending): boolean {
+  if (mode !== 'handOver' || wrong(turn, 'partner-counts-as-successor')) return true;
+  return state.placements.some((placement) => placement.member === member);
+}
+
+function foundHolder(turn: Turn, sending: Sending): void {
+  const { server } = turn;
+  const { facts, state, member } = sending;
+  const identity = server.peers.get(member)?.identity;
+  server.rehoming.sending.delete(facts.id);
+  const placement: Placement | null =
+    identity === undefined ? null : { identity, member, epoch: state.epoch, status: 'confirmed' };
+  const placements = placement === null ? state.placements : withPlacement(state.placements, placement);
+  server.rehoming.waiting.push({ facts, state: { ...state, placements } });
+  rehomeNext(turn);
 }
 
 export function rehomeResult(turn: Turn, id: CopyId, attempt: number, result: Result): boolean {
@@ -280,6 +381,13 @@ function turnedAway(turn: Turn, sending: Sending): void {
 export function rehomeTick(turn: Turn): void {
   const { rehoming } = turn.server;
   rehoming.turnedAway.clear();
+  if (!isDraining(turn.server)) rehoming.refusals.clear();
+  for (const [id, { copy, atMs }] of rehoming.asked) {
+    if (turn.nowMs - atMs < ANSWER_SPAN_MS) continue;
+    rehoming.asked.delete(id);
+    rehoming.later.push(copy);
+  }
+  rehoming.waiting.push(...rehoming.later.splice(0));
   if (isDraining(turn.server) && rehoming.done && !rehoming.empty) startRehoming(turn);
   if (!rehoming.done || rehoming.waiting.length > 0) rehomeNext(turn);
 }

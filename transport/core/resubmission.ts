@@ -57,6 +57,7 @@ export function requestsChanged(turn: Turn): void {
     if (request !== undefined && isSame(run, request)) continue;
     stop(turn, run);
     byName.delete(name);
+    if (request === undefined) forget(turn, name);
   }
   for (const request of wanted.values()) requestSeen(turn, request);
   for (const name of saved.keys()) forget(turn, name);

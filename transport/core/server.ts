@@ -52,7 +52,10 @@ import { notice, presenceTick } from './presence.ts';
 import {
   fetchReceived,
   newRehoming,
+  REHOME_COVER,
   REHOME_FACT,
+  rehomeCoveredReceived,
+  rehomeCoverReceived,
   rehomeLost,
   rehomeOpened,
   rehomeOverdue,
@@ -320,9 +323,13 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'TimerFired':
       return timersFired(turn);
     case 'CoverReceived':
-      return coverReceived(turn, event.member, event.cover, event.stored);
+      return event.cover.request === REHOME_COVER
+        ? rehomeCoverReceived(turn, event.member, event.cover, event.stored)
+        : coverReceived(turn, event.member, event.cover, event.stored);
     case 'CoveredReceived':
-      return coveredReceived(turn, event.member, event.covered);
+      return event.covered.request === REHOME_COVER
+        ? rehomeCoveredReceived(turn, event.covered)
+        : coveredReceived(turn, event.member, event.covered);
     case 'BodyCopied':
       return bodyCopied(turn, event);
     case 'BodyNotCopied':

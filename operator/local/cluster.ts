@@ -8,7 +8,7 @@ import { type ClientRequest, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { join, resolve } from 'node:path';
 import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
-import { parseRunFile, type RunFile, type RunFrontend, type RunTransport } from '../local/run-file.ts';
+import { parseRunFile, type RunFile, type RunFrontend, type RunTransport } from './run-file.ts';
 
 export class NoCluster extends Error {
   readonly code = 'NO_CLUSTER';
