@@ -19,12 +19,22 @@ export interface StatusAnswer {
     readonly primary: { readonly messages: number; readonly bytes: number };
     readonly shadow: { readonly messages: number; readonly bytes: number };
     readonly oldestMs: number | null;
+    readonly completeSinceMs?: number;
   };
   readonly unprotected: number | null;
   readonly discardsPending: number;
   readonly quarantined: number;
   readonly backPressure: string;
+  readonly drain?: {
+    readonly state: 'none' | 'draining' | 'empty';
+    readonly copies: number;
+    readonly safetyNet: number;
+    readonly tombstones: number;
+    readonly waitingFor: readonly string[];
+  };
+  readonly lost?: readonly { readonly member: string; readonly identity: string; readonly why: string }[];
   readonly peers: readonly {
+    readonly identity?: string | null;
     readonly member: string;
     readonly connected: boolean;
     readonly lastContactMs: number | null;
@@ -94,4 +104,25 @@ export interface TraceAnswer {
   readonly recipients?: readonly string[];
   readonly peer?: string;
   readonly detail?: string;
+}
+
+export interface SafetyNetPageAnswer {
+  readonly entries: readonly SafetyNetAnswer[];
+  readonly unreadable: number;
+  readonly next: string | null;
+}
+
+export interface SafetyNetCountAnswer {
+  readonly primary: { readonly messages: number; readonly bytes: number };
+  readonly shadow: { readonly messages: number; readonly bytes: number };
+  readonly unreadable: number;
+  readonly next: string | null;
+}
+
+export interface KnownAnswer {
+  readonly known: readonly { readonly id: string; readonly where: 'transit' | 'tombstone' | 'safetyNet' | 'damaged' }[];
+}
+
+export interface OutcomesAnswer {
+  readonly outcomes: readonly { readonly id: string; readonly final: boolean; readonly recipients: readonly string[] }[];
 }

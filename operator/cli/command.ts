@@ -9,6 +9,8 @@ export interface CommandContext {
   readonly output: Output;
   readonly environment: Readonly<Record<string, string | undefined>>;
   nowMs(): number;
+  /** For commands that wait for something; nothing else waits. */
+  pause(ms: number): Promise<void>;
 }
 
 export interface Command {
@@ -72,6 +74,22 @@ export function parse(
 export function text(parsed: Parsed, name: string): string | null {
   const value = parsed.values[name];
   return typeof value === 'string' ? value : null;
+}
+
+/** An ISO 8601 time or milliseconds since 1970, as milliseconds. */
+export function timeOption(parsed: Parsed, name: string): number | null {
+  const value = text(parsed, name);
+  if (value === null) return null;
+  const ms = /^\d+$/.test(value) ? Number(value) : Date.parse(value);
+  if (Number.isNaN(ms)) throw new UsageError(`--${name}: an ISO 8601 time or milliseconds since 1970, not ${value}`);
+  return ms;
+}
+
+export function query(parameters: Readonly<Record<string, string | number | null>>): string {
+  const set = Object.entries(parameters).filter((entry): entry is [string, string | number] => entry[1] !== null);
+  return set.length === 0
+    ? ''
+    : `?${new URLSearchParams(Object.fromEntries(set.map(([name, value]) => [name, String(value)]))).toString()}`;
 }
 
 export function wholeNumber(parsed: Parsed, name: string, fallback: number, most: number): number {

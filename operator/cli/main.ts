@@ -7,8 +7,11 @@ import { readFile } from 'node:fs/promises';
 import { systemClock } from '../../common/platform/clock.ts';
 import { NoCluster } from '../local/cluster.ts';
 import { type Command, type CommandContext, UsageError } from './command.ts';
-import { messageCommand, safetyNetCommand, traceCommand } from './messages.ts';
+import { memberCommand } from './member.ts';
+import { messageCommand, traceCommand } from './messages.ts';
+import { resubmitCommand } from './resubmit.ts';
 import { PROGRAMS, runCommandWith } from './run.ts';
+import { safetyNetCommand } from './safety-net.ts';
 import { queueCommand, statusCommand } from './status.ts';
 import { VALIDATE_HELP, validateCommand } from './validate.ts';
 
@@ -51,6 +54,8 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['queue', queueCommand],
   ['message', messageCommand],
   ['safety-net', safetyNetCommand],
+  ['member', memberCommand],
+  ['resubmit', resubmitCommand],
   ['trace', traceCommand],
   ['validate', validate],
   ['store', storeCommand],
@@ -111,4 +116,5 @@ process.exitCode = await dispatch(process.argv.slice(2), {
   output: { out: (text) => process.stdout.write(text), err: (text) => process.stderr.write(text) },
   environment: process.env,
   nowMs: () => systemClock.wallMs(),
+  pause: (ms) => new Promise((resolve) => systemClock.setTimer(ms, resolve)),
 });

@@ -1,12 +1,14 @@
-/** `mailcluster message`, `safety-net` and `trace`: single messages over all members, both copies side by side. Reads only. */
+/** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Reads only. */
 
 import { type Cluster, gather, openCluster } from '../local/cluster.ts';
+import { lostMessages } from './lost.ts';
 import type { MessageAnswer, MessageDetailAnswer, SafetyNetAnswer, StatusAnswer, TraceAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
   type CommandContext,
   parse,
+  query,
   text,
   UsageError,
   warnUnreachable,
@@ -17,13 +19,6 @@ import { renderTimeline, timeline } from './timeline.ts';
 
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
-
-function query(parameters: Readonly<Record<string, string | number | null>>): string {
-  const set = Object.entries(parameters).filter((entry): entry is [string, string | number] => entry[1] !== null);
-  return set.length === 0
-    ? ''
-    : `?${new URLSearchParams(Object.fromEntries(set.map(([name, value]) => [name, String(value)]))).toString()}`;
-}
 
 export interface Holding extends MessageAnswer {
   readonly member: string;
@@ -131,15 +126,18 @@ async function showMessage(args: readonly string[], context: CommandContext): Pr
 }
 
 export const messageCommand: Command = {
-  summary: 'list messages, or show one with all its copies',
+  summary: 'list messages, show one with all its copies, list those that are lost',
   help: `Usage: mailcluster message list [--queue QUEUE] [--limit N] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
+       mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
 QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply.
-"show" exits with 1 when no transport holds the message.
+"show" exits with 1 when no transport holds the message. "lost" compares what the front ends acknowledged (their logs) with what
+every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 
   --queue QUEUE      only this queue
   --limit N          at most N messages (default 100, at most 1000)
+  --since TIME       only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
 ${COMMON_HELP}
 
 Examples:
@@ -149,82 +147,8 @@ Examples:
     const [what, ...rest] = args;
     if (what === 'list') return listMessages(rest, context);
     if (what === 'show') return showMessage(rest, context);
-    throw new UsageError('say "message list" or "message show ID"');
-  },
-};
-
-export const safetyNetCommand: Command = {
-  summary: 'what rests in Primary and Shadow Safety Net',
-  help: `Usage: mailcluster safety-net [--role primary|shadow] [--database NAME] [--from TIME] [--to TIME] [--limit N]
-
-Counts per transport, then the entries, oldest first. TIME is ISO 8601 or milliseconds since 1970.
-
-  --limit N          at most N entries per transport (default 100, at most 1000)
-${COMMON_HELP}
-
-Examples:
-  mailcluster safety-net
-  mailcluster safety-net --role shadow --database db01 --from 2026-01-02T03:00:00Z`,
-  run: async (args, context) => {
-    const options = { role: { type: 'string' }, database: { type: 'string' }, from: { type: 'string' } } as const;
-    const parsed = parse(args, context, { ...options, to: { type: 'string' }, limit: { type: 'string' } }, [0, 0]);
-    const role = text(parsed, 'role');
-    if (role !== null && role !== 'primary' && role !== 'shadow') throw new UsageError('--role: primary or shadow');
-    for (const name of ['from', 'to']) {
-      const value = text(parsed, name);
-      if (value !== null && !/^\d+$/.test(value) && Number.isNaN(Date.parse(value))) {
-        throw new UsageError(`--${name}: an ISO 8601 time or milliseconds since 1970, not ${value}`);
-      }
-    }
-    const limit = wholeNumber(parsed, 'limit', DEFAULT_LIMIT, MAX_LIMIT);
-    const path = `/v1/safety-net${query({ role, database: text(parsed, 'database'), from: text(parsed, 'from'), to: text(parsed, 'to'), limit })}`;
-    const cluster = await openCluster(parsed.common.state);
-    const [statuses, lists] = await Promise.all([
-      cluster.askAll<StatusAnswer>('/v1/status').then(gather<StatusAnswer>),
-      cluster
-        .askAll<{ entries: readonly SafetyNetAnswer[] }>(path)
-        .then(gather<{ entries: readonly SafetyNetAnswer[] }>),
-    ]);
-    const counts = statuses.answers.map(({ member, value }) => ({ member, ...value.safetyNet }));
-    const entries = lists.answers
-      .flatMap(({ member, value }) => value.entries.map((entry) => ({ member, ...entry })))
-      .sort((a, b) => a.finalAtMs - b.finalAtMs);
-    const { out } = context.output;
-    if (parsed.common.format === 'json') {
-      out(json({ counts, entries, unreachable: lists.unreachable }));
-      return 0;
-    }
-    out(
-      table(
-        [
-          { title: 'TRANSPORT', value: (row) => row.member },
-          { title: 'PRIMARY', value: (row) => row.primary.messages, right: true },
-          { title: 'SIZE', value: (row) => size(row.primary.bytes), right: true },
-          { title: 'SHADOW', value: (row) => row.shadow.messages, right: true },
-          { title: 'SIZE', value: (row) => size(row.shadow.bytes), right: true },
-          { title: 'OLDEST (UTC)', value: (row) => (row.oldestMs === null ? null : time(row.oldestMs)) },
-        ],
-        counts,
-      ),
-    );
-    if (entries.length > 0) {
-      out('\n');
-      out(
-        table(
-          [
-            { title: 'ID', value: (row) => row.id },
-            { title: 'TRANSPORT', value: (row) => row.member },
-            { title: 'ROLE', value: (row) => row.role },
-            { title: 'DATABASES', value: (row) => row.databases.join(', ') },
-            { title: 'FINAL (UTC)', value: (row) => time(row.finalAtMs) },
-            { title: 'SIZE', value: (row) => size(row.sizeBytes), right: true },
-          ],
-          entries,
-        ),
-      );
-    }
-    warnUnreachable(context.output, lists.unreachable);
-    return 0;
+    if (what === 'lost') return lostMessages(rest, context);
+    throw new UsageError('say "message list", "message show ID" or "message lost"');
   },
 };
 

@@ -8,6 +8,7 @@ import type {
   ResubmitRequestConfig,
   TopologyDocument,
 } from '../../common/config.ts';
+import { resubmitViews } from '../../transport/core/resubmission.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { deliverTo } from './incarnation.ts';
 import type { Pod } from './pod.ts';
@@ -220,7 +221,7 @@ export function unfinishedRequests(world: World): string[] {
   if (world.document.resubmitRequests.length === 0) return found;
   for (const pod of world.transports) {
     if (pod.server === null) continue;
-    const views = transportView(pod.server).resubmits();
+    const views = resubmitViews({ server: pod.server.core, nowMs: pod.server.deps.clock.monotonicMs() });
     for (const { name, cancelled } of world.document.resubmitRequests) {
       const view = views.find((entry) => entry.name === name);
       const isDone = view?.state === 'Done' || view?.state === 'Cancelled' || cancelled;

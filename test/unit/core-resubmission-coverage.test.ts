@@ -51,6 +51,28 @@ describe('shadow entries of a primary', () => {
     expect(bench.view()).toMatchObject({ state: 'Done', byShadow: 2, errors: ['B did not answer in time'] });
   });
 
+  it('does not wait once more for every page of a silent owner', () => {
+    const many = Array.from({ length: 250 }, (_, n) => resting(`S${n}`, [deliveredTo(A0)], { owner: B }));
+    const bench = new ResubmissionBench(many);
+    bench.join(PEER);
+    bench.change(failOver);
+    bench.wait(302_000);
+    expect(bench.view()).toMatchObject({ state: 'Done', selected: 250, byShadow: 250 });
+  });
+
+  it('walks again only for those it waited for', () => {
+    const bench = new ResubmissionBench([...shadows(), resting('S3', [deliveredTo(A0)], { owner: C })], { members: 3 });
+    bench.join(PEER);
+    bench.change(failOver);
+    covered(bench, PEER, { S1: true, S2: true });
+    expect(bench.view()).toMatchObject({ state: 'Running', selected: 2, waitingFor: [C] });
+    bench.join(OTHER);
+    bench.wait(1_000);
+    expect(bench.sent('COVER').map(({ to }) => to)).toEqual([PEER, OTHER]);
+    covered(bench, OTHER, { S3: false });
+    expect(bench.view()).toMatchObject({ state: 'Done', selected: 3, covered: 2, byShadow: 1 });
+  });
+
   it('does not listen to who does not own them', () => {
     const bench = new ResubmissionBench(shadows(), { members: 3 });
     bench.join(PEER);

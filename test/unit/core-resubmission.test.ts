@@ -1,7 +1,10 @@
 /** Mailbox failover and resubmission from Safety Net (protocol.md section 6, rows 19 and 41; semantics.md N2-N6) through `step()`. */
 import { describe, expect, it } from 'vitest';
 import type { TopologyDocument } from '../../common/config.ts';
+import { newCopy } from '../../transport/core/copy.ts';
+import { finishIfFinal } from '../../transport/core/delivery.ts';
 import { reopened } from '../../transport/core/resubmission.ts';
+import { addCopy } from '../../transport/core/state.ts';
 import { A, B, copyId, epochOf, PEER, sharedOf, WALL_MS } from './core-bench.ts';
 import {
   deliveredTo,
@@ -203,6 +206,42 @@ describe('a failover with messages in transit', () => {
     expect(bench.resting.get(copyId('M1'))?.recipients?.[0]?.activation).toBe(2);
   });
 
+  it('judges it at once, also while other recipients are still open', () => {
+    const bench = new ResubmissionBench();
+    bench.join(PEER);
+    bench.accept('M1', [A0, B0]);
+    const [old] = bench.seen('Deliver');
+    bench.change(failOver);
+    if (old !== undefined) bench.delivered(old, [ok(0)]);
+    expect(bench.stored('M1')?.recipients?.[0]).toEqual({ address: A0, outcome: 'pending' });
+    expect(bench.lastSeen('Deliver')).toMatchObject({ recipients: [0], route: { copy: 'second' } });
+  });
+
+  it('finds a way for what waited without one', () => {
+    const stored = resting('M1', [deliveredTo(A0), { address: 'x@far.example', outcome: 'pending' }], {
+      state: { queue: 'unreachable', finalAtMs: null },
+    });
+    const bench = new ResubmissionBench([], { stored: [stored], shape: { withoutConnector: true } });
+    bench.wait(6_000);
+    expect(bench.copy('M1').queue).toBe('unreachable');
+    bench.change(failOver);
+    expect(bench.copy('M1').queue).toBe('delivery');
+    expect(bench.lastSeen('Deliver')).toMatchObject({ recipients: [0], route: { copy: 'second' } });
+  });
+
+  it('does not finish a copy whose last delivery is lost', () => {
+    const stored = resting('M1', [deliveredTo(A0)], { state: { queue: 'delivery', finalAtMs: null } });
+    const bench = new ResubmissionBench();
+    bench.change(failOver);
+    bench.index.put({ ...stored, body: null });
+    const copy = newCopy(stored.facts, stored.state);
+    addCopy(bench.server, copy);
+    const turn = turnOf(bench);
+    expect(finishIfFinal(turn, copy)).toBe(false);
+    expect(turn.out.commit.map(({ kind }) => kind)).toEqual(['state']);
+    expect(turn.out.afterCommit.map(({ kind }) => kind)).toEqual(['Deliver']);
+  });
+
   it('sends on at once what the old copy did not take any more', () => {
     for (const kind of ['unknown', 'deferred'] as const) {
       const bench = new ResubmissionBench();
@@ -389,10 +428,9 @@ describe('what a person asks for', () => {
     const request = requestOf({ name: BY_NAME, sender: 'two@far.example' });
     bench.change((document) => withRequests(document, request));
     bench.deliverAll();
-    bench.again();
-    expect(bench.made()).toEqual([]);
-    bench.change((document) => withRequests(document, request));
-    expect(bench.made()).toEqual([]);
+    const other = new ResubmissionBench([...bench.net.values()]);
+    other.change((document) => withRequests(document, request));
+    expect(other.view(BY_NAME)).toMatchObject({ state: 'Done', selected: 1, resubmitted: 0, present: 1 });
     bench.change((document) => withRequests(document, requestOf({ ...request, createdAtMs: WALL_MS + 5 })));
     // M2, and what the request of the same name had made of it: both are the same message.
     expect(bench.view(BY_NAME)).toMatchObject({ state: 'Done', selected: 2, resubmitted: 1, present: 1 });
@@ -406,6 +444,7 @@ describe('what a person asks for', () => {
     bench.change((document) => withRequests(document, request));
     expect(bench.held).toHaveLength(64);
     bench.change((document) => withRequests(document, { ...request, cancelled: true }));
+    expect(bench.lastSeen('EndScan').scan).toBe(bench.lastSeen('ScanSafetyNet').scan);
     bench.release();
     bench.wait(2_000);
     expect(bench.view(BY_NAME)).toMatchObject({ state: 'Cancelled', resubmitted: 0 });

@@ -7,10 +7,11 @@ import type { Claim, Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, StoredCopy } from '../store/database.ts';
 import { type Copy, merge, register, sharedState } from './copy.ts';
 import { demote } from './demotion.ts';
+import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { announceHeld, answered, answerFor, confirmHolder } from './ownership.ts';
+import { announceHeld, answerFor, confirmHolder } from './ownership.ts';
 import { reopened } from './resubmission.ts';
-import { late, note, setState, type Turn } from './state.ts';
+import { late, note, setState, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 /** A would-be owner asks. A grant is durable before it is said; a higher claim answers with itself (protocol.md 13). */
@@ -58,7 +59,7 @@ function grantFor(
     }
     return { id, granted: true, verdict: answer.verdict, state: answer.state };
   }
-  const order = compareEpochs(epoch, copy.state.epoch);
+  const order = wrong(turn, 'lower-claim-granted') ? 1 : compareEpochs(epoch, copy.state.epoch);
   if (order < 0) return { id, granted: false, verdict: 'owner', state: sharedState(copy.facts, copy.state) };
   if (order > 0) {
     // Nobody claims for somebody else (semantics.md S14).
@@ -70,7 +71,7 @@ function grantFor(
         return { id, granted: false, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
     } else {
       transition(server.coverage, 'ClaimGranted', copy.state.queue, 'shadow', copy.state.queue);
-      setState(turn, copy, { ...copy.state, epoch }, 'commit');
+      setState(turn, copy, { ...copy.state, epoch }, wrong(turn, 'grant-not-durable') ? 'lazy' : 'commit');
     }
     announceHeld(turn, copy);
   }

@@ -18,6 +18,8 @@ export interface Copy {
   state: CopyState;
   /** Recovered or replayed: ask the members once before it is delivered (protocol.md 7, 14). */
   doubt: Doubt | null;
+  /** It was in doubt once: what goes out may be a repeat. */
+  wasDoubtful: boolean;
   /** Recipient indexes in the hands of a delivery agent. */
   delivering: ReadonlySet<number>;
   /** A higher epoch was seen while deliveries are open: demote when they are back (row 33). */
@@ -39,6 +41,7 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
     facts,
     state,
     doubt: null,
+    wasDoubtful: false,
     delivering: NONE,
     demoteTo: null,
     registered: NOTHING,

@@ -10,13 +10,13 @@ import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
 import { announceHeld, tellHolders } from './ownership.ts';
 import { finish, otherHolders } from './placing.ts';
 import { dsnSafe } from './reports.ts';
-import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow } from './state.ts';
+import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { everyMemberListed, putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
 /** A higher owner was seen: this copy becomes its shadow, or goes to rest when the owner says final. False while deliveries are open. */
 export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   const { server } = turn;
-  if (copy.delivering.size > 0) {
+  if (copy.delivering.size > 0 && !wrong(turn, 'demoted-while-delivering')) {
     copy.demoteTo = remote;
     return false;
   }
@@ -55,6 +55,11 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     return true;
   }
   transition(server.coverage, 'Demoted', from, 'shadow', 'shadow');
+  if (wrong(turn, 'demotion-drops')) {
+    dropCopy(turn, copy);
+    commit(turn, { kind: 'remove', id });
+    return true;
+  }
   forgetDelivery(turn, id);
   answerOwned(turn, copy);
   setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');

@@ -23,7 +23,8 @@ const stateOf = (server: Server, member: string): string =>
   server.document.members.find((entry) => entry.name === member)?.state ?? 'gone';
 
 /** It has been proved empty, or is on its way there. */
-export const takesNothing = (server: Server): boolean => server.self.state !== 'active' || server.latch !== null;
+export const takesNothing = (server: Server): boolean =>
+  (server.self.state !== 'active' || server.latch !== null) && !server.mutants.has('drained-takes-more');
 
 /** Every second: the own queue when this member is drained, shadows on others that are. */
 export function drainTick(turn: Turn): void {

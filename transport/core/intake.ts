@@ -371,7 +371,7 @@ function isOtherMakersDsn(existing: Copy, opening: IncomingShadow, digest: strin
 function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: string): boolean {
   const { server } = turn;
   const order = compareEpochs(opening.state.epoch, existing.state.epoch);
-  if (existing.facts.digest !== digest || order < 0) return false;
+  if ((existing.facts.digest !== digest && !wrong(turn, 'other-bytes-protect')) || order < 0) return false;
   if (roleOf(existing.state, server.me) === 'primary')
     return order > 0 && demote(turn, existing, { ...opening.state, digest });
   transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
@@ -419,8 +419,8 @@ export function resolveAsked(
     role === 'transport' &&
     copy !== undefined &&
     copy.state.queue === 'shadow' &&
-    copy.state.standing === 'intake' &&
-    copy.state.epoch.try <= through &&
+    (copy.state.standing === 'intake' || wrong(turn, 'abort-of-released')) &&
+    (copy.state.epoch.try <= through || wrong(turn, 'abort-kills-higher-try')) &&
     copy.state.epoch.owner === server.peers.get(from)?.identity
   ) {
     transition(server.coverage, 'AbortAcknowledged', 'shadow', 'shadow', 'aborted');
@@ -440,7 +440,8 @@ export function resolveAsked(
     transition(server.coverage, 'AbortAcknowledgedUnknown', '-', 'primary', 'aborted');
     const asked = role === 'frontend' && !wrong(turn, 'restart-forgets-candidates') ? everybody(turn, through) : [];
     const owner = (role === 'transport' ? server.peers.get(from)?.identity : null) ?? server.me;
-    leaveTombstone(turn, id, through, { try: through, term: 0, owner }, asked);
+    if (role === 'frontend' || !wrong(turn, 'refusal-without-tombstone'))
+      leaveTombstone(turn, id, through, { try: through, term: 0, owner }, asked);
     if (role === 'frontend') askEverybody(turn, id, through);
   } else if (copy !== undefined && standingOf(turn, id, through, role).answer !== 'open') {
     transition(server.coverage, 'AbortDenied', copy.state.queue, roleOf(copy.state, server.me), copy.state.queue);

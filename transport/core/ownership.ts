@@ -10,13 +10,14 @@ import {
   type SharedState,
   sameEpoch,
 } from '../../common/message.ts';
-import type { Claim, List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
+import type { List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
-import { categorize, enqueue } from './delivery.ts';
+import { categorize } from './delivery.ts';
 import { demote } from './demotion.ts';
+import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
 import { becomeOwner, isReleasing, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
@@ -25,7 +26,6 @@ import { dsnSafe, resumeFailures } from './reports.ts';
 import { reopened } from './resubmission.ts';
 import {
   commit,
-  DEADLINES,
   dropCopy,
   late,
   needsShadow,
@@ -39,8 +39,6 @@ import {
 import { identityMet } from './takeover.ts';
 import { forgetIfAnswered, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
-
-const PAGE = 500;
 
 /** Something just made this copy safe (or accepted by policy): go on with it. */
 export function protectedNow(turn: Turn, copy: Copy): void {
@@ -59,86 +57,6 @@ export function settle(turn: Turn, copy: Copy): void {
     copy.state.epoch.owner === turn.server.me
   )
     categorize(turn, copy);
-}
-
-// --- doubt (protocol.md 7, 14) ---------------------------------------------------------------------------------------
-
-/**
- * `all`: whoever may hold it or own it by now, connected or not, is waited for. `reachable`: one round trip to those who are there; the others are asked when
- * they come (protocol.md 13).
- */
-export function beginDoubt(turn: Turn, copy: Copy, who: 'all' | 'reachable'): void {
-  const { server } = turn;
-  if (wrong(turn, 'claim-ignored')) return;
-  if (who === 'all' && wrong(turn, 'reconcile-skipped')) return;
-  if (who === 'reachable' && wrong(turn, 'promoted-without-claim')) return;
-  const id = copy.facts.id;
-  const waiting = new Set<string>();
-  for (const { name } of server.boundary) {
-    if (who === 'all' || server.peers.has(name)) waiting.add(name);
-    else askLater(turn, name, id, copy.state.epoch);
-  }
-  if (waiting.size === 0) return;
-  copy.doubt = { untilMs: turn.nowMs + DEADLINES.doubtMs, waiting };
-  server.doubtful.add(id);
-  for (const hop of server.hops.values()) hop.ready.delete(id);
-  setTimer(turn, DEADLINES.doubtMs, 'doubt', id);
-  for (const member of waiting) if (server.peers.has(member)) claim(turn, member, id, copy.state.epoch);
-}
-
-function askLater(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
-  if (wrong(turn, 'unasked-forgotten')) return;
-  const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
-  later.set(id, epoch);
-  turn.server.unasked.set(member, later);
-}
-
-/** Goes out with the others of this step. */
-function claim(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
-  const claims = turn.claims.get(member) ?? new Map<CopyId, Epoch>();
-  claims.set(id, epoch);
-  turn.claims.set(member, claims);
-}
-
-/** At the end of a step. */
-export function flushClaims(turn: Turn): void {
-  for (const [member, claims] of turn.claims) sendClaims(turn, member, claims);
-  turn.claims.clear();
-}
-
-function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyId, Epoch>): void {
-  const items = [...claims].map(([id, epoch]) => ({ id, epoch }));
-  for (let start = 0; start < items.length; start += PAGE) {
-    const claim: Claim = { items: items.slice(start, start + PAGE) };
-    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim } });
-  }
-}
-
-/** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
-export function doubtTimedOut(turn: Turn, id: CopyId): void {
-  const copy = turn.server.copies.get(id);
-  if (copy?.doubt === null || copy === undefined) return;
-  for (const member of copy.doubt.waiting) {
-    // Who is connected was asked on this connection already, and answers when it can.
-    if (turn.server.peers.has(member)) continue;
-    askLater(turn, member, id, copy.state.epoch);
-  }
-  endDoubt(turn, copy);
-}
-
-function endDoubt(turn: Turn, copy: Copy): void {
-  copy.doubt = null;
-  turn.server.doubtful.delete(copy.facts.id);
-  late(turn, { copy: null, kind: 'Count', what: 'reconciled' });
-  if (turn.server.single.has(copy.facts.id)) turn.server.shadowless.add(copy.facts.id);
-  settle(turn, copy);
-  enqueue(turn, copy);
-}
-
-export function answered(turn: Turn, copy: Copy, member: string): void {
-  if (copy.doubt === null) return;
-  copy.doubt.waiting.delete(member);
-  if (copy.doubt.waiting.size === 0) endDoubt(turn, copy);
 }
 
 // --- contact ---------------------------------------------------------------------------------------------------------
@@ -392,6 +310,8 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   // Who owns this copy says final: it may have heard so from the owner of a lower try, and answers with that one's epoch (semantics.md S3).
   if (state.verdict === 'final' && copy.state.queue === 'shadow' && copy.state.epoch.owner === peer.identity)
     return finalReceived(turn, member, copy, remote);
+  if (state.verdict === 'final' && copy.state.queue === 'shadow' && wrong(turn, 'final-from-anybody'))
+    return finalReceived(turn, member, copy, remote);
   if (compareEpochs(remote.epoch, copy.state.epoch) < 0 || isIncredible(turn, copy, remote)) return;
   const saysOwner = remote.epoch.owner === peer.identity;
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
@@ -399,7 +319,7 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
     if (remote.standing === 'released') demote(turn, copy, remote);
     return;
   }
-  const merged = merge(copy.state, remote);
+  const merged = merge(copy.state, wrong(turn, 'progress-ignored') ? { ...remote, recipients: null } : remote);
   if (merged === copy.state) return;
   const reparented = merged.epoch !== copy.state.epoch;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
@@ -418,7 +338,7 @@ function abortReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
   const byOwner = mine.epoch.owner === from && remote.epoch.owner === from;
   if (mine.queue !== 'shadow' || !byOwner || mine.epoch.try > remote.abortedThrough) return;
   // Only intake can be aborted (protocol.md 6d): what an earlier try released goes on without the owner that gave up.
-  if (mine.standing === 'released') return promote(turn, copy);
+  if (mine.standing === 'released' && !wrong(turn, 'abort-of-released')) return promote(turn, copy);
   if (!wrong(turn, 'late-shadow-resurrects')) {
     transition(turn.server.coverage, 'AbortAcknowledged', 'shadow', 'shadow', 'aborted');
     removeShadow(turn, copy, member);
@@ -468,7 +388,7 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
   }
   if (copy.state.queue !== 'shadow') return;
   const merged: CopyState = { ...merge(copy.state, remote), finalAtMs: trustedNow(turn) };
-  const succeeded = merged.recipients?.some(isSuccess) === true;
+  const succeeded = merged.recipients?.some(isSuccess) === true && !wrong(turn, 'discard-deletes');
   dropCopy(turn, copy);
   if (succeeded) {
     transition(server.coverage, 'DiscardNotified', 'shadow', 'shadow', 'shadowSafetyNet');

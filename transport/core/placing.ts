@@ -271,9 +271,11 @@ function resultOf(turn: Turn, member: string, id: CopyId, number: number, result
   }
   const { placing, attempt } = found;
   const digestRight = result.digest === placing.end?.digest;
-  const epochRight = sameEpoch(result.epoch, placing.epoch);
+  const epochRight = sameEpoch(result.epoch, placing.epoch) || wrong(turn, 'any-answer-protects');
   // protocol.md 8: only "stored as shadow at exactly this epoch, digest equal" protects.
-  if (result.outcome === 'stored' && digestRight && epochRight) return stored(turn, placing, attempt);
+  const isStored = result.outcome === 'stored' || wrong(turn, 'any-answer-protects');
+  if (isStored && (digestRight || wrong(turn, 'any-answer-protects')) && epochRight)
+    return stored(turn, placing, attempt);
   attemptFailed(turn, placing, attempt, false);
 }
 

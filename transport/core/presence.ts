@@ -4,8 +4,9 @@
  */
 import type { CopyId } from '../../common/message.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
-import { beginDoubt, findSingles } from './ownership.ts';
-import { needsShadow, type Server, setState, type Turn, wrong } from './state.ts';
+import { beginDoubt } from './doubt.ts';
+import { findSingles } from './ownership.ts';
+import { commit, dropCopy, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { retirements, takeOver } from './takeover.ts';
 
 /** semantics.md L5: two copies again within 60 s; half of it is for the copying. */
@@ -30,6 +31,7 @@ export function presenceTick(turn: Turn): void {
     }
     if (silentMs >= spanMs(turn) && isAbsent(turn, name)) takeOverFrom(turn, name);
   }
+  if (wrong(turn, 'shadow-expires-by-age')) dropOldShadows(turn);
   retirements(turn);
   isolation(turn);
 }
@@ -65,6 +67,15 @@ function holderAway(turn: Turn, member: string): void {
     const { standing, queue } = copy.state;
     if (standing === 'released' && IN_TRANSIT.has(queue) && confirmedPlacements(copy.state).length === 0)
       needsShadow(server, copy.facts.id);
+  }
+}
+
+/** What must never be (protocol.md 10): only the simulator's known-wrong variant does it. */
+function dropOldShadows(turn: Turn): void {
+  for (const copy of [...turn.server.copies.values()]) {
+    if (copy.state.queue !== 'shadow' || trustedNow(turn) - copy.facts.acceptedAtMs < 8_000) continue;
+    dropCopy(turn, copy);
+    commit(turn, { kind: 'remove', id: copy.facts.id });
   }
 }
 

@@ -145,7 +145,7 @@ function needOf(turn: Turn, { state }: StoredCopy): Need {
   const { server } = turn;
   const { owner } = state.epoch;
   const isShadow = state.queue === 'shadowSafetyNet' && owner !== server.me;
-  if (isShadow && server.lost.has(owner)) return 'inherit';
+  if (isShadow && server.lost.has(owner) && !wrong(turn, 'shadow-at-rest-orphaned')) return 'inherit';
   if (isDraining(server)) return isShadow && !wrong(turn, 'drain-without-asking') ? 'askOwner' : 'handOver';
   if (server.boundary.length === 0 || isShadow) return 'none';
   return state.placements.some((placement) => hasHome(server, placement)) ? 'none' : 'protect';

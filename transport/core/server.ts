@@ -14,6 +14,7 @@ import { claimReceived, grantReceived } from './claims.ts';
 import { newCopy, roleOf } from './copy.ts';
 import { bodyDamaged, damageTick } from './damage.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
+import { beginDoubt, doubtTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, LATCH_FACT, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
 import { inquiryAnswered } from './inquiry.ts';
@@ -27,16 +28,7 @@ import {
   shadowOpened,
 } from './intake.ts';
 import type { Mutant } from './mutants.ts';
-import {
-  beginDoubt,
-  doubtTimedOut,
-  flushClaims,
-  listReceived,
-  peerUp,
-  settle,
-  stateAcknowledged,
-  stateReceived,
-} from './ownership.ts';
+import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
 import {
   attemptTimedOut,
   candidateLost,
@@ -217,7 +209,10 @@ function recover(turn: Turn, recovered: Recovered): void {
   for (const tombstone of recovered.tombstones) guard(turn, tombstone.id);
   for (const stored of recovered.copies) addCopy(server, newCopy(stored.facts, stored.state));
   for (const copy of server.copies.values()) {
-    if (roleOf(copy.state, server.me) !== 'primary') continue;
+    if (roleOf(copy.state, server.me) !== 'primary') {
+      if (wrong(turn, 'shadows-dropped-at-restart')) server.copies.delete(copy.facts.id);
+      continue;
+    }
     if (copy.state.standing === 'intake' && wrong(turn, 'recovered-intake-dropped')) {
       server.copies.delete(copy.facts.id);
       continue;
@@ -226,6 +221,7 @@ function recover(turn: Turn, recovered: Recovered): void {
     transition(server.coverage, 'RecoveredHeld', copy.state.queue, 'primary', 'submission');
     copy.state = { ...copy.state, standing: 'released', queue: 'submission' };
     setTimer(turn, 1_000, 'age', copy.facts.id);
+    copy.wasDoubtful = true;
     beginDoubt(turn, copy, 'all');
     settle(turn, copy);
     resumeFailures(turn, copy);
@@ -456,7 +452,9 @@ function saveClock(turn: Turn): void {
 function witness(turn: Turn, peerWallMs: number): void {
   const { trusted } = turn.server;
   if (trusted.unwitnessedMs <= 0) return;
-  const agreed = Math.max(0, Math.min(trusted.unwitnessedMs, peerWallMs - trustedNow(turn)));
+  const agreed = wrong(turn, 'downtime-without-witness')
+    ? trusted.unwitnessedMs
+    : Math.max(0, Math.min(trusted.unwitnessedMs, peerWallMs - trustedNow(turn)));
   trusted.baseMs += agreed;
   trusted.unwitnessedMs = 0;
   saveClock(turn);

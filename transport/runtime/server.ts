@@ -45,8 +45,6 @@ export class TransportServer {
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #order = new WeakMap<PeerSession, Promise<void>>();
-  /** What the process before us may have relayed without a trace in the database (protocol.md 23). */
-  readonly #recovered: ReadonlySet<CopyId>;
   #sweep: Timer | null = null;
   #counted: ReadonlyMap<Queue, number> = new Map();
   #countedAtMs = Number.NEGATIVE_INFINITY;
@@ -59,7 +57,6 @@ export class TransportServer {
   constructor(deps: TransportDeps) {
     this.deps = deps;
     const { clock, database } = deps;
-    this.#recovered = new Set(database.recovered.copies.map(({ facts }) => facts.id));
     const now = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
     this.#startedAtMs = now.monotonicMs;
     const started = startCore(
@@ -497,8 +494,10 @@ export class TransportServer {
 
   #deliver(effect: Extract<LateEffect, { readonly kind: 'Deliver' }>): void {
     const { facts, route } = effect;
-    const epoch = this.core.copies.get(facts.id)?.state.epoch ?? NO_EPOCH;
-    const mayBeRepeat = epoch.term > 0 || epoch.try !== 1 || facts.kind !== 'message' || this.#recovered.has(facts.id);
+    const copy = this.core.copies.get(facts.id);
+    const epoch = copy?.state.epoch ?? NO_EPOCH;
+    const mayBeRepeat =
+      epoch.term > 0 || epoch.try !== 1 || facts.kind !== 'message' || copy === undefined || copy.wasDoubtful;
     const recipients = effect.recipients.flatMap((index) => {
       const recipient = facts.envelope.recipients[index];
       return recipient === undefined ? [] : [{ index, recipient }];

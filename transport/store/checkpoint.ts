@@ -7,9 +7,11 @@
  */
 import { crc32 } from 'node:zlib';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
+import { bodyPlace } from './body-place.ts';
+import { type CopyRows, decodeRows, encodeRows } from './checkpoint-rows.ts';
 import type { CopyFacts, CopyState, Quarantined, Seen, Tombstone } from './database.ts';
 import { entryLine, parseLines } from './footer.ts';
-import type { BodyPlace, LogState } from './log-state.ts';
+import type { LogState } from './log-state.ts';
 import { LogState as State } from './log-state.ts';
 import { BLOCK, type Extent, FORMAT_VERSION, type Place, padded } from './record.ts';
 import type { Owner } from './safety-net-index.ts';
@@ -39,6 +41,8 @@ type OwnerRow = Omit<Owner, 'refs' | 'dead' | 'bloom'> & {
 };
 
 interface Frame {
+  readonly rows?: CopyRows;
+  /** Of an older kind. */
   readonly copies?: readonly CopyRow[];
   readonly tombstones?: readonly Tombstone[];
   readonly seen?: readonly Seen[];
@@ -81,10 +85,7 @@ export function snapshotState(state: LogState, ends: SegmentEnds): { frames(): I
       yield frame(rest);
       for (let at = 0; at < tombstones.length; at += ROWS) yield frame({ tombstones: tombstones.slice(at, at + ROWS) });
       for (let at = 0; at < copies.length; at += ROWS) {
-        const rows = copies
-          .slice(at, at + ROWS)
-          .map(({ facts, state: now, body }): CopyRow => [facts, now, body.extents, body.at]);
-        yield frame({ copies: rows });
+        yield frame({ rows: encodeRows(copies.slice(at, at + ROWS), state.compactor) });
       }
     },
   };
@@ -202,9 +203,10 @@ function restore(state: LogState, ends: Map<number, number>, content: Frame): vo
   const { index, net } = state;
   for (const [generation, end] of content.ends ?? []) ends.set(generation, end);
   for (const [facts, now, extents, at] of content.copies ?? []) {
-    const body: BodyPlace = { extents, at };
-    state.restoreCopy(facts, now, body);
+    state.restoreCopy(state.compactor.copy({ facts, state: now }), bodyPlace(at, extents));
   }
+  for (const { body, ...stored } of content.rows === undefined ? [] : decodeRows(content.rows, state.compactor))
+    state.restoreCopy(stored, body);
   for (const tombstone of content.tombstones ?? []) index.tombstones.set(tombstone.id, tombstone);
   for (const seen of content.seen ?? []) index.seen.set(seen.identity, seen);
   for (const [key, value] of content.facts ?? []) index.facts.set(key, value);

@@ -1,8 +1,11 @@
 /**
- * Facts and states in little memory: what many copies have in common is held once. Owns: which parts those are, and bounds on what is
- * remembered. Promise: the result equals what came in; nothing of what came in is kept. The strings of decoded JSON are objects of
- * their own, so a hundred thousand queued messages hold the name of their front end, of the other holder, of the client's HELO a
- * hundred thousand times each; this takes them out. Whoever keeps many copies passes them through one of these first. PURE.
+ * Facts and states in little memory: what many copies have in common is held once, what is rarely asked for is held as text. Owns: which
+ * parts those are, and bounds on what is remembered. Promise: the result equals what came in, also when it is spread or made JSON of;
+ * nothing of what came in is kept. Decoded JSON is many small objects: facts and state of a message with one recipient are 2.3 KB of
+ * them, a third of that here. Whoever keeps many copies passes them through one of these first; the queue database does so with what
+ * it recovers.
+ *
+ * Envelope and events become one text, taken apart again when they are asked for (a few microseconds; the last one is remembered).
  */
 import type { ClientInfo, Envelope, EnvelopeRecipient, Epoch, RecipientState } from '../../common/message.ts';
 import type { TrackingEvent } from '../../common/peer/messages.ts';
@@ -12,42 +15,132 @@ import type { CopyFacts, CopyState, Placement, StoredCopy } from './database.ts'
 const REMEMBERED = 10_000;
 const NONE: readonly never[] = Object.freeze([]);
 
+/** What few values of are seen by one server. */
+export interface Profile {
+  readonly body: Envelope['body'];
+  readonly smtputf8: boolean;
+  readonly protocol: string;
+  readonly tls: ClientInfo['tls'];
+  readonly frontend: string;
+  readonly listener: string;
+}
+
+type EventRow = readonly [event: string, afterMs: number, detail: string | null, source: string | null];
+
+/** Everything else of an envelope, and the events. */
+type Row = readonly [
+  reversePath: string,
+  recipients: readonly (string | EnvelopeRecipient)[],
+  declaredSizeBytes: number | null,
+  receivedAtMs: number,
+  address: string,
+  port: number,
+  helo: string,
+  user: string | null,
+  events: readonly EventRow[],
+  more: Partial<Envelope> | 0,
+];
+
+interface Unpacked {
+  readonly envelope: Envelope;
+  readonly events: readonly TrackingEvent[];
+}
+
+const TEXT = Symbol('text');
+const PROFILE = Symbol('profile');
+
+interface Packed {
+  readonly [TEXT]: string;
+  readonly [PROFILE]: Profile;
+}
+
+export type BriefFacts = Omit<CopyFacts, 'envelope' | 'events'>;
+
+/** Own properties that are shown, computed by functions that all packed facts share; and two that are not shown. */
+class PackedFacts implements Packed {
+  readonly id: CopyFacts['id'];
+  readonly ancestor: CopyFacts['ancestor'];
+  readonly kind: CopyFacts['kind'];
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly acceptedAtMs: number;
+  readonly takenFrom: CopyFacts['takenFrom'];
+  declare readonly [TEXT]: string;
+  declare readonly [PROFILE]: Profile;
+
+  constructor(facts: BriefFacts, takenFrom: CopyFacts['takenFrom']) {
+    this.id = facts.id;
+    this.ancestor = facts.ancestor;
+    this.kind = facts.kind;
+    this.digest = facts.digest;
+    this.sizeBytes = facts.sizeBytes;
+    this.acceptedAtMs = facts.acceptedAtMs;
+    this.takenFrom = takenFrom;
+  }
+}
+
 export class Compactor {
   readonly #texts = new Map<string, string>();
-  readonly #clients = new Map<string, ClientInfo>();
-  readonly #tls = new Map<string, ClientInfo['tls']>();
+  readonly #profiles = new Map<string, Profile>();
   readonly #epochs = new Map<string, Epoch>();
   readonly #placements = new Map<string, readonly Placement[]>();
   readonly #taken = new Map<string, CopyFacts['takenFrom']>();
+  readonly #shown: PropertyDescriptorMap;
+  #last: { readonly text: string; readonly profile: Profile; readonly unpacked: Unpacked } | null = null;
 
-  copy({ facts, state }: StoredCopy): StoredCopy {
-    const compact = this.facts(facts);
-    return { facts: compact, state: this.state(state, compact) };
-  }
-
-  facts(facts: CopyFacts): CopyFacts {
-    const { id, ancestor, kind, digest, sizeBytes, acceptedAtMs, takenFrom } = facts;
-    return {
-      id,
-      ancestor,
-      kind: this.text(kind),
-      envelope: this.#envelope(facts.envelope),
-      digest,
-      sizeBytes,
-      acceptedAtMs,
-      takenFrom: this.#takenFrom(takenFrom),
-      events: facts.events.length === 0 ? NONE : facts.events.map((event) => this.#event(event)),
+  constructor() {
+    const unpack = (packed: Packed): Unpacked => this.#unpack(packed);
+    this.#shown = {
+      envelope: {
+        enumerable: true,
+        get(this: Packed) {
+          return unpack(this).envelope;
+        },
+      },
+      events: {
+        enumerable: true,
+        get(this: Packed) {
+          return unpack(this).events;
+        },
+      },
     };
   }
 
-  /** With `facts`: an address that stands in both is held once. */
-  state(state: CopyState, facts?: CopyFacts): CopyState {
+  copy({ facts, state }: StoredCopy): StoredCopy {
+    return { facts: this.facts(facts), state: this.state(state) };
+  }
+
+  facts(facts: CopyFacts): CopyFacts {
+    if (facts instanceof PackedFacts) return facts as unknown as CopyFacts;
+    const { envelope, events } = facts;
+    return this.#packed(facts, textOf(envelope, events), this.#profile(profileOf(envelope)));
+  }
+
+  /** Facts of which the text is known already (`packedParts`). */
+  unpacked(brief: BriefFacts, text: string, profile: Profile): CopyFacts {
+    return this.#packed(brief, text, this.#profile(profile));
+  }
+
+  #packed(brief: BriefFacts, text: string, profile: Profile): CopyFacts {
+    const packed = new PackedFacts(brief, this.#takenFrom(brief.takenFrom));
+    Object.defineProperty(packed, TEXT, { value: text });
+    Object.defineProperty(packed, PROFILE, { value: profile });
+    return Object.defineProperties(packed, this.#shown) as unknown as CopyFacts;
+  }
+
+  #unpack({ [TEXT]: text, [PROFILE]: profile }: Packed): Unpacked {
+    if (this.#last?.text !== text || this.#last.profile !== profile)
+      this.#last = { text, profile, unpacked: unpackText(text, profile) };
+    return this.#last.unpacked;
+  }
+
+  state(state: CopyState): CopyState {
     return {
       queue: this.text(state.queue),
       epoch: this.epoch(state.epoch),
       standing: this.text(state.standing),
       abortedThrough: state.abortedThrough,
-      recipients: state.recipients?.map((recipient, index) => this.#recipient(recipient, facts, index)) ?? null,
+      recipients: state.recipients?.map((recipient) => this.#recipient(recipient)) ?? null,
       placements: this.#placed(state.placements),
       ageMs: state.ageMs,
       finalAtMs: state.finalAtMs,
@@ -67,7 +160,11 @@ export class Compactor {
 
   epoch(epoch: Epoch): Epoch {
     const { owner, term } = epoch;
-    return this.#known(this.#epochs, `${owner}/${epoch.try}/${term}`, () => ({ try: epoch.try, term, owner: this.text(owner) }));
+    return this.#known(this.#epochs, `${owner}/${epoch.try}/${term}`, () => ({
+      try: epoch.try,
+      term,
+      owner: this.text(owner),
+    }));
   }
 
   #known<T>(all: Map<string, T>, key: string, make: () => T): T {
@@ -79,38 +176,10 @@ export class Compactor {
     return made;
   }
 
-  #envelope(envelope: Envelope): Envelope {
-    const { client, recipients, reversePath, body, frontend, listener, ...rest } = envelope;
-    return {
-      reversePath: this.text(reversePath),
-      recipients: recipients.map((recipient) => this.#forwardPath(recipient)),
-      body: this.text(body),
-      ...rest,
-      client: this.#client(client),
-      frontend: this.text(frontend),
-      listener: this.text(listener),
-    };
-  }
-
-  #forwardPath({ address, notify, orcpt }: EnvelopeRecipient): EnvelopeRecipient {
-    if (notify === undefined && orcpt === undefined) return { address };
-    return {
-      address,
-      ...(notify === undefined ? {} : { notify: this.text(notify) }),
-      ...(orcpt === undefined ? {} : { orcpt }),
-    };
-  }
-
-  #client(client: ClientInfo): ClientInfo {
-    const { address, port, helo, protocol, tls, user } = client;
-    return this.#known(this.#clients, `${address}\n${port}\n${helo}\n${protocol}\n${user}\n${tls?.version}\n${tls?.cipher}`, () => ({
-      address: this.text(address),
-      port,
-      helo: this.text(helo),
-      protocol: this.text(protocol),
-      tls: tls === null ? null : this.#known(this.#tls, `${tls.version}/${tls.cipher}`, () => tls),
-      user: user === null ? null : this.text(user),
-    }));
+  #profile(profile: Profile): Profile {
+    const { body, smtputf8, protocol, tls, frontend, listener } = profile;
+    const key = `${body}\n${smtputf8}\n${protocol}\n${tls?.version}\n${tls?.cipher}\n${frontend}\n${listener}`;
+    return this.#known(this.#profiles, key, () => profile);
   }
 
   #takenFrom(from: CopyFacts['takenFrom']): CopyFacts['takenFrom'] {
@@ -118,17 +187,11 @@ export class Compactor {
     return this.#known(this.#taken, `${from.identity}/${from.openCounter}/${from.nonce}`, () => from);
   }
 
-  #event({ event, atMs, source, detail }: TrackingEvent): TrackingEvent {
-    const shared = { event: this.text(event), atMs, source: this.text(source) };
-    return detail === undefined ? shared : { ...shared, detail };
-  }
-
-  #recipient(recipient: RecipientState, facts: CopyFacts | undefined, index: number): RecipientState {
-    const other = facts?.envelope.recipients[index]?.address;
-    const address = other === recipient.address ? other : recipient.address;
+  #recipient(recipient: RecipientState): RecipientState {
+    const { address } = recipient;
     const outcome = this.text(recipient.outcome);
     if (outcome === 'pending' && Object.keys(recipient).length === 2) return { address, outcome };
-    const compact: { -readonly [K in keyof RecipientState]: RecipientState[K] } = { ...recipient, address, outcome };
+    const compact: { -readonly [K in keyof RecipientState]: RecipientState[K] } = { ...recipient, outcome };
     if (compact.database !== undefined) compact.database = this.text(compact.database);
     if (compact.databaseCopy !== undefined) compact.databaseCopy = this.text(compact.databaseCopy);
     if (compact.connector !== undefined) compact.connector = this.text(compact.connector);
@@ -150,4 +213,82 @@ export class Compactor {
       })),
     );
   }
+}
+
+const profileOf = ({ body, smtputf8, frontend, listener, client: { protocol, tls } }: Envelope): Profile => ({
+  body,
+  smtputf8,
+  protocol,
+  tls: tls === null ? null : { ...tls },
+  frontend,
+  listener,
+});
+
+/** What packed facts are made of. */
+export function packedParts(facts: CopyFacts): { readonly text: string; readonly profile: Profile } {
+  if (!(facts instanceof PackedFacts)) throw new Error('these facts are not packed');
+  return { text: facts[TEXT], profile: facts[PROFILE] };
+}
+
+function textOf(envelope: Envelope, events: readonly TrackingEvent[]): string {
+  const {
+    reversePath,
+    recipients,
+    body,
+    smtputf8,
+    declaredSizeBytes,
+    client,
+    frontend,
+    listener,
+    receivedAtMs,
+    ...more
+  } = envelope;
+  const row: Row = [
+    reversePath,
+    recipients.map((recipient) =>
+      recipient.notify === undefined && recipient.orcpt === undefined ? recipient.address : recipient,
+    ),
+    declaredSizeBytes,
+    receivedAtMs,
+    client.address,
+    client.port,
+    client.helo,
+    client.user,
+    events.map(
+      ({ event, atMs, source, detail }): EventRow => [
+        event,
+        atMs - receivedAtMs,
+        detail ?? null,
+        source === frontend ? null : source,
+      ],
+    ),
+    Object.keys(more).length === 0 ? 0 : more,
+  ];
+  return JSON.stringify(row);
+}
+
+function unpackText(text: string, profile: Profile): Unpacked {
+  const { body, smtputf8, protocol, tls, frontend, listener } = profile;
+  const [reversePath, recipients, declaredSizeBytes, receivedAtMs, address, port, helo, user, rows, more] = JSON.parse(
+    text,
+  ) as Row;
+  const envelope: Envelope = {
+    reversePath,
+    recipients: recipients.map((recipient) => (typeof recipient === 'string' ? { address: recipient } : recipient)),
+    body,
+    smtputf8,
+    declaredSizeBytes,
+    ...(more === 0 ? {} : more),
+    client: { address, port, helo, protocol, tls, user },
+    frontend,
+    listener,
+    receivedAtMs,
+  };
+  const events = rows.map(([event, afterMs, detail, source]) => ({
+    event,
+    atMs: receivedAtMs + afterMs,
+    source: source ?? frontend,
+    ...(detail === null ? {} : { detail }),
+  }));
+  return { envelope, events };
 }

@@ -4,6 +4,7 @@
  */
 
 import type { CopyId } from '../../common/message.ts';
+import { commitPlace } from './body-place.ts';
 import type { LogBody } from './body-writer.ts';
 import { notFound } from './live-index.ts';
 import type { LogAccess } from './log-access.ts';
@@ -106,7 +107,7 @@ function encodeWrite(builder: GroupBuilder, state: LogState, call: Call, write: 
     case 'move': {
       const live = state.index.copies.get(write.id);
       if (live === undefined) return;
-      const commitAt = live.body.at;
+      const commitAt = commitPlace(live.body);
       const brief = briefOf(live.facts);
       const place = builder.add('move', moveJson(write.id, commitAt, brief, write.stateJson));
       state.apply({ kind: 'move', id: write.id, state: write.state, commitAt, brief }, place);

@@ -4,12 +4,13 @@
  * `store inspect` uses it too. Refuses with DAMAGED when the log cannot be put in order.
  */
 import type { Files } from '../../common/platform/files.ts';
+import { segmentsOf } from './body-place.ts';
 import { type CheckpointHead, readCheckpoints } from './checkpoint.ts';
 import type { Quarantined } from './database.ts';
 import type { IdentityFile } from './identity-file.ts';
 import { StoreError } from './live-index.ts';
 import { decodeRecord } from './log-record.ts';
-import { LogState, segmentsOf } from './log-state.ts';
+import { LogState } from './log-state.ts';
 import {
   BLOCK,
   type Extent,
@@ -348,7 +349,7 @@ class Replay {
     }
     const change = decodeRecord(record.kind, record.meta);
     if (change === null) return;
-    this.state.apply(change, at);
+    this.state.replay(change, at);
     if (change.kind !== 'commit' && change.kind !== 'recall') return;
     const lost = this.damagedPart(change.extents);
     if (lost === null) return;

@@ -102,7 +102,7 @@ class Rewriter {
     const moved = this.#moved(change);
     const place = builder.add(record.kind, this.#json(moved, record.meta));
     this.#places.set(`${record.generation}:${record.offset}`, place);
-    this.#loaded.state.apply(moved, place);
+    this.#loaded.state.replay(moved, place);
     if (!('extents' in moved)) return;
     const lost = this.#loaded.damagedPart(moved.extents);
     if (lost === null) return;

@@ -3,30 +3,19 @@
  * and which segments are still needed for a body, an entry or a footer. Touches no disk.
  */
 import type { CopyId } from '../../common/message.ts';
-import type { CopyFacts, CopyState, KnownOfLost, Quarantined } from './database.ts';
+import { type BodyPlace, bodyPlace, segmentsOf } from './body-place.ts';
+import { Compactor } from './compact.ts';
+import type { CopyFacts, CopyState, KnownOfLost, Quarantined, StoredCopy } from './database.ts';
 import { inSafetyNet, LiveIndex, nextState, safetyNetEntry } from './live-index.ts';
 import type { LogRecord } from './log-record.ts';
-import type { Extent, Place } from './record.ts';
+import type { Place } from './record.ts';
 import { bump, SafetyNetIndex } from './safety-net-index.ts';
-
-export interface BodyPlace {
-  readonly extents: readonly Extent[];
-  /** The record that carries facts and extents. */
-  readonly at: Place;
-}
-
-/** Segments a body lies in, its COMMIT record included. */
-export function segmentsOf(body: BodyPlace): readonly number[] {
-  const last = body.extents[body.extents.length - 1];
-  if (last === undefined || (body.extents.length === 1 && last[0] === body.at[0])) return [body.at[0]];
-  const all = new Set<number>([body.at[0]]);
-  for (const extent of body.extents) all.add(extent[0]);
-  return [...all];
-}
 
 export class LogState {
   readonly index = new LiveIndex<BodyPlace>();
   readonly net = new SafetyNetIndex();
+  /** For what is read from the disk; what is written is shared with whoever wrote it. */
+  readonly compactor = new Compactor();
   /** Copies in transit that need a segment. */
   readonly liveRefs = new Map<number, number>();
   /** Bodies being written, readers, checkpoints: reasons to keep a segment that no record shows. */
@@ -47,6 +36,15 @@ export class LogState {
     bump(this.pins, generation, -1);
   }
 
+  /** A record read from the disk. */
+  replay(record: LogRecord, at: Place): void {
+    const { compactor } = this;
+    if (record.kind === 'commit' || record.kind === 'recall')
+      this.apply({ ...record, facts: compactor.facts(record.facts), state: compactor.state(record.state) }, at);
+    else if (record.kind === 'state') this.apply({ ...record, state: compactor.state(record.state) }, at);
+    else this.apply(record, at);
+  }
+
   apply(record: LogRecord, at: Place): void {
     switch (record.kind) {
       case 'commit':
@@ -54,7 +52,7 @@ export class LogState {
         if (record.kind === 'commit') this.#lift(record.facts.id);
         this.#release(record.facts.id);
         if (record.kill !== null) this.net.kill(record.facts.id, record.kill);
-        this.#hold({ facts: record.facts, state: record.state, body: { extents: record.extents, at } });
+        this.#hold({ facts: record.facts, state: record.state, body: bodyPlace(at, record.extents) });
         return;
       case 'state':
         if (this.index.copies.has(record.id)) this.index.setState(record.id, record.state, record.outcomes);
@@ -85,7 +83,7 @@ export class LogState {
     for (const generation of segmentsOf(copy.body)) bump(this.liveRefs, generation, 1);
   }
 
-  restoreCopy(facts: CopyFacts, state: CopyState, body: BodyPlace): void {
+  restoreCopy({ facts, state }: StoredCopy, body: BodyPlace): void {
     this.#hold({ facts, state, body });
   }
 

@@ -3,11 +3,11 @@
  * over time) and an upper bound of the room they need, so that a call never has to be taken back out of a group.
  */
 import type { CopyId } from '../../common/message.ts';
+import type { BodyPlace } from './body-place.ts';
 import type { LogBody } from './body-writer.ts';
 import type { CopyFacts, CopyState, Write } from './database.ts';
 import type { Kill, LogRecord } from './log-record.ts';
 import { smallJson, stateJson } from './log-record.ts';
-import type { BodyPlace } from './log-state.ts';
 import { HEADER } from './record.ts';
 import type { RestingCopy } from './resting-copy.ts';
 

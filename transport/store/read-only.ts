@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import type { CopyId } from '../../common/message.ts';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import { silentLogger } from '../../common/platform/log.ts';
+import { extentsOf } from './body-place.ts';
 import type { StoredCopy } from './database.ts';
 import type { RestingEntry } from './footer.ts';
 import { type IdentityFile, readIdentity } from './identity-file.ts';
@@ -82,8 +83,7 @@ export class ReadOnlyDatabase {
   async *#resting(): AsyncIterable<RestingEntry> {
     const { net } = this.loaded.state;
     for (const owner of net.owners.values())
-      for (const resting of await this.#access.linesOf(owner))
-        if (!owner.dead.has(placeKey(resting.at))) yield resting;
+      for (const resting of await this.#access.linesOf(owner)) if (!owner.dead.has(placeKey(resting.at))) yield resting;
     yield* net.open.values();
   }
 
@@ -99,7 +99,7 @@ export class ReadOnlyDatabase {
 
   async *body(id: CopyId): AsyncIterable<Buffer> {
     const live = this.loaded.state.index.copies.get(id);
-    let extents = live?.body.extents;
+    let extents: readonly Extent[] | undefined = live && extentsOf(live.body);
     if (extents === undefined) {
       const found = await this.#access.find(id);
       if (found === null) throw notFound(id);
@@ -120,7 +120,7 @@ export class ReadOnlyDatabase {
           if (!known.has(`${name}:${offset}`)) found.push({ id, segment: name, offset, reason });
     }
     for (const { facts, body } of this.loaded.state.index.copies.values())
-      await this.#verifyBody(found, facts.id, facts.digest, facts.sizeBytes, body.extents);
+      await this.#verifyBody(found, facts.id, facts.digest, facts.sizeBytes, extentsOf(body));
     for await (const entry of this.#resting()) {
       const copy = await this.#readable(this.#access.readResting(entry));
       if (copy !== null)

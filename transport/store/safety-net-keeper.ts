@@ -4,10 +4,11 @@
  * never goes. Promise: what is dropped is dropped by one record, so a crash leaves all of it or none. Fails with the disk's error.
  */
 import type { Logger } from '../../common/platform/log.ts';
+import { extentsOf, segmentsOf } from './body-place.ts';
 import { LogBody } from './body-writer.ts';
 import type { SafetyNetShed } from './database.ts';
 import type { LogAccess } from './log-access.ts';
-import { type LogState, segmentsOf } from './log-state.ts';
+import type { LogState } from './log-state.ts';
 import type { LogWriter } from './log-writer.ts';
 import { internalCall, type PreparedWrite, prepareSmall } from './prepared.ts';
 import type { Owner } from './safety-net-index.ts';
@@ -92,7 +93,10 @@ export class SafetyNetKeeper {
     const youngest = chosen.reduce((most, owner) => Math.max(most, owner.maxFinalMs), 0);
     await this.#drop(chosen, youngest + 1);
     shed.completeSinceMs = net.counts().completeSinceMs;
-    log.warn({ ...shed, maxBytes }, 'queue database: the Safety Nets are over their quota, the oldest entries are gone');
+    log.warn(
+      { ...shed, maxBytes },
+      'queue database: the Safety Nets are over their quota, the oldest entries are gone',
+    );
     return shed;
   }
 
@@ -126,7 +130,7 @@ export class SafetyNetKeeper {
       if (copy === undefined || !segmentsOf(copy.body).some((generation) => generations.has(generation))) continue;
       const body = new LogBody(id, writer);
       try {
-        for (const extent of copy.body.extents) await body.append(await access.readExtent(extent));
+        for (const extent of extentsOf(copy.body)) await body.append(await access.readExtent(extent));
       } catch (error) {
         body.discard();
         log.error({ id, error: String(error) }, 'queue database: a copy cannot be moved, its segment stays');

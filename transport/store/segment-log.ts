@@ -8,6 +8,7 @@ import type { Clock } from '../../common/platform/clock.ts';
 import type { ExclusiveLock, Files } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { Random } from '../../common/platform/random.ts';
+import { type BodyPlace, extentsOf } from './body-place.ts';
 import { LogBody } from './body-writer.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type {
@@ -31,7 +32,7 @@ import { notFound, StoreError } from './live-index.ts';
 import { isDamaged, LogAccess } from './log-access.ts';
 import { type LoadedLog, loadLog } from './log-reader.ts';
 import { type RecoveredLog, rewriteTail } from './log-recovery.ts';
-import type { BodyPlace, LogState } from './log-state.ts';
+import type { LogState } from './log-state.ts';
 import { LogWriter } from './log-writer.ts';
 import type { OpenRecord } from './open-record.ts';
 import { prepareCall } from './prepared.ts';
@@ -279,7 +280,7 @@ class SegmentLog implements QueueDatabase {
 
   async #extentsOf(id: CopyId): Promise<readonly Extent[]> {
     const live = this.#state.index.copies.get(id);
-    if (live !== undefined) return live.body.extents;
+    if (live !== undefined) return extentsOf(live.body);
     const found = await this.#access.find(id);
     const bad = this.#state.index.quarantined.get(id);
     if (found === null && bad !== undefined)

@@ -1,0 +1,92 @@
+/**
+ * Doubt (protocol.md 7, 13, 14): somebody else may own or have finished this copy, so everybody is asked once, with one CLAIM for many copies, before it is
+ * delivered. Owns: that the wait is bounded, and that who could not be asked is asked when it comes back.
+ */
+import type { CopyId, Epoch } from '../../common/message.ts';
+import type { Claim } from '../../common/peer/messages.ts';
+import type { Copy } from './copy.ts';
+import { enqueue } from './delivery.ts';
+import { settle } from './ownership.ts';
+import { DEADLINES, late, setTimer, type Turn, wrong } from './state.ts';
+
+/** Copies in one frame. */
+export const PAGE = 500;
+
+/**
+ * `all`: whoever may hold it or own it by now, connected or not, is waited for. `reachable`: one round trip to those who are there; the others are asked when
+ * they come (protocol.md 13).
+ */
+export function beginDoubt(turn: Turn, copy: Copy, who: 'all' | 'reachable'): void {
+  const { server } = turn;
+  if (wrong(turn, 'claim-ignored')) return;
+  if (who === 'all' && wrong(turn, 'reconcile-skipped')) return;
+  if (who === 'reachable' && wrong(turn, 'promoted-without-claim')) return;
+  const id = copy.facts.id;
+  const waiting = new Set<string>();
+  for (const { name } of server.boundary) {
+    if (who === 'all' || server.peers.has(name)) waiting.add(name);
+    else askLater(turn, name, id, copy.state.epoch);
+  }
+  if (waiting.size === 0) return;
+  copy.wasDoubtful = true;
+  copy.doubt = { untilMs: turn.nowMs + DEADLINES.doubtMs, waiting };
+  server.doubtful.add(id);
+  for (const hop of server.hops.values()) hop.ready.delete(id);
+  setTimer(turn, DEADLINES.doubtMs, 'doubt', id);
+  for (const member of waiting) if (server.peers.has(member)) claim(turn, member, id, copy.state.epoch);
+}
+
+function askLater(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
+  if (wrong(turn, 'unasked-forgotten')) return;
+  const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
+  later.set(id, epoch);
+  turn.server.unasked.set(member, later);
+}
+
+/** Goes out with the others of this step. */
+function claim(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
+  const claims = turn.claims.get(member) ?? new Map<CopyId, Epoch>();
+  claims.set(id, epoch);
+  turn.claims.set(member, claims);
+}
+
+/** At the end of a step. */
+export function flushClaims(turn: Turn): void {
+  for (const [member, claims] of turn.claims) sendClaims(turn, member, claims);
+  turn.claims.clear();
+}
+
+export function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyId, Epoch>): void {
+  const items = [...claims].map(([id, epoch]) => ({ id, epoch }));
+  for (let start = 0; start < items.length; start += PAGE) {
+    const claim: Claim = { items: items.slice(start, start + PAGE) };
+    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim } });
+  }
+}
+
+/** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
+export function doubtTimedOut(turn: Turn, id: CopyId): void {
+  const copy = turn.server.copies.get(id);
+  if (copy?.doubt === null || copy === undefined) return;
+  for (const member of copy.doubt.waiting) {
+    // Who is connected was asked on this connection already, and answers when it can.
+    if (turn.server.peers.has(member)) continue;
+    askLater(turn, member, id, copy.state.epoch);
+  }
+  endDoubt(turn, copy);
+}
+
+function endDoubt(turn: Turn, copy: Copy): void {
+  copy.doubt = null;
+  turn.server.doubtful.delete(copy.facts.id);
+  late(turn, { copy: null, kind: 'Count', what: 'reconciled' });
+  if (turn.server.single.has(copy.facts.id)) turn.server.shadowless.add(copy.facts.id);
+  settle(turn, copy);
+  enqueue(turn, copy);
+}
+
+export function answered(turn: Turn, copy: Copy, member: string): void {
+  if (copy.doubt === null) return;
+  copy.doubt.waiting.delete(member);
+  if (copy.doubt.waiting.size === 0) endDoubt(turn, copy);
+}
