@@ -119,10 +119,15 @@ export interface SafetyNetCountAnswer {
   readonly next: string | null;
 }
 
+/** `where`: transit, final, safetyNet, damaged, aborted. */
 export interface KnownAnswer {
-  readonly known: readonly { readonly id: string; readonly where: 'transit' | 'tombstone' | 'safetyNet' | 'damaged' }[];
+  readonly known: readonly { readonly id: string; readonly where: string }[];
 }
 
 export interface OutcomesAnswer {
-  readonly outcomes: readonly { readonly id: string; readonly final: boolean; readonly recipients: readonly string[] }[];
+  readonly outcomes: readonly {
+    readonly id: string;
+    readonly final: boolean;
+    readonly recipients: readonly string[];
+  }[];
 }

@@ -30,6 +30,10 @@ function progress({ member, asked }: Row): string {
   const drain = statusOf(asked)?.drain;
   if (member.state === 'gone') return 'gone';
   if (drain === undefined || drain.state === 'none') return member.state === 'draining' ? 'has not begun' : '-';
+  return drainText(drain);
+}
+
+export function drainText(drain: NonNullable<StatusAnswer['drain']>): string {
   if (drain.state === 'empty') return 'empty';
   const left = `${count(drain.copies, 'message')}, ${drain.safetyNet} in Safety Net, ${count(drain.tombstones, 'answer')} owed`;
   return drain.waitingFor.length === 0 ? left : `${left}; waits for ${drain.waitingFor.join(', ')}`;
@@ -179,7 +183,8 @@ async function waitUntilGone(cluster: Cluster, name: string, context: CommandCon
     }
     const transport = cluster.run.transports.find((one) => one.name === name);
     const asked = transport === undefined ? null : await cluster.ask<StatusAnswer>(transport, '/v1/status');
-    const now = asked?.kind === 'unreachable' ? `does not answer: ${asked.reason}` : progress({ member, asked, identity: null });
+    const now =
+      asked?.kind === 'unreachable' ? `does not answer: ${asked.reason}` : progress({ member, asked, identity: null });
     if (now !== said) out(`${name}: ${now}\n`);
     said = now;
     await context.pause(LOOK_MS);
@@ -235,7 +240,9 @@ async function lost(args: readonly string[], context: CommandContext): Promise<n
   }
   const identity = await identityOf(cluster, name, asked);
   if (identity === null) {
-    err(`No queue database of ${name} was ever seen, by the runner or by a member that answers: there is nothing to take over.\n`);
+    err(
+      `No queue database of ${name} was ever seen, by the runner or by a member that answers: there is nothing to take over.\n`,
+    );
     return 1;
   }
   if (document.retired.some((one) => one.identity === identity)) {
@@ -287,4 +294,3 @@ Examples:
     throw new UsageError('say "member list", "member drain NAME" or "member lost NAME"');
   },
 };
-

@@ -1,8 +1,7 @@
 /** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Reads only. */
 
 import { type Cluster, gather, openCluster } from '../local/cluster.ts';
-import { lostMessages } from './lost.ts';
-import type { MessageAnswer, MessageDetailAnswer, SafetyNetAnswer, StatusAnswer, TraceAnswer } from './answers.ts';
+import type { MessageAnswer, MessageDetailAnswer, TraceAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
@@ -14,7 +13,9 @@ import {
   warnUnreachable,
   wholeNumber,
 } from './command.ts';
-import { count, duration, json, size, table, time } from './output.ts';
+import { lostMessages } from './lost.ts';
+import { renderCopy } from './message-detail.ts';
+import { count, duration, json, size, table } from './output.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 
 const DEFAULT_LIMIT = 100;
@@ -69,42 +70,6 @@ async function listMessages(args: readonly string[], context: CommandContext): P
 
 function recipientsInShort(addresses: readonly string[]): string {
   return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
-}
-
-function renderCopy(member: string, { facts, state }: MessageDetailAnswer): string {
-  const { envelope } = facts;
-  const holders = state.placements.map((one) => `${one.member} (${one.status})`).join(', ');
-  const lines = [
-    `Copy on ${member}: ${state.queue}`,
-    `  from       <${envelope.reversePath}>`,
-    `  size       ${size(facts.sizeBytes)} (${facts.sizeBytes} bytes), SHA-256 ${facts.digest}`,
-    `  accepted   ${time(facts.acceptedAtMs)} UTC by ${envelope.frontend}/${envelope.listener} from ${envelope.client.address}`,
-    `  epoch      try ${state.epoch.try}, term ${state.epoch.term}, owner ${state.epoch.owner}`,
-    `  holders    ${holders || 'none'}`,
-    ...(state.unprotected === null ? [] : [`  one copy   ${state.unprotected}`]),
-    ...(state.finalAtMs === null ? [] : [`  final      ${time(state.finalAtMs)} UTC`]),
-  ];
-  interface Row {
-    readonly address: string;
-    readonly outcome: string;
-    readonly where: string | null;
-    readonly reply: string | null;
-  }
-  const recipients: readonly Row[] =
-    state.recipients?.map((one) => {
-      return { ...one, where: one.database ?? one.connector ?? null, reply: one.reply ?? null };
-    }) ??
-    envelope.recipients.map(({ address }) => ({ address, outcome: 'not yet resolved', where: null, reply: null }));
-  const rows = table(
-    [
-      { title: '  RECIPIENT', value: (row) => `  ${row.address}` },
-      { title: 'OUTCOME', value: (row) => row.outcome },
-      { title: 'WHERE', value: (row) => row.where },
-      { title: 'REPLY', value: (row) => row.reply },
-    ],
-    recipients,
-  );
-  return `${lines.map((line) => `${line}\n`).join('')}${rows}`;
 }
 
 async function findCopies(cluster: Cluster, id: string): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {

@@ -1,10 +1,15 @@
 /** `mailcluster status` and `mailcluster queue`: the members and their queues. Reads only. Exit 1 when a member needs attention. */
 
-import { type Asked, gather, openCluster } from '../local/cluster.ts';
+import type { TopologyDocument } from '../../common/config.ts';
+import { readTopology } from '../../common/config-files.ts';
+import { type Asked, type Cluster, gather, openCluster } from '../local/cluster.ts';
+import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import type { RunFrontend, RunTransport } from '../local/run-file.ts';
+import { statePaths } from '../local/state-directory.ts';
 import type { NextHopAnswer, StatusAnswer } from './answers.ts';
 import { COMMON_HELP, type Command, parse, warnUnreachable } from './command.ts';
-import { type Column, count, duration, json, table } from './output.ts';
+import { allSetAside, drainText, whatToDoAbout } from './member.ts';
+import { type Column, count, duration, json, printable, table } from './output.ts';
 
 type Row = { readonly member: RunTransport; readonly asked: Asked<StatusAnswer> };
 
@@ -69,12 +74,47 @@ export function problemsOf(rows: readonly Row[], nowMs: number): readonly string
   });
 }
 
+/** Worth knowing, no problem by itself: what is going on, and what was set aside. */
+async function noticesOf(cluster: Cluster, rows: readonly Row[]): Promise<readonly string[]> {
+  const drains = rows.flatMap(({ member, asked }) => {
+    const drain = asked.kind === 'answer' ? asked.value.drain : undefined;
+    return drain === undefined || drain.state === 'none' ? [] : [`${member.name} is draining: ${drainText(drain)}`];
+  });
+  const lost = new Map<string, string>();
+  for (const { asked } of rows)
+    for (const { member, identity, why } of (asked.kind === 'answer' ? asked.value.lost : undefined) ?? [])
+      lost.set(identity, `queue database ${identity} of ${member} was lost and is taken over (${why})`);
+  const paths = statePaths(cluster.run.state);
+  const requests = await Promise.all((await resubmitNames(paths)).map((name) => readResubmit(paths, name)));
+  const open = requests.flatMap((one) => {
+    if (one === null || one.status.state === 'Completed' || one.status.state === 'Cancelled') return [];
+    const { state, counts, message } = one.status;
+    const what = message === undefined ? '' : `; ${message}`;
+    return [
+      `resubmit request ${one.metadata.name} is ${state ?? 'Pending'}: ${counts?.resubmitted ?? 0} of ${counts?.selected ?? 0} resubmitted${what}`,
+    ];
+  });
+  const aside = await allSetAside(cluster, await readDocument(cluster));
+  return [...drains, ...lost.values(), ...open, ...aside.map((volume) => `set aside: ${whatToDoAbout(volume)}`)];
+}
+
+async function readDocument(cluster: Cluster): Promise<TopologyDocument | null> {
+  try {
+    return await readTopology(cluster.run.topologyFile);
+  } catch (error) {
+    // Members are shown all the same; `member list` says what is wrong with it.
+    if (error instanceof Error) return null;
+    throw error;
+  }
+}
+
 export const statusCommand: Command = {
   summary: 'members, queues, protection and peers of the cluster',
   help: `Usage: mailcluster status [--state DIR] [-o json]
 
 Shows every transport (state, queues, unprotected messages, Safety Net, peers) and every front end with its health.
-UNPROTECTED is "unknown" until every peer has answered once. Exit code 1 when something needs attention.
+UNPROTECTED is "unknown" until every peer has answered once. Exit code 1 when something needs attention. Notices are no problems: drains,
+queue databases that were taken over from, resubmit requests, queue directories set aside and what to do about them.
 
 ${COMMON_HELP}
 
@@ -92,6 +132,7 @@ Examples:
     const rows = run.transports.map((member, index): Row => {
       return { member, asked: asked[index] ?? { kind: 'absent', member: member.name } };
     });
+    const notices = await noticesOf(cluster, rows);
     const frontends = run.frontends.map((frontend, index) => ({ ...frontend, health: health[index] ?? 'unknown' }));
     const problems = [
       ...problemsOf(rows, context.nowMs()),
@@ -106,7 +147,15 @@ Examples:
           : { problem: one.kind === 'absent' ? 'no status' : one.reason }),
       }));
       context.output.out(
-        json({ cluster: run.cluster, generation: run.generation, transports, frontends, stores: run.stores, problems }),
+        json({
+          cluster: run.cluster,
+          generation: run.generation,
+          transports,
+          frontends,
+          stores: run.stores,
+          problems,
+          notices,
+        }),
       );
       return problems.length === 0 ? 0 : 1;
     }
@@ -148,7 +197,9 @@ Examples:
     }
     out('\n');
     out(problems.length === 0 ? 'No problems found.\n' : `${count(problems.length, 'problem')}:\n`);
-    for (const problem of problems) out(`  ${problem}\n`);
+    for (const problem of problems) out(`  ${printable(problem)}\n`);
+    if (notices.length > 0) out(`\n${count(notices.length, 'notice')}:\n`);
+    for (const notice of notices) out(`  ${printable(notice)}\n`);
     return problems.length === 0 ? 0 : 1;
   },
 };

@@ -22,7 +22,7 @@ import {
 import { type Asked, type Cluster, NoCluster, openCluster } from './cluster.ts';
 import type { OrderBook } from './order-book.ts';
 import { isIdentity } from './orders.ts';
-import { readJson, type StatePaths, writeJson } from './state-directory.ts';
+import { codeOf, readJson, type StatePaths, writeJson } from './state-directory.ts';
 import { knownIdentities } from './volumes.ts';
 
 export interface OverseerSide {
@@ -60,7 +60,10 @@ export async function readResubmit(paths: StatePaths, name: string): Promise<Res
 }
 
 export async function resubmitNames(paths: StatePaths): Promise<readonly string[]> {
-  const names = await readdir(paths.resubmits);
+  const names = await readdir(paths.resubmits).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw error;
+  });
   return names.flatMap((name) => (name.endsWith('.json') && !name.startsWith('.') ? [name.slice(0, -5)] : [])).sort();
 }
 

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import { BACKLOG_BYTES } from '../../transport/store/body-backlog.ts';
-import { extentsOf } from '../../transport/store/body-place.ts';
+import { extentsOf as extentsIn } from '../../transport/store/body-place.ts';
 import { FLUSH_BYTES } from '../../transport/store/body-writer.ts';
 import type { BodyWriter, QueueDatabase } from '../../transport/store/database.ts';
 import { ReadOnlyDatabase } from '../../transport/store/read-only.ts';
@@ -53,7 +53,7 @@ const commit = (store: QueueDatabase, body: BodyWriter): Promise<void> =>
 async function extentsOf(bench: SimBench, n: number): Promise<number> {
   const view = await bench.run(ReadOnlyDatabase.open(bench.files(), '/q'));
   const body = view.loaded.state.index.copies.get(copyId(n))?.body;
-  const extents = body === undefined ? 0 : extentsOf(body).length;
+  const extents = body === undefined ? 0 : extentsIn(body).length;
   await bench.run(view.close());
   return extents;
 }

@@ -145,6 +145,8 @@ export class ClusterView {
     const { transports } = await this.runFile();
     const all: InspectedCopy[] = [];
     for (const { name, site, queueDatabaseDirectory } of transports) {
+      // A disk that was replaced and not yet used again.
+      if (!existsSync(join(queueDatabaseDirectory, 'identity'))) continue;
       const { copies, safetyNet } = await inspected(queueDatabaseDirectory);
       for (const copy of [...copies, ...safetyNet]) all.push({ ...copy, member: name, site });
     }

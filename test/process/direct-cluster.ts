@@ -195,6 +195,7 @@ export class DirectCluster extends ClusterView {
   async destroyVolume(name: string): Promise<void> {
     if (this.isRunning(name)) throw new Error(`${name} runs on that volume`);
     await rm(this.queueDirectory(name), { recursive: true, force: true });
+    await makeDirectory(this.queueDirectory(name));
   }
 
   /** A copy of a volume, byte for byte; `name` should not be running, or frozen. */

@@ -39,11 +39,13 @@ interface Round {
   readonly turns: number;
 }
 
-function choose(choices: Choices): Round {
+/** Every fourth one stays away: it takes longest. */
+function choose(choices: Choices, at: number): Round {
+  const how = at % 4 === 3 ? 'away' : 'replaced';
   return {
     victim: choices.of(cluster.transports).name,
-    how: choices.below(3) === 0 ? 'away' : 'replaced',
-    queued: choices.below(2) === 0,
+    how,
+    queued: how === 'away' || choices.below(2) === 0,
     messages: 10 + choices.below(60),
     turns: choices.below(300),
   };
@@ -72,10 +74,14 @@ async function takenOver(identity: string, others: readonly string[]): Promise<v
   );
 }
 
+async function shadowedFor(identity: string): Promise<number> {
+  return (await cluster.stored()).filter((copy) => copy.where === 'transit' && copy.owner === identity).length;
+}
+
 async function noneShadowedFor(identity: string): Promise<void> {
   await until(
     `no copy in transit to belong to ${identity}`,
-    async () => (await cluster.stored()).every((copy) => copy.where === 'safetyNet' || copy.owner !== identity),
+    async () => (await shadowedFor(identity)) === 0,
     { deadlineMs: SPAN_MS + PROTECTED_MS, everyMs: 250 },
   );
 }
@@ -90,16 +96,19 @@ async function lose(round: Round, ledger: readonly LedgerEntry[]): Promise<strin
   await cluster.destroyVolume(victim);
   const startMs = performance.now();
   const promised = acceptedDigests(ledger);
+  const held = await shadowedFor(identity);
   if (queued) signal(store, 'SIGCONT');
   if (how === 'away') await noneShadowedFor(identity);
   const awayMs = performance.now() - startMs;
+  // Its silence alone: not before the whole span (semantics.md S5), counted from the last heartbeat.
+  if (how === 'away' && held > 0) expect(awayMs).toBeGreaterThan(SPAN_MS - 3_000);
   await cluster.launch(victim);
   await takenOver(identity, others);
   const takenMs = performance.now() - startMs;
   await twoCopiesAgain(cluster, [...others, victim], promised, PROTECTED_MS);
   const seconds = (ms: number): string => (ms / 1_000).toFixed(1);
   const all = performance.now() - startMs;
-  return `${describe(round)}: away ${seconds(awayMs)} s, taken over ${seconds(takenMs)} s, two copies ${seconds(all)} s`;
+  return `${describe(round)}: ${held} to take over; away ${seconds(awayMs)} s, taken over ${seconds(takenMs)} s, two copies ${seconds(all)} s`;
 }
 
 test(
@@ -110,7 +119,7 @@ test(
     const said: string[] = [`seed ${SEED}`];
     try {
       for (let at = 0; at < ROUNDS; at += 1) {
-        const round = choose(choices);
+        const round = choose(choices, at);
         said.push(describe(round));
         await load.moreAccepted(10);
         if (round.queued) signal(await storePid(), 'SIGSTOP');

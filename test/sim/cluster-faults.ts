@@ -140,10 +140,12 @@ function scheduleAbsences(doses: Doses): void {
       });
     }
     world.trace(`${pod.name} is cut off from all members`);
-    world.troubled([pod.name], forMs + 10_000);
     const withFrontends = random.chance(0.5);
     const others = [...world.transports, ...(withFrontends ? world.frontends : [])].filter((other) => other !== pod);
-    for (const other of others) world.network.cut(pod.name, other.name);
+    for (const other of others) {
+      world.troubled([pod.name, other.name], forMs + 10_000);
+      world.network.cut(pod.name, other.name);
+    }
     later(forMs, () => {
       for (const other of others) world.network.heal(pod.name, other.name);
     });

@@ -46,7 +46,10 @@ function onlyOn(world: World, volume: Volume): CopyId[] {
 
 /** What of a volume remains is not seen again in this run. */
 export function lose(world: World, volume: Volume): void {
-  if (world.isOutOfContract) for (const id of onlyOn(world, volume)) world.doomed.add(id);
+  // What policy accepted without a shadow is promised by nobody once its only volume is fenced.
+  const isPromised = world.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
+  if (world.isOutOfContract || (volume.isContested && !isPromised))
+    for (const id of onlyOn(world, volume)) world.doomed.add(id);
   world.view.lose(volume);
   world.counted('volumesLost');
 }
@@ -68,7 +71,8 @@ export function replace(world: World, pod: Pod): void {
 /** Fenced (protocol.md 1): the volume is put away as it is, and the pod begins on an empty one - as the program does. */
 export function setAside(world: World, pod: Pod, why: string): void {
   world.trace(`volume of ${pod.key} is set aside: ${why}`);
-  if (!pod.volume.isContested)
+  // A log cut short by damage looks like an older copy, and is one.
+  if (!pod.volume.isContested && !pod.volume.isDamaged)
     world.violate(`S9: ${pod.key} was fenced although nobody copied or replaced its volume: ${why}`);
   pod.setAside.push({ disk: pod.disk, why });
   world.counted('fenced');

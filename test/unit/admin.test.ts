@@ -113,7 +113,7 @@ test('pages have a cursor; the rest of what the orchestrator asks', async () => 
     ...CONTENTS.a,
     net: [[ENTRY], [], [second]],
     resubmits: [report],
-    known: [{ id: ID, where: 'tombstone' }],
+    known: [{ id: ID, where: 'final' }],
     outcomes: [{ id: ID, final: true, recipients: [] }],
     lost: [ID],
   });
@@ -138,7 +138,7 @@ test('pages have a cursor; the rest of what the orchestrator asks', async () => 
   });
   expect((await get(port, '/v1/resubmit', operator)).body).toEqual({ requests: [report] });
   expect((await get(port, `/v1/known?ids=OTHER,${ID}`, operator)).body).toEqual({
-    known: [{ id: ID, where: 'tombstone' }],
+    known: [{ id: ID, where: 'final' }],
   });
   expect((await get(port, `/v1/outcomes?ids=${ID}`, operator)).body).toEqual({
     outcomes: [{ id: ID, final: true, recipients: [] }],

@@ -4,12 +4,14 @@ import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import type { CopyId } from '../../common/message.ts';
 import type { Command } from '../../operator/cli/command.ts';
-import { messageCommand, safetyNetCommand, traceCommand } from '../../operator/cli/messages.ts';
+import { messageCommand, traceCommand } from '../../operator/cli/messages.ts';
 import { duration, size, table, time } from '../../operator/cli/output.ts';
 import { parseListen } from '../../operator/cli/run.ts';
+import { safetyNetCommand } from '../../operator/cli/safety-net.ts';
 import { queueCommand, statusCommand } from '../../operator/cli/status.ts';
-import { AdminWorld, CONTENTS, ID, NOW_MS, status } from './admin-world.ts';
+import { AdminWorld, CONTENTS, detail, ENTRY, ID, NOW_MS, status } from './admin-world.ts';
 
 const worlds: AdminWorld[] = [];
 afterEach(async () => {
@@ -38,7 +40,12 @@ async function run(command: Command, world: AdminWorld, ...args: readonly string
       err += text;
     },
   };
-  const context = { output, environment: { MAILCLUSTER_STATE: world.directory }, nowMs: () => NOW_MS };
+  const context = {
+    output,
+    environment: { MAILCLUSTER_STATE: world.directory },
+    nowMs: () => NOW_MS,
+    pause: async () => undefined,
+  };
   try {
     return { code: await command.run(args, context), out, err };
   } catch (error) {
@@ -178,14 +185,64 @@ test('message show prints both copies and cannot steer the terminal', async () =
   });
 });
 
-test('safety-net counts and lists', async () => {
+test('safety-net counts and lists page by page, with every filter', async () => {
   const world = await open();
-  await world.cluster();
-  const { out, code } = await run(safetyNetCommand, world, '--role', 'primary', '--database', 'db01');
-  expect(code).toBe(0);
-  expect(out).toMatch(/^a +11 +1000 B +7 +900 B +2026-01-02 03:03:05\.000$/m);
-  expect(out).toMatch(new RegExp(`^${ID} +a +primary +db01 +2026-01-02 03:04:04\\.000 +4\\.0 KiB$`, 'm'));
-  expect(world.asked.at(-1)).toEqual({ what: 'safetyNet', arguments: [{ role: 'primary', database: 'db01' }, 100] });
+  const entry = (id: string, role: 'primary' | 'shadow') => ({ ...ENTRY, id: id as CopyId, role });
+  const net = [[entry('FIRST', 'primary')], [], [entry('SECOND', 'shadow'), entry('THIRD', 'shadow')]];
+  await world.cluster({ a: { ...CONTENTS.a, net }, b: CONTENTS.b });
+  const counted = await run(safetyNetCommand, world, 'count', '--database', 'db01');
+  expect(counted).toMatchObject({ code: 0, err: '' });
+  expect(counted.out).toMatch(/^a +1 +1000 B +2 +2.0 KiB +0$/m);
+  expect(counted.out).toMatch(/^b +1 +1000 B +0 +0 B +0$/m);
+  const listed = await run(safetyNetCommand, world, 'list', '--member', 'a');
+  expect(listed.out).toBe(`ID      TRANSPORT  ROLE     DATABASES  FINAL (UTC)                 SIZE
+FIRST   a          primary  db01       2026-01-02 03:04:04.000  4.0 KiB
+SECOND  a          shadow   db01       2026-01-02 03:04:04.000  4.0 KiB
+THIRD   a          shadow   db01       2026-01-02 03:04:04.000  4.0 KiB
+`);
+  const two = await run(safetyNetCommand, world, 'list', '--member', 'a', '--limit', '2');
+  expect(two.out).toContain('SECOND');
+  expect(two.out).not.toContain('THIRD');
+  expect(two.out).toContain('Only the first 2 of each transport; --limit shows more.\n');
+  const lines = (await run(safetyNetCommand, world, 'list', '-o', 'json')).out.trim().split('\n');
+  expect(lines.map((line) => (JSON.parse(line) as { id: string }).id)).toEqual(['FIRST', 'SECOND', 'THIRD', ID]);
+  world.asked.splice(0);
+  const filters = ['--role', 'shadow', '--database', 'db01', '--sender', 'a@x', '--recipient', 'b@y', '--member', 'b'];
+  await run(safetyNetCommand, world, 'list', ...filters, '--from', '2026-01-02T03:04:05Z', '--to', String(NOW_MS + 1));
+  expect(world.asked).toEqual([
+    {
+      what: 'safetyNet',
+      arguments: [
+        {
+          filter: { role: 'shadow', database: 'db01', fromMs: NOW_MS, toMs: NOW_MS + 1 },
+          sender: 'a@x',
+          recipient: 'b@y',
+        },
+        101,
+      ],
+    },
+  ]);
+  await world.stopAdmin('b');
+  const partial = await run(safetyNetCommand, world, 'count');
+  expect(partial).toMatchObject({ code: 1, err: 'b is unreachable: ECONNREFUSED\n' });
+});
+
+test('safety-net show prints what rests, and says when it is elsewhere or nowhere', async () => {
+  const world = await open();
+  const resting = { ...detail('shadow'), state: { ...detail('shadow').state, queue: 'shadowSafetyNet' as const } };
+  await world.cluster({ a: CONTENTS.a, b: { ...CONTENTS.b, details: new Map([[ID, resting]]) } });
+  const { code, out } = await run(safetyNetCommand, world, 'show', ID);
+  expect([code, out.split('\n')[0]]).toEqual([0, 'Copy on b: shadowSafetyNet']);
+  expect(await run(safetyNetCommand, world, 'show', 'NOBODY')).toMatchObject({
+    code: 1,
+    err: expect.stringContaining('No Safety Net that answered holds NOBODY'),
+  });
+  const other = await open();
+  await other.cluster();
+  expect(await run(safetyNetCommand, other, 'show', ID)).toMatchObject({
+    code: 1,
+    err: `${ID} rests in no Safety Net, it is still in transit: delivery@a, shadow@b.\n`,
+  });
 });
 
 test('trace is one timeline over front end, primary, shadow and store, each event once', async () => {
@@ -225,8 +282,9 @@ test('wrong usage and a missing cluster', async () => {
     [messageCommand, []],
     [messageCommand, ['show']],
     [messageCommand, ['list', '--limit', '0']],
-    [safetyNetCommand, ['--role', 'both']],
-    [safetyNetCommand, ['--from', 'yesterday']],
+    [safetyNetCommand, []],
+    [safetyNetCommand, ['show']],
+    [messageCommand, ['lost', '--since', 'yesterday']],
     [traceCommand, []],
   ] as const) {
     expect([args, (await run(command, world, ...args)).code]).toEqual([args, 'USAGE']);
@@ -297,7 +355,19 @@ test('the program itself: help, version, unknown command, exit codes, also throu
       program(path, 'status', '--nonsense'),
       program(path, 'status', '--state', join(directory, 'none')),
     ]);
-    for (const name of ['run', 'status', 'queue', 'message', 'safety-net', 'trace', 'validate', 'store', 'version']) {
+    const names = [
+      'run',
+      'status',
+      'queue',
+      'message',
+      'safety-net',
+      'member',
+      'resubmit',
+      'trace',
+      'validate',
+      'store',
+    ];
+    for (const name of [...names, 'version']) {
       expect(help.out).toMatch(new RegExp(`^  ${name} `, 'm'));
     }
     expect(version).toMatchObject({

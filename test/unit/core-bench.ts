@@ -24,7 +24,16 @@ import type {
 } from '../../transport/core/events.ts';
 import { startCore, step } from '../../transport/core/server.ts';
 import type { Server } from '../../transport/core/state.ts';
-import type { BodyWriter, CopyFacts, CopyState, Recovered, Write } from '../../transport/store/database.ts';
+import type {
+  BodyWriter,
+  CopyFacts,
+  CopyState,
+  Recovered,
+  Seen,
+  StoredCopy,
+  Tombstone,
+  Write,
+} from '../../transport/store/database.ts';
 import { LiveIndex } from '../../transport/store/live-index.ts';
 import { type ShapeOptions, simTopology } from '../sim/topology.ts';
 
@@ -132,6 +141,9 @@ export interface BenchOptions {
   /** Copies that are there when the process starts. */
   readonly stored?: readonly { readonly facts: CopyFacts; readonly state: CopyState }[];
   readonly draw?: () => number;
+  /** What an earlier life saw of other queue databases. */
+  readonly seen?: readonly Seen[];
+  readonly tombstones?: readonly Tombstone[];
 }
 
 /** The core never touches the bytes: a body is its id here. */
@@ -165,6 +177,8 @@ export class CoreBench {
     this.document = options.document?.(document) ?? document;
     this.#draw = options.draw ?? (() => 0.5);
     for (const copy of options.stored ?? []) this.index.put({ ...copy, body: null });
+    for (const seen of options.seen ?? []) this.index.applySmall({ kind: 'seen', seen });
+    for (const tombstone of options.tombstones ?? []) this.index.applySmall({ kind: 'tombstone', tombstone });
     this.server = this.#start();
   }
 
@@ -179,7 +193,7 @@ export class CoreBench {
     const recovered: Recovered = {
       copies: [...this.index.copies.values()].map(({ facts, state }) => ({ facts, state })),
       tombstones: [...this.index.tombstones.values()],
-      seen: [],
+      seen: [...this.index.seen.values()],
       facts: new Map(this.index.facts),
       quarantined: [],
       created: false,
@@ -245,6 +259,70 @@ export class CoreBench {
     this.nowMs = untilMs;
   }
 
+  /** Lets time pass while these members go on speaking, each once a second. */
+  passHearing(spanMs: number, hearing: Readonly<Record<string, readonly string[]>>): void {
+    for (let left = spanMs; left > 0; left -= 1_000) {
+      this.pass(Math.min(1_000, left));
+      for (const [member, hears] of Object.entries(hearing)) this.contact(member, {}, hears);
+    }
+  }
+
+  /** The next generation of the document. */
+  topology(change: (document: TopologyDocument) => TopologyDocument): void {
+    const { document } = this.server;
+    this.event({
+      kind: 'TopologyChanged',
+      document: { ...change(document), generation: document.generation + 1 },
+    });
+  }
+
+  memberState(name: string, state: MemberConfig['state']): void {
+    this.topology((document) => ({
+      ...document,
+      members: document.members.map((member) => (member.name === name ? { ...member, state } : member)),
+    }));
+  }
+
+  /** A stream of another member arrives; returns its number. */
+  streamOpened(
+    member: string,
+    purpose: 'shadow' | 'copy' | 'rest',
+    state: SharedState,
+    stored: StoredCopy | null = null,
+  ): number {
+    this.#streams += 1;
+    this.event({
+      kind: 'ShadowOpened',
+      purpose,
+      stream: this.#streams,
+      member,
+      identity: identityOf(member),
+      openCounter: 1,
+      nonce: 'n',
+      id: state.id,
+      envelope: envelopeFor(['x@far.example']),
+      state,
+      stored,
+    });
+    return this.#streams;
+  }
+
+  streamEnded(stream: number): StepResult {
+    return this.event({ kind: 'ShadowEnded', stream, digest: DIGEST, sizeBytes: 10, events: [] });
+  }
+
+  /** Answers the walk that was asked for last. */
+  page(copies: readonly StoredCopy[], more: { readonly done?: boolean; readonly unreadable?: number } = {}): void {
+    const { scan } = this.lastSeen('ScanSafetyNet');
+    this.event({
+      kind: 'SafetyNetPage',
+      scan,
+      copies,
+      unreadable: more.unreadable ?? 0,
+      done: more.done ?? true,
+    });
+  }
+
   // --- what came out ---------------------------------------------------------------------------------------------------
 
   seen<Kind extends Effect['kind']>(kind: Kind): EffectOf<Kind>[] {
@@ -287,16 +365,16 @@ export class CoreBench {
     this.list(member, items);
   }
 
-  up(member: string): void {
-    this.event({ kind: 'PeerUp', member, identity: identityOf(member), openCounter: 1, nonce: 'n' });
+  up(member: string, identity: Identity = identityOf(member)): void {
+    this.event({ kind: 'PeerUp', member, identity, openCounter: 1, nonce: 'n' });
   }
 
   down(member: string): void {
     this.event({ kind: 'PeerDown', member });
   }
 
-  contact(member: string, load: Partial<Load> = {}): void {
-    const contact = { syncedSequence: 0, wallMs: 0, generation: 1, hears: [], load: { ...NO_LOAD, ...load } };
+  contact(member: string, load: Partial<Load> = {}, hears: readonly string[] = []): void {
+    const contact = { syncedSequence: 0, wallMs: 0, generation: 1, hears, load: { ...NO_LOAD, ...load } };
     this.event({ kind: 'PeerContact', member, contact });
   }
 

@@ -282,6 +282,30 @@ describe('restarts and late arrivals', () => {
     expect(bench.view()).toMatchObject({ state: 'Done', selected: 2, byPrimary: 2, present: 0 });
   });
 
+  it('asks for shadow entries that were given another owner meanwhile, and walks no more often than it must', () => {
+    const bench = new ResubmissionBench();
+    bench.join(PEER);
+    bench.change(failOver);
+    const arrive = (id: string): void => {
+      const entry = resting(id, [deliveredTo(A0)], { owner: B });
+      bench.put(entry);
+      cameToRest(turnOf(bench), entry);
+    };
+    arrive('S1');
+    bench.wait(1_000);
+    expect(bench.lastSeen('Send')).toMatchObject({ to: PEER, frame: { kind: 'COVER' } });
+    const answer = { request: 'failover-alpha-1', items: [{ id: copyId('S1'), covered: true }] };
+    bench.event({ kind: 'CoveredReceived', member: PEER, covered: answer });
+    bench.settle();
+    expect(bench.view().state).toBe('Done');
+    const scans = bench.seen('ScanSafetyNet').length;
+    arrive('S2');
+    bench.wait(25_000);
+    expect(bench.seen('ScanSafetyNet')).toHaveLength(scans);
+    bench.wait(6_000);
+    expect(bench.seen('ScanSafetyNet')).toHaveLength(scans + 2);
+  });
+
   it('gives what it knows of its own Safety Net', () => {
     const bench = new ResubmissionBench();
     bench.server.completeSinceMs = 42;

@@ -25,6 +25,7 @@ import { promote, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
+import { cameToRest } from './resubmission.ts';
 import {
   addCopy,
   armAge,
@@ -243,14 +244,19 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
   const { stored, state } = opening;
   // The owner of what rests here has changed: a drain handed it on, or another shadow succeeded.
   const isSucceeded = stored?.state.queue === 'shadowSafetyNet' && compareEpochs(state.epoch, stored.state.epoch) > 0;
-  if (isHeld && isSucceeded && state.epoch.owner === opening.identity)
-    early(turn, { kind: 'ChangeResting', id: opening.id, state: { ...stored.state, epoch: state.epoch } });
+  if (isHeld && isSucceeded && state.epoch.owner === opening.identity) changeOwner(turn, stored, state.epoch);
   if (isHeld) return refuse(reply('localError'), true);
   const isWrong =
     opening.stored !== null || live !== undefined || !opening.state.final || opening.state.recipients === null;
   if (isWrong || server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
   server.incoming.set(opening.stream, opening);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
+}
+
+function changeOwner(turn: Turn, { facts, state }: StoredCopy, epoch: SharedState['epoch']): void {
+  const next = { ...state, epoch };
+  early(turn, { kind: 'ChangeResting', id: facts.id, state: next });
+  cameToRest(turn, { facts, state: next });
 }
 
 /** Straight to rest: committed and moved in one go. */
@@ -270,6 +276,7 @@ function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts, stream
   transition(server.coverage, 'RestReceived', '-', isMine ? 'primary' : 'shadow', queue);
   commit(turn, { kind: 'commit', facts, state, stream });
   commit(turn, { kind: 'move', id: facts.id, state: { ...state, queue } });
+  cameToRest(turn, { facts, state: { ...state, queue } });
   if (isMine || server.lost.has(epoch.owner)) restsAlone(turn, { facts, state: { ...state, queue } });
   late(turn, {
     copy: facts.id,

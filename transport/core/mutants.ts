@@ -67,6 +67,14 @@ export const MUTANTS = {
   'downtime-without-witness': 'after a restart with a wrong clock the Safety Net has expired',
   'shadow-expires-by-age': 'the only copy left is deleted because it is old',
   'shadow-at-rest-orphaned': 'what a lost primary had delivered rests on one disk for ever',
+  'lost-delivery-is-final': 'a message delivered to the copy of the database that was given up is gone with it',
+  'covered-unseen': 'a primary answers for copies it does not have: nobody resubmits them',
+  'arrivals-unwalked': 'what came to rest here during a failover is forgotten by it',
+  'shadow-never-covers': 'a mailbox failover after the loss of a transport brings back only half of the mail',
+  'absent-primary-skipped': 'what a primary that was away had delivered is not resubmitted',
+  'dsn-from-resubmission': 'the sender of a message delivered days ago hears that it failed',
+  'ancestor-forgotten': 'after a mailbox failover every message of the window is there twice',
+  'resubmits-across-boundary': 'a failover in one DAG delivers the mail of another one again',
   'empty-while-resting': 'a drained member is removed with the last Safety Net copies on it',
 } as const;
 

@@ -322,8 +322,10 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   const merged = merge(copy.state, wrong(turn, 'progress-ignored') ? { ...remote, recipients: null } : remote);
   if (merged === copy.state) return;
   const reparented = merged.epoch !== copy.state.epoch;
+  const isMine = merged.epoch.owner === server.me;
+  const recipients = merged.recipients !== null && isMine ? reopened(turn, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
-  setState(turn, copy, merged, reparented ? 'commit' : 'lazy');
+  setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
 }
 

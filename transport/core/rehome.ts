@@ -9,6 +9,7 @@ import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/datab
 import { roleOf, sharedState, withPlacement } from './copy.ts';
 import type { StoredCopies } from './events.ts';
 import { pickCandidate } from './placing.ts';
+import { cameToRest } from './resubmission.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
@@ -271,6 +272,7 @@ function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
 /** Not a commit of this step: what expires at this very moment cannot be changed, and that must not end the process. */
 function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
   early(turn, { kind: 'ChangeResting', id: facts.id, state });
+  cameToRest(turn, { facts, state });
 }
 
 /** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */

@@ -27,7 +27,7 @@ import {
   save,
 } from './resubmit-run.ts';
 import { advanceAll, coverageHeard, pageArrived, stop, tick } from './resubmit-walk.ts';
-import { late, type Server, setState, type Turn } from './state.ts';
+import { late, type Server, setState, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 /** What is under way; volatile but for the facts `resubmit/<name>`. */
@@ -92,6 +92,7 @@ export function reopened(
   const { document, coverage } = turn.server;
   if (!recipients.some(({ outcome, database }) => outcome === 'delivered' && database !== undefined)) return recipients;
   const requests = failovers(turn);
+  if (wrong(turn, 'lost-delivery-is-final')) return recipients;
   if (requests.length === 0 || !recipients.some((recipient) => isLost(document, requests, recipient)))
     return recipients;
   transition(coverage, 'RecipientReopened', queue, 'primary', queue);
@@ -122,11 +123,12 @@ function reopenTransit(turn: Turn): void {
 // --- what rests --------------------------------------------------------------------------------------------------------
 
 /**
- * A copy came to rest here as primary without having been delivered by this member: handed over by one that is drained, or inherited from an owner that is lost.
- * A walk that is over, or that has passed its place, would never meet it.
+ * Something rests here at a new place in the log although no delivery of this member put it there: handed over, inherited from an owner that is lost, or given
+ * another holder or owner. A walk meets what rested when it began, where it rested then, and would miss it.
  */
 export function cameToRest(turn: Turn, stored: StoredCopy): void {
   const { server } = turn;
+  if (wrong(turn, 'arrivals-unwalked')) return;
   for (const run of server.resubmissions.byName.values()) {
     if (run.stage === 'stopped' || run.arrivals || run.request.dryRun) continue;
     if (selectedOf(server, run.request, stored).length === 0) continue;
@@ -182,6 +184,7 @@ export function coverReceived(turn: Turn, member: string, cover: Cover, stored: 
 
 function isCovered(server: Server, run: Run, id: CopyId, stored: StoredCopy | null): boolean {
   const live = server.copies.get(id);
+  if (server.mutants.has('covered-unseen')) return true;
   if (live !== undefined) return live.state.epoch.owner === server.me;
   return stored?.state.queue === 'primarySafetyNet' && stored.damaged === undefined && mayAnswerFor(run, id);
 }

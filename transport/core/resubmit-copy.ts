@@ -9,7 +9,7 @@ import { settle } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
 import type { Selected } from './resubmit-match.ts';
 import { addError, type CopyingBody, type Item, type Run, unreadable } from './resubmit-run.ts';
-import { early, late, needsShadow, type Turn, trustedNow } from './state.ts';
+import { early, late, needsShadow, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 /** What is live here under this id, or was finished, needs no other copy. */
@@ -33,8 +33,8 @@ function copyBody(turn: Turn, run: Run, { stored, role }: Item, { id, indexes }:
   const recipients = indexes.map((index) => stored.state.recipients?.[index]?.address ?? '');
   const facts: CopyFacts = {
     id,
-    ancestor: deliveryIdOf(from),
-    kind: 'resubmission',
+    ancestor: wrong(turn, 'ancestor-forgotten') ? null : deliveryIdOf(from),
+    kind: wrong(turn, 'dsn-from-resubmission') ? 'message' : 'resubmission',
     envelope: {
       ...from.envelope,
       recipients: indexes.map(

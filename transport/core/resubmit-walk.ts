@@ -19,13 +19,14 @@ import {
   type Run,
   save,
 } from './resubmit-run.ts';
-import { early, late, memberWith, type Turn, trustedNow } from './state.ts';
+import { early, late, memberWith, type Turn, trustedNow, wrong } from './state.ts';
 
 const PAGE = 100;
 /** A question without an answer is asked again: who does not know the request yet says nothing. */
 const REPEAT_MS = 5_000;
-/** Entries that came to rest late are looked for at most this often. */
+/** Entries that came to rest late are looked for at most this often; more rarely while the Safety Net is being re-homed and more of them come all the time. */
 const ARRIVALS_MS = 30_000;
+const ARRIVALS_REHOMING_MS = 300_000;
 
 /** Goes on with everything that can go on now. */
 export function advanceAll(turn: Turn): void {
@@ -70,6 +71,7 @@ function startWalk(turn: Turn, run: Run): void {
  */
 function goneIdentities({ server, nowMs }: Turn): ReadonlySet<Identity> {
   const gone = new Set<Identity>(server.lost.keys());
+  if (server.mutants.has('shadow-never-covers')) return new Set();
   const { resubmitTimeSpanMs } = server.document.policies.shadowRedundancy;
   for (const { name } of server.boundary) {
     const identity = server.known.get(name);
@@ -104,8 +106,9 @@ export function pageArrived(
     const item: Item = { stored, selected, role };
     const who = role === 'primary' ? 'me' : answerer(turn, run, owner);
     if (who === 'me') run.page.push(item);
-    else if (who === 'nobody') run.waiting.add(owner);
-    else asked.set(owner, (asked.get(owner) ?? new Map<CopyId, Item>()).set(stored.facts.id, item));
+    else if (who === 'nobody') {
+      if (!wrong(turn, 'absent-primary-skipped')) run.waiting.add(owner);
+    } else asked.set(owner, (asked.get(owner) ?? new Map<CopyId, Item>()).set(stored.facts.id, item));
   }
   for (const [owner, items] of asked) {
     const asking: Asking = { items, sentAtMs: turn.nowMs, heardAtMs: turn.nowMs };
@@ -157,7 +160,6 @@ function walkOver(turn: Turn, run: Run, gone: ReadonlySet<Identity>): void {
   if (run.stage === 'primary') {
     run.stage = 'shadow';
     run.only = null;
-    if (run.again !== null) return finish(turn, run);
     return startWalk(turn, run);
   }
   for (const identity of gone) if (run.only === null || run.only.has(identity)) run.handled.add(identity);
@@ -167,9 +169,10 @@ function walkOver(turn: Turn, run: Run, gone: ReadonlySet<Identity>): void {
 /** Done when nobody is waited for and, after a failover, no delivery to the lost copy is open any more (protocol.md 20). */
 function finish(turn: Turn, run: Run): void {
   run.only = null;
-  run.again = null;
   run.stage = run.waiting.size > 0 || isDeliveryOpen(turn, run) ? 'waiting' : 'done';
-  if (run.stage === 'done') save(turn, run);
+  if (run.stage !== 'done') return;
+  run.again = null;
+  save(turn, run);
 }
 
 function isDeliveryOpen({ server }: Turn, { request }: Run): boolean {
@@ -230,7 +233,8 @@ function decideWaiting(turn: Turn, run: Run): void {
 /** What is done is not done for ever: entries come to rest here later, and primaries that answered for theirs are lost. */
 function lookAgain(turn: Turn, run: Run): void {
   if (isExpired(turn, run.request) || run.request.dryRun) return;
-  if (run.arrivals && turn.nowMs - run.arrivalsAtMs >= ARRIVALS_MS) {
+  const restMs = turn.server.rehoming.done ? ARRIVALS_MS : ARRIVALS_REHOMING_MS;
+  if (run.arrivals && turn.nowMs - run.arrivalsAtMs >= restMs) {
     run.arrivals = false;
     run.arrivalsAtMs = turn.nowMs;
     begin(run, 'primary', 'arrivals', null);

@@ -3,12 +3,12 @@
  * there is. Owns nothing. Promise: an id is left out only when neither the core, nor a Safety Net, nor (when asked) tracking names it.
  */
 import type { CopyId } from '../../common/message.ts';
-import type { QueueDatabase } from '../store/database.ts';
+import type { QueueDatabase, Tombstone } from '../store/database.ts';
 import type { KnownCopy } from './view.ts';
 
 export interface LiveCopies {
   readonly copies: { has(id: CopyId): boolean };
-  readonly tombstones: { has(id: CopyId): boolean };
+  readonly tombstones: { get(id: CopyId): Pick<Tombstone, 'kind'> | undefined };
   readonly damaged: { has(id: CopyId): boolean };
 }
 
@@ -33,9 +33,9 @@ export async function knownCopies(
   for (const id of ids) {
     if (live.damaged.has(id)) known.push({ id, where: 'damaged' });
     else if (live.copies.has(id)) known.push({ id, where: 'transit' });
-    else if (live.tombstones.has(id)) known.push({ id, where: 'tombstone' });
     else {
-      const found = await atRest(database, id);
+      const tombstone = live.tombstones.get(id);
+      const found = (await atRest(database, id)) ?? (tombstone === undefined ? null : { id, where: tombstone.kind });
       if (found !== null) known.push(found);
     }
   }

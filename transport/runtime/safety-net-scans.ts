@@ -14,7 +14,7 @@ export interface ScanPage {
 }
 
 interface Scan {
-  readonly filter: SafetyNetFilter;
+  filter: SafetyNetFilter;
   readonly pageSize: number;
   after: SafetyNetPosition | undefined;
   busy: boolean;
@@ -32,10 +32,17 @@ export class SafetyNetScans {
     this.#onPage = onPage;
   }
 
+  /** What was handed over to the database before is met: the end is taken once it has been written. */
   start(scan: number, filter: SafetyNetFilter, pageSize: number): void {
-    const through = filter.through ?? this.#database.safetyNetEnd();
-    this.#scans.set(scan, { filter: { ...filter, through }, pageSize, after: filter.after, busy: false });
-    this.next(scan);
+    const found: Scan = { filter, pageSize, after: filter.after, busy: true };
+    this.#scans.set(scan, found);
+    const begin = (): void => {
+      found.filter = { ...filter, through: filter.through ?? this.#database.safetyNetEnd() };
+      found.busy = false;
+      this.next(scan);
+    };
+    // A database that failed ends the process; nothing is to be read then.
+    this.#database.commit([]).then(begin, (error: unknown) => this.#log.debug({ err: String(error) }, 'no scan'));
   }
 
   next(scan: number): void {

@@ -129,7 +129,8 @@ export interface SafetyNetTally {
 
 export interface KnownCopy {
   readonly id: CopyId;
-  readonly where: 'transit' | 'tombstone' | 'safetyNet' | 'damaged';
+  /** `final` and `aborted`: only a tombstone is left; `damaged`: it, or its bytes, cannot be read. */
+  readonly where: 'transit' | 'final' | 'aborted' | 'safetyNet' | 'damaged';
 }
 
 export interface TransportView {

@@ -43,6 +43,10 @@ export function nextState(before: CopyState, state: CopyState, outcomes: Outcome
   if (outcomes === undefined) return state;
   const recipients = before.recipients === null ? [] : [...before.recipients];
   for (const [index, recipient] of outcomes) recipients[index] = recipient;
+  // The very object the caller keeps, when it says the same: held once.
+  const { recipients: given } = state;
+  if (given?.length === recipients.length && recipients.every((recipient, index) => recipient === given[index]))
+    return state;
   return { ...state, recipients: before.recipients === null && outcomes.length === 0 ? null : recipients };
 }
 

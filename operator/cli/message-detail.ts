@@ -1,0 +1,39 @@
+/** One copy of a message in words: envelope, epoch, holders, recipients. Pure. */
+import type { MessageDetailAnswer } from './answers.ts';
+import { size, table, time } from './output.ts';
+
+export function renderCopy(member: string, { facts, state }: MessageDetailAnswer): string {
+  const { envelope } = facts;
+  const holders = state.placements.map((one) => `${one.member} (${one.status})`).join(', ');
+  const lines = [
+    `Copy on ${member}: ${state.queue}`,
+    `  from       <${envelope.reversePath}>`,
+    `  size       ${size(facts.sizeBytes)} (${facts.sizeBytes} bytes), SHA-256 ${facts.digest}`,
+    `  accepted   ${time(facts.acceptedAtMs)} UTC by ${envelope.frontend}/${envelope.listener} from ${envelope.client.address}`,
+    `  epoch      try ${state.epoch.try}, term ${state.epoch.term}, owner ${state.epoch.owner}`,
+    `  holders    ${holders || 'none'}`,
+    ...(state.unprotected === null ? [] : [`  one copy   ${state.unprotected}`]),
+    ...(state.finalAtMs === null ? [] : [`  final      ${time(state.finalAtMs)} UTC`]),
+  ];
+  interface Row {
+    readonly address: string;
+    readonly outcome: string;
+    readonly where: string | null;
+    readonly reply: string | null;
+  }
+  const recipients: readonly Row[] =
+    state.recipients?.map((one) => {
+      return { ...one, where: one.database ?? one.connector ?? null, reply: one.reply ?? null };
+    }) ??
+    envelope.recipients.map(({ address }) => ({ address, outcome: 'not yet resolved', where: null, reply: null }));
+  const rows = table(
+    [
+      { title: '  RECIPIENT', value: (row) => `  ${row.address}` },
+      { title: 'OUTCOME', value: (row) => row.outcome },
+      { title: 'WHERE', value: (row) => row.where },
+      { title: 'REPLY', value: (row) => row.reply },
+    ],
+    recipients,
+  );
+  return `${lines.map((line) => `${line}\n`).join('')}${rows}`;
+}

@@ -1,0 +1,26 @@
+/** What `partition-driver.ts` (in its private network) tells `partition.test.ts`, as lines of JSON. */
+export const CUTS = [
+  'transports',
+  'transports-one-way',
+  'frontend',
+  'frontend-one-way',
+  'site',
+  'site-one-way',
+  'one-alone',
+] as const;
+
+export type CutName = (typeof CUTS)[number];
+
+export const isCutName = (text: string): text is CutName => CUTS.some((name) => name === text);
+
+export interface CutReport {
+  readonly name: CutName;
+  readonly cut: string;
+  readonly line: string;
+  /** Of the ledger over all cuts so far. */
+  readonly verdict: string;
+  readonly accepted: number;
+  /** Queue databases that somebody thinks are gone for good: a partition destroys none. */
+  readonly lost: readonly string[];
+  readonly problems: readonly string[];
+}
