@@ -36,23 +36,27 @@ interface Filter {
 const one = { type: 'string' } as const;
 const FILTERS = { role: one, database: one, sender: one, recipient: one, from: one, to: one, member: one };
 
-function filterOf(parsed: ReturnType<typeof parse>, cluster: Cluster): Filter {
+function parametersOf(parsed: ReturnType<typeof parse>): Filter['parameters'] {
   const role = text(parsed, 'role');
   if (role !== null && role !== 'primary' && role !== 'shadow') throw new UsageError('--role: primary or shadow');
   const [from, to] = [timeOption(parsed, 'from'), timeOption(parsed, 'to')];
   if (from !== null && to !== null && to < from)
     throw new UsageError('--to is before --from; swap them or correct one');
+  const sender = text(parsed, 'sender');
+  return { role, database: text(parsed, 'database'), sender, recipient: text(parsed, 'recipient'), from, to };
+}
+
+async function openFiltered(
+  parsed: ReturnType<typeof parse>,
+): Promise<{ readonly cluster: Cluster; readonly filter: Filter }> {
+  const parameters = parametersOf(parsed);
+  const cluster = await openCluster(parsed.common.state);
   const member = text(parsed, 'member');
   const { transports } = cluster.run;
   const members = transports.filter(({ name }) => member === null || name === member);
   if (members.length === 0)
     throw new UsageError(`--member: there is no ${member}; there are ${transports.map(({ name }) => name).join(', ')}`);
-  const texts = {
-    database: text(parsed, 'database'),
-    sender: text(parsed, 'sender'),
-    recipient: text(parsed, 'recipient'),
-  };
-  return { parameters: { role, ...texts, from, to }, members };
+  return { cluster, filter: { parameters, members } };
 }
 
 /** Page by page, as long as somebody reads on. */
@@ -104,8 +108,7 @@ async function countOf(
 
 async function count(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, FILTERS, [0, 0]);
-  const cluster = await openCluster(parsed.common.state);
-  const filter = filterOf(parsed, cluster);
+  const { cluster, filter } = await openFiltered(parsed);
   const unreachable: Unreachable = [];
   const counts = await Promise.all(filter.members.map((member) => countOf(cluster, member, filter, unreachable)));
   const { out } = context.output;
@@ -141,8 +144,7 @@ const COLUMNS = [
 async function list(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, { ...FILTERS, limit: one }, [0, 0]);
   const limit = wholeNumber(parsed, 'limit', DEFAULT_LIMIT, MAX_LIMIT);
-  const cluster = await openCluster(parsed.common.state);
-  const filter = filterOf(parsed, cluster);
+  const { cluster, filter } = await openFiltered(parsed);
   const unreachable: Unreachable = [];
   const { out } = context.output;
   const isJson = parsed.common.format === 'json';

@@ -4,7 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import type { CopyId } from '../../common/message.ts';
-import type { CopyFacts, CopyState, QueueDatabase, Queue } from '../../transport/store/database.ts';
+import type { Compactor } from '../../transport/store/compact.ts';
+import type { CopyFacts, CopyState, Queue, QueueDatabase, StoredCopy } from '../../transport/store/database.ts';
 
 export const benchId = (n: number): CopyId =>
   `01J${createHash('sha256').update(String(n)).digest('hex').slice(0, 23).toUpperCase()}` as CopyId;
@@ -80,9 +81,16 @@ export function wireState(n: number, queue: Queue): CopyState {
   });
 }
 
-export function commitBench(store: QueueDatabase, n: number, bytes: Buffer): { facts: CopyFacts; done: Promise<void> } {
+/** The database and whoever keeps the copies hold the very same objects. */
+export function commitBench(
+  store: QueueDatabase,
+  n: number,
+  bytes: Buffer,
+  compactor: Compactor,
+): StoredCopy & { readonly done: Promise<void> } {
   const body = store.beginBody(benchId(n));
   void body.append(bytes);
-  const facts = wireFacts(n, body.digest(), bytes.length);
-  return { facts, done: store.commit([{ kind: 'commit', facts, state: wireState(n, 'submission'), body }]) };
+  const facts = compactor.facts(wireFacts(n, body.digest(), bytes.length));
+  const state = compactor.state(wireState(n, 'submission'));
+  return { facts, state, done: store.commit([{ kind: 'commit', facts, state, body }]) };
 }

@@ -3,11 +3,12 @@
  * them under load, and the ledger after each heal. Arguments: a directory, the seed, the names of cuts. Prints one line of JSON per
  * cut (`CutReport`), and ends with 1 when something broke that is not in a report. It ends when its input does.
  */
+import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../house/until.ts';
 import { NetworkLab } from '../rigs/network-namespaces.ts';
 import type { InspectedCopy } from './cluster-view.ts';
-import { DirectCluster } from './direct-cluster.ts';
+import { type DirectCluster, startDirect } from './direct-cluster.ts';
 import { twoSites } from './harness.ts';
 import { balance, verdict } from './ledger.ts';
 import { type CutName, type CutReport, isCutName } from './partition-report.ts';
@@ -17,6 +18,8 @@ import { acceptedDigests, disagreements, ledgerLine, restProblems, twoCopiesAgai
 /** The shortest that resources allow is 10 s. */
 const SPAN_MS = 12_000;
 const HEALED_MS = 90_000;
+/** Transports, front ends and the store of the resources below. */
+const PLACES = 6;
 
 interface Roles {
   readonly east: readonly [string, string];
@@ -52,13 +55,14 @@ function cutOf(name: CutName, { east, west, frontends, store }: Roles, choices: 
     case 'frontend':
       return bothWays([frontend], [transport]);
     case 'frontend-one-way':
-      return choices.below(2) === 0
-        ? [{ from: [frontend], to: [transport] }]
-        : [{ from: [transport], to: [frontend] }];
+      return choices.below(2) === 0 ? [{ from: [frontend], to: [transport] }] : [{ from: [transport], to: [frontend] }];
     case 'site':
       return bothWays(inEast, choices.below(2) === 0 ? [west, frontends[1], store] : [west, frontends[1]]);
     case 'one-alone':
-      return bothWays([transport], [...east, west, ...frontends, store].filter((each) => each !== transport));
+      return bothWays(
+        [transport],
+        [...east, west, ...frontends, store].filter((each) => each !== transport),
+      );
     case 'site-one-way':
       return [{ from: inEast, to: [west, frontends[1]] }];
   }
@@ -143,35 +147,15 @@ async function main(directory: string, seed: number, cuts: readonly CutName[]): 
   const choices = new Choices(seed);
   const resources = (at: string): string =>
     twoSites(at, { perSite: [2, 1], shadowRedundancy: `resubmitTimeSpan: ${SPAN_MS / 1_000}s` });
-  const named = new Map<string, string>();
-  let lab: NetworkLab | null = null;
-  // Names of namespaces are short; those of the processes are not known before the resources were read.
-  const place = (name: string) => {
-    const namespace = named.get(name);
-    if (namespace === undefined || lab === null) throw new Error(`nowhere to put ${name}`);
-    return lab.place(namespace);
-  };
-  await using cluster = new DirectCluster(join(directory, 'cluster'), { place });
-  const names = await cluster.plan(resources(cluster.directory));
-  names.forEach((name, at) => {
-    named.set(name, `ns${at}`);
+  const lab = await NetworkLab.create(PLACES);
+  await using cluster = await startDirect(resources, {
+    place: (name) => lab.place(name),
+    directory: await mkdtemp(join(directory, 'cluster-')),
   });
-  const built = await NetworkLab.create([...named.values()]);
-  lab = built;
-  await cluster.prepare(resources(cluster.directory));
-  await cluster.launchAll();
-  await cluster.connected();
   const roles = rolesOf(cluster);
-  const inside: Pick<NetworkLab, 'cut' | 'heal'> = {
-    cut: (from, to) => built.cut(from.map(spaceOf), to.map(spaceOf)),
-    heal: () => built.heal(),
-  };
-  function spaceOf(name: string): string {
-    return named.get(name) ?? name;
-  }
   const ledger: Load['ledger'] = [];
   for (const cut of cuts) {
-    const report = await oneCut(cut, inside as NetworkLab, cluster, roles, choices, ledger);
+    const report = await oneCut(cut, lab, cluster, roles, choices, ledger);
     console.log(JSON.stringify(report));
     if (report.problems.length > 0 || report.verdict !== 'balanced') {
       console.error(await cluster.lastWords());

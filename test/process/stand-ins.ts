@@ -5,15 +5,17 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
 import { until } from '../house/until.ts';
 
 const CHILD = `
-import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
+import { createServer as createHttps } from 'node:https';
 import { dirname, join } from 'node:path';
 const [configFile] = process.argv.slice(2);
 const config = JSON.parse(readFileSync(configFile, 'utf8'));
@@ -29,6 +31,34 @@ const listen = ({ host, port }) => new Promise((resolve) => {
   server.on('error', (error) => fatal(error.code));
   server.listen(port, host, () => resolve(server.address().port));
 });
+/** A queue database: an identity that stays with its directory. */
+const identityOf = (directory) => {
+  mkdirSync(directory, { recursive: true });
+  const file = join(directory, 'identity');
+  if (!existsSync(file)) {
+    const identity = [...randomBytes(26)].map((byte) => '0123456789ABCDEFGHJKMNPQRSTVWXYZ'[byte % 32]).join('');
+    writeFileSync(file, 'mailcluster queue database\\n' + JSON.stringify({ version: 1, identity }) + '\\n');
+  }
+  return /"identity":"(\\w+)"/.exec(readFileSync(file, 'utf8'))[1];
+};
+/** Answers with what the test wrote into answer-NAME.json (by path), and with the generation of the document it can read. */
+const answer = (path, identity) => {
+  const file = join(state, 'answer-' + config.name + '.json');
+  const told = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {};
+  const { generation } = JSON.parse(readFileSync(config.topologyFile, 'utf8'));
+  const usual = { name: config.name, identity, generation, queues: {}, peers: [], unprotected: 0, drain: { state: 'none' }, safetyNet: {} };
+  return path === '/v1/status' ? { ...usual, ...told[path] } : told[path];
+};
+const admin = ({ host, port }, identity) => new Promise((resolve) => {
+  const [ca, cert, key] = [config.tls.caFile, config.tls.certificateFile, config.tls.keyFile].map((file) => readFileSync(file));
+  const server = createHttps({ ca, cert, key, requestCert: true, minVersion: 'TLSv1.3' }, (request, response) => {
+    const body = answer(request.url.split('?')[0], identity);
+    response.writeHead(body === undefined ? 404 : 200);
+    response.end(JSON.stringify(body ?? {}));
+  });
+  server.on('error', (error) => fatal(error.code));
+  server.listen(port, host, () => resolve(server.address().port));
+});
 if (behaviour === 'fatal') fatal('told to fail');
 else {
   note('started ' + process.pid);
@@ -38,8 +68,9 @@ else {
     for (const one of config.listeners) listeners.push({ name: one.name, port: await listen(one) });
     process.send({ kind: 'ready', listeners, metricsPort: await listen(config.metrics) });
   } else {
-    const [peerPort, adminPort, metricsPort] = [await listen(config.listen), await listen(config.admin), await listen(config.metrics)];
-    process.send({ kind: 'ready', peerPort, adminPort, metricsPort, identity: 'IDENTITY-' + config.name });
+    const identity = identityOf(config.queueDatabaseDirectory);
+    const [peerPort, adminPort, metricsPort] = [await listen(config.listen), await admin(config.admin, identity), await listen(config.metrics)];
+    process.send({ kind: 'ready', peerPort, adminPort, metricsPort, identity });
   }
 }
 `;
@@ -212,6 +243,13 @@ process.exitCode = await command.run(process.argv.slice(2), {
   async behave(name: string, how: string): Promise<void> {
     await mkdir(this.state, { recursive: true });
     await writeFile(join(this.state, `behave-${name}`), how);
+  }
+
+  /** What a transport says under a path of its admin API from now on. */
+  async answers(name: string, told: Readonly<Record<string, unknown>>): Promise<void> {
+    const file = join(this.state, `answer-${name}.json`);
+    await writeFile(`${file}.new`, JSON.stringify(told));
+    await rename(`${file}.new`, file);
   }
 
   async close(): Promise<void> {

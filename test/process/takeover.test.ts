@@ -79,11 +79,10 @@ async function shadowedFor(identity: string): Promise<number> {
 }
 
 async function noneShadowedFor(identity: string): Promise<void> {
-  await until(
-    `no copy in transit to belong to ${identity}`,
-    async () => (await shadowedFor(identity)) === 0,
-    { deadlineMs: SPAN_MS + PROTECTED_MS, everyMs: 250 },
-  );
+  await until(`no copy in transit to belong to ${identity}`, async () => (await shadowedFor(identity)) === 0, {
+    deadlineMs: SPAN_MS + PROTECTED_MS,
+    everyMs: 250,
+  });
 }
 
 async function lose(round: Round, ledger: readonly LedgerEntry[]): Promise<string> {

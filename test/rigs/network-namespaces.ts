@@ -1,5 +1,5 @@
 /**
- * A small network of its own: one namespace per name, each joined by a veth pair to the namespace this process is in, which forwards
+ * A small network of its own: one namespace per name that asks for a place, each joined by a veth pair to the namespace this process is in, which forwards
  * between them. Packets from one place to another can be dropped, each direction for itself. Owns: interfaces, namespaces and rules.
  * Promise: nothing of the machine's own network is touched and nothing stays behind, however the process ends, because it runs in private
  * namespaces (`inPrivateNetwork`) that end with it. Refuses to work in a network that has anything but a loopback interface.
@@ -33,13 +33,20 @@ export function obstacle(): string | null {
 
 export const inPrivateNetwork = (command: readonly string[]): readonly string[] => [...PRIVATE, ...command];
 
+interface Space {
+  readonly namespace: string;
+  readonly host: string;
+}
+
 export class NetworkLab {
-  readonly #hosts = new Map<string, string>();
+  /** Namespace and address, those that nobody lives in yet and those of names. */
+  readonly #free: Space[] = [];
+  readonly #spaces = new Map<string, Space>();
   /** Priority of each rule in force. */
   readonly #rules: number[] = [];
 
   /** Once per process, in a private network. */
-  static async create(names: readonly string[]): Promise<NetworkLab> {
+  static async create(places: number): Promise<NetworkLab> {
     const { stdout } = await run('ip', ['-o', 'link', 'show']);
     const interfaces = stdout.trim().split('\n');
     if (interfaces.length !== 1 || !/ lo: /.test(stdout)) throw new Error(`not a private network:\n${stdout}`);
@@ -48,14 +55,16 @@ export class NetworkLab {
     await run('ip', ['link', 'set', 'lo', 'up']);
     writeFileSync('/proc/sys/net/ipv4/ip_forward', '1');
     const lab = new NetworkLab();
-    for (const name of names) await lab.#join(name);
+    for (let at = 1; at <= places; at += 1) await lab.#join(`place${at}`, at);
     return lab;
   }
 
+  /** The first question about a name gives it a namespace. */
   place(name: string): Place {
-    const host = this.#hosts.get(name);
-    if (host === undefined) throw new Error(`no namespace ${name}`);
-    return { host, command: ['nsenter', `--net=/run/netns/${name}`] };
+    const space = this.#spaces.get(name) ?? this.#free.shift();
+    if (space === undefined) throw new Error(`no namespace left for ${name}`);
+    this.#spaces.set(name, space);
+    return { host: space.host, command: ['nsenter', `--net=/run/netns/${space.namespace}`] };
   }
 
   /** Nothing that one of `from` sends reaches one of `to` any more. The other direction is another cut. */
@@ -73,18 +82,17 @@ export class NetworkLab {
     for (const priority of this.#rules.splice(0)) await run('ip', ['rule', 'del', 'priority', `${priority}`]);
   }
 
-  async #join(name: string): Promise<void> {
-    const at = this.#hosts.size + 1;
+  async #join(namespace: string, at: number): Promise<void> {
     const [here, there] = [`10.77.${at}.1`, `10.77.${at}.2`];
-    const inside = async (...args: readonly string[]): Promise<unknown> => await run('ip', ['-n', name, ...args]);
-    await run('ip', ['netns', 'add', name]);
-    await run('ip', ['link', 'add', `veth${at}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name]);
+    const inside = async (...args: readonly string[]): Promise<unknown> => await run('ip', ['-n', namespace, ...args]);
+    await run('ip', ['netns', 'add', namespace]);
+    await run('ip', ['link', 'add', `veth${at}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', namespace]);
     await run('ip', ['addr', 'add', `${here}/24`, 'dev', `veth${at}`]);
     await run('ip', ['link', 'set', `veth${at}`, 'up']);
     await inside('link', 'set', 'lo', 'up');
     await inside('addr', 'add', `${there}/24`, 'dev', 'eth0');
     await inside('link', 'set', 'eth0', 'up');
     await inside('route', 'add', 'default', 'via', here);
-    this.#hosts.set(name, there);
+    this.#free.push({ namespace, host: there });
   }
 }

@@ -7,7 +7,7 @@ import { transportView } from '../../transport/runtime/transport-view.ts';
 import { dsnIdOf } from './durable-view.ts';
 import { isAccepted } from './mail.ts';
 import type { Offer } from './mail-store.ts';
-import { unfinishedRequests } from './orchestrator.ts';
+import { partnersOf, unfinishedRequests } from './orchestrator.ts';
 import { checkResubmissions } from './resubmission-checks.ts';
 import type { Sent, World } from './world.ts';
 
@@ -52,7 +52,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
 }
 
 function drainOf(world: World, name: string): string {
-  const { server } = world.pod(name) ?? {};
+  const server = world.transports.find((pod) => pod.name === name)?.server;
   return server == null ? 'it does not run' : JSON.stringify(transportView(server).status().drain);
 }
 
@@ -97,17 +97,16 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
     if (queue !== null) resting.add(queue);
   }
   if (resting.has('damaged')) return;
-  if (!resting.has('primarySafetyNet'))
-    found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
+  if (!resting.has('primarySafetyNet')) found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
   if (sent.isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
     found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);
 }
 
-/** Somebody beside its holder can hold it. */
+/** Somebody beside its primary holder can hold it, as the policies say. */
 export function hasPartner(world: World, id: CopyId): boolean {
-  const boundary = world.boundaryOf(world.view.holders(id)[0]?.member ?? '');
-  const active = world.document.members.filter((member) => member.boundary === boundary && member.state === 'active');
-  return active.length >= 2;
+  const holders = world.view.holders(id);
+  const holder = holders.find((one) => one.stored.state.queue !== 'shadowSafetyNet') ?? holders[0];
+  return partnersOf(world, holder?.member ?? '').length > 0;
 }
 
 async function restingQueue(lookup: Promise<{ readonly state: { readonly queue: string } } | null> | undefined) {

@@ -5,7 +5,17 @@
 import type { ResubmitRequestConfig } from '../../common/config.ts';
 import type { Doses, Fault } from './faults.ts';
 import { messageIdOf } from './mail.ts';
-import { cancelDrain, cancelRequest, drain, failOver, hand, resubmit, sayLost, scaleUp, wallOf } from './orchestrator.ts';
+import {
+  cancelDrain,
+  cancelRequest,
+  drain,
+  failOver,
+  hand,
+  resubmit,
+  sayLost,
+  scaleUp,
+  wallOf,
+} from './orchestrator.ts';
 import type { Pod } from './pod.ts';
 import { clone, damage, keptFromLosing, restore, snapshot, wipe } from './volumes.ts';
 import type { World } from './world.ts';

@@ -96,7 +96,9 @@ export const drawFaults = (random: SeededRandom, selection: Selection): Readonly
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
   const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
   const isClassic = new Set<Fault>(CLASSIC);
-  const drawn = FAULTS.filter((fault) => random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare));
+  const drawn = FAULTS.filter((fault) =>
+    random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare),
+  );
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
@@ -180,6 +182,7 @@ function scheduleClassicFaults(doses: Doses): void {
   at('oneWayCut', random.integer(1, 2), () => cut(doses, anyone(), 'a-to-b'));
   at('clog', 2, () => {
     const [a, b] = [anyone(), random.pick(world.transports).name];
+    if (a === b) return;
     const forMs = random.integer(500, 5_000);
     world.trace(`network between ${a} and ${b} is slow`);
     world.troubled([a, b], forMs);

@@ -46,11 +46,32 @@ export function hand(world: World, pod: Pod): void {
 const withMember = (document: TopologyDocument, name: string, state: MemberConfig['state']): readonly MemberConfig[] =>
   document.members.map((member) => (member.name === name ? { ...member, state } : member));
 
-const activeBeside = (world: World, name: string): readonly MemberConfig[] =>
-  world.document.members.filter(
-    (member) =>
-      member.name !== name && member.state === 'active' && member.boundary === world.boundaryOf(name),
+/** Who may hold the second copy of what `name` has: active members of its boundary, in the sites the policies name (semantics.md R4). */
+export function partnersOf(world: World, name: string): readonly MemberConfig[] {
+  const { members, policies } = world.document;
+  const self = members.find((member) => member.name === name);
+  if (self === undefined) return [];
+  const others = members.filter(
+    (member) => member.name !== name && member.boundary === self.boundary && member.state === 'active',
   );
+  const spans = new Set(members.filter((member) => member.boundary === self.boundary).map((member) => member.site))
+    .size;
+  const { preference } = policies.shadowRedundancy;
+  if (preference === 'PreferRemote' || (preference === 'RemoteOnly' && spans === 1)) return others;
+  return others.filter((member) => (member.site === self.site) === (preference === 'LocalOnly'));
+}
+
+/** Two others remain, and what they have can still have two copies as the policies say. */
+function canSpare(world: World, name: string): boolean {
+  const stay = world.document.members.filter(
+    (member) => member.name !== name && member.state === 'active' && member.boundary === world.boundaryOf(name),
+  );
+  return (
+    stay.length >= 2 &&
+    partnersOf(world, name).length > 0 &&
+    stay.every((member) => partnersOf(world, member.name).some((partner) => partner.name !== name))
+  );
+}
 
 /** The word "lost": pod and volume do not come back. The member itself may, on an empty volume. */
 export function sayLost(world: World, member: string, identity: Pod['volume']['identity']): void {
@@ -67,8 +88,8 @@ export function sayLost(world: World, member: string, identity: Pod['volume']['i
 
 /** True when it began: two others must remain. */
 export function drain(world: World, pod: Pod): boolean {
-  const enough = activeBeside(world, pod.name).length >= 2 && world.draining.size === 0 && !pod.isGone;
-  if (!enough || world.document.members.find((member) => member.name === pod.name)?.state !== 'active') return false;
+  if (world.draining.size > 0 || pod.isGone || !canSpare(world, pod.name)) return false;
+  if (world.document.members.find((member) => member.name === pod.name)?.state !== 'active') return false;
   world.trace(`${pod.name} is to be drained`);
   publish(world, (document) => ({ members: withMember(document, pod.name, 'draining') }), 500);
   world.draining.set(pod.name, { generation: world.document.generation });
@@ -126,7 +147,7 @@ function leave(world: World, pod: Pod): void {
 export function scaleUp(world: World, like: string): void {
   const gone = world.document.members.find((member) => member.state === 'gone');
   if (gone !== undefined) {
-    const pod = world.pod(gone.name);
+    const pod = world.pods.find((one) => one.name === gone.name && one.isGone);
     if (pod === undefined) return;
     world.trace(`${gone.name} is a member again`);
     replace(world, pod);

@@ -61,11 +61,7 @@ async function runJob(job: Job): Promise<JobResult> {
       for (const fault of outcome.faults) count(faults, fault, 1);
       for (const [what, many] of outcome.counts) count(counts, what, many);
       for (const [event, visits] of outcome.coverage) count(coverage, event, visits);
-      const violations = [
-        ...outcome.violations,
-        ...escapes(),
-        ...(job.twice ? await sameAgain(outcome, options) : []),
-      ];
+      const violations = [...outcome.violations, ...escapes(), ...(job.twice ? await sameAgain(outcome, options) : [])];
       if (violations.length > 0) failures.push({ seed, violations });
     } catch (error) {
       failures.push({ seed, violations: [error instanceof Error ? (error.stack ?? error.message) : String(error)] });
@@ -113,7 +109,9 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
   const results = new Map<Job, JobResult>();
   await Promise.all(
     Array.from({ length: workers }, async () => {
-      const child = fork(import.meta.filename, ['--worker', ...process.argv.slice(2)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+      const child = fork(import.meta.filename, ['--worker', ...process.argv.slice(2)], {
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      });
       for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
         const mine = job;
         const result = await new Promise<JobResult>((resolve, reject) => {
@@ -201,7 +199,9 @@ class Totals {
     for (const [what, many] of result.counts) count(this.#counts, what, many);
     for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
-      console.log(`seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(outOfContract)}`);
+      console.log(
+        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(outOfContract)}`,
+      );
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
   }

@@ -142,7 +142,10 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   sendMail(world, random, enabled, phaseMs);
   if (plan.withoutConnector === true)
     scheduler.schedule(random.integer(2_000, 9_000), () =>
-      world.setTopology({ ...world.document, sendConnectors: simTopology({ ...plan, withoutConnector: false }).sendConnectors }),
+      world.setTopology({
+        ...world.document,
+        sendConnectors: simTopology({ ...plan, withoutConnector: false }).sendConnectors,
+      }),
     );
   if (plan.expiry) world.store.down.add('alpha');
   const faults = scheduleFaults(world, random, enabled, phaseMs);
@@ -217,7 +220,9 @@ async function holdDeliveries(world: World): Promise<void> {
       ([id, stored]) => stored.state.epoch.owner === pod.volume.identity && world.view.holders(id).length < 2,
     ).length;
     if (unprotected !== single && pod.server !== null)
-      world.violate(`gauge: ${pod.name} calls ${unprotected} messages unprotected, by the word of the disks it is ${single}`);
+      world.violate(
+        `gauge: ${pod.name} calls ${unprotected} messages unprotected, by the word of the disks it is ${single}`,
+      );
   }
   world.store.down.clear();
 }
@@ -310,8 +315,12 @@ function isWhole(world: World): boolean {
     const queues = new Set(world.view.holders(id).map((holder) => holder.stored.state.queue));
     const succeeded = world.view
       .holders(id)
-      .some((holder) => holder.stored.state.recipients?.some((one) => one.outcome === 'delivered' || one.outcome === 'relayed'));
+      .some((holder) =>
+        holder.stored.state.recipients?.some((one) => one.outcome === 'delivered' || one.outcome === 'relayed'),
+      );
     if (!succeeded) return true;
-    return queues.has('primarySafetyNet') && (!sent.isProtected || queues.has('shadowSafetyNet') || !hasPartner(world, id));
+    return (
+      queues.has('primarySafetyNet') && (!sent.isProtected || queues.has('shadowSafetyNet') || !hasPartner(world, id))
+    );
   });
 }

@@ -56,7 +56,11 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
         messageAutoDiscardIntervalMs: 172_800_000,
         ...options.policies,
       },
-      safetyNet: { holdTimeMs: options.holdTimeMs ?? 172_800_000, unresponsivePrimaryTimeoutMs: 15_000, quotaBytes: null },
+      safetyNet: {
+        holdTimeMs: options.holdTimeMs ?? 172_800_000,
+        unresponsivePrimaryTimeoutMs: 15_000,
+        quotaBytes: null,
+      },
       queues: {
         messageExpirationMs: options.messageExpirationMs ?? 172_800_000,
         delayNotificationMs: options.delayNotificationMs ?? 14_400_000,

@@ -74,10 +74,18 @@ function lookAtShadows(world: World, one: Healthy, pods: Map<string, Healthy>, w
     const peer = member === undefined ? undefined : core.peers.get(member);
     const key = `${pod.key} ${id}`;
     if (peer !== undefined && peer.identity !== owner)
-      wrong(`L4 ${key}`, 10_000, () => `L4: ${pod.name} meets ${member} on a new queue database and still waits for the owner of ${id}`);
+      wrong(
+        `L4 ${key}`,
+        10_000,
+        () => `L4: ${pod.name} meets ${member} on a new queue database and still waits for the owner of ${id}`,
+      );
     const isRetired = core.document.retired.some((entry) => entry.identity === owner && entry.reason === 'lost');
     if (isRetired && peer?.identity !== owner)
-      wrong(`L3 ${key}`, 60_000, () => `L3: ${pod.name} was told that ${member} is lost and still waits for the owner of ${id}`);
+      wrong(
+        `L3 ${key}`,
+        60_000,
+        () => `L3: ${pod.name} was told that ${member} is lost and still waits for the owner of ${id}`,
+      );
     const ownerPod = member === undefined ? undefined : pods.get(member);
     if (ownerPod?.pod.volume.identity === owner && knowEachOther(one, ownerPod) && isDone(ownerPod.pod, id))
       wrong(`L7 ${key}`, 10_000, () => `L7: ${id} is final at ${member} and still a shadow at ${pod.name}`);
@@ -115,6 +123,10 @@ function lookAtSingles(world: World, pods: Map<string, Healthy>, wrong: Wrong): 
       return member.state === 'active' && other !== undefined && knowEachOther(holder, other);
     });
     if (isPossible)
-      wrong(`L5 ${id}`, 60_000, () => `L5: message ${sent.number} ${id} rests on ${holder.pod.name} alone for a minute`);
+      wrong(
+        `L5 ${id}`,
+        60_000,
+        () => `L5: message ${sent.number} ${id} rests on ${holder.pod.name} alone for a minute`,
+      );
   }
 }

@@ -284,6 +284,9 @@ test('wrong usage and a missing cluster', async () => {
     [messageCommand, ['list', '--limit', '0']],
     [safetyNetCommand, []],
     [safetyNetCommand, ['show']],
+    [safetyNetCommand, ['list', '--role', 'both']],
+    [safetyNetCommand, ['count', '--from', 'yesterday']],
+    [safetyNetCommand, ['list', '--from', '2', '--to', '1']],
     [messageCommand, ['lost', '--since', 'yesterday']],
     [traceCommand, []],
   ] as const) {

@@ -1,8 +1,22 @@
 /** Drain: RESIGN, RELEASE and the proof of emptiness (protocol.md 9, 15, 16; semantics.md section 7 row 18). */
 import { describe, expect, test } from 'vitest';
-import type { DeliveryResult, EarlyEffect } from '../../transport/core/events.ts';
 import { drainView } from '../../transport/core/drain.ts';
-import { A, B, C, CoreBench, copyId, epochOf, factsOf, OTHER, PEER, pending, SELF, sharedOf, stateOf } from './core-bench.ts';
+import type { DeliveryResult, EarlyEffect } from '../../transport/core/events.ts';
+import {
+  A,
+  B,
+  C,
+  CoreBench,
+  copyId,
+  epochOf,
+  factsOf,
+  OTHER,
+  PEER,
+  pending,
+  SELF,
+  sharedOf,
+  stateOf,
+} from './core-bench.ts';
 
 const FAR = 'x@far.example';
 const EPOCH_1 = epochOf(A, 1, 1);
@@ -12,13 +26,12 @@ const item = (id: string, epoch = epochOf(A)) => ({ id: copyId(id), epoch, stand
 const walks = (effects: readonly { readonly kind: string }[]): number =>
   effects.filter(({ kind }) => kind === ('ScanSafetyNet' satisfies EarlyEffect['kind'])).length;
 
-/** Three members; M1 is here, deferred, and confirmed on PEER. */
+/** Three members; M1 is here, has no route, and is confirmed on PEER. */
 function withMail(): CoreBench {
-  const bench = new CoreBench({ members: 3 });
+  const bench = new CoreBench({ members: 3, shape: { withoutConnector: true } });
   bench.join(PEER);
   bench.contact(OTHER);
   bench.accept('M1', [FAR]);
-  bench.delivered(bench.lastSeen('Deliver'), [deferred(0)]);
   bench.join(OTHER);
   return bench;
 }
@@ -94,7 +107,7 @@ describe('rule 9: release', () => {
   function leaving(): CoreBench {
     const bench = withMail();
     bench.memberState(PEER, 'draining');
-    bench.pass(1_100);
+    bench.pass(2_100);
     const open = bench.candidateOpened();
     expect(open.member).toBe(OTHER);
     bench.candidateStored(open);
@@ -209,7 +222,13 @@ describe('rule 16: empty', () => {
     expect(walks(bench.effects)).toBe(1);
     bench.page([]);
     const recipients = [
-      { address: 'alpha-0@sim.example', outcome: 'delivered' as const, database: 'alpha', databaseCopy: 'main', activation: 1 },
+      {
+        address: 'alpha-0@sim.example',
+        outcome: 'delivered' as const,
+        database: 'alpha',
+        databaseCopy: 'main',
+        activation: 1,
+      },
     ];
     bench.state(PEER, 'final', sharedOf('M1', { epoch: epochOf(B), recipients, final: true }));
     expect(bench.resting.size).toBe(1);
@@ -240,4 +259,3 @@ describe('rule 16: empty', () => {
     expect(bench.copy('M1').placements).toHaveLength(1);
   });
 });
-

@@ -280,8 +280,7 @@ describe('rule 13: claims', () => {
     // Refused for good, and nobody wants a report: nothing rests, the tombstone alone can answer.
     bench.delivered(bench.lastSeen('Deliver'), [refused(0)]);
     const report = bench.seen('ComposeDsn').at(-1);
-    if (report !== undefined)
-      bench.event({ kind: 'DsnAtRest', id: report.id, parent: report.parent });
+    if (report !== undefined) bench.event({ kind: 'DsnAtRest', id: report.id, parent: report.parent });
     expect(bench.server.copies.size).toBe(0);
     bench.pass(130_000);
     // PEER was only cut off. Its LIST left before it had our CLAIM.
@@ -348,7 +347,17 @@ describe('rule 14: doubt', () => {
   });
 
   test('FINDING an answer after the wait brings the last outcome: the copy is final, it does not stay in delivery', () => {
-    const bench = new CoreBench({ members: 2, stored: [{ facts: factsOf('M1', { envelope: { ...factsOf('M1').envelope, recipients: TWO.map((address) => ({ address })) } }), state: stateOf() }] });
+    const bench = new CoreBench({
+      members: 2,
+      stored: [
+        {
+          facts: factsOf('M1', {
+            envelope: { ...factsOf('M1').envelope, recipients: TWO.map((address) => ({ address })) },
+          }),
+          state: stateOf(),
+        },
+      ],
+    });
     bench.join(PEER);
     bench.pass(6_000);
     const [one, two] = bench.seen('Deliver').slice(-2);

@@ -6,6 +6,7 @@ import { type CopyId, compareEpochs, type SharedState, sameEpoch } from '../../c
 import type { Claim, Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, StoredCopy } from '../store/database.ts';
 import { type Copy, merge, register, sharedState } from './copy.ts';
+import { finishIfFinal } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
@@ -85,6 +86,7 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   const peer = server.peers.get(member);
   if (peer === undefined) return;
   for (const item of grant.items) {
+    server.unasked.get(member)?.delete(item.id);
     const copy = server.copies.get(item.id);
     if (copy === undefined) continue;
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
@@ -132,7 +134,10 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
   }
   const merged = merge(copy.state, remote);
   const recipients = merged.recipients === null ? null : reopened(turn, merged.recipients);
-  if (merged !== copy.state) setState(turn, copy, { ...merged, recipients }, 'lazy');
+  if (merged !== copy.state) {
+    setState(turn, copy, { ...merged, recipients }, 'lazy');
+    if (finishIfFinal(turn, copy)) return;
+  }
   if (
     peer !== undefined &&
     verdict === 'pending' &&

@@ -97,7 +97,10 @@ export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
   const placing = turn.server.placings.get(copy.facts.id);
   const placements = placing === undefined ? copy.state.placements : otherHolders(placing, copy);
   if (placing !== undefined) finish(turn, placing, null);
-  return placements.map((placement) => ({ ...placement, status: 'owesAck' as const }));
+  // Who is lost has nothing left to be told.
+  return placements
+    .filter((placement) => !turn.server.lost.has(placement.identity))
+    .map((placement) => ({ ...placement, status: 'owesAck' as const }));
 }
 
 /** The tombstone of a final copy, unless nobody can be left who asks, or the Safety Net answers for it. */

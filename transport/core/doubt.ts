@@ -67,10 +67,10 @@ export function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyI
 /** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
 export function doubtTimedOut(turn: Turn, id: CopyId): void {
   const copy = turn.server.copies.get(id);
-  if (copy?.doubt === null || copy === undefined) return;
+  // The timer of an earlier doubt.
+  if (copy === undefined || copy.doubt === null || turn.nowMs < copy.doubt.untilMs) return;
   for (const member of copy.doubt.waiting) {
-    // Who is connected was asked on this connection already, and answers when it can.
-    if (turn.server.peers.has(member)) continue;
+    // Also who is connected, until it has answered: the next session may be another.
     askLater(turn, member, id, copy.state.epoch);
   }
   endDoubt(turn, copy);

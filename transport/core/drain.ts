@@ -9,6 +9,7 @@ import type { DrainView } from '../runtime/view.ts';
 import type { CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { type Copy, IN_TRANSIT, merge, register, sharedState, withoutPlacement, withPlacement } from './copy.ts';
 import { forgetDelivery } from './demotion.ts';
+import { beginDoubt } from './doubt.ts';
 import { announceHeld, settle, tellHolders } from './ownership.ts';
 import { reopened } from './resubmission.ts';
 import { armAge, commit, dropCopy, late, note, type Peer, type Server, setState, type Turn, wrong } from './state.ts';
@@ -147,6 +148,8 @@ export function becomeOwner(turn: Turn, copy: Copy, peer: Peer, epoch: Epoch, re
   setState(turn, copy, next, 'commit');
   register(copy, member, peer.session);
   armAge(turn, copy);
+  // The RESIGN was lost, and with it what had become of the recipients: ask first.
+  if (remote === null) beginDoubt(turn, copy, 'reachable');
   settle(turn, copy);
   return true;
 }
@@ -226,11 +229,23 @@ export function releaseReceived(turn: Turn, member: string, release: Release, st
   late(turn, { copy: release.id, kind: 'Send', to: member, frame: { kind: 'RELEASE-ACK', released } });
 }
 
-export function releaseAcked(turn: Turn, member: string, { id }: ReleaseAck): void {
+/** What a holder that is to leave says of its own epoch is what RELEASE must name. */
+export function leavesAt(turn: Turn, copy: Copy, identity: Identity, epoch: Epoch): void {
+  const placements = copy.state.placements.map((placement) =>
+    placement.identity === identity && !sameEpoch(placement.epoch, epoch) ? { ...placement, epoch } : placement,
+  );
+  if (placements.some((placement, index) => placement !== copy.state.placements[index]))
+    setState(turn, copy, { ...copy.state, placements }, 'lazy');
+}
+
+export function releaseAcked(turn: Turn, member: string, { id, epoch }: ReleaseAck): void {
   const { server } = turn;
   const peer = server.peers.get(member);
   const copy = server.copies.get(id);
   if (peer === undefined || copy === undefined || !isReleasing(copy, peer.identity)) return;
+  // The answer to an earlier one may come late.
+  const asked = copy.state.placements.find((placement) => placement.identity === peer.identity);
+  if (asked !== undefined && !sameEpoch(asked.epoch, epoch)) return;
   setState(turn, copy, { ...copy.state, placements: withoutPlacement(copy.state.placements, peer.identity) }, 'lazy');
 }
 
@@ -251,6 +266,7 @@ function latchIfEmpty(turn: Turn): void {
     server.intakes.size === 0 &&
     server.incoming.size === 0 &&
     server.composing.size === 0 &&
+    server.resubmissions.copying.size === 0 &&
     openTombstones(server) === 0;
   if (wrong(turn, 'empty-while-resting') ? !nothingLeft : !nothingLeft || !rehoming.empty) {
     // What came to rest after the walk began must be met by another walk.

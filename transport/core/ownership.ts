@@ -18,7 +18,7 @@ import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPla
 import { categorize } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
-import { becomeOwner, isReleasing, sendReleases } from './drain.ts';
+import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { everybodyAccountedFor } from './presence.ts';
@@ -80,7 +80,6 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   server.away.delete(member);
   identityMet(turn, member, identity);
   const claims = new Map(server.unasked.get(member) ?? []);
-  server.unasked.delete(member);
   for (const id of server.doubtful) {
     const copy = server.copies.get(id);
     if (copy?.doubt?.waiting.has(member) === true) claims.set(id, copy.state.epoch);
@@ -88,7 +87,9 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
   for (const id of claims.keys()) {
     const copy = server.copies.get(id);
-    if (copy !== undefined && copy.state.epoch.owner !== server.me) claims.delete(id);
+    if (copy === undefined || copy.state.epoch.owner === server.me) continue;
+    claims.delete(id);
+    server.unasked.get(member)?.delete(id);
   }
   // Before the list: whoever has heard all of it may forget what nobody asked for.
   sendClaims(turn, member, claims);
@@ -143,6 +144,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
     if (copy.state.epoch.owner !== server.me) {
       sendState(turn, member, { id: item.id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
     } else if (isReleasing(copy, peer.identity) && !sameEpoch(item.epoch, copy.state.epoch)) {
+      leavesAt(turn, copy, peer.identity, item.epoch);
       sendReleases(turn, copy);
     } else if (copy.state.standing === 'released') {
       // A DSN that was composed again after a crash has its epoch, but other bytes; a list does not tell (protocol.md 8).

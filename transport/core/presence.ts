@@ -2,7 +2,7 @@
  * Who is there (protocol.md 3, 14). Owns: that silence alone takes nothing over before the whole span has passed and nobody else hears the member; that a
  * holder nobody has heard for a while no longer counts as a second copy; and that after an absence of our own everything is asked about once more.
  */
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
 import { beginDoubt } from './doubt.ts';
 import { findSingles } from './ownership.ts';
@@ -23,17 +23,33 @@ export function presenceTick(turn: Turn): void {
       server.away.delete(name);
       continue;
     }
-    const silentMs = turn.nowMs - Math.max(server.startedAtMs, server.lastHeardMs.get(name) ?? 0);
-    if (silentMs >= HOLDER_SILENT_MS && !server.away.has(name)) {
+    if (silentFor(turn, name) >= HOLDER_SILENT_MS && !server.away.has(name)) {
       server.away.add(name);
       holderAway(turn, name);
       findSingles(turn);
     }
-    if (silentMs >= spanMs(turn) && isAbsent(turn, name)) takeOverFrom(turn, name);
   }
+  for (const identity of server.held.keys()) ownerPresent(turn, identity);
   if (wrong(turn, 'shadow-expires-by-age')) dropOldShadows(turn);
   retirements(turn);
   isolation(turn);
+}
+
+/** Time since a member was heard, counted from this process's own start or waking at the earliest (protocol.md 3). */
+function silentFor(turn: Turn, member: string): number {
+  const { awakeSinceMs, lastHeardMs } = turn.server;
+  return turn.nowMs - Math.max(awakeSinceMs, lastHeardMs.get(member) ?? 0);
+}
+
+/** Also of an owner that is no member any more, and of one that was lost before a copy came to be its own. */
+function ownerPresent(turn: Turn, identity: Identity): void {
+  const { server } = turn;
+  if (server.lost.has(identity)) return takeOver(turn, identity);
+  const member = server.memberOf.get(identity);
+  if (member === undefined || server.peers.has(member)) return;
+  const heardOfMs = turn.nowMs - (server.heardOfMs.get(member) ?? Number.NEGATIVE_INFINITY);
+  const silentMs = Math.min(silentFor(turn, member), wrong(turn, 'absence-by-own-ears') ? Infinity : heardOfMs);
+  if (silentMs >= spanMs(turn) && isAbsent(turn, member)) takeOver(turn, identity);
 }
 
 const spanMs = (turn: Turn): number =>
@@ -48,13 +64,16 @@ function isAbsent(turn: Turn, member: string): boolean {
   return true;
 }
 
-function takeOverFrom(turn: Turn, member: string): void {
+/** Taken out of the document: what it holds counts no more, and it is not going to answer anything. */
+export function memberGone(turn: Turn, member: string): void {
   const { server } = turn;
-  for (const [identity, owner] of server.memberOf) if (owner === member) takeOver(turn, identity);
+  server.unasked.delete(member);
+  server.away.delete(member);
+  holderAway(turn, member);
 }
 
 /** It may still hold its copies, so it stays a placement that must be told; it is no protection any more. */
-function holderAway(turn: Turn, member: string): void {
+export function holderAway(turn: Turn, member: string): void {
   const { server } = turn;
   if (wrong(turn, 'silent-holder-counts')) return;
   for (const copy of server.copies.values()) {
@@ -101,6 +120,7 @@ export function notice(turn: Turn): void {
   const { server } = turn;
   const stoodStillMs = turn.nowMs - server.lastStepMs;
   server.lastStepMs = turn.nowMs;
+  if (stoodStillMs > STANDSTILL_MS) server.awakeSinceMs = turn.nowMs;
   if (stoodStillMs > STANDSTILL_MS && !wrong(turn, 'standstill-unnoticed')) doubtEverything(turn);
 }
 

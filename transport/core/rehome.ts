@@ -48,6 +48,8 @@ export interface Rehoming {
   /** What the present walk has met. */
   met: number;
   unreadable: number;
+  /** Nothing was in transit here when the walk began: what it meets is all there is. */
+  cleanStart: boolean;
   /** The fact says so. */
   marked: boolean;
   /** A whole walk of a draining member met nothing. */
@@ -70,6 +72,7 @@ export const newRehoming = (): Rehoming => ({
   done: true,
   met: 0,
   unreadable: 0,
+  cleanStart: false,
   marked: false,
   empty: false,
   waiting: [],
@@ -89,6 +92,8 @@ export function startRehoming(turn: Turn): void {
   }
   mark(turn, true);
   turn.server.nextScan += 1;
+  const { copies, intakes, incoming } = turn.server;
+  rehoming.cleanStart = copies.size === 0 && intakes.size === 0 && incoming.size === 0;
   Object.assign(rehoming, { scan: turn.server.nextScan, again: false, done: false, met: 0, unreadable: 0 });
   early(turn, { kind: 'ScanSafetyNet', scan: turn.server.nextScan, filter: {}, pageSize: PAGE });
 }
@@ -172,7 +177,7 @@ export function rehomeNext(turn: Turn): void {
   if (rehoming.sending.size > 0 || rehoming.asked.size > 0 || rehoming.later.length > 0) return;
   if (rehoming.done) return mark(turn, false);
   rehoming.done = true;
-  rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0;
+  rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0 && rehoming.cleanStart;
   if (rehoming.again) startRehoming(turn);
   else mark(turn, false);
 }

@@ -40,7 +40,7 @@ import {
   reshadow,
   reshadowRound,
 } from './placing.ts';
-import { notice, presenceTick } from './presence.ts';
+import { memberGone, notice, presenceTick } from './presence.ts';
 import {
   fetchReceived,
   newRehoming,
@@ -81,7 +81,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
-import { retirements, stillSpeaks, takeOverSlice } from './takeover.ts';
+import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
 import { guard, guardOver } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
 
@@ -129,10 +129,12 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
     heldEnds: new Set(),
     peers: new Map(),
     lastHeardMs: new Map(),
+    heardOfMs: new Map(),
+    awakeSinceMs: now.monotonicMs,
     known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
     memberOf: new Map(options.recovered.seen.map((seen) => [seen.identity, seen.member])),
     lost: new Map(),
-    retired: new Map(),
+    retired: voidWords(options.recovered.facts),
     takingOver: new Set(),
     away: new Set(),
     moving: new Set(),
@@ -261,6 +263,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       peer.load = event.contact.load;
       if (!couldReceive && mayReceive(turn, event.member)) reshadowRound(turn);
       peer.hears = event.contact.hears;
+      for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
       stillSpeaks(turn, peer.identity, false);
       server.lastHeardMs.set(event.member, turn.nowMs);
       return witness(turn, event.contact.wallMs);
@@ -355,8 +358,10 @@ function dispatch(turn: Turn, event: CoreEvent): void {
 function topologyChanged(turn: Turn, document: TopologyDocument): void {
   const { server } = turn;
   if (document.generation <= server.document.generation) return;
+  const before = server.boundary;
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
+  for (const { name } of before) if (!server.boundary.some((member) => member.name === name)) memberGone(turn, name);
   routingChanged(turn);
   retirements(turn);
   requestsChanged(turn);

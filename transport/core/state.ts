@@ -167,6 +167,10 @@ export interface Server {
   readonly heldEnds: Set<CopyId>;
   readonly peers: Map<string, Peer>;
   readonly lastHeardMs: Map<string, number>;
+  /** When another member last said that it hears this one. */
+  readonly heardOfMs: Map<string, number>;
+  /** Start of this process, or the end of its last standstill. */
+  awakeSinceMs: number;
   /** The queue database each member was last met on, in this life or an earlier one. */
   readonly known: Map<string, Identity>;
   /** Which member every queue database ever met belonged to. */

@@ -6,7 +6,7 @@ import type { CopyId, Identity } from '../../common/message.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
 import { promote } from './ownership.ts';
 import { startRehoming } from './rehome.ts';
-import { late, memberWith, needsShadow, setState, setTimer, type Turn, wrong } from './state.ts';
+import { late, memberWith, needsShadow, note, type Server, setState, setTimer, type Turn, wrong } from './state.ts';
 import { forgetIfAnswered } from './tombstones.ts';
 
 /** Copies promoted in one step: a step must stay short. */
@@ -23,12 +23,18 @@ export function identityMet(turn: Turn, member: string, identity: Identity): voi
     if (owner === member && other !== identity) lose(turn, other, 'replaced');
 }
 
+const VOID_FACT = 'voidWords';
 /** Frames of a session that was up when the word came may have been under way for so long. */
 const LAST_WORDS_MS = 5_000;
 
 /** The orchestrator's word (protocol.md 4), looked at again every second: a session that is up then may be about to end. */
 export function retirements(turn: Turn): void {
   const { server } = turn;
+  for (const identity of server.retired.keys())
+    if (!server.document.retired.some((entry) => entry.identity === identity)) {
+      server.retired.delete(identity);
+      saveVoidWords(turn);
+    }
   for (const { identity, member, reason } of server.document.retired) {
     const said = server.retired.get(identity);
     if (said === undefined) {
@@ -42,7 +48,21 @@ export function retirements(turn: Turn): void {
 /** It speaks after the word that it is gone: that word is void. */
 export function stillSpeaks(turn: Turn, identity: Identity, isNewSession: boolean): void {
   const said = turn.server.retired.get(identity);
-  if (said !== undefined && (isNewSession || turn.nowMs - said.sinceMs > LAST_WORDS_MS)) said.isVoid = true;
+  if (said === undefined || said.isVoid) return;
+  if (!isNewSession && turn.nowMs - said.sinceMs <= LAST_WORDS_MS) return;
+  said.isVoid = true;
+  saveVoidWords(turn);
+}
+
+/** A restart must not believe the word again. */
+function saveVoidWords(turn: Turn): void {
+  const identities = [...turn.server.retired].flatMap(([identity, { isVoid }]) => (isVoid ? [identity] : []));
+  note(turn, { kind: 'fact', key: VOID_FACT, value: identities.length === 0 ? null : identities });
+}
+
+export function voidWords(facts: ReadonlyMap<string, unknown>): Server['retired'] {
+  const identities = (facts.get(VOID_FACT) ?? []) as readonly Identity[];
+  return new Map(identities.map((identity) => [identity, { sinceMs: 0, isVoid: true }]));
 }
 
 export function lose(turn: Turn, identity: Identity, why: string): void {

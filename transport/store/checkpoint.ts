@@ -56,7 +56,8 @@ interface Frame {
 }
 
 const PIECE = 256 * 1024;
-const ROWS = 256;
+/** Small, so that no text of a frame is a large object that only a full collection frees. */
+const ROWS = 64;
 
 export const checkpointName = (number: number): string => `checkpoint-${number % 2}`;
 
@@ -161,6 +162,55 @@ export interface ReadCheckpoint {
   readonly bytes: number;
 }
 
+/** The frames of a checkpoint one by one, through one buffer. */
+class FrameReader {
+  /** Of everything read so far. */
+  crc = 0;
+  readonly #handle: FileHandle;
+  readonly #payloadBytes: number;
+  #buffer = Buffer.allocUnsafeSlow(PIECE);
+  /** What is in the buffer and not yet given out. */
+  #from = 0;
+  #to = 0;
+  #read = 0;
+
+  constructor(handle: FileHandle, payloadBytes: number) {
+    this.#handle = handle;
+    this.#payloadBytes = payloadBytes;
+  }
+
+  /** The JSON of the next frame; null when it is not whole. */
+  async next(): Promise<string | 'end' | null> {
+    if (this.#read === this.#payloadBytes && this.#from === this.#to) return 'end';
+    if (!(await this.#has(8))) return null;
+    const length = this.#buffer.readUInt32LE(this.#from);
+    const crc = this.#buffer.readUInt32LE(this.#from + 4);
+    if (length > this.#payloadBytes || !(await this.#has(8 + length))) return null;
+    const body = this.#buffer.subarray(this.#from + 8, this.#from + 8 + length);
+    // Zeros where a frame should be are not an empty frame.
+    if (length === 0 || crc32(body) !== crc) return null;
+    this.#from += 8 + length;
+    return body.toString();
+  }
+
+  /** Brings that many bytes into the buffer. */
+  async #has(bytes: number): Promise<boolean> {
+    if (this.#to - this.#from >= bytes) return true;
+    const target = bytes > this.#buffer.length ? Buffer.allocUnsafeSlow(bytes) : this.#buffer;
+    this.#buffer.copy(target, 0, this.#from, this.#to);
+    this.#to -= this.#from;
+    this.#from = 0;
+    this.#buffer = target;
+    const wanted = Math.min(this.#buffer.length - this.#to, this.#payloadBytes - this.#read);
+    if (wanted + this.#to < bytes) return false;
+    const got = await this.#handle.read(this.#buffer, this.#to, wanted, BLOCK + this.#read);
+    this.crc = crc32(this.#buffer.subarray(this.#to, this.#to + got), this.crc);
+    this.#to += got;
+    this.#read += got;
+    return got === wanted;
+  }
+}
+
 /** What stands in one file: null when it is not a whole checkpoint, `empty` when nothing was ever written. */
 async function readOne(files: Files, path: string): Promise<ReadCheckpoint | 'empty' | null> {
   const handle = await files.open(path, 'read');
@@ -171,28 +221,12 @@ async function readOne(files: Files, path: string): Promise<ReadCheckpoint | 'em
     if (head === null || head.version > FORMAT_VERSION) return null;
     const state = new State();
     const ends = new Map<number, number>();
-    let at = 0;
-    let crc = 0;
-    let window = Buffer.alloc(0);
-    while (at < head.payloadBytes || window.length > 0) {
-      const want = window.length < 8 ? PIECE : 8 + window.readUInt32LE(0);
-      if (window.length >= 8 && window.length >= want) {
-        const body = window.subarray(8, want);
-        // Zeros where a frame should be are not an empty frame.
-        if (body.length === 0 || crc32(body) !== window.readUInt32LE(4)) return null;
-        restore(state, ends, JSON.parse(body.toString()) as Frame);
-        window = window.subarray(want);
-        continue;
-      }
-      const length = Math.min(Math.max(want - window.length, PIECE), head.payloadBytes - at);
-      if (length <= 0) return null;
-      const next = Buffer.allocUnsafe(window.length + length);
-      window.copy(next);
-      if ((await handle.read(next, window.length, length, BLOCK + at)) < length) return null;
-      crc = crc32(next.subarray(window.length), crc);
-      at += length;
-      window = next;
+    const frames = new FrameReader(handle, head.payloadBytes);
+    for (let text = await frames.next(); text !== 'end'; text = await frames.next()) {
+      if (text === null) return null;
+      restore(state, ends, JSON.parse(text) as Frame);
     }
+    const { crc } = frames;
     return crc === head.payloadCrc ? { head, state, ends, bytes: BLOCK + head.payloadBytes } : null;
   } finally {
     await handle.close();

@@ -10,18 +10,18 @@ import type { Quarantined } from './database.ts';
 import type { IdentityFile } from './identity-file.ts';
 import { StoreError } from './live-index.ts';
 import { decodeRecord } from './log-record.ts';
+import { type Part, Replay, type TailRecord } from './log-replay.ts';
 import { LogState } from './log-state.ts';
 import {
   BLOCK,
   type Extent,
-  HEADER,
-  type ParsedRecord,
   parseRecord,
   parseSegmentBlock,
   type SegmentHeader,
 } from './record.ts';
 import { segmentName, slotOf } from './segment-pool.ts';
 import { type ScannedGroup, scanSegment } from './segment-scan.ts';
+import { SegmentStream } from './segment-stream.ts';
 
 export interface SegmentFile {
   readonly slot: number;
@@ -31,11 +31,6 @@ export interface SegmentFile {
   /** Undefined when block 0 cannot be read. */
   readonly previous: SegmentHeader['previous'] | undefined;
   readonly syncedThrough: number;
-}
-
-export interface TailRecord {
-  readonly record: ParsedRecord;
-  readonly body: Buffer;
 }
 
 export interface LoadedLog {
@@ -91,20 +86,17 @@ export async function loadLog(
     newest?.ends ?? new Map(),
     through,
   );
+  const stream = new SegmentStream(identity.salt);
   for (const [index, file] of order.entries()) {
     const next = order[index + 1];
     const limit = next?.previous?.generation === file.generation ? next.previous.end : file.sizeBytes;
-    const bytes = await readWhole(files, `${directory}/${segmentName(file.slot)}`, Math.min(limit, file.sizeBytes));
     const before =
       next?.previous === undefined && next !== undefined
         ? await firstSequence(files, directory, next, identity.salt)
         : null;
-    replay.addSegment(
-      file,
-      bytes,
-      identity.salt,
-      next === undefined ? { kind: 'newest' } : { kind: 'complete', before },
-    );
+    const part: Part = next === undefined ? { kind: 'newest' } : { kind: 'complete', before };
+    const path = `${directory}/${segmentName(file.slot)}`;
+    await replaySegment(replay, stream, files, path, file, Math.min(limit, file.sizeBytes), identity.salt, part);
   }
   reportMissing(replay.state, segments, replay.quarantined);
   return {
@@ -137,6 +129,40 @@ function listDamage({ state, quarantined }: Replay): Quarantined[] {
 
 const known = (item: Quarantined | undefined): Pick<Quarantined, 'known'> =>
   item?.known === undefined ? {} : { known: item.known };
+
+/** What is whole is taken piece by piece; only behind damage the segment is looked at as a whole. */
+async function replaySegment(
+  replay: Replay,
+  stream: SegmentStream,
+  files: Files,
+  path: string,
+  file: SegmentFile,
+  limit: number,
+  salt: Buffer,
+  part: Part,
+): Promise<void> {
+  const { generation } = file;
+  const handle = await files.open(path, 'read');
+  try {
+    stream.open(handle);
+    const marks: number[] = [];
+    // How much of the newest segment is durable stands in its later groups.
+    if (part.kind === 'newest')
+      for await (const header of stream.headers(generation, limit)) marks.push(header.syncedThrough);
+    const behind = async (): Promise<ScannedGroup[]> => {
+      if (!(await stream.anythingBehind(generation, limit))) return [];
+      return scanSegment(await readWhole(files, path, limit), salt, generation, stream.at, limit);
+    };
+    for (const group of part.kind === 'newest' ? await behind() : [])
+      if (group.header !== null) marks.push(group.header.syncedThrough);
+    const segment = replay.begin(file, part, marks);
+    for await (const group of stream.groups(generation, limit)) segment.add([group]);
+    segment.add(await behind());
+    segment.end();
+  } finally {
+    await handle.close();
+  }
+}
 
 function needsOf(tail: readonly TailRecord[]): Set<number> {
   const needs = new Set<number>();
@@ -243,139 +269,5 @@ function reportMissing(state: LogState, files: readonly SegmentFile[], quarantin
     const missing = segmentsOf(copy.body).find((generation) => !present.has(generation));
     if (missing === undefined) continue;
     quarantined.push(state.quarantine(copy.facts.id, `generation ${missing}`, 0, 'the segment is missing'));
-  }
-}
-
-/**
- * Every segment but the newest was synced before the next one was begun; where that one's header is lost, its first sequence says how
- * far (what lies behind is the torn tail of an earlier crash).
- */
-type Part = { readonly kind: 'newest' } | { readonly kind: 'complete'; readonly before: number | null };
-
-/** Whether a group counts when everything through a sequence is durable; without a header its neighbours say. */
-function isDurable(group: ScannedGroup, groups: readonly ScannedGroup[], index: number, through: number): boolean {
-  if (group.header !== null) return group.header.sequence + group.header.count - 1 <= through;
-  const next = groups.slice(index + 1).find((other) => other.header !== null)?.header;
-  if (next !== undefined && next !== null) return next.sequence <= through + 1;
-  return group.records.length > 0 && group.records.every((record) => record.sequence <= through);
-}
-
-/** Bytes between groups whose sequences follow each other: an empty group that only said what was synced, torn or damaged. */
-const isOnlyMark = (lost: ScannedGroup, next: ScannedGroup | undefined, before: number): boolean =>
-  lost.records.length === 0 && next?.header?.sequence === before + 1;
-
-class Replay {
-  readonly state: LogState;
-  readonly ends: Map<number, number>;
-  readonly quarantined: Quarantined[] = [];
-  readonly tail: TailRecord[] = [];
-  synced: number;
-  lastGeneration: number;
-  lastEnd: number;
-  cutGroups = 0;
-  #applied: number;
-  /** Checksums of whole chunks by generation and offset of the body; only for segments that were read. */
-  readonly #chunks = new Map<number, Map<number, number>>();
-
-  constructor(state: LogState, sequence: number, ends: Map<number, number>, lastGeneration: number) {
-    this.lastGeneration = lastGeneration;
-    this.lastEnd = ends.get(lastGeneration) ?? BLOCK;
-    this.state = state;
-    this.synced = sequence;
-    this.#applied = sequence;
-    this.ends = ends;
-  }
-
-  addSegment(file: SegmentFile, bytes: Buffer, salt: Buffer, part: Part): void {
-    const groups = scanSegment(bytes, salt, file.generation, BLOCK, bytes.length);
-    const name = segmentName(file.slot);
-    this.synced = Math.max(this.synced, file.syncedThrough);
-    for (const group of groups)
-      if (group.header !== null) this.synced = Math.max(this.synced, group.header.syncedThrough);
-    this.#chunks.set(file.generation, new Map());
-    let end = BLOCK;
-    const through =
-      part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
-    let torn = false;
-    let durable = 0;
-    let before = file.syncedThrough;
-    for (const [index, group] of groups.entries()) {
-      if (group.header === null && isOnlyMark(group, groups[index + 1], before)) continue;
-      before = group.header === null ? before : group.header.sequence + group.header.count - 1;
-      if (isDurable(group, groups, index, through)) {
-        this.#keepChunks(group);
-        this.#applyGroup(name, group);
-        end = group.end;
-        durable += 1;
-      } else if (part.kind === 'complete' || torn || group.header === null || group.damage.length > 0) {
-        torn = true;
-        this.cutGroups += 1;
-      } else {
-        this.#keepChunks(group);
-        this.#keepTail(bytes, group);
-      }
-    }
-    // A torn first write leaves no header either, but nothing durable behind it.
-    if (file.previous === undefined && durable > 0)
-      this.quarantined.push({ id: null, segment: name, offset: 0, reason: 'the header of the segment is damaged' });
-    this.ends.set(file.generation, end);
-    if (part.kind === 'complete' || durable > 0) {
-      this.lastGeneration = file.generation;
-      this.lastEnd = end;
-    }
-    if (part.kind === 'complete') this.synced = Math.max(this.synced, this.#applied);
-  }
-
-  #applyGroup(segment: string, group: ScannedGroup): void {
-    for (const { offset, reason, id } of group.damage) {
-      const item: Quarantined = { id, segment, offset, reason };
-      this.quarantined.push(item);
-      if (id !== null && !this.state.index.quarantined.has(id)) this.state.index.quarantined.set(id, item);
-    }
-    for (const record of group.records) {
-      // A group can lie in two segments when a recovery was interrupted.
-      if (record.sequence <= this.#applied) continue;
-      this.#applied = record.sequence;
-      this.#applyRecord(segment, record);
-    }
-    if (group.header !== null) this.#applied = Math.max(this.#applied, group.header.sequence + group.header.count - 1);
-  }
-
-  #applyRecord(segment: string, record: ParsedRecord): void {
-    const at = [record.generation, record.offset, HEADER + record.metaLength] as const;
-    if (record.kind === 'footer') {
-      if (this.state.net.open.size > 0) this.state.net.seal(at, record.bodyLength, null);
-      return;
-    }
-    const change = decodeRecord(record.kind, record.meta);
-    if (change === null) return;
-    this.state.replay(change, at);
-    if (change.kind !== 'commit' && change.kind !== 'recall') return;
-    const lost = this.damagedPart(change.extents);
-    if (lost === null) return;
-    const reason = 'a part of the body is damaged';
-    this.quarantined.push(this.state.quarantine(change.facts.id, segment, lost[1], reason));
-  }
-
-  damagedPart(extents: readonly Extent[]): Extent | null {
-    const lost = extents.find(([generation, offset, , crc]) => {
-      const chunks = this.#chunks.get(generation);
-      return chunks !== undefined && chunks.get(offset) !== crc;
-    });
-    return lost ?? null;
-  }
-
-  #keepChunks(group: ScannedGroup): void {
-    for (const record of group.records)
-      if (record.kind === 'chunk')
-        this.#chunks.get(record.generation)?.set(record.offset + HEADER + record.metaLength, record.bodyCrc);
-  }
-
-  #keepTail(bytes: Buffer, group: ScannedGroup): void {
-    for (const record of group.records) {
-      const start = record.offset + HEADER + record.metaLength;
-      if (record.sequence > this.#applied)
-        this.tail.push({ record, body: bytes.subarray(start, start + record.bodyLength) });
-    }
   }
 }

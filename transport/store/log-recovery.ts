@@ -4,8 +4,9 @@
  * make it part of the log. Sequences stay as they were: a peer may have seen them. Fails with the disk's error.
  */
 import type { Quarantined } from './database.ts';
-import type { LoadedLog, TailRecord } from './log-reader.ts';
+import type { LoadedLog } from './log-reader.ts';
 import { commitJson, decodeRecord, type Kill, type LogRecord, moveJson, removeJson } from './log-record.ts';
+import type { TailRecord } from './log-replay.ts';
 import type { LogEnd } from './log-writer.ts';
 import {
   BLOCK,

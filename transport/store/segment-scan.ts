@@ -14,6 +14,10 @@ export interface Damage {
   readonly id: CopyId | null;
 }
 
+export interface ScannedRecord extends ParsedRecord {
+  readonly body: Buffer;
+}
+
 export interface ScannedGroup {
   readonly offset: number;
   /** Where the next group starts; for damage without a group header, where something readable starts again. */
@@ -21,7 +25,7 @@ export interface ScannedGroup {
   /** Null when the header is lost. */
   readonly header: ParsedRecord | null;
   /** Whole records in order; those of damaged groups too. */
-  readonly records: readonly ParsedRecord[];
+  readonly records: readonly ScannedRecord[];
   /** Empty when the group is whole. */
   readonly damage: readonly Damage[];
 }
@@ -47,63 +51,75 @@ export function scanSegment(bytes: Buffer, salt: Buffer, generation: number, fro
   return groups;
 }
 
-function scanGroup(source: Buffer, salt: Buffer, header: ParsedRecord): ScannedGroup {
-  const start = header.offset + HEADER;
+/** The group whose header was found; `source[0]` lies at `base` of the segment. */
+export function scanGroup(source: Buffer, salt: Buffer, header: ParsedRecord, base = 0): ScannedGroup {
+  const start = header.offset - base + HEADER;
   const limit = Math.min(start + header.bodyLength, source.length);
-  const found = scanRecords(source, salt, header.generation, start, limit);
+  const found = scanRecords(source, salt, header.generation, start, limit, base);
   const damage = [...found.damage];
   const whole = found.records.length === header.count && found.sum === header.bodyCrc && damage.length === 0;
   if (!whole && damage.length === 0)
     damage.push({ offset: header.offset, reason: 'records of a group are missing', id: null });
-  const end = Math.min(header.offset + padded(HEADER + header.bodyLength), padded(source.length));
+  const end = Math.min(header.offset + padded(HEADER + header.bodyLength), base + padded(source.length));
   return { offset: header.offset, end, header, records: found.records, damage };
 }
 
 interface FoundRecords {
-  readonly records: ParsedRecord[];
+  readonly records: ScannedRecord[];
   readonly damage: Damage[];
   readonly sum: number;
 }
 
-function scanRecords(source: Buffer, salt: Buffer, generation: number, from: number, to: number): FoundRecords {
-  const records: ParsedRecord[] = [];
+function scanRecords(
+  source: Buffer,
+  salt: Buffer,
+  generation: number,
+  from: number,
+  to: number,
+  base: number,
+): FoundRecords {
+  const records: ScannedRecord[] = [];
   const damage: Damage[] = [];
   let sum = 0;
   let at = from;
   while (at < to) {
-    const record = parseRecord(source, at, salt, generation);
+    const record = parseRecord(source, at, salt, generation, base);
     const next = record === null ? -1 : at + HEADER + record.metaLength + record.bodyLength;
     if (record === null || next > to) {
-      const again = nextRecord(source, salt, generation, at + 1, to);
+      const again = nextRecord(source, salt, generation, at + 1, to, base);
       const reason = record === null ? 'a record header is damaged' : 'a record is longer than its group';
-      damage.push({ offset: at, reason, id: guessId(source.subarray(at, Math.min(again, at + BLOCK))) });
+      damage.push({ offset: base + at, reason, id: guessId(source.subarray(at, Math.min(again, at + BLOCK))) });
       at = again;
       continue;
     }
     const body = source.subarray(next - record.bodyLength, next);
     sum = chain(sum, recordCrc(source, at), record.bodyCrc);
     if (record.bodyLength > 0 && crc32(body) !== record.bodyCrc)
-      damage.push({ offset: at, reason: `the body of a ${record.kind} record is damaged`, id: guessId(record.meta) });
-    else records.push(record);
+      damage.push({
+        offset: base + at,
+        reason: `the body of a ${record.kind} record is damaged`,
+        id: guessId(record.meta),
+      });
+    else records.push({ ...record, body });
     at = next;
   }
   return { records, damage, sum };
 }
 
 /** Offset of the next whole record of this generation; `to` when there is none. */
-function nextRecord(source: Buffer, salt: Buffer, generation: number, from: number, to: number): number {
+function nextRecord(source: Buffer, salt: Buffer, generation: number, from: number, to: number, base = 0): number {
   let at = from;
   for (;;) {
     at = source.indexOf(salt, at);
     if (at === -1 || at >= to) return to;
-    if (parseRecord(source, at, salt, generation) !== null) return at;
+    if (parseRecord(source, at, salt, generation, base) !== null) return at;
     at += 1;
   }
 }
 
 /** Damage where a group header should be: whatever whole records lie before the next group. Null when nothing follows. */
 function scanLost(source: Buffer, salt: Buffer, generation: number, from: number): ScannedGroup | null {
-  const records: ParsedRecord[] = [];
+  const records: ScannedRecord[] = [];
   let at = nextRecord(source, salt, generation, from, source.length);
   if (at === source.length) return null;
   const damage: Damage[] = [{ offset: from, reason: 'a group header is damaged', id: null }];
@@ -114,7 +130,7 @@ function scanLost(source: Buffer, salt: Buffer, generation: number, from: number
     const body = source.subarray(next - record.bodyLength, next);
     if (next > source.length || (record.bodyLength > 0 && crc32(body) !== record.bodyCrc))
       damage.push({ offset: at, reason: `the body of a ${record.kind} record is damaged`, id: guessId(record.meta) });
-    else records.push(record);
+    else records.push({ ...record, body });
     at = nextRecord(source, salt, generation, Math.min(next, source.length), source.length);
   }
   return { offset: from, end: at, header: null, records, damage };

@@ -1,0 +1,201 @@
+/** Safety Net copies find a second home, damaged bodies are fetched again (protocol.md 17, 29; semantics.md S8; rows 37-40 and 42). */
+import { describe, expect, test } from 'vitest';
+import type { Identity, SharedState } from '../../common/message.ts';
+import type { Result } from '../../common/peer/messages.ts';
+import { lostMessages } from '../../transport/core/damage.ts';
+import type { StoredCopy } from '../../transport/store/database.ts';
+import {
+  A,
+  B,
+  C,
+  CoreBench,
+  copyId,
+  DIGEST,
+  epochOf,
+  factsOf,
+  OTHER,
+  PEER,
+  SELF,
+  sharedOf,
+  stateOf,
+} from './core-bench.ts';
+
+const ALPHA = 'alpha-0@sim.example';
+const B2 = 'B2' as Identity;
+const delivered = [
+  { address: ALPHA, outcome: 'delivered' as const, database: 'alpha', databaseCopy: 'main', activation: 1, atMs: 5 },
+];
+const heldBy = (member: string, identity: Identity) => [
+  { member, identity, epoch: epochOf(A), status: 'confirmed' as const },
+];
+
+const primaryEntry = (id: string, placements = heldBy(PEER, B)): StoredCopy => ({
+  facts: factsOf(id),
+  state: stateOf({ queue: 'primarySafetyNet', recipients: delivered, finalAtMs: 5, placements }),
+});
+const shadowEntry = (id: string, owner: Identity): StoredCopy => ({
+  facts: factsOf(id),
+  state: stateOf({ queue: 'shadowSafetyNet', epoch: epochOf(owner), recipients: delivered, finalAtMs: 5 }),
+});
+const rest = (id: string, owner: Identity): SharedState =>
+  sharedOf(id, { epoch: epochOf(owner), recipients: delivered, final: true });
+
+/** Three members; the queue database of PEER was lost just now. */
+function afterLoss(): CoreBench {
+  const bench = new CoreBench({ members: 3 });
+  bench.join(PEER);
+  bench.join(OTHER);
+  bench.down(PEER);
+  bench.up(PEER, B2);
+  bench.contact(PEER);
+  return bench;
+}
+
+function storedThere(bench: CoreBench): void {
+  const open = bench.lastSeen('OpenCandidate');
+  bench.event({ kind: 'CandidateOpened', id: open.id, attempt: open.attempt });
+  const result: Result = { id: open.id, epoch: open.state.epoch, outcome: 'stored', digest: DIGEST, reply: null };
+  bench.event({ kind: 'CandidateResult', member: open.member, id: open.id, attempt: open.attempt, result });
+}
+
+describe('row 42, rule 17: what rests here after a loss', () => {
+  test('Rehomed: an entry whose holder is lost is pushed to a member and remembers it only when that has it durably', () => {
+    const bench = afterLoss();
+    bench.page([primaryEntry('M1'), primaryEntry('M2', heldBy(OTHER, C))]);
+    expect(bench.seen('OpenCandidate').map(({ id, purpose }) => [id, purpose])).toEqual([['M1', 'rest']]);
+    expect(bench.seen('ChangeResting')).toHaveLength(0);
+    storedThere(bench);
+    expect(bench.lastSeen('ChangeResting').state.placements).toHaveLength(1);
+    expect(bench.index.facts.has('rehoming')).toBe(false);
+  });
+
+  test('RoleChanged: a shadow entry whose owner is lost becomes primary with the next term, and is given a holder', () => {
+    const bench = afterLoss();
+    bench.page([shadowEntry('M1', B), shadowEntry('M2', C)]);
+    expect(bench.seen('ChangeResting').map(({ id, state }) => [id, state.queue, state.epoch])).toEqual([
+      ['M1', 'primarySafetyNet', epochOf(A, 1, 1)],
+    ]);
+    bench.pass(1_100);
+    expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', purpose: 'rest' });
+  });
+
+  test('a restart in the middle walks again', () => {
+    const bench = afterLoss();
+    expect(bench.index.facts.has('rehoming')).toBe(true);
+    bench.restart();
+    expect(bench.seen('ScanSafetyNet')).toHaveLength(1);
+  });
+
+  test('RestReceived: committed straight to rest, under the role its epoch gives; who has it says so', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.streamEnded(bench.streamOpened(PEER, 'rest', rest('M1', B)));
+    bench.streamEnded(bench.streamOpened(PEER, 'rest', rest('M2', A)));
+    expect(bench.resting.get(copyId('M1'))).toMatchObject({ queue: 'shadowSafetyNet', finalAtMs: 5 });
+    expect(bench.resting.get(copyId('M2'))?.queue).toBe('primarySafetyNet');
+    expect(bench.answers().map(({ outcome }) => outcome)).toEqual(['stored', 'stored']);
+    bench.streamOpened(PEER, 'rest', rest('M1', B), shadowEntry('M1', B));
+    expect(bench.lastSeen('RefuseStream').refuse.held).toBe(true);
+  });
+
+  test('HandedOver: a drained member gives an entry up only after another has it', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.memberState(SELF, 'draining');
+    bench.pass(1_100);
+    bench.resting.set(copyId('M1'), primaryEntry('M1').state);
+    bench.page([primaryEntry('M1')]);
+    expect(bench.lastSeen('OpenCandidate')).toMatchObject({ member: OTHER, state: { epoch: epochOf(C, 1, 1) } });
+    const { id, attempt } = bench.lastSeen('OpenCandidate');
+    bench.event({ kind: 'CandidateLost', id, attempt });
+    bench.pass(1_100);
+    const before = bench.effects.length;
+    storedThere(bench);
+    expect(bench.effects.length).toBeGreaterThan(before);
+  });
+
+  test('FINDING entries that nobody can take (their bodies are damaged) do not hold up all the others for ever', () => {
+    const bench = afterLoss();
+    bench.page(
+      Array.from({ length: 9 }, (_, at) => primaryEntry(`M${at}`)),
+      { done: false },
+    );
+    const answered = new Set<number>();
+    const refuseAll = (): void => {
+      for (let more = true; more; ) {
+        more = false;
+        for (const { id, attempt, member } of bench.seen('OpenCandidate')) {
+          if (answered.has(attempt)) continue;
+          answered.add(attempt);
+          more = true;
+          bench.event({ kind: 'CandidateRefused', member, id, attempt, held: false });
+        }
+      }
+    };
+    for (let round = 0; round < 60; round++) {
+      refuseAll();
+      bench.pass(1_000);
+    }
+    expect(bench.seen('NextSafetyNetPage').length).toBeGreaterThan(0);
+  });
+
+  test('FINDING a walk that could not read a page is not over', () => {
+    const bench = afterLoss();
+    bench.page([], { done: true, unreadable: 1 });
+    bench.pass(120_000);
+    expect(bench.index.facts.has('rehoming') || bench.seen('ScanSafetyNet').length > 1).toBe(true);
+  });
+
+  test('FINDING two members send the same entry at once: it is written once', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    const first = bench.streamOpened(PEER, 'rest', rest('M1', C));
+    const second = bench.streamOpened(OTHER, 'rest', rest('M1', C));
+    bench.streamEnded(first);
+    const { commit } = bench.streamEnded(second);
+    expect(commit).toEqual([]);
+  });
+});
+
+describe('rows 38-40: damaged bodies', () => {
+  function damaged(): CoreBench {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.shadow('M1', [ALPHA]);
+    bench.event({ kind: 'BodyDamaged', id: copyId('M1') });
+    return bench;
+  }
+
+  test('Quarantined, Refetched: whoever has the bytes may send them, and only then', () => {
+    const bench = damaged();
+    expect(bench.sent('FETCH').map(({ to }) => to)).toEqual([PEER, OTHER]);
+    const { commit } = bench.streamEnded(bench.streamOpened(OTHER, 'copy', sharedOf('M1', { epoch: epochOf(B) })));
+    expect(commit.map(({ kind }) => kind)).toEqual(['commit']);
+    expect(bench.copy('M1')).toMatchObject({ queue: 'shadow', epoch: epochOf(B) });
+    bench.streamOpened(OTHER, 'copy', sharedOf('M1', { epoch: epochOf(B) }));
+    expect(bench.seen('RefuseStream')).toHaveLength(1);
+  });
+
+  test('row 40: listed as lost only when everybody is there and nobody has it', () => {
+    const bench = damaged();
+    bench.passHearing(61_000, { [PEER]: [], [OTHER]: [] });
+    expect(lostMessages(bench.server, bench.nowMs)).toEqual(['M1']);
+    bench.down(OTHER);
+    expect(lostMessages(bench.server, bench.nowMs)).toEqual([]);
+  });
+
+  test.each([
+    ['of another holder', OTHER],
+    ['of the owner', PEER],
+  ])('FINDING the copy comes to rest while the bytes %s are on their way: they do not bring it back', (_, member) => {
+    const bench = damaged();
+    const stream = bench.streamOpened(member, 'copy', sharedOf('M1', { epoch: epochOf(B) }));
+    bench.state(PEER, 'final', sharedOf('M1', { epoch: epochOf(B), recipients: delivered, final: true }));
+    expect(bench.resting.has(copyId('M1'))).toBe(true);
+    bench.streamEnded(stream);
+    expect(bench.server.copies.has(copyId('M1'))).toBe(false);
+  });
+});
