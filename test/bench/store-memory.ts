@@ -24,6 +24,8 @@ const { values } = parseArgs({
     bytes: { type: 'string', default: '4096' },
     phase: { type: 'string' },
     directory: { type: 'string' },
+    /** Options for node, separated by commas. */
+    node: { type: 'string', default: '' },
   },
 });
 const copies = Number(values.copies);
@@ -98,10 +100,11 @@ async function write(directory: string, end: 'close' | 'kill'): Promise<void> {
 
 async function reopen(directory: string, end: 'close' | 'kill'): Promise<void> {
   report('empty process');
+  const compactor = new Compactor();
   const started = performance.now();
   const store = await open(directory);
   const kept = new Map<string, Kept>();
-  for (const { facts, state } of store.recovered.copies) kept.set(facts.id, { facts, state: { ...state, queue: 'submission' } });
+  for (const { facts, state } of store.recovered.copies) kept.set(facts.id, { facts, state: compactor.state({ ...state, queue: 'submission' }) });
   const openMs = performance.now() - started;
   report('open', { openMs, copies: kept.size, quarantined: store.recovered.quarantined.length });
   if (end === 'kill') process.kill(process.pid, 'SIGKILL');
@@ -111,7 +114,8 @@ async function reopen(directory: string, end: 'close' | 'kill'): Promise<void> {
 }
 
 function child(phase: string, directory: string): void {
-  const options = ['--expose-gc', import.meta.filename, '--phase', phase, '--directory', directory];
+  const flags = values.node.split(',').filter((flag) => flag !== '');
+  const options = ['--expose-gc', ...flags, import.meta.filename, '--phase', phase, '--directory', directory];
   const done = spawnSync(process.execPath, [...options, '--copies', `${copies}`, '--bytes', `${values.bytes}`], { encoding: 'utf8' });
   process.stdout.write(`--- ${phase}\n${done.stdout}${done.stderr}`);
 }

@@ -9,6 +9,7 @@ import type { Target } from '../../examples/demo/smtp-connection.ts';
 import { gather, openCluster } from '../../operator/local/cluster.ts';
 import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
 import { storeCommand } from '../../transport/inspect.ts';
+import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { TransportStatus } from '../../transport/runtime/view.ts';
 import { until } from '../house/until.ts';
 import type { Delivered, LedgerEntry, StoredCopyView } from './ledger.ts';
@@ -52,6 +53,14 @@ export class ClusterView {
       async (name) => `--- ${name}\n${(await readFile(join(directory, name), 'utf8')).slice(-1_000)}`,
     );
     return (await Promise.all(ends)).join('\n');
+  }
+
+  /** Connections between members, and from front ends to transports they may choose, that are missing now. */
+  async missingConnections(): Promise<number> {
+    const { transports, frontends } = await this.runFile();
+    const known = await Promise.all(frontends.map(({ metricsUrl }) => transportsAvailable(metricsUrl)));
+    const wanted = transports.length * (transports.length - 1) + transports.length * frontends.length;
+    return wanted - known.reduce((sum, count) => sum + count, await this.total('mailcluster_peer_up'));
   }
 
   /** run.json says that every process serves; they also have to find each other before the first message is not answered 451. */
@@ -125,6 +134,22 @@ export class ClusterView {
   async statuses(): Promise<readonly TransportStatus[]> {
     const cluster = await openCluster(this.state);
     return gather(await cluster.askAll<TransportStatus>('/v1/status')).answers.map(({ value }) => value);
+  }
+
+  /** What every transport remembers of a message, in order of time: for failure messages. */
+  async story(id: string): Promise<string> {
+    const cluster = await openCluster(this.state);
+    const asked = await cluster.askAll<{ readonly records: readonly TrackingRecord[] }>(`/v1/trace?id=${id}`);
+    const records = gather(asked).answers.flatMap(({ member, value }) =>
+      value.records.map((one) => ({ ...one, member })),
+    );
+    return records
+      .sort((a, b) => a.atMs - b.atMs)
+      .map(
+        ({ atMs, member, source, event, peer, detail }) =>
+          `${new Date(atMs).toISOString().slice(14, 23)} ${member}${source === member ? '' : ` (${source})`} ${event} ${peer ?? ''} ${detail ?? ''}`,
+      )
+      .join('\n');
   }
 
   /** Everything in the Maildir stores below `maildirs`, over all databases and copies. */

@@ -173,7 +173,11 @@ export class DirectCluster extends ClusterView {
       () => 'ready' as const,
       (error: unknown) => String(error),
     );
-    return { isAlive: () => hasNotEnded(child.process), fatal: () => child.fatal, outcome };
+    const stop = async (): Promise<void> => {
+      child.process.kill('SIGKILL');
+      await until(`the double of ${name} to be gone`, () => !hasNotEnded(child.process), { deadlineMs: 10_000 });
+    };
+    return { isAlive: () => hasNotEnded(child.process), fatal: () => child.fatal, outcome, stop };
   }
 
   /** SIGKILL; returns when it is dead. Nobody starts it again. */
@@ -396,6 +400,7 @@ export interface Double {
   readonly outcome: Promise<string>;
   isAlive(): boolean;
   fatal(): string | null;
+  stop(): Promise<void>;
 }
 
 const hasNotEnded = (child: ChildProcess): boolean => child.exitCode === null && child.signalCode === null;

@@ -7,13 +7,12 @@ import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../house/until.ts';
 import { NetworkLab } from '../rigs/network-namespaces.ts';
-import type { InspectedCopy } from './cluster-view.ts';
 import { type DirectCluster, startDirect } from './direct-cluster.ts';
 import { twoSites } from './harness.ts';
-import { balance, verdict } from './ledger.ts';
+import type { Delivered } from './ledger.ts';
 import { type CutName, type CutReport, isCutName } from './partition-report.ts';
 import { Choices, Load } from './seeded-load.ts';
-import { acceptedDigests, disagreements, ledgerLine, restProblems, twoCopiesAgain } from './two-copies.ts';
+import { acceptedDigests, judgedAtRest, twoCopiesAgain } from './two-copies.ts';
 
 /** The shortest that resources allow is 10 s. */
 const SPAN_MS = 12_000;
@@ -68,21 +67,6 @@ function cutOf(name: CutName, { east, west, frontends, store }: Roles, choices: 
   }
 }
 
-async function agreed(cluster: DirectCluster): Promise<readonly InspectedCopy[]> {
-  let last: readonly string[] = [];
-  return await until(
-    'everybody to agree whose each copy is',
-    async () => {
-      const stored = await cluster.stored();
-      last = disagreements(stored);
-      return last.length === 0 ? stored : null;
-    },
-    { deadlineMs: HEALED_MS, everyMs: 500 },
-  ).catch((error: unknown) => {
-    throw new Error(`${String(error)}\n${last.length} disagreements:\n${last.slice(0, 10).join('\n')}`);
-  });
-}
-
 async function oneCut(
   name: CutName,
   lab: NetworkLab,
@@ -100,7 +84,9 @@ async function oneCut(
   try {
     await load.more(20);
     for (const { from, to } of cut) await lab.cut(from, to);
-    const endMs = performance.now() + SPAN_MS + 5_000;
+    const felt = async (): Promise<boolean> => (await cluster.missingConnections()) > 0;
+    await until('somebody to feel the cut', felt, { deadlineMs: SPAN_MS, everyMs: 100 });
+    const endMs = performance.now() + SPAN_MS;
     await until('the end of the cut', () => performance.now() >= endMs, { deadlineMs: SPAN_MS + 60_000, everyMs: 250 });
     await lab.heal();
     healedMs = performance.now();
@@ -113,25 +99,17 @@ async function oneCut(
   }
   try {
     await twoCopiesAgain(cluster, members, acceptedDigests(earlier), HEALED_MS);
-    healedMs = performance.now() - healedMs;
-    await cluster.drained(HEALED_MS, earlier);
-    const stored = await agreed(cluster);
-    problems.push(...restProblems(acceptedDigests(earlier), stored).slice(0, 10));
   } catch (error) {
     problems.push(String(error));
   }
-  const result = balance(earlier, await cluster.delivered(), await cluster.stored());
+  const healed = `; two copies ${((performance.now() - healedMs) / 1_000).toFixed(1)} s after the heal`;
+  const read = (): Promise<readonly Delivered[]> => cluster.delivered();
+  const title = `cut ${name} (${shown})`;
+  const rest = await judgedAtRest(cluster, title, earlier, { read, deadlineMs: HEALED_MS });
   const statuses = await cluster.statuses();
   const lost = statuses.flatMap((status) => status.lost.map((one) => `${status.name}: ${one.member} ${one.why}`));
-  return {
-    name,
-    cut: shown,
-    line: `${ledgerLine(`cut ${name} (${shown})`, earlier, result)}; two copies ${(healedMs / 1_000).toFixed(1)} s after the heal`,
-    verdict: verdict(result),
-    accepted: result.accepted,
-    lost,
-    problems: [...problems, ...result.both.map((id) => `${id} is delivered and in transit`)],
-  };
+  const { accepted } = rest.result;
+  return { name, cut: shown, line: rest.line + healed, accepted, lost, problems: [...problems, ...rest.problems] };
 }
 
 function rolesOf(cluster: DirectCluster): Roles {
@@ -157,7 +135,7 @@ async function main(directory: string, seed: number, cuts: readonly CutName[]): 
   for (const cut of cuts) {
     const report = await oneCut(cut, lab, cluster, roles, choices, ledger);
     console.log(JSON.stringify(report));
-    if (report.problems.length > 0 || report.verdict !== 'balanced') {
+    if (report.problems.length > 0) {
       console.error(await cluster.lastWords());
       return;
     }

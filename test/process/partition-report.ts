@@ -17,10 +17,9 @@ export interface CutReport {
   readonly name: CutName;
   readonly cut: string;
   readonly line: string;
-  /** Of the ledger over all cuts so far. */
-  readonly verdict: string;
   readonly accepted: number;
   /** Queue databases that somebody thinks are gone for good: a partition destroys none. */
   readonly lost: readonly string[];
+  /** Of the ledger over all cuts so far, and of the copies; empty when all is well. */
   readonly problems: readonly string[];
 }

@@ -57,8 +57,8 @@ test(
       const { reports, said, code } = await driven(directory);
       const lines = [`seed ${SEED}`, ...reports.map(({ line }) => line)].join('\n');
       console.log(lines);
-      for (const { verdict, problems, lost, cut } of reports) {
-        expect([verdict, problems], `${cut}\n${lines}\n${said}`).toEqual(['balanced', []]);
+      for (const { problems, lost, cut } of reports) {
+        expect(problems, [cut, lines, ...problems, said].join('\n')).toEqual([]);
         expect(lost, `${cut}: a partition destroys no queue database`).toEqual([]);
       }
       expect([code, reports.length], `${lines}\n${said}`).toEqual([0, CHOSEN.length]);

@@ -6,7 +6,7 @@
 import type { TransportStatus } from '../../transport/runtime/view.ts';
 import { until } from '../house/until.ts';
 import type { ClusterView, InspectedCopy } from './cluster-view.ts';
-import { type Balance, type LedgerEntry, verdict } from './ledger.ts';
+import { type Balance, balance, type Delivered, type LedgerEntry, verdict } from './ledger.ts';
 
 /** Members that have to answer, and what of their answers is not yet as it should be. */
 export function unprotectedNow(statuses: readonly TransportStatus[], members: readonly string[]): readonly string[] {
@@ -88,4 +88,44 @@ export function ledgerLine(title: string, ledger: readonly LedgerEntry[], result
     `${title}: sent ${ledger.length}, answered 250 ${accepted}, refused ${refused}, unanswered ${unanswered}, delivered ${delivered}; ` +
     `lost ${lost.length}, unexpected ${unexpected.length}, visible duplicates ${duplicated.length}, damaged ${damaged.length}: ${verdict(result)}`
   );
+}
+
+export interface AtRest {
+  readonly line: string;
+  readonly result: Balance;
+  /** Empty when everything is as it was promised. */
+  readonly problems: readonly string[];
+}
+
+/**
+ * The judgement when everything has come to rest: the ledger, both Safety Nets, one owner for each copy. `read`: what the users have.
+ * Agreement comes with the next contact, so it is waited for.
+ */
+export async function judgedAtRest(
+  cluster: ClusterView,
+  title: string,
+  ledger: readonly LedgerEntry[],
+  { read, deadlineMs }: { readonly read: () => Promise<readonly Delivered[]>; readonly deadlineMs: number },
+): Promise<AtRest> {
+  await cluster.drained(deadlineMs, ledger);
+  const digests = acceptedDigests(ledger);
+  let stored: readonly InspectedCopy[] = [];
+  const open = (): readonly string[] => [...restProblems(digests, stored), ...disagreements(stored)];
+  await until(
+    'complete Safety Nets and one owner for each copy',
+    async () => {
+      stored = await cluster.stored();
+      return open().length === 0;
+    },
+    { deadlineMs, everyMs: 500 },
+  ).catch(() => undefined);
+  const result = balance(ledger, await read(), stored);
+  const problems = [
+    ...(verdict(result) === 'balanced' ? [] : [verdict(result)]),
+    ...result.both.map((id) => `${id} is delivered and in transit`),
+    ...open(),
+  ];
+  const [id] = disagreements(stored).map((one) => one.slice(0, one.indexOf(':')));
+  const story = id === undefined ? [] : [`story of ${id}:\n${await cluster.story(id)}`];
+  return { line: ledgerLine(title, ledger, result), result, problems: [...problems.slice(0, 20), ...story] };
 }

@@ -7,7 +7,9 @@ import { checkEnd } from '../sim/checks.ts';
 import { dsnIdOf } from '../sim/durable-view.ts';
 import { everybodyKnows, heal, settle } from '../sim/seed.ts';
 import { simTopology } from '../sim/topology.ts';
+import { watch } from '../sim/watch.ts';
 import { type Sent, World } from '../sim/world.ts';
+import { ClusterActs } from './cluster-acts.ts';
 
 const PATIENCE_MS = 70_000;
 
@@ -22,6 +24,9 @@ export class Script {
   readonly lines: string[] = [];
   #world: World | null = null;
   readonly #mails = new Map<string, Mail>();
+  readonly #acts = new ClusterActs();
+  /** Who was meant by a word at the time of `let`. */
+  readonly #names = new Map<string, string>();
 
   get world(): World {
     if (this.#world === null) throw new Error('the first act must be `cluster`');
@@ -79,10 +84,14 @@ export class Script {
       case 'up':
         world?.store.down.delete(first);
         return;
+      case 'let':
+        this.#names.set(first, this.#who(second));
+        return;
       case 'expect':
         return this.#expect(rest);
       default:
-        throw new Error(`unknown act ${verb}`);
+        if (world === null || !this.#acts.act(world, verb, (word) => this.#who(word), rest))
+          throw new Error(`unknown act ${verb}`);
     }
   }
 
@@ -93,7 +102,11 @@ export class Script {
       sites: (options.get('sites') ?? '1+1').split('+').map(Number),
       dag: options.get('dag') !== 'no',
       frontends: Number(options.get('frontends') ?? 1),
-      policies: { preference, rejectMessageOnShadowFailure: options.get('reject') !== 'no' },
+      policies: {
+        preference,
+        rejectMessageOnShadowFailure: options.get('reject') !== 'no',
+        resubmitTimeSpanMs: Number(options.get('span') ?? 900_000),
+      },
     });
     const world = new World({
       seed: Number(options.get('seed') ?? 1),
@@ -103,6 +116,7 @@ export class Script {
     this.#world = world;
     world.store.moody = false;
     world.startAll();
+    watch(world);
     await this.#until('the cluster to be up', () => everybodyKnows(world));
   }
 
@@ -157,7 +171,7 @@ export class Script {
 
   #who(word: string): string {
     const match = /^(primary|shadow|other)\((\w+)\)$/.exec(word);
-    if (match === null) return word;
+    if (match === null) return this.#names.get(word) ?? word;
     const [, role = '', name = ''] = match;
     const id = this.#id(name);
     const pods = this.world.transports;
@@ -202,8 +216,9 @@ export class Script {
   async #expect(words: readonly string[]): Promise<void> {
     const [name = '', what = '', ...rest] = words;
     const { world } = this;
-    const sent = this.#sent(name);
     const [first = '', second = ''] = rest;
+    if (!this.#mails.has(name)) return this.#expectOfMember(this.#who(name), what);
+    const sent = this.#sent(name);
     switch (what) {
       case 'answered':
         await this.#until(`an answer to ${name}`, () => sent.answer !== null);
@@ -215,9 +230,7 @@ export class Script {
         return this.#same(String(sent.answer === null), 'true');
       case 'seen': {
         // expect m seen ADDRESS TIMES
-        const seen = (): number =>
-          world.store.offers.filter((offer) => offer.visible && offer.digest === sent.digest && offer.address === first)
-            .length;
+        const seen = (): number => world.store.seen(first, sent.digest);
         await this.#until(`${first} to see ${name}`, () => seen() >= Number(second));
         return this.#same(String(seen()), second);
       }
@@ -232,7 +245,9 @@ export class Script {
         const resting = (): number =>
           [...world.view.attached()]
             .flatMap((disk) => [...disk.resting.values()])
-            .filter((stored) => stored.facts.digest === sent.digest && stored.state.queue === first).length;
+            .filter(
+              ({ facts, state }) => facts.kind === 'message' && facts.digest === sent.digest && state.queue === first,
+            ).length;
         await this.#until(`${name} in ${first}`, () => resting() >= Number(second));
         return this.#same(String(resting()), second);
       }
@@ -265,7 +280,54 @@ export class Script {
         return this.#until(`the shadow of ${name} to know about ${first}`, knows);
       }
       default:
-        throw new Error(`unknown expectation ${what}`);
+        return this.#expectOfCluster(name, what, first);
+    }
+  }
+
+  async #expectOfCluster(name: string, what: string, first: string): Promise<void> {
+    const { world } = this;
+    const owners = (): string[] =>
+      world.view
+        .liveAnywhere(this.#sent(name).digest)
+        .filter(({ stored }) => stored.state.queue !== 'shadow')
+        .map(({ member }) => member);
+    switch (what) {
+      case 'owned':
+        // expect m owned WHO: one owner, and it is this one
+        await this.#until(`an owner of ${name}`, () => owners().length === 1);
+        return this.#same(owners().join(' '), this.#names.get(first) ?? first);
+      case 'owners':
+        await this.#until(`${first} owners of ${name}`, () => owners().length === Number(first));
+        return;
+      case 'taken-over':
+        return this.#until(`${name} to be taken over`, () =>
+          world.view.promotions.some((promotion) => promotion.id === this.#id(name)),
+        );
+      case 'not-taken-over':
+        return this.#same(String(world.view.promotions.filter((one) => one.id === this.#id(name)).length), '0');
+      case 'resubmitted': {
+        const digest = this.#sent(name).digest;
+        const made = (): number =>
+          [...world.view.resubmissions.values()].filter(({ stored }) => stored.facts.digest === digest).length;
+        await this.#until(`${name} to be resubmitted`, () => made() >= Number(first));
+        return this.#same(String(made()), first);
+      }
+      default:
+        return this.#expectOfMember(this.#names.get(name) ?? name, what);
+    }
+  }
+
+  async #expectOfMember(member: string, what: string): Promise<void> {
+    const pods = this.world.pods.filter((pod) => pod.name === member);
+    switch (what) {
+      case 'fenced':
+        return this.#until(`${member} to be fenced`, () => pods.some((pod) => pod.setAside.length > 0));
+      case 'left':
+        return this.#until(`${member} to leave`, () => pods.every((pod) => pod.isGone));
+      case 'up':
+        return this.#until(`${member} to be up`, () => pods.some((pod) => pod.server?.state === 'ready'));
+      default:
+        throw new Error(`unknown expectation ${what} of ${member}`);
     }
   }
 

@@ -11,8 +11,10 @@ import type { Network, PeerRole } from '../../common/platform/net.ts';
 import { MessageProxy } from '../../frontend/proxy.ts';
 import type { Mutant } from '../../transport/core/mutants.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
+import type { DeliveryAgent } from '../../transport/runtime/delivery-api.ts';
 import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { SimDisk } from './disk.ts';
 import { DurableView, type Volume } from './durable-view.ts';
@@ -235,7 +237,7 @@ export class World {
       log: silentLogger,
       metrics: silentMetrics,
       database,
-      delivery: this.store.agent(pod.name, incarnation, database, (id) => this.#damageFound(pod, id)),
+      delivery: this.#agent(pod, database),
       tracking: { record: (record) => this.#tracked(record) },
       document: pod.document,
       ...(mutants === undefined ? {} : { mutants }),
@@ -243,6 +245,21 @@ export class World {
       onFatal: fatal,
     });
     await pod.server.start();
+  }
+
+  #agent(pod: Pod, database: QueueDatabase): DeliveryAgent {
+    const { volume } = pod;
+    const agent = this.store.agent(pod.name, pod.incarnation, database, (id) => this.#damageFound(pod, id));
+    return {
+      start: (request, done) => {
+        // Rules 13 and 31: who delivers owns the copy durably.
+        const owner = volume.live.get(request.copyId)?.state.epoch.owner;
+        if (owner !== volume.identity)
+          this.violate(`rule 13: ${pod.key} delivers ${request.copyId}, which is durably ${owner ?? 'nobody'}'s`);
+        agent.start(request, done);
+      },
+      close: () => agent.close(),
+    };
   }
 
   #damageFound(pod: Pod, id: CopyId): void {

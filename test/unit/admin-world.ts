@@ -2,7 +2,7 @@
  * Admin APIs with certificates of a real authority over prepared views, and a run.json that names them. For `admin.test.ts` and
  * `cli.test.ts`. Owns: servers and a temporary directory; `close` ends and removes them.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CopyId, Envelope, Identity } from '../../common/message.ts';
@@ -340,6 +340,18 @@ export class AdminWorld {
     };
     await file('run.json', JSON.stringify(run));
     return run;
+  }
+
+  /** The topology document the commands read beside run.json. */
+  async topology(document: object): Promise<void> {
+    await writeFile(join(this.directory, 'topology.json'), JSON.stringify(document));
+  }
+
+  /** Lines of a log, as pino writes them. */
+  async frontendLog(name: string, lines: readonly object[]): Promise<void> {
+    await mkdir(join(this.directory, 'logs'), { recursive: true });
+    const text = lines.map((line) => `${JSON.stringify(line)}\n`).join('');
+    await writeFile(join(this.directory, 'logs', name), text);
   }
 
   async close(): Promise<void> {

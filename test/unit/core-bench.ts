@@ -144,6 +144,11 @@ export interface BenchOptions {
   /** What an earlier life saw of other queue databases. */
   readonly seen?: readonly Seen[];
   readonly tombstones?: readonly Tombstone[];
+  /** Another member than SELF, for several cores side by side. */
+  readonly name?: string;
+  readonly identity?: Identity;
+  /** Lazy writes reach the disk with the next commit only: what a restart finds after a power cut. */
+  readonly powerCuts?: boolean;
 }
 
 /** The core never touches the bytes: a body is its id here. */
@@ -168,9 +173,15 @@ export class CoreBench {
   wallOffsetMs = 0;
   #wakeAtMs: number | null = null;
   #streams = 0;
+  readonly #lazy: CoreWrite[] | null;
   readonly #draw: () => number;
+  readonly name: string;
+  readonly identity: Identity;
 
   constructor(options: BenchOptions = {}) {
+    this.#lazy = options.powerCuts === true ? [] : null;
+    this.name = options.name ?? SELF;
+    this.identity = options.identity ?? identityOf(this.name);
     const shape = simTopology({ sites: [options.members ?? 2], dag: true, frontends: 1, ...options.shape });
     const policies = { ...shape.policies, queues: { ...shape.policies.queues, ...options.queues } };
     const document = { ...shape, policies };
@@ -186,6 +197,7 @@ export class CoreBench {
   restart(afterMs = 100): void {
     this.nowMs += afterMs;
     this.effects = [];
+    this.#lazy?.splice(0);
     this.server = this.#start();
   }
 
@@ -200,7 +212,7 @@ export class CoreBench {
     };
     const hashId = (text: string): CopyId => copyId(`dsn:${text}`);
     const { server, result } = startCore(
-      { name: SELF, identity: A, document: this.document, recovered, draw: this.#draw, hashId },
+      { name: this.name, identity: this.identity, document: this.document, recovered, draw: this.#draw, hashId },
       this.#now(),
     );
     this.#take(result);
@@ -212,8 +224,12 @@ export class CoreBench {
   }
 
   #take(result: StepResult): StepResult {
-    this.#write(result.note);
-    this.#write(result.commit);
+    if (this.#lazy === null) this.#write(result.note);
+    else this.#lazy.push(...result.note);
+    if (result.commit.length > 0) {
+      this.#write(this.#lazy?.splice(0) ?? []);
+      this.#write(result.commit);
+    }
     this.effects.push(...result.now, ...result.afterCommit);
     this.#wakeAtMs = result.wakeAtMs;
     return result;
@@ -379,7 +395,12 @@ export class CoreBench {
   }
 
   list(member: string, items: List['items'] = []): void {
-    this.event({ kind: 'ListReceived', member, list: { owner: A, items, complete: true }, stored: new Map() });
+    this.event({
+      kind: 'ListReceived',
+      member,
+      list: { owner: this.identity, items, complete: true },
+      stored: new Map(),
+    });
   }
 
   /** OPEN and END of a front end; the shadow's answer is the test's business. */
@@ -408,7 +429,7 @@ export class CoreBench {
 
   candidateOpened(): EffectOf<'OpenCandidate'> {
     const open = this.lastSeen('OpenCandidate');
-    this.event({ kind: 'CandidateOpened', id: open.id, attempt: open.attempt, held: false });
+    this.event({ kind: 'CandidateOpened', id: open.id, attempt: open.attempt });
     return open;
   }
 
@@ -420,7 +441,7 @@ export class CoreBench {
   }
 
   candidateRefused(open: EffectOf<'OpenCandidate'>): void {
-    this.event({ kind: 'CandidateRefused', member: open.member, id: open.id, attempt: open.attempt });
+    this.event({ kind: 'CandidateRefused', member: open.member, id: open.id, attempt: open.attempt, held: false });
   }
 
   /** A message that was answered 250: here and on the member that was asked. Returns that member's candidate. */

@@ -215,7 +215,7 @@ test(
       err: '',
       out: expect.stringContaining(`Queue database ${identity} of ${first} is lost.`),
     });
-    expect(forced.out).toContain(`Next: ${second}`);
+    expect(forced.out).toMatch(new RegExp(`^Next: .*${second} take over within a minute`, 'm'));
     expect((await world.document()).retired).toEqual([{ member: first, identity, uid: null, reason: 'lost' }]);
     const pid = world.before.transports[0]?.pid ?? null;
     await world.standIns.ready(world.runner, 'it is back', (one) => {

@@ -54,7 +54,8 @@ function grantFor(
     const answer = answerFor(turn, id, stored, epoch);
     // Given up here, taken over there (row 31): what we asked about it is answered, and it is not aborted any more.
     const tombstone = turn.server.tombstones.get(id);
-    if (tombstone?.kind === 'aborted' && compareEpochs(epoch, tombstone.epoch) > 0) {
+    const isOwn = epoch.owner === server.peers.get(member)?.identity;
+    if (isOwn && tombstone?.kind === 'aborted' && compareEpochs(epoch, tombstone.epoch) > 0) {
       turn.server.tombstones.delete(id);
       note(turn, { kind: 'forget', id });
     }
@@ -81,14 +82,33 @@ function grantFor(
   return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
 }
 
+/** Claimed, offered a shadow of it, known to hold it, or owner of a higher epoch: nobody else has a say in a copy of mine. */
+function maySpeak(turn: Turn, member: string, { id, state }: Grant['items'][number]): boolean {
+  const { copies, unasked, placings, peers } = turn.server;
+  const copy = copies.get(id);
+  const isHigherOwner =
+    copy !== undefined &&
+    state !== null &&
+    state.epoch.owner === peers.get(member)?.identity &&
+    compareEpochs(state.epoch, copy.state.epoch) > 0;
+  return (
+    isHigherOwner ||
+    copy?.doubt?.waiting.has(member) === true ||
+    copy?.registered.has(member) === true ||
+    unasked.get(member)?.has(id) === true ||
+    placings.get(id)?.attempts.some((attempt) => attempt.member === member) === true
+  );
+}
+
 export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   const { server } = turn;
   const peer = server.peers.get(member);
   if (peer === undefined) return;
   for (const item of grant.items) {
+    const mayBeHeard = maySpeak(turn, member, item);
     server.unasked.get(member)?.delete(item.id);
     const copy = server.copies.get(item.id);
-    if (copy === undefined) continue;
+    if (copy === undefined || !mayBeHeard) continue;
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
       heardAbout(turn, member, copy, item.state, item.verdict);
     const still = server.copies.get(item.id);

@@ -212,7 +212,7 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   if (!sameBoundary) return refuse(reply('localError'));
   // Whoever has the bytes may send what is damaged here.
   if (server.damaged.has(opening.id) && server.copies.get(opening.id)?.facts.digest === opening.state.digest) {
-    server.incoming.set(opening.stream, opening);
+    server.incoming.set(opening.stream, { ...opening, isRefetch: true });
     return early(turn, { kind: 'AcceptStream', stream: opening.stream });
   }
   if (opening.purpose === 'rest') return restOpened(turn, opening, refuse);
@@ -246,6 +246,8 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
   const isSucceeded = stored?.state.queue === 'shadowSafetyNet' && compareEpochs(state.epoch, stored.state.epoch) > 0;
   if (isHeld && isSucceeded && state.epoch.owner === opening.identity) changeOwner(turn, stored, state.epoch);
   if (isHeld) return refuse(reply('localError'), true);
+  // Two members that send the same entry at once: one is enough.
+  for (const other of server.incoming.values()) if (other.id === opening.id) return refuse(reply('backPressure'));
   const isWrong =
     opening.stored !== null || live !== undefined || !opening.state.final || opening.state.recipients === null;
   if (isWrong || server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
@@ -331,6 +333,11 @@ export function shadowEnded(
   if (existing !== undefined && server.damaged.has(opening.id) && existing.facts.digest === digest) {
     refetched(turn, existing, stream);
     return answer('stored');
+  }
+  // What it was for came to rest, or was mended, meanwhile: nothing new comes to be from it.
+  if (opening.isRefetch === true) {
+    early(turn, { kind: 'DiscardBody', stream });
+    return answer('owned');
   }
   if (opening.purpose !== 'rest' && refusedByTombstone(turn, opening)) {
     transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'shadow', 'aborted');

@@ -22,6 +22,9 @@ export const REHOME_FACT = 'rehoming';
 export const REHOME_COVER = '#rehome';
 /** Entries whose owner is asked at once. */
 const ASKED = 100;
+/** Rounds of a second in which members may turn an entry away, and the pause before what is left is looked at again. */
+const MAX_TRIES = 40;
+const RETRY_WALK_MS = 600_000;
 const ANSWER_SPAN_MS = 3_000;
 /** Rounds, a second each, in which an owner may find another home for what a draining member holds. */
 const PATIENCE = 60;
@@ -62,6 +65,11 @@ export interface Rehoming {
   readonly later: StoredCopy[];
   /** How often an owner said that it has no other home for it yet. */
   readonly refusals: Map<CopyId, number>;
+  /** How often an entry was turned away: in the end the walk goes on without it, and another walk meets it again. */
+  readonly tries: Map<CopyId, number>;
+  unplaced: number;
+  /** When to walk again for what could not be read or placed. */
+  retryAtMs: number | null;
   /** Members that turned the copy away since the last pause. */
   readonly turnedAway: Map<CopyId, Set<string>>;
 }
@@ -80,6 +88,9 @@ export const newRehoming = (): Rehoming => ({
   asked: new Map(),
   later: [],
   refusals: new Map(),
+  tries: new Map(),
+  unplaced: 0,
+  retryAtMs: null,
   turnedAway: new Map(),
 });
 
@@ -94,7 +105,15 @@ export function startRehoming(turn: Turn): void {
   turn.server.nextScan += 1;
   const { copies, intakes, incoming } = turn.server;
   rehoming.cleanStart = copies.size === 0 && intakes.size === 0 && incoming.size === 0;
-  Object.assign(rehoming, { scan: turn.server.nextScan, again: false, done: false, met: 0, unreadable: 0 });
+  Object.assign(rehoming, {
+    scan: turn.server.nextScan,
+    again: false,
+    done: false,
+    met: 0,
+    unreadable: 0,
+    unplaced: 0,
+    retryAtMs: null,
+  });
   early(turn, { kind: 'ScanSafetyNet', scan: turn.server.nextScan, filter: {}, pageSize: PAGE });
 }
 
@@ -175,10 +194,15 @@ export function rehomeNext(turn: Turn): void {
     return;
   }
   if (rehoming.sending.size > 0 || rehoming.asked.size > 0 || rehoming.later.length > 0) return;
-  if (rehoming.done) return mark(turn, false);
+  if (rehoming.done) {
+    if (rehoming.retryAtMs === null) mark(turn, false);
+    return;
+  }
   rehoming.done = true;
   rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0 && rehoming.cleanStart;
+  const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0;
   if (rehoming.again) startRehoming(turn);
+  else if (isLeft) rehoming.retryAtMs = turn.nowMs + RETRY_WALK_MS;
   else mark(turn, false);
 }
 
@@ -381,7 +405,16 @@ function turnedAway(turn: Turn, sending: Sending): void {
   const by = rehoming.turnedAway.get(id) ?? new Set<string>();
   by.add(sending.member);
   rehoming.turnedAway.set(id, by);
-  rehoming.waiting.push({ facts: sending.facts, state: sending.state });
+  const tries = (rehoming.tries.get(id) ?? 0) + 1;
+  if (tries < MAX_TRIES) {
+    rehoming.tries.set(id, tries);
+    rehoming.waiting.push({ facts: sending.facts, state: sending.state });
+    return;
+  }
+  rehoming.tries.delete(id);
+  rehoming.turnedAway.delete(id);
+  rehoming.unplaced += 1;
+  rehomeNext(turn);
 }
 
 /** Every second: members that turned something away are asked again. */
@@ -395,7 +428,8 @@ export function rehomeTick(turn: Turn): void {
     rehoming.later.push(copy);
   }
   rehoming.waiting.push(...rehoming.later.splice(0));
-  if (isDraining(turn.server) && rehoming.done && !rehoming.empty) startRehoming(turn);
+  const isDue = rehoming.retryAtMs !== null && turn.nowMs >= rehoming.retryAtMs;
+  if (rehoming.done && (isDue || (isDraining(turn.server) && !rehoming.empty))) startRehoming(turn);
   if (!rehoming.done || rehoming.waiting.length > 0) rehomeNext(turn);
 }
 
@@ -406,6 +440,7 @@ function settled(turn: Turn, sending: Sending): void {
   const { id } = facts;
   server.rehoming.sending.delete(id);
   server.rehoming.turnedAway.delete(id);
+  server.rehoming.tries.delete(id);
   const identity = server.peers.get(member)?.identity;
   if (mode === 'handOver') {
     transition(server.coverage, 'HandedOver', state.queue, roleOf(state, server.me), 'removed');

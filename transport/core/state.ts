@@ -87,6 +87,8 @@ export interface IncomingShadow {
   readonly openCounter: number;
   readonly nonce: string;
   readonly purpose: 'shadow' | 'copy' | 'rest';
+  /** Its body shall take the place of a damaged one. */
+  readonly isRefetch?: true;
   readonly id: CopyId;
   readonly envelope: Envelope;
   readonly state: SharedState;

@@ -50,7 +50,10 @@ export class Peers {
   readonly #frontends = new Map<string, PeerSession>();
   /** Sessions that are still shaking hands or open, by name, so that a newer connection can close the older. */
   readonly #connections = new Map<string, Connection>();
+  /** The queue database each member was last met on. */
   readonly #seen = new Map<string, Seen>();
+  /** Every queue database ever met (protocol.md 1: also of one that was left long ago an older copy is refused). */
+  readonly #seenDatabases = new Map<string, Seen>();
   readonly #dials = new Map<string, { failures: number; timer: Timer | null; busy: boolean }>();
   readonly #problems = new Map<string, string>();
   readonly #lastContactMs = new Map<string, number>();
@@ -64,7 +67,7 @@ export class Peers {
     this.#deps = deps;
     this.#handlers = handlers;
     this.#document = deps.document;
-    for (const seen of deps.database.recovered.seen) this.#seen.set(seen.member, seen);
+    for (const seen of deps.database.recovered.seen) this.#remember(seen);
   }
 
   get port(): number {
@@ -350,9 +353,8 @@ export class Peers {
   #twinOf(hello: Hello): string | null {
     const identity = hello.database?.identity;
     if (identity === this.#deps.database.identity) return this.#deps.name;
-    for (const [name, session] of this.#members)
-      if (name !== hello.name && session.hello.database?.identity === identity) return name;
-    return null;
+    const seen = identity === undefined ? undefined : this.#seenDatabases.get(identity);
+    return seen === undefined || seen.member === hello.name ? null : seen.member;
   }
 
   /** Said once; the process ends, and its volume is set aside before it opens again (transport/fence.ts). */
@@ -367,8 +369,8 @@ export class Peers {
   #brokenChain(hello: Hello): string | null {
     const theirs = hello.database;
     if (theirs === null) return null;
-    const seen = this.#seen.get(hello.name);
-    if (seen !== undefined && seen.identity === theirs.identity) {
+    const seen = this.#seenDatabases.get(theirs.identity);
+    if (seen !== undefined) {
       const last = theirs.chain.at(-1);
       const entry = theirs.chain.find((open) => open.openCounter === seen.openCounter);
       if (last !== undefined && last.openCounter < seen.openCounter)
@@ -401,8 +403,13 @@ export class Peers {
     return null;
   }
 
-  #saw(seen: Seen): void {
+  #remember(seen: Seen): void {
     this.#seen.set(seen.member, seen);
+    this.#seenDatabases.set(seen.identity, seen);
+  }
+
+  #saw(seen: Seen): void {
+    this.#remember(seen);
     this.#handlers.onSeen(seen);
   }
 

@@ -12,13 +12,7 @@ import { StoreError } from './live-index.ts';
 import { decodeRecord } from './log-record.ts';
 import { type Part, Replay, type TailRecord } from './log-replay.ts';
 import { LogState } from './log-state.ts';
-import {
-  BLOCK,
-  type Extent,
-  parseRecord,
-  parseSegmentBlock,
-  type SegmentHeader,
-} from './record.ts';
+import { BLOCK, type Extent, parseRecord, parseSegmentBlock, type SegmentHeader } from './record.ts';
 import { segmentName, slotOf } from './segment-pool.ts';
 import { type ScannedGroup, scanSegment } from './segment-scan.ts';
 import { SegmentStream } from './segment-stream.ts';

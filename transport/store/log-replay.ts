@@ -3,8 +3,8 @@
  * (cut) and which is a media error (quarantined), and the tail that recovery writes once more. Touches no disk.
  */
 import type { Quarantined } from './database.ts';
-import { decodeRecord } from './log-record.ts';
 import type { SegmentFile } from './log-reader.ts';
+import { decodeRecord } from './log-record.ts';
 import type { LogState } from './log-state.ts';
 import { BLOCK, type Extent, HEADER, type ParsedRecord } from './record.ts';
 import { segmentName } from './segment-pool.ts';

@@ -4,7 +4,7 @@
  * not whole is the business of `segment-scan.ts`; `anythingBehind` says whether there is something.
  */
 import type { FileHandle } from '../../common/platform/files.ts';
-import { BLOCK, HEADER, padded, parseRecord, type ParsedRecord, SALT_BYTES } from './record.ts';
+import { BLOCK, HEADER, type ParsedRecord, padded, parseRecord, SALT_BYTES } from './record.ts';
 import { type ScannedGroup, scanGroup } from './segment-scan.ts';
 
 const PIECE = 1 << 20;
@@ -32,7 +32,11 @@ export class SegmentStream {
   /** Whole groups up to `limit`. Their bytes are valid until the next one is asked for. */
   async *groups(generation: number, limit: number): AsyncIterable<ScannedGroup> {
     this.at = BLOCK;
-    for (let header = await this.#header(generation, limit); header !== null; header = await this.#header(generation, limit)) {
+    for (
+      let header = await this.#header(generation, limit);
+      header !== null;
+      header = await this.#header(generation, limit)
+    ) {
       const bytes = await this.#bytes(this.at, HEADER + header.bodyLength, limit);
       if (bytes === null) return;
       const group = scanGroup(bytes, this.#salt, header, this.at);
@@ -45,7 +49,11 @@ export class SegmentStream {
   /** Only the group headers, whether their groups are whole or not. */
   async *headers(generation: number, limit: number): AsyncIterable<ParsedRecord> {
     this.at = BLOCK;
-    for (let header = await this.#header(generation, limit); header !== null; header = await this.#header(generation, limit)) {
+    for (
+      let header = await this.#header(generation, limit);
+      header !== null;
+      header = await this.#header(generation, limit)
+    ) {
       yield header;
       this.at += padded(HEADER + header.bodyLength);
     }
@@ -56,8 +64,15 @@ export class SegmentStream {
     for (let from = this.at; from < limit; from += PIECE - HEADER) {
       const bytes = await this.#bytes(from, Math.min(PIECE, limit - from), limit);
       if (bytes === null) return false;
-      for (let at = bytes.indexOf(this.#salt); at !== -1 && at + HEADER <= bytes.length; at = bytes.indexOf(this.#salt, at + 1))
-        if (bytes.readUInt32LE(at + SALT_BYTES + 4) === generation && bytes.readUInt32LE(at + SALT_BYTES + 8) === from + at)
+      for (
+        let at = bytes.indexOf(this.#salt);
+        at !== -1 && at + HEADER <= bytes.length;
+        at = bytes.indexOf(this.#salt, at + 1)
+      )
+        if (
+          bytes.readUInt32LE(at + SALT_BYTES + 4) === generation &&
+          bytes.readUInt32LE(at + SALT_BYTES + 8) === from + at
+        )
           return true;
     }
     return false;
@@ -83,7 +98,8 @@ export class SegmentStream {
     this.#base = from;
     this.#length = 0;
     while (this.#length < wanted) {
-      const got = (await this.#handle?.read(this.#buffer, this.#length, wanted - this.#length, from + this.#length)) ?? 0;
+      const got =
+        (await this.#handle?.read(this.#buffer, this.#length, wanted - this.#length, from + this.#length)) ?? 0;
       if (got === 0) return;
       this.#length += got;
     }

@@ -1,0 +1,236 @@
+/**
+ * The model stage of `make test` and the whole of `make model`: `node test/model/run.ts [MODEL...]`, or one variant with the history that breaks it:
+ * `node test/model/run.ts --trail MODEL [DEFINITION...]`. Owns: that the protocol as it is verifies completely (a search that ran out of depth or memory is a
+ * failure) and that every bug switch is found. Needs spin and gcc: installed, or unpacked by test/rigs/packages.ts; without them everything is skipped,
+ * and says so. Ends with `N passed, N failed[, N skipped]`.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { commandIn, ensurePackages, type Prefix } from '../rigs/packages.ts';
+import { CASES, type ModelCase } from './cases.ts';
+
+const HERE = import.meta.dirname;
+/** Searches that run at once stay below this together. */
+const MEBIBYTES = 1_000;
+/** Steps of one history; far above what any model needs (a search that meets it fails). */
+const DEPTH = 100_000;
+const PROGRAM_MS = 180_000;
+
+interface Ended {
+  readonly output: string;
+  readonly code: number | null;
+}
+
+/** The tools as they are started, or why they cannot be. */
+type Tools = { readonly kind: 'found'; readonly prefix: Prefix } | { readonly kind: 'missing'; readonly what: string };
+
+function run(prefix: Prefix, directory: string, ...program: readonly string[]): Promise<Ended> {
+  const { file, args } = commandIn(prefix, program, false);
+  const child = spawn(file, args, { cwd: directory, stdio: ['ignore', 'pipe', 'pipe'], timeout: PROGRAM_MS });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString('utf8');
+  });
+  child.stderr.on('data', (chunk: Buffer) => {
+    output += chunk.toString('utf8');
+  });
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve({ output: `${output}${error.message}`, code: null }));
+    child.once('close', (code) => resolve({ output, code }));
+  });
+}
+
+const MACHINE: Prefix = { root: '/', libraryPath: '' };
+
+/** What this machine has, else Debian's packages. spin itself calls gcc. */
+async function findTools(): Promise<Tools> {
+  const starts = async (...program: string[]): Promise<boolean> => (await run(MACHINE, HERE, ...program)).code === 0;
+  const [hasSpin, hasCompiler] = await Promise.all([starts('spin', '-V'), canCompile()]);
+  if (hasSpin && hasCompiler) return { kind: 'found', prefix: MACHINE };
+  const found = await ensurePackages(hasCompiler ? ['spin'] : ['spin', 'gcc', 'libc6-dev']);
+  return 'missing' in found ? { kind: 'missing', what: found.missing } : { kind: 'found', prefix: found };
+}
+
+/** A compiler without the headers of the C library is none. */
+async function canCompile(): Promise<boolean> {
+  const { code } = await run(MACHINE, HERE, 'gcc', '-E', '-include', 'stdio.h', '-x', 'c', '/dev/null');
+  return code === 0;
+}
+
+interface Found {
+  /** Null: as it should be. */
+  readonly problem: string | null;
+  readonly states: string;
+  readonly violated: string | null;
+}
+
+const definitions = ({ bug, bounds }: ModelCase): string[] =>
+  [...(bug === null ? [] : [bug]), ...bounds].map((name) => `-D${name}`);
+
+const broken = (problem: string): Found => ({ problem, states: '0', violated: null });
+
+/** Builds the verifier of one case in `directory` and runs it. */
+async function verify(prefix: Prefix, entry: ModelCase, directory: string): Promise<Found> {
+  const model = join(HERE, `${entry.model}.pml`);
+  const made = await run(prefix, directory, 'spin', ...definitions(entry), '-a', model);
+  if (made.code !== 0 || /error/i.test(made.output)) return broken(`spin: ${made.output.trim()}`);
+  // A bug is found within few states: compiling it well would take longer than the search.
+  const level = entry.bug === null ? '-O2' : '-O0';
+  const built = await run(
+    prefix,
+    directory,
+    ...['gcc', level, '-w', '-DSAFETY', '-DNOREDUCE', `-DMEMLIM=${entry.mebibytes}`, '-o', 'pan', 'pan.c'],
+  );
+  if (built.code !== 0) return broken(`gcc: ${built.output.trim().slice(0, 500)}`);
+  // -E: a cluster that has nothing left to do is no error.
+  const searched = await run(prefix, directory, './pan', '-E', `-m${DEPTH}`, '-w22');
+  return judge(entry, searched);
+}
+
+function judge(entry: ModelCase, { output, code }: Ended): Found {
+  const states = /(\d+) states, stored/.exec(output)?.[1] ?? '0';
+  const errors = /errors: (\d+)/.exec(output)?.[1];
+  const violated = /assertion violated (.*) \(at depth \d+\)/.exec(output)?.[1] ?? null;
+  if (entry.bug !== null)
+    return { problem: violated === null ? 'NOT FOUND: nothing was violated' : null, states, violated };
+  const isWhole =
+    code === 0 &&
+    errors === '0' &&
+    !/Search not completed|max search depth too small|out of memory|MEMLIM/.test(output.replace(/-DMEMLIM=\d+/g, ''));
+  const problem =
+    violated === null ? `the search was not completed: ${output.trim().slice(0, 300)}` : `violated: ${violated}`;
+  return { problem: isWhole ? null : problem, states, violated };
+}
+
+/** Hands out memory to searches that run side by side; the first in line goes first. */
+class Budget {
+  #free = MEBIBYTES;
+  readonly #waiting: { readonly wants: number; readonly go: () => void }[] = [];
+
+  async take(wants: number): Promise<void> {
+    if (this.#waiting.length === 0 && this.#free >= wants) {
+      this.#free -= wants;
+      return;
+    }
+    await new Promise<void>((go) => this.#waiting.push({ wants, go }));
+  }
+
+  give(back: number): void {
+    this.#free += back;
+    for (let next = this.#waiting[0]; next !== undefined && next.wants <= this.#free; next = this.#waiting[0]) {
+      this.#waiting.shift();
+      this.#free -= next.wants;
+      next.go();
+    }
+  }
+}
+
+const nameOf = ({ model, bug, bounds }: ModelCase): string => [model, bug ?? 'as it is', ...bounds].join(' ');
+
+async function inDirectory<T>(work: (directory: string) => Promise<T>): Promise<T> {
+  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-model-'));
+  try {
+    return await work(directory);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** True when it came out as the table says. */
+async function check(prefix: Prefix, entry: ModelCase): Promise<boolean> {
+  const startedMs = performance.now();
+  const { problem, states } = await inDirectory((directory) => verify(prefix, entry, directory));
+  const took = `${states} states, ${((performance.now() - startedMs) / 1000).toFixed(1)} s`;
+  if (problem === null) {
+    console.log(`${entry.bug === null ? 'verified' : 'found   '} ${nameOf(entry)}: ${entry.says} (${took})`);
+    return true;
+  }
+  console.log(`FAILED   ${nameOf(entry)}: ${entry.says} (${took})\n  ${problem}`);
+  const words = [entry.model, ...(entry.bug === null ? [] : [entry.bug]), ...entry.bounds];
+  console.log(`  its history: node test/model/run.ts --trail ${words.join(' ')}`);
+  return false;
+}
+
+async function many(prefix: Prefix, cases: readonly ModelCase[]): Promise<number> {
+  const startedMs = performance.now();
+  const budget = new Budget();
+  const queue = [...cases];
+  let [passed, failed] = [0, 0];
+  const worker = async (): Promise<void> => {
+    for (let entry = queue.shift(); entry !== undefined; entry = queue.shift()) {
+      await budget.take(entry.mebibytes);
+      try {
+        if (await check(prefix, entry)) passed += 1;
+        else failed += 1;
+      } finally {
+        budget.give(entry.mebibytes);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(4, availableParallelism()) }, worker));
+  console.log(`${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0 ? 0 : 1;
+}
+
+/** The shortest history that breaks one variant, step by step. */
+async function trail(prefix: Prefix, model: string, defines: readonly string[]): Promise<number> {
+  return inDirectory(async (directory) => {
+    const file = join(HERE, `${model}.pml`);
+    const flags = defines.map((name) => `-D${name}`);
+    const steps: (readonly string[])[] = [
+      ['spin', ...flags, '-a', file],
+      ['gcc', '-O1', '-w', '-DSAFETY', '-DNOREDUCE', '-DREACH', `-DMEMLIM=${4 * MEBIBYTES}`, '-o', 'pan', 'pan.c'],
+      ['./pan', '-E', '-i', `-m${DEPTH}`],
+    ];
+    for (const [index, step] of steps.entries()) {
+      const { output, code } = await run(prefix, directory, ...step);
+      if (code !== 0 && index < 2) throw new Error(`${step.join(' ')}: ${output}`);
+    }
+    const written = await readFile(join(directory, `${model}.pml.trail`)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+      return null;
+    });
+    if (written === null) {
+      console.log(`${model} ${defines.join(' ')}: no history violates anything`);
+      return 0;
+    }
+    const { output } = await run(prefix, directory, 'spin', ...flags, '-k', `${model}.pml.trail`, '-t', file);
+    const lines = output
+      .split('\n')
+      .filter((line) => !/^\s*(\S+ = |spin: trail ends|spin: warning|#processes|\d+ processes|\d+:\s+proc)/.test(line));
+    console.log(
+      lines
+        .map((line) => line.trim())
+        .filter((line) => line !== '')
+        .join('\n'),
+    );
+    return 1;
+  });
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const [first, model, ...rest] = args;
+  const known = new Set(CASES.map((entry) => entry.model));
+  const isTrail = first === '--trail';
+  const names = isTrail ? [model ?? ''] : args;
+  const unknown = names.filter((name) => !known.has(name));
+  if (unknown.length > 0) throw new Error(`no model "${unknown.join(', ')}"; there are ${[...known].join(', ')}`);
+  const cases = CASES.filter((entry) => names.length === 0 || names.includes(entry.model));
+  const tools = await findTools();
+  if (tools.kind === 'missing') {
+    console.log(`SKIPPED the models: ${tools.what}. As root: apt-get install spin gcc libc6-dev`);
+    console.log(`0 passed, 0 failed, ${cases.length} skipped`);
+    return 0;
+  }
+  return isTrail ? trail(tools.prefix, model ?? '', rest) : many(tools.prefix, cases);
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  console.error(`test/model/run.ts: ${(error as Error).message}`);
+  process.exitCode = 2;
+}
