@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
 
-.PHONY: help setup demo test bench soak lint types fmt docs clean
+.PHONY: help setup demo test model bench soak lint types fmt docs clean
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
@@ -34,8 +34,11 @@ $(SETUP_STAMP): package-lock.json .npmrc
 demo: setup ## Two sites, four transports, two front ends on this machine: send, kill, count (about a minute)
 	@node examples/demo.ts
 
-test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, simulator, process
+test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process
 	@node test/run.ts
+
+model: setup ## The protocol in Promela and its known-wrong variants, checked by spin: make model MODEL=intake
+	@node test/model/run.ts $(MODEL)
 
 bench: setup ## Accept rates side by side with Postfix, as root on a quiet machine: make bench ROUNDS=5 SCALE=0.1
 	@node test/bench/accept.ts --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) $(BENCH)

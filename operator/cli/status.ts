@@ -4,12 +4,12 @@ import type { TopologyDocument } from '../../common/config.ts';
 import { readTopology } from '../../common/config-files.ts';
 import { type Asked, type Cluster, gather, openCluster } from '../local/cluster.ts';
 import { readResubmit, resubmitNames } from '../local/overseer.ts';
-import type { RunFrontend, RunTransport } from '../local/run-file.ts';
+import type { RunFile, RunFrontend, RunTransport } from '../local/run-file.ts';
 import { statePaths } from '../local/state-directory.ts';
 import type { NextHopAnswer, StatusAnswer } from './answers.ts';
 import { COMMON_HELP, type Command, parse, warnUnreachable } from './command.ts';
 import { allSetAside, drainText, whatToDoAbout } from './member.ts';
-import { type Column, count, duration, json, printable, table } from './output.ts';
+import { type Column, count, duration, json, type Output, printable, table } from './output.ts';
 
 type Row = { readonly member: RunTransport; readonly asked: Asked<StatusAnswer> };
 
@@ -108,6 +108,56 @@ async function readDocument(cluster: Cluster): Promise<TopologyDocument | null> 
   }
 }
 
+function render(
+  run: RunFile,
+  rows: readonly Row[],
+  frontends: readonly (RunFrontend & { readonly health: string })[],
+  said: { readonly problems: readonly string[]; readonly notices: readonly string[] },
+  { out }: Output,
+): void {
+  const { problems, notices } = said;
+  const listeners = (frontend: RunFrontend): string =>
+    run.listeners
+      .filter((one) => one.frontend === frontend.name)
+      .map((one) => `${one.name}=${one.host}:${one.port}`)
+      .join(' ');
+  out(`Cluster ${run.cluster}, topology generation ${run.generation}, runner ${run.pid}\n\n`);
+  out(table(TRANSPORTS, rows));
+  out('\n');
+  out(
+    table(
+      [
+        { title: 'FRONT END', value: (row) => row.name },
+        { title: 'SITE', value: (row) => row.site },
+        { title: 'HEALTH', value: (row) => row.health },
+        { title: 'LISTENERS', value: listeners },
+        { title: 'PID', value: (row) => row.pid, right: true },
+      ],
+      frontends,
+    ),
+  );
+  if (run.stores.length > 0) {
+    out('\n');
+    out(
+      table(
+        [
+          { title: 'STORE', value: (row) => row.name },
+          { title: 'DATABASE', value: (row) => row.database },
+          { title: 'LMTP', value: (row) => `${row.host}:${row.port}` },
+          { title: 'MAILDIR', value: (row) => row.maildir },
+          { title: 'PID', value: (row) => row.pid, right: true },
+        ],
+        run.stores,
+      ),
+    );
+  }
+  out('\n');
+  out(problems.length === 0 ? 'No problems found.\n' : `${count(problems.length, 'problem')}:\n`);
+  for (const problem of problems) out(`  ${printable(problem)}\n`);
+  if (notices.length > 0) out(`\n${count(notices.length, 'notice')}:\n`);
+  for (const notice of notices) out(`  ${printable(notice)}\n`);
+}
+
 export const statusCommand: Command = {
   summary: 'members, queues, protection and peers of the cluster',
   help: `Usage: mailcluster status [--state DIR] [-o json]
@@ -159,47 +209,7 @@ Examples:
       );
       return problems.length === 0 ? 0 : 1;
     }
-    const listeners = (frontend: RunFrontend): string =>
-      run.listeners
-        .filter((one) => one.frontend === frontend.name)
-        .map((one) => `${one.name}=${one.host}:${one.port}`)
-        .join(' ');
-    const { out } = context.output;
-    out(`Cluster ${run.cluster}, topology generation ${run.generation}, runner ${run.pid}\n\n`);
-    out(table(TRANSPORTS, rows));
-    out('\n');
-    out(
-      table(
-        [
-          { title: 'FRONT END', value: (row) => row.name },
-          { title: 'SITE', value: (row) => row.site },
-          { title: 'HEALTH', value: (row) => row.health },
-          { title: 'LISTENERS', value: listeners },
-          { title: 'PID', value: (row) => row.pid, right: true },
-        ],
-        frontends,
-      ),
-    );
-    if (run.stores.length > 0) {
-      out('\n');
-      out(
-        table(
-          [
-            { title: 'STORE', value: (row) => row.name },
-            { title: 'DATABASE', value: (row) => row.database },
-            { title: 'LMTP', value: (row) => `${row.host}:${row.port}` },
-            { title: 'MAILDIR', value: (row) => row.maildir },
-            { title: 'PID', value: (row) => row.pid, right: true },
-          ],
-          run.stores,
-        ),
-      );
-    }
-    out('\n');
-    out(problems.length === 0 ? 'No problems found.\n' : `${count(problems.length, 'problem')}:\n`);
-    for (const problem of problems) out(`  ${printable(problem)}\n`);
-    if (notices.length > 0) out(`\n${count(notices.length, 'notice')}:\n`);
-    for (const notice of notices) out(`  ${printable(notice)}\n`);
+    render(run, rows, frontends, { problems, notices }, context.output);
     return problems.length === 0 ? 0 : 1;
   },
 };

@@ -20,6 +20,7 @@ export const EXCEPTIONS: Exceptions = {
     ['examples/demo.ts', 'make demo'],
     ['test/run.ts', 'make test'],
     ['test/sim/run.ts', 'the seeds of the simulator stage'],
+    ['test/model/run.ts', 'the model stage, make model'],
     ['test/bench/accept.ts', 'make bench'],
     ['test/bench/smtp-edge.ts', 'what one message costs the SMTP edge alone'],
     ['test/house/generate.ts', 'make docs'],

@@ -12,7 +12,7 @@
  *   finishes       delivery.ts: finishIfFinal, finalize              tells        ownership.ts: listReceived, tellHolders, answerFor
  *   forgets        tombstones.ts: forgetIfAnswered; ownership.ts: placementAnswered
  *   hears_*        ownership.ts: stateReceived, finalReceived; copy.ts: merge
- *   takes_over     ownership.ts: promote; takeover.ts (a new identity)
+ *   takes_over     ownership.ts: promote; takeover.ts: identityMet
  *
  * Bug switches:
  *   BY_AGE            a shadow copy is deleted when it is old (rule 10)

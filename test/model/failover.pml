@@ -10,7 +10,7 @@
  *   learns_document  resubmission.ts: requestsChanged, reopenTransit, reopened; resubmit-match.ts: isLostActivation
  *   opens, returns   delivery.ts: startDelivery, recordResults; resubmit-walk.ts: isDeliveryOpen
  *   hears_progress   ownership.ts: stateReceived; copy.ts: mergeRecipient (the finality of the highest activation)
- *   takes_over       ownership.ts: promote; takeover.ts
+ *   takes_over       ownership.ts: promote; takeover.ts: takeOver
  *   meets            claims.ts: heardAbout; demotion.ts: demote
  *   walks            resubmit-walk.ts: pageArrived, answerer, coverageHeard, lookAgain; resubmission.ts: isCovered
  *

@@ -9,9 +9,9 @@
  *   tells, arrives STATE  ownership.ts: listReceived, tellHolders, stateReceived, announceHeld; claims.ts: claimReceived
  *   arrives HOLDS         ownership.ts: stateAcknowledged, listReceived, heldLate, confirmHolder; claims.ts: grantReceived; placing.ts: stored
  *   copies                placing.ts: reshadow; intake.ts: shadowEnded
- *   takes_over            takeover.ts; ownership.ts: promote (row 31)
- *   raises, releases, arrives RELEASE   drain.ts (row 28)
- *   resigns               drain.ts (rows 35, 36)
+ *   takes_over            takeover.ts: takeOver; ownership.ts: promote
+ *   raises, releases, arrives RELEASE   drain.ts: freeLeaving, raiseForRelease, sendReleases, releaseReceived
+ *   resigns               drain.ts: resign, resignReceived, becomeOwner
  *
  * Bug switches:
  *   SAME_EPOCH         RELEASE within one epoch: the term is not raised first (rule 9)

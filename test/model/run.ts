@@ -10,6 +10,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commandIn, ensurePackages, type Prefix } from '../rigs/packages.ts';
 import { CASES, type ModelCase } from './cases.ts';
+import { type Ended, type Found, judge } from './verdict.ts';
 
 const HERE = import.meta.dirname;
 /** Searches that run at once stay below this together. */
@@ -17,11 +18,6 @@ const MEBIBYTES = 1_000;
 /** Steps of one history; far above what any model needs (a search that meets it fails). */
 const DEPTH = 100_000;
 const PROGRAM_MS = 180_000;
-
-interface Ended {
-  readonly output: string;
-  readonly code: number | null;
-}
 
 /** The tools as they are started, or why they cannot be. */
 type Tools = { readonly kind: 'found'; readonly prefix: Prefix } | { readonly kind: 'missing'; readonly what: string };
@@ -59,17 +55,10 @@ async function canCompile(): Promise<boolean> {
   return code === 0;
 }
 
-interface Found {
-  /** Null: as it should be. */
-  readonly problem: string | null;
-  readonly states: string;
-  readonly violated: string | null;
-}
-
 const definitions = ({ bug, bounds }: ModelCase): string[] =>
   [...(bug === null ? [] : [bug]), ...bounds].map((name) => `-D${name}`);
 
-const broken = (problem: string): Found => ({ problem, states: '0', violated: null });
+const broken = (problem: string): Found => ({ problem, states: '0' });
 
 /** Builds the verifier of one case in `directory` and runs it. */
 async function verify(prefix: Prefix, entry: ModelCase, directory: string): Promise<Found> {
@@ -87,21 +76,6 @@ async function verify(prefix: Prefix, entry: ModelCase, directory: string): Prom
   // -E: a cluster that has nothing left to do is no error.
   const searched = await run(prefix, directory, './pan', '-E', `-m${DEPTH}`, '-w22');
   return judge(entry, searched);
-}
-
-function judge(entry: ModelCase, { output, code }: Ended): Found {
-  const states = /(\d+) states, stored/.exec(output)?.[1] ?? '0';
-  const errors = /errors: (\d+)/.exec(output)?.[1];
-  const violated = /assertion violated (.*) \(at depth \d+\)/.exec(output)?.[1] ?? null;
-  if (entry.bug !== null)
-    return { problem: violated === null ? 'NOT FOUND: nothing was violated' : null, states, violated };
-  const isWhole =
-    code === 0 &&
-    errors === '0' &&
-    !/Search not completed|max search depth too small|out of memory|MEMLIM/.test(output.replace(/-DMEMLIM=\d+/g, ''));
-  const problem =
-    violated === null ? `the search was not completed: ${output.trim().slice(0, 300)}` : `violated: ${violated}`;
-  return { problem: isWhole ? null : problem, states, violated };
 }
 
 /** Hands out memory to searches that run side by side; the first in line goes first. */

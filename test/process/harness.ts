@@ -121,6 +121,24 @@ export class Cluster extends ClusterView {
     process.kill(this.runnerPid, 'SIGHUP');
   }
 
+  /**
+   * SIGKILLs a transport and empties its queue directory before anybody can start it again on the old one: the runner stands still
+   * meanwhile. It starts the transport again afterwards, with a volume that is new.
+   */
+  async destroy(name: string): Promise<void> {
+    const { transports } = await this.runFile();
+    const directory = transports.find((one) => one.name === name)?.queueDatabaseDirectory;
+    if (directory === undefined) throw new Error(`no transport ${name}`);
+    signal(this.runnerPid, 'SIGSTOP');
+    try {
+      await this.kill(name);
+      await rm(directory, { recursive: true });
+      await mkdir(directory);
+    } finally {
+      signal(this.runnerPid, 'SIGCONT');
+    }
+  }
+
   /** SIGKILLs the runner and waits until its children are gone as well. Returns how many there were. */
   async killRunner(): Promise<number> {
     const pid = this.runnerPid;

@@ -77,6 +77,23 @@ export class Dovecot {
     await this.#end('SIGTERM');
   }
 
+  /** Dies as with its machine: what is in the directory stays. */
+  async kill(): Promise<void> {
+    await this.#end('SIGKILL');
+  }
+
+  /**
+   * Makes the mailboxes here those of `other` as they are now: mail, and with it what each user's duplicate database remembers. Neither
+   * may be running: a snapshot of a volume is of one moment, a copy of files in use is not.
+   */
+  async becomeCopyOf(other: Dovecot): Promise<void> {
+    if (this.#process !== null || other.#process !== null) throw new Error('stop both before mailboxes are copied');
+    for (const name of ['mail', 'home']) {
+      await rm(join(this.#directory, name), { recursive: true, force: true });
+      execFileSync('cp', ['-a', join(other.#directory, name), join(this.#directory, name)]);
+    }
+  }
+
   log(): Promise<string> {
     return readFile(join(this.#directory, 'dovecot.log'), 'utf8').catch(() => '');
   }

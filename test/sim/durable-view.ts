@@ -50,6 +50,8 @@ export class DurableView {
   readonly promotions: { readonly id: CopyId; readonly by: string; readonly of: Identity }[] = [];
   /** Every (copy, epoch, digest) an identity ever had durably. */
   readonly #had = new Map<Identity, Set<string>>();
+  /** Where a copy became final as its owner's. */
+  readonly #finishedBy = new Map<CopyId, Set<Identity>>();
   readonly #everHeld = new Map<string, Set<Identity>>();
   readonly #memberOf = new Map<Identity, string>();
   readonly #violate: (line: string) => void;
@@ -234,7 +236,9 @@ export class DurableView {
         volume.live.delete(write.id);
         if (before !== undefined) volume.resting.set(write.id, { facts: before.facts, state: write.state });
         this.#left(volume, before, 'moved to a Safety Net');
-        if (volume.identity !== null) add(this.finals, write.id, volume.identity);
+        if (volume.identity === null) return;
+        add(this.finals, write.id, volume.identity);
+        if (write.state.queue === 'primarySafetyNet') add(this.#finishedBy, write.id, volume.identity);
         return;
       }
       case 'recall': {
@@ -340,7 +344,9 @@ export class DurableView {
     const elsewhere = (where: ReadonlySet<Identity> | undefined): boolean =>
       [...(where ?? [])].some((other) => other !== volume.identity);
     const isAborted = before.state.standing === 'intake' && elsewhere(this.aborts.get(id));
-    if (elsewhere(this.finals.get(id)) || (how === 'was removed' && isAborted)) return;
+    // It may have finished it itself, before a higher try came.
+    const wasMine = volume.identity !== null && this.#finishedBy.get(id)?.has(volume.identity) === true;
+    if (wasMine || elsewhere(this.finals.get(id)) || (how === 'was removed' && isAborted)) return;
     const others = this.holders(id, before.facts.digest).filter((holder) => holder.volume !== volume).length;
     if (how === 'was removed' && others >= (this.bereft.has(id) ? 1 : 2)) return;
     this.#violate(

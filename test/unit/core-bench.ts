@@ -330,13 +330,7 @@ export class CoreBench {
   /** Answers the walk that was asked for last. */
   page(copies: readonly StoredCopy[], more: { readonly done?: boolean; readonly unreadable?: number } = {}): void {
     const { scan } = this.lastSeen('ScanSafetyNet');
-    this.event({
-      kind: 'SafetyNetPage',
-      scan,
-      copies,
-      unreadable: more.unreadable ?? 0,
-      done: more.done ?? true,
-    });
+    this.event({ kind: 'SafetyNetPage', scan, copies, unreadable: 0, done: true, ...more });
   }
 
   // --- what came out ---------------------------------------------------------------------------------------------------

@@ -95,7 +95,8 @@ describe('what a front end hears about a try', () => {
     const recipients = [{ address: ALPHA, outcome: 'delivered' as const }];
     bench.grant(PEER, 'final', sharedOf('M1', { epoch: epochOf(B), recipients, final: true }));
     expect(bench.answers().map(({ outcome }) => outcome)).toEqual(['protected']);
-    expect(bench.resting.get(copyId('M1'))?.queue).toBe('shadowSafetyNet');
+    // Its try is the higher one: it answers for the copy from now on.
+    expect(bench.resting.get(copyId('M1'))?.queue).toBe('primarySafetyNet');
   });
 });
 

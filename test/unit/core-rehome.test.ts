@@ -147,15 +147,31 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.index.facts.has('rehoming') || bench.seen('ScanSafetyNet').length > 1).toBe(true);
   });
 
-  test('FINDING two members send the same entry at once: it is written once', () => {
+  test('FINDING two members send the same entry at once: the higher epoch stays, whichever comes last', () => {
     const bench = new CoreBench({ members: 3 });
     bench.join(PEER);
     bench.join(OTHER);
-    const first = bench.streamOpened(PEER, 'rest', rest('M1', C));
-    const second = bench.streamOpened(OTHER, 'rest', rest('M1', C));
+    const first = bench.streamOpened(PEER, 'rest', { ...rest('M1', A), epoch: epochOf(A, 1, 1) });
+    const second = bench.streamOpened(OTHER, 'rest', rest('M1', B));
     bench.streamEnded(first);
-    const { commit } = bench.streamEnded(second);
-    expect(commit).toEqual([]);
+    bench.streamEnded(second);
+    expect(bench.resting.get(copyId('M1'))).toMatchObject({ queue: 'primarySafetyNet', epoch: epochOf(A, 1, 1) });
+  });
+
+  test('FINDING the owner never gives the asking member as the other home, whatever its own document says of it', () => {
+    const bench = new CoreBench({ members: 2 });
+    bench.join(PEER);
+    const stored = primaryEntry('M1');
+    for (let round = 0; round < 5; round++) {
+      bench.event({
+        kind: 'CoverReceived',
+        member: PEER,
+        cover: { request: '#rehome', ids: [copyId('M1')] },
+        stored: new Map([[copyId('M1'), stored]]),
+      });
+      bench.pass(1_000);
+    }
+    expect(bench.seen('OpenCandidate')).toHaveLength(0);
   });
 });
 

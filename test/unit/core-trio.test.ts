@@ -31,6 +31,16 @@ function setDraining(trio: Trio, member: string | null): void {
   trio.pump();
 }
 
+/** A wrong word of the orchestrator: the member lives. */
+function retire(trio: Trio, member: string): void {
+  const { document } = trio.bench(SELF).server;
+  const { identity } = trio.bench(member);
+  const retired = [...document.retired, { member, identity, uid: null, reason: 'lost' as const }];
+  const next = { ...document, generation: document.generation + 1, retired };
+  for (const name of NAMES) trio.bench(name).event({ kind: 'TopologyChanged', document: next });
+  trio.pump();
+}
+
 /** The invariants once everybody is connected and quiet again. */
 function check(trio: Trio, seed: number): void {
   for (const name of NAMES) setHealed(trio, name);
@@ -102,7 +112,10 @@ function setHealed(trio: Trio, name: string): void {
   for (const other of NAMES) if (other !== name) trio.connect(name, other);
 }
 
-function run(seed: number, faults: { readonly wipe: boolean; readonly drain: boolean }): void {
+function run(
+  seed: number,
+  faults: { readonly wipe: boolean; readonly drain: boolean; readonly words?: boolean },
+): void {
   const trio = new Trio();
   const draw = random(seed);
   let accepted = 0;
@@ -117,6 +130,7 @@ function run(seed: number, faults: { readonly wipe: boolean; readonly drain: boo
       accepted += 1;
       trio.accept(one, `M${accepted}`);
     } else if (dice < 20 && one !== other) trio.cut(one, other);
+    else if (dice === 22 && faults.words) retire(trio, one);
     else if (dice < 23 && one !== other) trio.connect(one, other);
     else if (dice === 23) trio.restart(one);
     else if (dice === 24 && !wiped) {
@@ -149,6 +163,10 @@ describe('three cores', () => {
 
   test('rules 10, 13, 17, L4: one disk is lost', () => {
     for (let seed = 1_001; seed <= 1_060; seed++) run(seed, { wipe: true, drain: false });
+  });
+
+  test('rule 4: members that live are said to be lost', () => {
+    for (let seed = 3_001; seed <= 3_060; seed++) run(seed, { wipe: false, drain: false, words: true });
   });
 
   test('rules 15, 16: drains begun and cancelled', () => {

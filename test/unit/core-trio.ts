@@ -117,7 +117,9 @@ export class Trio {
   restart(name: string): void {
     this.isolate(name);
     this.log.push(`restart ${name}`);
+    const { document } = this.bench(name).server;
     this.bench(name).restart();
+    if (document.generation > 1) this.bench(name).event({ kind: 'TopologyChanged', document });
     this.pump();
   }
 

@@ -9,6 +9,7 @@ import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
 import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
 import { announceHeld, tellHolders } from './ownership.ts';
 import { finish, otherHolders } from './placing.ts';
+import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
 import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { everyMemberListed, putTombstone } from './tombstones.ts';
@@ -39,8 +40,13 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     const left = obligations(turn, copy);
     dropCopy(turn, copy);
     if (merged.recipients?.some(isSuccess) === true) {
-      transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'shadowSafetyNet');
-      commit(turn, { kind: 'move', id, state: { ...base, queue: 'shadowSafetyNet', finalAtMs: trustedNow(turn) } });
+      // Finished by an owner before me: then I am the one who answers for it, and finds it another holder.
+      const isMine = base.epoch.owner === server.me;
+      const queue = isMine ? 'primarySafetyNet' : 'shadowSafetyNet';
+      transition(server.coverage, 'TakenOverFinal', from, isMine ? 'primary' : 'shadow', queue);
+      const resting: CopyState = { ...base, queue, finalAtMs: trustedNow(turn) };
+      commit(turn, { kind: 'move', id, state: resting });
+      if (isMine) restsAlone(turn, { facts: copy.facts, state: resting });
     } else {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');
       commit(turn, { kind: 'remove', id });

@@ -243,7 +243,7 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
     (live !== undefined && live.facts.digest === opening.state.digest);
   const { stored, state } = opening;
   // The owner of what rests here has changed: a drain handed it on, or another shadow succeeded.
-  const isSucceeded = stored?.state.queue === 'shadowSafetyNet' && compareEpochs(state.epoch, stored.state.epoch) > 0;
+  const isSucceeded = stored !== null && compareEpochs(state.epoch, stored.state.epoch) > 0;
   if (isHeld && isSucceeded && state.epoch.owner === opening.identity) changeOwner(turn, stored, state.epoch);
   if (isHeld) return refuse(reply('localError'), true);
   // Two members that send the same entry at once: one is enough.
@@ -256,7 +256,7 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
 }
 
 function changeOwner(turn: Turn, { facts, state }: StoredCopy, epoch: SharedState['epoch']): void {
-  const next = { ...state, epoch };
+  const next: CopyState = { ...state, epoch, queue: 'shadowSafetyNet', placements: [] };
   early(turn, { kind: 'ChangeResting', id: facts.id, state: next });
   cameToRest(turn, { facts, state: next });
 }

@@ -36,11 +36,17 @@ const ANSWER_MS = 60_000;
 interface Sending {
   readonly facts: CopyFacts;
   readonly state: CopyState;
+  readonly notAt?: string;
   /** protect: gets a holder. handOver: leaves this database. fetch: somebody's own body is damaged. */
   readonly mode: 'protect' | 'handOver' | 'fetch';
   readonly member: string;
   readonly attempt: number;
   readonly sent: SharedState;
+}
+
+/** `notAt`: the member that is to give it up. */
+interface Waiting extends StoredCopy {
+  readonly notAt?: string;
 }
 
 export interface Rehoming {
@@ -57,7 +63,7 @@ export interface Rehoming {
   marked: boolean;
   /** A whole walk of a draining member met nothing. */
   empty: boolean;
-  readonly waiting: StoredCopy[];
+  readonly waiting: Waiting[];
   readonly sending: Map<CopyId, Sending>;
   /** Shadow entries of a draining member whose owner was asked to place them elsewhere. */
   readonly asked: Map<CopyId, { readonly copy: StoredCopy; readonly atMs: number }>;
@@ -125,7 +131,7 @@ function mark(turn: Turn, isUnderWay: boolean): void {
 }
 
 /** It came to rest with nobody else known to have it: delivered before it got its shadow. */
-export function restsAlone(turn: Turn, copy: StoredCopy): void {
+export function restsAlone(turn: Turn, copy: Waiting): void {
   const { rehoming, boundary } = turn.server;
   if (boundary.length === 0 || wrong(turn, 'safety-net-not-rehomed')) return;
   mark(turn, true);
@@ -207,7 +213,7 @@ export function rehomeNext(turn: Turn): void {
 }
 
 /** False when nobody can take it now. */
-function takeUp(turn: Turn, copy: StoredCopy): boolean {
+function takeUp(turn: Turn, copy: Waiting): boolean {
   const { server } = turn;
   const { id } = copy.facts;
   if (server.rehoming.sending.has(id) || server.copies.has(id)) return true;
@@ -254,7 +260,8 @@ export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, st
     const covered = placements.some((placement) => hasHome(server, placement));
     items.push({ id, covered });
     const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
-    if (!covered && !isUnderWay) restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements } });
+    if (!covered && !isUnderWay)
+      restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements }, notAt: member });
   }
   const covered: Covered = { request: REHOME_COVER, items };
   late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'COVERED', covered } });
@@ -305,20 +312,22 @@ function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
 }
 
 /** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */
-function targetOf(turn: Turn, copy: StoredCopy, need: 'protect' | 'handOver'): string | null {
+function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): string | null {
   const { server } = turn;
   const partners = new Set(copy.state.placements.map((placement) => placement.member));
   const owner = memberWith(server, copy.state.epoch.owner);
   if (owner !== null) partners.add(owner);
   const turnedAway = server.rehoming.turnedAway.get(copy.facts.id) ?? new Set<string>();
   const others = server.boundary.filter((one) => one.state === 'active' && !partners.has(one.name));
-  const exclude = need === 'handOver' && others.length > 0 ? new Set([...turnedAway, ...partners]) : turnedAway;
+  const exclude = new Set(turnedAway);
+  if (copy.notAt !== undefined) exclude.add(copy.notAt);
+  if (need === 'handOver' && others.length > 0) for (const partner of partners) exclude.add(partner);
   return pickCandidate(turn, [], exclude);
 }
 
 function send(
   turn: Turn,
-  copy: StoredCopy,
+  copy: Waiting,
   mode: Sending['mode'],
   member: string,
   purpose: 'rest' | 'copy',
@@ -327,8 +336,9 @@ function send(
   const { server } = turn;
   server.nextAttempt += 1;
   const attempt = server.nextAttempt;
-  const { facts, state } = copy;
-  server.rehoming.sending.set(facts.id, { facts, state, mode, member, attempt, sent });
+  const { facts, state, notAt } = copy;
+  const away = notAt === undefined ? {} : { notAt };
+  server.rehoming.sending.set(facts.id, { facts, state, ...away, mode, member, attempt, sent });
   early(turn, { kind: 'OpenCandidate', id: facts.id, attempt, member, purpose, envelope: facts.envelope, state: sent });
   setTimer(turn, ANSWER_MS, 'rehome', facts.id, attempt);
 }
@@ -408,7 +418,7 @@ function turnedAway(turn: Turn, sending: Sending): void {
   const tries = (rehoming.tries.get(id) ?? 0) + 1;
   if (tries < MAX_TRIES) {
     rehoming.tries.set(id, tries);
-    rehoming.waiting.push({ facts: sending.facts, state: sending.state });
+    rehoming.waiting.push(sending);
     return;
   }
   rehoming.tries.delete(id);

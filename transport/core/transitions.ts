@@ -191,7 +191,15 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   ),
   row(32, 'ClaimGranted', ['shadow'], 'shadow', ['shadow'], 'epoch >= mine', 'EPOCH'),
   row(33, 'Demoted', [...TRANSIT], 'shadow', ['shadow'], 'higher epoch, open deliveries merged', 'EPOCH + finality'),
-  row(34, 'TakenOverFinal', [...TRANSIT], 'shadow', ['shadowSafetyNet', 'removed'], 'a member says final', 'MOVE'),
+  row(
+    34,
+    'TakenOverFinal',
+    [...TRANSIT],
+    'any',
+    ['shadowSafetyNet', 'primarySafetyNet', 'removed'],
+    'a member says final',
+    'MOVE',
+  ),
   row(
     28,
     'PlacementReleased',

@@ -3,6 +3,7 @@ import type { CopyId } from '../../common/message.ts';
 import { type Copy, roleOf } from '../core/copy.ts';
 import { lostMessages } from '../core/damage.ts';
 import { drainView } from '../core/drain.ts';
+import { resubmitViews } from '../core/resubmission.ts';
 import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
 import { knownCopies } from './known-copies.ts';
@@ -36,7 +37,7 @@ export function transportView(server: TransportServer): TransportView {
     countSafetyNet: (question) => countSafetyNet(server.deps.database, question),
     known: (ids) => knownCopies(server.core, server.deps.database, ids),
     lostMessages: () => lostMessages(server.core, server.deps.clock.monotonicMs()),
-    resubmits: () => [],
+    resubmits: () => resubmitViews({ server: server.core, nowMs: server.deps.clock.monotonicMs() }),
   };
 }
 
