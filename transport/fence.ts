@@ -24,6 +24,16 @@ export async function markFenced(directory: string, mark: FenceMark): Promise<vo
   } finally {
     await file.close();
   }
+  await syncDirectory(directory);
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Null when the directory is not marked; else where it is now. */
@@ -40,6 +50,7 @@ export async function setAsideIfFenced(directory: string, log: Logger): Promise<
   const taken = names.filter((name) => name.startsWith(prefix)).map((name) => Number(name.slice(prefix.length)) || 0);
   const aside = join(parent, `${prefix}${Math.max(0, ...taken) + 1}`);
   await rename(directory, aside);
+  await syncDirectory(parent);
   log.error({ aside, remedy: `read it with "mailcluster store export ${aside}"` }, 'fenced queue database set aside');
   return aside;
 }

@@ -37,8 +37,10 @@ const field = (name: string): number =>
 function report(what: string, more: Record<string, number> = {}): void {
   for (let i = 0; i < 3; i++) (globalThis as { gc?: () => void }).gc?.();
   const { heapUsed, external, arrayBuffers } = process.memoryUsage();
+  const { user, system } = process.cpuUsage();
   const all = {
     ...more,
+    cpuMs: (user + system) / 1000,
     peakMiB: field('VmHWM'),
     rssAfterGcMiB: field('VmRSS'),
     heapMiB: heapUsed / MIB,
@@ -105,6 +107,7 @@ async function reopen(directory: string, end: 'close' | 'kill'): Promise<void> {
   const store = await open(directory);
   const kept = new Map<string, Kept>();
   for (const { facts, state } of store.recovered.copies) kept.set(facts.id, { facts, state: compactor.state({ ...state, queue: 'submission' }) });
+  store.releaseRecovered();
   const openMs = performance.now() - started;
   report('open', { openMs, copies: kept.size, quarantined: store.recovered.quarantined.length });
   if (end === 'kill') process.kill(process.pid, 'SIGKILL');

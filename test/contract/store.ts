@@ -68,6 +68,17 @@ export function storeContract(engine: EngineUnderTest): void {
       expect(again.recovered.quarantined).toEqual([]);
     });
 
+    on('what was recovered can be let go', async (bench, first) => {
+      await bench.run(first.commit([commitOf(first, id, bodyOf(id, 50)), { kind: 'fact', key: 'k', value: 1 }]));
+      const store = await reopen(bench, first);
+      store.releaseRecovered();
+      expect(store.recovered).toMatchObject({ copies: [], tombstones: [], seen: [], quarantined: [], created: false });
+      expect(store.recovered.facts.size).toBe(0);
+      const again = await reopen(bench, store);
+      expect(again.recovered.copies.length).toBe(1);
+      expect(again.recovered.facts.size).toBe(1);
+    });
+
     on('bodies of every length, streamed in pieces', async (bench, store) => {
       const lengths = [0, 1, 4095, 4096, 4097, 60_000, 300_000, 1_000_000];
       for (const [index, length] of lengths.entries()) {

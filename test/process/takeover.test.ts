@@ -86,7 +86,10 @@ async function noneShadowedFor(identity: string): Promise<void> {
   });
 }
 
-async function lose(round: Round, ledger: readonly LedgerEntry[]): Promise<string> {
+async function lose(
+  round: Round,
+  ledger: readonly LedgerEntry[],
+): Promise<{ readonly said: string; readonly held: number }> {
   const { victim, how, queued, turns } = round;
   const store = await storePid();
   const others = cluster.transports.map(({ name }) => name).filter((name) => name !== victim);
@@ -108,7 +111,8 @@ async function lose(round: Round, ledger: readonly LedgerEntry[]): Promise<strin
   await twoCopiesAgain(cluster, [...others, victim], promised, PROTECTED_MS);
   const seconds = (ms: number): string => (ms / 1_000).toFixed(1);
   const all = performance.now() - startMs;
-  return `${describe(round)}: ${held} to take over; away ${seconds(awayMs)} s, taken over ${seconds(takenMs)} s, two copies ${seconds(all)} s`;
+  const said = `${describe(round)}: ${held} to take over; away ${seconds(awayMs)} s, taken over ${seconds(takenMs)} s, two copies ${seconds(all)} s`;
+  return { said, held };
 }
 
 test(
@@ -117,6 +121,7 @@ test(
     const choices = new Choices(SEED);
     const load = new Load(cluster);
     const said: string[] = [`seed ${SEED}`];
+    let held = 0;
     try {
       for (let at = 0; at < ROUNDS; at += 1) {
         const round = choose(choices, at);
@@ -124,7 +129,9 @@ test(
         await load.moreAccepted(10);
         if (round.queued) signal(await storePid(), 'SIGSTOP');
         await load.more(round.messages);
-        said[said.length - 1] = await lose(round, load.ledger);
+        const lost = await lose(round, load.ledger);
+        said[said.length - 1] = lost.said;
+        held += lost.held;
       }
       await load.moreAccepted(20);
     } catch (error) {
@@ -139,8 +146,9 @@ test(
     const { line, result, problems } = await judgedAtRest(cluster, title, ledger, { read, deadlineMs: DRAIN_MS });
     console.log(`${said.join('\n')}\n${line}`);
     expect(problems, [...said, ...problems].join('\n')).toEqual([]);
-    // The test must not pass because nothing got through.
+    // The test must not pass because nothing got through, nor because nothing was lost.
     expect(result.accepted, said.join('\n')).toBeGreaterThan(ledger.length / 2);
+    if (ROUNDS >= 4) expect(held, said.join('\n')).toBeGreaterThan(0);
   },
   240_000 + ROUNDS * 2 * (SPAN_MS + 2 * PROTECTED_MS),
 );

@@ -194,6 +194,7 @@ function countsOf(world: World): ReadonlyMap<string, number> {
   const counts = new Map(world.counts);
   counts.set('takeovers', world.view.promotions.length);
   counts.set('resubmissions', world.view.resubmissions.size);
+  counts.set('doomed', world.doomed.size);
   counts.set('offers', world.store.offers.length);
   counts.set('repeated offers', world.store.offers.filter((offer) => !offer.visible).length);
   return counts;

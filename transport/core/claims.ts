@@ -13,6 +13,7 @@ import type { StoredCopies } from './events.ts';
 import { announceHeld, answerFor, confirmHolder } from './ownership.ts';
 import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn, wrong } from './state.ts';
+import { lookAgain } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** A would-be owner asks. A grant is durable before it is said; a higher claim answers with itself (protocol.md 13). */
@@ -106,14 +107,20 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   if (peer === undefined) return;
   for (const item of grant.items) {
     const mayBeHeard = maySpeak(turn, member, item);
-    server.unasked.get(member)?.delete(item.id);
+    if (server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
     const copy = server.copies.get(item.id);
     if (copy === undefined || !mayBeHeard) continue;
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
       heardAbout(turn, member, copy, item.state, item.verdict);
     const still = server.copies.get(item.id);
     // Not granted and not owned higher: it is being delivered there right now; the answer follows (delivery.ts), or the wait runs out.
-    if (still !== undefined && (item.granted || item.verdict !== 'pending')) answered(turn, still, member);
+    // The answer to an earlier claim of mine, at a lower epoch, does not count for this one.
+    const isOld =
+      item.verdict === 'pending' &&
+      item.state !== null &&
+      still !== undefined &&
+      compareEpochs(item.state.epoch, still.state.epoch) < 0;
+    if (still !== undefined && !isOld && (item.granted || item.verdict !== 'pending')) answered(turn, still, member);
   }
 }
 

@@ -2,12 +2,12 @@
  * How a copy of mine stops being mine (protocol.md 12): a higher owner was seen, or a member says that all is done. Owns: that nothing is lost on the way - it
  * becomes a shadow or goes to rest, its shadows and a front end that waits are told.
  */
-import type { CopyId, Identity, SharedState } from '../../common/message.ts';
+import { type CopyId, compareEpochs, type Identity, type SharedState } from '../../common/message.ts';
 import type { Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
 import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
-import { announceHeld, tellHolders } from './ownership.ts';
+import { announceHeld, tellHolders, tombstoneState } from './ownership.ts';
 import { finish, otherHolders } from './placing.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
@@ -18,7 +18,9 @@ import { transition } from './transitions.ts';
 export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   const { server } = turn;
   if (copy.delivering.size > 0 && !wrong(turn, 'demoted-while-delivering')) {
-    copy.demoteTo = remote;
+    const before = copy.demoteTo;
+    const isMore = before === null || (!before.final && compareEpochs(remote.epoch, before.epoch) >= 0);
+    if (isMore || remote.final) copy.demoteTo = remote;
     return false;
   }
   const from = copy.state.queue;
@@ -114,5 +116,13 @@ export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements:
   if (placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true) return;
   const { epoch, abortedThrough, recipients } = state;
   const { id, digest } = copy.facts;
-  putTombstone(turn, { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements }, commit);
+  const tombstone = { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements } as const;
+  putTombstone(turn, tombstone, commit);
+  // Who has not listed it on this session would not be told otherwise; it answers that it has nothing, or moves it to rest.
+  for (const { member, identity } of placements) {
+    const peer = turn.server.peers.get(member);
+    if (peer?.identity !== identity || copy.registered.get(member) === peer.session) continue;
+    const told = { id, verdict: 'final', state: tombstoneState(tombstone) } as const;
+    late(turn, { copy: id, kind: 'Send', to: member, frame: { kind: 'STATE', state: told } });
+  }
 }

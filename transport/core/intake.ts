@@ -244,7 +244,10 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
   const { stored, state } = opening;
   // The owner of what rests here has changed: a drain handed it on, or another shadow succeeded.
   const isSucceeded = stored !== null && compareEpochs(state.epoch, stored.state.epoch) > 0;
-  if (isHeld && isSucceeded && state.epoch.owner === opening.identity) changeOwner(turn, stored, state.epoch);
+  const { owner } = state.epoch;
+  // Its new owner says so itself, or its former one hands it to me.
+  const isTrue = owner === opening.identity || (owner === server.me && stored?.state.epoch.owner === opening.identity);
+  if (isHeld && isSucceeded && isTrue) changeOwner(turn, stored, state.epoch);
   if (isHeld) return refuse(reply('localError'), true);
   // Two members that send the same entry at once: one is enough.
   for (const other of server.incoming.values()) if (other.id === opening.id) return refuse(reply('backPressure'));
@@ -256,9 +259,12 @@ function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, he
 }
 
 function changeOwner(turn: Turn, { facts, state }: StoredCopy, epoch: SharedState['epoch']): void {
-  const next: CopyState = { ...state, epoch, queue: 'shadowSafetyNet', placements: [] };
+  const isMine = epoch.owner === turn.server.me;
+  const queue = isMine ? 'primarySafetyNet' : 'shadowSafetyNet';
+  const next: CopyState = { ...state, epoch, queue, placements: [] };
   early(turn, { kind: 'ChangeResting', id: facts.id, state: next });
   cameToRest(turn, { facts, state: next });
+  if (isMine) restsAlone(turn, { facts, state: next });
 }
 
 /** Straight to rest: committed and moved in one go. */

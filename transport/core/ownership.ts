@@ -316,8 +316,14 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
     return finalReceived(turn, member, copy, remote);
   const saysOwner = remote.epoch.owner === peer.identity;
   // Only who owns it, or owned it for all I know, says whose it is and what became of it (semantics.md S3, S14).
-  if (!saysOwner && copy.state.epoch.owner !== peer.identity) return;
-  if (compareEpochs(remote.epoch, copy.state.epoch) < 0 || isIncredible(turn, copy, remote)) return;
+  const isPast = compareEpochs(remote.epoch, copy.state.epoch) < 0;
+  if ((!saysOwner && copy.state.epoch.owner !== peer.identity) || isPast) {
+    // A former owner has nothing left to wait for: whoever owns it now tells.
+    if (state.verdict === 'final' && copy.state.epoch.owner !== server.me)
+      acknowledge(turn, member, state.id, remote.epoch, 'unknown');
+    return;
+  }
+  if (isIncredible(turn, copy, remote)) return;
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
   if (copy.state.epoch.owner === server.me && !sameEpoch(remote.epoch, copy.state.epoch)) {
     if (remote.standing === 'released') demote(turn, copy, remote);

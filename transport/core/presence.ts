@@ -8,6 +8,7 @@ import { beginDoubt } from './doubt.ts';
 import { findSingles } from './ownership.ts';
 import { commit, dropCopy, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { retirements, takeOver } from './takeover.ts';
+import { lookAgain } from './tombstones.ts';
 
 /** semantics.md L5: two copies again within 60 s; half of it is for the copying. */
 const HOLDER_SILENT_MS = 30_000;
@@ -67,7 +68,9 @@ function isAbsent(turn: Turn, member: string): boolean {
 /** Taken out of the document: what it holds counts no more, and it is not going to answer anything. */
 export function memberGone(turn: Turn, member: string): void {
   const { server } = turn;
+  const asked = server.unasked.get(member);
   server.unasked.delete(member);
+  for (const id of asked?.keys() ?? []) lookAgain(turn, id);
   server.away.delete(member);
   holderAway(turn, member);
 }

@@ -82,7 +82,7 @@ import {
   wrong,
 } from './state.ts';
 import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
-import { guard, guardOver } from './tombstones.ts';
+import { guard, guardOver, sweepTombstones } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
 
 export interface CoreOptions {
@@ -362,6 +362,7 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
   for (const { name } of before) if (!server.boundary.some((member) => member.name === name)) memberGone(turn, name);
+  sweepTombstones(turn);
   routingChanged(turn);
   retirements(turn);
   requestsChanged(turn);

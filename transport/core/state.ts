@@ -396,7 +396,8 @@ export function dropCopy(turn: Turn, copy: Copy): void {
 /** Ends the search for a shadow: streams that have no END out are dropped, the others may answer into the void. */
 export function endSearch(turn: Turn, id: CopyId, except: Attempt | null): void {
   const placing = turn.server.placings.get(id);
-  if (placing === undefined) return;
+  // An abort goes on until it is settled, whatever becomes of the id meanwhile: a front end waits for its answer.
+  if (placing === undefined || placing.phase === 'aborting') return;
   turn.server.placings.delete(id);
   if (placing.purpose === 'copy') turn.server.reshadowing -= 1;
   for (const attempt of placing.attempts)

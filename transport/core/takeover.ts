@@ -3,6 +3,7 @@
  * their shadow copies are promoted in slices, so that neither the loop nor live mail waits for a hundred thousand of them.
  */
 import type { CopyId, Identity } from '../../common/message.ts';
+import { answerWaiters } from './answers.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
 import { promote } from './ownership.ts';
 import { startRehoming } from './rehome.ts';
@@ -133,6 +134,9 @@ function dropHolder(turn: Turn, identity: Identity): void {
   }
   for (const tombstone of [...server.tombstones.values()]) {
     const placements = tombstone.placements.filter((placement) => placement.identity !== identity);
-    if (placements.length !== tombstone.placements.length) forgetIfAnswered(turn, { ...tombstone, placements });
+    if (placements.length !== tombstone.placements.length) {
+      forgetIfAnswered(turn, { ...tombstone, placements });
+      answerWaiters(turn, tombstone.id);
+    }
   }
 }

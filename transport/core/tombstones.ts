@@ -72,3 +72,9 @@ export function sweepTombstones(turn: Turn): void {
   for (const tombstone of [...turn.server.tombstones.values()])
     if (tombstone.placements.length === 0) forgetIfAnswered(turn, tombstone);
 }
+
+/** Something that held a tombstone back is over. */
+export function lookAgain(turn: Turn, id: CopyId): void {
+  const tombstone = turn.server.tombstones.get(id);
+  if (tombstone !== undefined && tombstone.placements.length === 0) forgetIfAnswered(turn, tombstone);
+}

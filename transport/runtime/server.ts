@@ -84,15 +84,23 @@ export class TransportServer {
     this.#scans = new SafetyNetScans(database, deps.log, (page) => {
       if (!this.#stopped) this.#loop.handle({ kind: 'SafetyNetPage', ...page });
     });
-    this.peers = new Peers(deps, {
-      onMember: (member, identity, openCounter, nonce) =>
-        this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
-      onMemberGone: (member) => this.#loop.handle({ kind: 'PeerDown', member }),
-      onControl: (session, frame) => this.#control(session, frame),
-      onStream: (session, stream) => this.#stream(session, stream),
-      contact: () => this.#contact(),
-      onSeen: (seen) => database.note([{ kind: 'seen', seen }]),
-    });
+    // Nothing is delivered, answered or told any more once the volume must not be used.
+    const onFatal = (reason: Error): void => {
+      this.#loop.stop();
+      deps.onFatal(reason);
+    };
+    this.peers = new Peers(
+      { ...deps, onFatal },
+      {
+        onMember: (member, identity, openCounter, nonce) =>
+          this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
+        onMemberGone: (member) => this.#loop.handle({ kind: 'PeerDown', member }),
+        onControl: (session, frame) => this.#control(session, frame),
+        onStream: (session, stream) => this.#stream(session, stream),
+        contact: () => this.#contact(),
+        onSeen: (seen) => database.note([{ kind: 'seen', seen }]),
+      },
+    );
     this.#loop = new Loop(this.core, clock, database, {
       write: (write) => this.#write(write),
       early: (effect) => this.#early(effect),
@@ -215,11 +223,12 @@ export class TransportServer {
     // A fresh attempt id cannot rest in a Safety Net; everything else is looked up first.
     if ((open.kind === 'intake' || open.kind === 'shadow') && open.epoch.try === 1)
       return this.#opened(session, stream, number, null);
-    void this.#withStored([open.id], (stored, unreadable) => {
+    const use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
       if (unreadable.size > 0) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
       else if (stream.closed) this.bodies.discard(number);
       else this.#opened(session, stream, number, stored.get(open.id) ?? null);
-    });
+    };
+    void this.#withStored([open.id], use, open.kind === 'rest' ? 'all' : 'untold');
   }
 
   #opened(session: PeerSession, stream: IncomingStream, number: number, stored: StoredCopy | null): void {
@@ -262,11 +271,12 @@ export class TransportServer {
 
   /**
    * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked is looked up as well: the last check and `use`
-   * happen in one go, so that nothing is called unknown that is here.
+   * happen in one go, so that nothing is called unknown that is here. `untold`: a final tombstone says enough.
    */
   async #withStored(
     ids: readonly CopyId[],
     use: (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void,
+    which: 'untold' | 'all' = 'untold',
   ): Promise<void> {
     const found = new Map<CopyId, StoredCopy>();
     const unreadable = new Set<CopyId>();
@@ -274,7 +284,8 @@ export class TransportServer {
     for (;;) {
       // What was aborted here for one try may rest here by another.
       const { copies, tombstones } = this.core;
-      const missing = ids.filter((id) => !looked.has(id) && !copies.has(id) && tombstones.get(id)?.kind !== 'final');
+      const isTold = (id: CopyId): boolean => which === 'untold' && tombstones.get(id)?.kind === 'final';
+      const missing = ids.filter((id) => !looked.has(id) && !copies.has(id) && !isTold(id));
       if (missing.length === 0) return use(found, unreadable);
       for (const id of missing) {
         looked.add(id);
@@ -345,17 +356,22 @@ export class TransportServer {
           session,
           frame.cover.ids.map((id) => ({ id })),
           (stored) => this.#loop.handle({ kind: 'CoverReceived', member, cover: frame.cover, stored }),
+          'all',
         );
       case 'COVERED':
         return this.#loop.handle({ kind: 'CoveredReceived', member, covered: frame.covered });
       case 'FETCH':
-        return this.#inOrder(session, [frame.fetch], (stored) =>
-          this.#loop.handle({
-            kind: 'FetchReceived',
-            member,
-            fetch: frame.fetch,
-            stored: stored.get(frame.fetch.id) ?? null,
-          }),
+        return this.#inOrder(
+          session,
+          [frame.fetch],
+          (stored) =>
+            this.#loop.handle({
+              kind: 'FetchReceived',
+              member,
+              fetch: frame.fetch,
+              stored: stored.get(frame.fetch.id) ?? null,
+            }),
+          'all',
         );
     }
   }
@@ -365,14 +381,14 @@ export class TransportServer {
     session: PeerSession,
     items: readonly { readonly id: CopyId }[],
     use: (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void,
+    which: 'untold' | 'all' = 'untold',
   ): void {
     const ids = items.map((item) => item.id);
     const before = this.#order.get(session) ?? Promise.resolve();
-    const turn = before.then(() =>
-      this.#withStored(ids, (stored, unreadable) => {
-        if (!session.closed) use(stored, unreadable);
-      }),
-    );
+    const answer = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
+      if (!session.closed) use(stored, unreadable);
+    };
+    const turn = before.then(() => this.#withStored(ids, answer, which));
     this.#order.set(session, turn);
   }
 

@@ -211,14 +211,23 @@ class FrameReader {
   }
 }
 
-/** What stands in one file: null when it is not a whole checkpoint, `empty` when nothing was ever written. */
-async function readOne(files: Files, path: string): Promise<ReadCheckpoint | 'empty' | null> {
+/** What one file says it holds: `empty` when nothing was ever written, null when that cannot be read. */
+async function readHead(files: Files, path: string): Promise<Head | 'empty' | null> {
   const handle = await files.open(path, 'read');
   try {
     const block = Buffer.alloc(BLOCK);
     if ((await handle.read(block, 0, BLOCK, 0)) < BLOCK || block.every((byte) => byte === 0)) return 'empty';
     const head = parseHead(block);
-    if (head === null || head.version > FORMAT_VERSION) return null;
+    return head === null || head.version > FORMAT_VERSION ? null : head;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Null when it is not whole. */
+async function readState(files: Files, path: string, head: Head): Promise<ReadCheckpoint | null> {
+  const handle = await files.open(path, 'read');
+  try {
     const state = new State();
     const ends = new Map<number, number>();
     const frames = new FrameReader(handle, head.payloadBytes);
@@ -226,8 +235,7 @@ async function readOne(files: Files, path: string): Promise<ReadCheckpoint | 'em
       if (text === null) return null;
       restore(state, ends, JSON.parse(text) as Frame);
     }
-    const { crc } = frames;
-    return crc === head.payloadCrc ? { head, state, ends, bytes: BLOCK + head.payloadBytes } : null;
+    return frames.crc === head.payloadCrc ? { head, state, ends, bytes: BLOCK + head.payloadBytes } : null;
   } finally {
     await handle.close();
   }
@@ -253,26 +261,27 @@ function restore(state: LogState, ends: Map<number, number>, content: Frame): vo
 
 export interface Checkpoints {
   readonly newest: ReadCheckpoint | null;
-  /** The head of the other valid one. */
+  /** The head of the other one; whether all of it is whole was not looked at. */
   readonly older: CheckpointHead | null;
   /** Files that hold bytes which are not a whole checkpoint: damage, or one that was not finished. */
   readonly broken: readonly string[];
 }
 
-/** The newest valid checkpoint of the two files. */
+/** The newest valid checkpoint of the two files. The other one is not read: it would take as much memory and time again. */
 export async function readCheckpoints(files: Files, directory: string, names: readonly string[]): Promise<Checkpoints> {
   const broken: string[] = [];
-  let newest: ReadCheckpoint | null = null;
-  let older: CheckpointHead | null = null;
-  for (const number of [0, 1]) {
-    const name = checkpointName(number);
+  const heads: { readonly name: string; readonly head: Head }[] = [];
+  for (const name of [checkpointName(0), checkpointName(1)]) {
     if (!names.includes(name)) continue;
-    const found = await readOne(files, `${directory}/${name}`);
-    if (found === 'empty') continue;
-    if (found === null) broken.push(name);
-    else if (newest === null) newest = found;
-    else if (found.head.number > newest.head.number) [newest, older] = [found, newest.head];
-    else older = found.head;
+    const head = await readHead(files, `${directory}/${name}`);
+    if (head === null) broken.push(name);
+    else if (head !== 'empty') heads.push({ name, head });
   }
-  return { newest, older, broken };
+  heads.sort((a, b) => b.head.number - a.head.number);
+  for (const [index, { name, head }] of heads.entries()) {
+    const newest = await readState(files, `${directory}/${name}`, head);
+    if (newest !== null) return { newest, older: heads[index + 1]?.head ?? null, broken };
+    broken.push(name);
+  }
+  return { newest: null, older: null, broken };
 }

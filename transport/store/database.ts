@@ -250,6 +250,11 @@ export interface QueueDatabase {
   /** Every open of this database so far, newest last (at most the last 64). */
   readonly chain: readonly { readonly openCounter: number; readonly nonce: string }[];
   readonly recovered: Recovered;
+  /**
+   * The caller has taken over what was recovered: `recovered` keeps only the quarantine from now on. Otherwise every copy there was at the
+   * start would stay in memory as it was then.
+   */
+  releaseRecovered(): void;
   /** Sequence of the last record known to be durable. */
   readonly syncedSequence: number;
   beginBody(id: CopyId): BodyWriter;

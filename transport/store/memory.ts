@@ -104,7 +104,7 @@ export async function openMemoryStore(options: MemoryStoreOptions): Promise<Queu
 
 class MemoryStore implements QueueDatabase {
   readonly identity: Identity;
-  readonly recovered: Recovered;
+  recovered: Recovered;
   readonly #options: MemoryStoreOptions;
   readonly #image: Image;
   #queue: Call[] = [];
@@ -129,6 +129,11 @@ class MemoryStore implements QueueDatabase {
 
   get chain(): readonly OpenRecord[] {
     return this.#image.chain;
+  }
+
+  releaseRecovered(): void {
+    const { quarantined, created } = this.recovered;
+    this.recovered = { copies: [], tombstones: [], seen: [], facts: new Map(), quarantined, created };
   }
 
   get syncedSequence(): number {

@@ -171,7 +171,7 @@ async function adoptSegments(files: Files, directory: string, pool: SegmentPool,
 class SegmentLog implements QueueDatabase {
   readonly identity: Identity;
   readonly chain: readonly OpenRecord[];
-  readonly recovered: Recovered;
+  recovered: Recovered;
   readonly #options: SegmentLogOptions;
   readonly #lock: ExclusiveLock;
   readonly #state: LogState;
@@ -231,6 +231,11 @@ class SegmentLog implements QueueDatabase {
       recycle: () => checkpointer.recycle(this.#writer.currentGeneration),
     });
     if (this.#state.net.completeSinceMs === null) this.#keeper.begin(options.clock.wallMs());
+  }
+
+  releaseRecovered(): void {
+    const { quarantined, created } = this.recovered;
+    this.recovered = { copies: [], tombstones: [], seen: [], facts: new Map(), quarantined, created };
   }
 
   get syncedSequence(): number {
