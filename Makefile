@@ -15,7 +15,7 @@ SETUP_STAMP := node_modules/.mailcluster-setup
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nOne stage of the tests: node test/run.ts unit   (stages: node test/run.ts --list)\n'
 
 setup: $(SETUP_STAMP) ## Install the pinned npm packages (Node 24 among them) into node_modules, nothing elsewhere
@@ -45,6 +45,10 @@ bench: setup ## Accept rates side by side with Postfix, as root on a quiet machi
 
 soak: setup ## The simulator for hours: make soak SEEDS=1000000
 	@node test/run.ts --soak $(or $(SEEDS),1000000)
+
+soak-process: setup ## Real processes: disks destroyed, networks cut, as often as said: make soak-process ROUNDS=100 SEED=1
+	@MAILCLUSTER_ROUNDS=$(or $(ROUNDS),100) $(if $(SEED),MAILCLUSTER_SEED=$(SEED)) node node_modules/vitest/vitest.mjs run --no-file-parallelism \
+		test/process/takeover.test.ts test/process/partition.test.ts
 
 lint: setup ## Biome: lint and formatting
 	@biome check --error-on-warnings .

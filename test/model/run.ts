@@ -24,7 +24,8 @@ type Tools = { readonly kind: 'found'; readonly prefix: Prefix } | { readonly ki
 
 function run(prefix: Prefix, directory: string, ...program: readonly string[]): Promise<Ended> {
   const { file, args } = commandIn(prefix, program, false);
-  const child = spawn(file, args, { cwd: directory, stdio: ['ignore', 'pipe', 'pipe'], timeout: PROGRAM_MS });
+  const signal = AbortSignal.timeout(PROGRAM_MS);
+  const child = spawn(file, args, { cwd: directory, stdio: ['ignore', 'pipe', 'pipe'], signal });
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => {
     output += chunk.toString('utf8');
@@ -45,7 +46,10 @@ async function findTools(): Promise<Tools> {
   const starts = async (...program: string[]): Promise<boolean> => (await run(MACHINE, HERE, ...program)).code === 0;
   const [hasSpin, hasCompiler] = await Promise.all([starts('spin', '-V'), canCompile()]);
   if (hasSpin && hasCompiler) return { kind: 'found', prefix: MACHINE };
-  const found = await ensurePackages(hasCompiler ? ['spin'] : ['spin', 'gcc', 'libc6-dev']);
+  const names = hasCompiler ? ['spin'] : ['spin', 'gcc', 'libc6-dev'];
+  const found = await ensurePackages(names).catch((error: Error) => ({
+    missing: `${names.join(', ')}: ${error.message}`,
+  }));
   return 'missing' in found ? { kind: 'missing', what: found.missing } : { kind: 'found', prefix: found };
 }
 

@@ -7,12 +7,13 @@ import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../house/until.ts';
 import { NetworkLab } from '../rigs/network-namespaces.ts';
+import { signal } from './cluster-view.ts';
 import { type DirectCluster, startDirect } from './direct-cluster.ts';
 import { twoSites } from './harness.ts';
 import type { Delivered } from './ledger.ts';
 import { type CutName, type CutReport, isCutName } from './partition-report.ts';
 import { Choices, Load } from './seeded-load.ts';
-import { acceptedDigests, judgedAtRest, twoCopiesAgain } from './two-copies.ts';
+import { acceptedDigests, disagreements, judgedAtRest, twoCopiesAgain } from './two-copies.ts';
 
 /** The shortest that resources allow is 10 s. */
 const SPAN_MS = 12_000;
@@ -80,21 +81,29 @@ async function oneCut(
   const cut = cutOf(name, roles, choices);
   const shown = cut.map(({ from, to }) => `${from.join('+')} -x-> ${to.join('+')}`).join(', ');
   const problems: string[] = [];
-  let healedMs = 0;
+  // Nothing is delivered meanwhile, so that both sides have something that is still to be done.
+  const queued = name.startsWith('site') || name === 'one-alone' || choices.below(2) === 0;
+  const store = cluster.pid(roles.store);
+  let [healedMs, torn] = [0, 0];
   try {
+    await load.more(20);
+    if (queued) signal(store, 'SIGSTOP');
     await load.more(20);
     for (const { from, to } of cut) await lab.cut(from, to);
     const felt = async (): Promise<boolean> => (await cluster.missingConnections()) > 0;
     await until('somebody to feel the cut', felt, { deadlineMs: SPAN_MS, everyMs: 100 });
     const endMs = performance.now() + SPAN_MS;
     await until('the end of the cut', () => performance.now() >= endMs, { deadlineMs: SPAN_MS + 60_000, everyMs: 250 });
+    torn = disagreements(await cluster.stored()).length;
     await lab.heal();
+    signal(store, 'SIGCONT');
     healedMs = performance.now();
     await load.moreAccepted(10);
   } catch (error) {
     problems.push(String(error));
   } finally {
     await lab.heal();
+    signal(store, 'SIGCONT');
     earlier.push(...(await load.stop()));
   }
   try {
@@ -102,7 +111,7 @@ async function oneCut(
   } catch (error) {
     problems.push(String(error));
   }
-  const healed = `; two copies ${((performance.now() - healedMs) / 1_000).toFixed(1)} s after the heal`;
+  const healed = `; ${queued ? 'queued' : 'flowing'}, ${torn} with two owners before the heal, two copies ${((performance.now() - healedMs) / 1_000).toFixed(1)} s after it`;
   const read = (): Promise<readonly Delivered[]> => cluster.delivered();
   const title = `cut ${name} (${shown})`;
   const rest = await judgedAtRest(cluster, title, earlier, { read, deadlineMs: HEALED_MS });

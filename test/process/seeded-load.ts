@@ -31,12 +31,16 @@ export class Choices {
 
 const SIZES = [1_000, 4_000, 2_000, 40_000, 1_500, 8_000, 20_000, 2_500, 150_000, 4_000] as const;
 
+/** Messages each second; the databases stay small enough to be read again and again. */
+const PACE = 40;
+
 /** Messages from several sessions at a time until it is stopped; every one has an entry in the ledger. */
 export class Load {
   readonly ledger: LedgerEntry[] = [];
   readonly #name: string;
   readonly #users: readonly string[];
   #made = 0;
+  #nextAtMs = performance.now();
   #stopped = false;
   readonly #done: Promise<unknown>;
   #failed: unknown = null;
@@ -54,9 +58,19 @@ export class Load {
       sessions,
       patienceMs: 60_000,
       afterRefusal: () => cluster.somewhereToGo(5_000),
+      before: () => this.#pause(),
       onEntry: (entry) => this.ledger.push(entry),
     }).catch((error: unknown) => {
       this.#failed = error;
+    });
+  }
+
+  async #pause(): Promise<void> {
+    const atMs = Math.max(this.#nextAtMs, performance.now());
+    this.#nextAtMs = atMs + 1_000 / PACE;
+    await until('the next message', () => this.#stopped || performance.now() >= atMs, {
+      deadlineMs: 60_000,
+      everyMs: 5,
     });
   }
 

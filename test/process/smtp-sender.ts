@@ -61,11 +61,13 @@ export interface Campaign {
   readonly onEntry?: (entry: LedgerEntry, done: number) => void;
   /** What a session waits for after a message was refused, before it offers the next one. */
   readonly afterRefusal?: () => Promise<void>;
+  /** What a session waits for before each message. */
+  readonly before?: () => Promise<void>;
 }
 
 /** Sends all messages, each once, over `sessions` connections at a time; a lost connection is replaced, its message is not repeated. */
 export async function sendAll(campaign: Campaign): Promise<readonly LedgerEntry[]> {
-  const { targets, sessions, patienceMs = 0, onEntry, afterRefusal } = campaign;
+  const { targets, sessions, patienceMs = 0, onEntry, afterRefusal, before } = campaign;
   const left = campaign.messages[Symbol.iterator]();
   const next = (): TestMessage | undefined => {
     const one = left.next();
@@ -79,6 +81,7 @@ export async function sendAll(campaign: Campaign): Promise<readonly LedgerEntry[
   const session = async (index: number): Promise<void> => {
     let current: SmtpConnection | null = null;
     for (let attempt = index, message = next(); message !== undefined; message = next(), attempt += 1) {
+      await before?.();
       const connection: SmtpConnection | null =
         current !== null && current.ended === null ? current : await openSomewhere(targets, attempt, patienceMs);
       current = connection;

@@ -348,12 +348,12 @@ export function setState(
       ? { kind: 'state', id: copy.facts.id, state }
       : { kind: 'state', id: copy.facts.id, state, outcomes: patch };
   if (how === 'commit') return commit(turn, write);
-  // The second state of a copy in one step stands for both: one record, not two.
+  // The second state of a copy in one step stands for both: one record, not two - a commit when the first one was.
   const last = turn.out.commit.length > 0 ? turn.out.commit : turn.out.note;
   const before = last.at(-1);
   if (before?.kind === 'state' && before.id === write.id && before.outcomes === undefined && patch === undefined)
-    last.pop();
-  note(turn, write);
+    last[last.length - 1] = write;
+  else note(turn, write);
 }
 
 /** Keeps `held` in step with who owns a shadow copy. */

@@ -59,8 +59,27 @@ export class FooterLines {
     return new FooterLines(joined([...entries].sort((a, b) => byPlace(a.at, b.at))));
   }
 
-  *[Symbol.iterator](): Iterator<RestingEntry> {
-    for (let start = 0; start < this.#bytes.length; start = this.#next(start)) yield this.#parse(start);
+  /** Lines of MOVE records behind `after`, all when it is null. */
+  *behind(after: Place | null): Iterable<RestingEntry> {
+    for (let start = after === null ? 0 : this.#firstBehind(after); start < this.#bytes.length; start = this.#next(start)) yield this.#parse(start);
+  }
+
+  /** The lines stand in the order of the log: by halves. */
+  #firstBehind(after: Place): number {
+    let from = 0;
+    let to = this.#bytes.length;
+    while (from < to) {
+      const start = this.#lineAt((from + to) >> 1, from);
+      if (byPlace(this.#parse(start).at, after) <= 0) from = this.#next(start);
+      else to = start;
+    }
+    return from;
+  }
+
+  /** Where the line that `at` lies in begins; not before `from`, where one begins. */
+  #lineAt(at: number, from: number): number {
+    const end = at === 0 ? -1 : this.#bytes.lastIndexOf(LINE_END, at - 1);
+    return Math.max(from, end + 1);
   }
 
   find(id: CopyId): RestingEntry | null {

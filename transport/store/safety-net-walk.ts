@@ -120,7 +120,7 @@ export class SafetyNetWalk {
     const open = [...net.open.values()];
     for (const owner of [...net.owners.values()]) {
       if (!mayMatch(owner, filter, after, through) || net.owners.get(owner.generation) !== owner) continue;
-      for (const resting of await this.#access.linesOf(owner)) {
+      for (const resting of (await this.#access.linesOf(owner)).behind(after)) {
         if (net.owners.get(owner.generation) !== owner) break;
         if (!inside(resting.at) || owner.dead.has(placeKey(resting.at))) continue;
         yield { resting, owner, wanted: matches(resting.entry, filter) };
