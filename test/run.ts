@@ -45,7 +45,7 @@ function stages(): readonly Stage[] {
     { name: 'contract', deadlineMs: 5 * MINUTE, programs: [vitest('test/contract/')] },
     { name: 'dialog', deadlineMs: 3 * MINUTE, programs: [vitest('test/dialog/')] },
     { name: 'scenario', deadlineMs: 3 * MINUTE, programs: [vitest('test/scenario/')] },
-    { name: 'model', deadlineMs: 5 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
+    { name: 'model', deadlineMs: 6 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
     { name: 'simulator', deadlineMs: 10 * MINUTE, programs: simulator() },
     { name: 'process', deadlineMs: 10 * MINUTE, programs: [vitest('test/process/', ALONE)] },
   ];

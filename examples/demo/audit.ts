@@ -37,14 +37,39 @@ export interface DatabaseCopy {
   readonly site: string;
   readonly id: string;
   readonly queue: string;
+  readonly kind: 'message' | 'dsn' | 'resubmission';
+  /** Of a resubmission: the id that was answered to the client. */
+  readonly ancestor: string | null;
+  /** Identity of the queue database whose it is. */
+  readonly owner: string;
   /** SHA-256 of the exported body; null when it could not be read. */
   readonly digest: string | null;
 }
 
+/** What lay on the disk that was destroyed, read from the disk itself before it was thrown away. */
+export interface Destroyed {
+  readonly member: string;
+  readonly identity: string;
+  readonly copies: readonly DatabaseCopy[];
+}
+
+/** Letters in mailboxes as `letter mailbox`, at the moment of the failover. */
+export interface Failover {
+  readonly lost: readonly string[];
+  readonly stale: readonly string[];
+  /** Names and states of the resubmit requests. */
+  readonly requests: readonly { readonly name: string; readonly state: string }[];
+}
+
 export interface Evidence {
   readonly sent: readonly Sent[];
+  /** Of the copy of the mailbox database that is active at the end, and of no other. */
   readonly mailboxes: readonly MailboxFile[];
   readonly copies: readonly DatabaseCopy[];
+  readonly destroyed: Destroyed;
+  readonly failover: Failover;
+  /** Name of the member that was drained. */
+  readonly drained: string;
 }
 
 export interface Check {
@@ -68,6 +93,10 @@ const isAccepted = (sent: Sent): sent is Accepted => sent.answer.kind === 'accep
 
 const key = (letter: string, mailbox: string): string => `${letter} ${mailbox}`;
 
+/** `letter mailbox` of each file. */
+export const keysOf = (files: readonly MailboxFile[]): readonly string[] =>
+  files.map((one) => key(letterIdOf(one.bytes) ?? one.file, one.mailbox));
+
 export function audit(evidence: Evidence): readonly Check[] {
   const files = Map.groupBy(evidence.mailboxes, (one) => key(letterIdOf(one.bytes) ?? '', one.mailbox));
   const copiesById = Map.groupBy(evidence.copies, (one) => one.id);
@@ -79,8 +108,11 @@ export function audit(evidence: Evidence): readonly Check[] {
     refusedNowhere(evidence.sent, places),
     indeterminateAtMostOnce(evidence.sent, places),
     nothingInvented(evidence),
-    twoCopies(evidence.sent, places),
-    copiesUnchanged(evidence.sent, places),
+    takenOver(evidence, places),
+    broughtBack(evidence, places),
+    twoCopies(evidence, places),
+    copiesUnchanged(evidence),
+    drainedEmpty(evidence),
   ];
 }
 
@@ -214,48 +246,134 @@ function nothingInvented({ sent, mailboxes }: Evidence): Check {
   return { title: 'Nothing else is in a mailbox', finding: `${mailboxes.length} files looked at`, against };
 }
 
-/** Delivered: Primary and Shadow Safety Net. Still queued: the waiting copy and its shadow. */
-function twoCopies(all: readonly Sent[], places: Places): Check {
-  const against: string[] = [];
-  let inSafetyNet = 0;
-  let queued = 0;
-  for (const sent of all.filter(isAccepted)) {
-    const copies = places.copiesById.get(sent.answer.id) ?? [];
-    const waiting = waits(places, sent);
-    const primaries = copies.filter((one) => (waiting ? WAITING.has(one.queue) : one.queue === 'primarySafetyNet'));
-    const shadows = copies.filter((one) => one.queue === (waiting ? 'shadow' : 'shadowSafetyNet'));
-    const pairs = primaries.flatMap((first) => shadows.map((second) => ({ first, second })));
-    const name = `${sent.letter.id} (${sent.answer.id})`;
-    if (!pairs.some(({ first, second }) => first.member !== second.member)) {
-      const where = copies.map((one) => `${one.queue}@${one.member}`).join(', ');
-      against.push(`${name} is not on two databases: ${where || 'nowhere'}`);
-    } else if (!pairs.some(({ first, second }) => first.site !== second.site)) {
-      against.push(`${name} is on two databases of one site: ${pairs[0]?.first.site ?? ''}`);
-    } else if (waiting) queued += 1;
-    else inSafetyNet += 1;
-  }
+/** What the destroyed disk still had to deliver: delivered, and now somebody else's. */
+function takenOver({ destroyed, copies }: Evidence, places: Places): Check {
+  const held = undelivered(destroyed);
+  const against = held.flatMap(({ id }) => {
+    const rest = (places.copiesById.get(id) ?? []).filter((copy) => copy.queue === 'primarySafetyNet');
+    if (rest.some((copy) => copy.owner !== destroyed.identity)) return [];
+    const where = (places.copiesById.get(id) ?? []).map((copy) => `${copy.queue}@${copy.member}`).join(', ');
+    return [`${id} was on the destroyed disk and nobody has processed it: ${where || 'nowhere'}`];
+  });
+  const left = copies.filter((copy) => copy.owner === destroyed.identity).map((copy) => copy.id);
+  return {
+    title: 'Taken over from the destroyed disk',
+    finding: `${held.length} undelivered letters are delivered by others`,
+    against: [
+      ...(held.length === 0 ? ['the destroyed disk had nothing to deliver: this shows nothing'] : []),
+      ...against,
+      ...left.map((id) => `${id} still belongs to the queue database that is gone`),
+    ],
+  };
+}
+
+/** In transit, and its own. */
+export const undelivered = ({ identity, copies }: Destroyed): readonly DatabaseCopy[] =>
+  copies.filter((copy) => WAITING.has(copy.queue) && copy.owner === identity);
+
+export function missingAtFailover({ lost, stale }: Failover): readonly string[] {
+  const there = new Set(stale);
+  return [...new Set(lost)].filter((one) => !there.has(one));
+}
+
+function broughtBack({ failover }: Evidence, places: Places): Check {
+  const missing = missingAtFailover(failover);
+  const against = missing.flatMap((one) => {
+    const times = places.files.get(one)?.length ?? 0;
+    return times === 1 ? [] : [`${one}: in the copy that was lost, and ${times} times in the one that is active`];
+  });
+  const open = failover.requests.filter(({ state }) => state !== 'Completed');
+  return {
+    title: 'Brought back by Safety Net, once',
+    finding: `${missing.length} deliveries that the stale copy had never seen`,
+    against: [
+      ...(missing.length === 0 ? ['the copy was not stale: this shows nothing'] : []),
+      ...(failover.requests.length === 0 ? ['nobody has asked for a resubmission'] : []),
+      ...open.map(({ name, state }) => `resubmit request ${name} is ${state}`),
+      ...against,
+    ],
+  };
+}
+
+/** Of each id: delivered: Primary and Shadow Safety Net. Still queued: the waiting copy and its shadow. */
+function twoCopies({ sent, copies }: Evidence, places: Places): Check {
+  const names = new Map(sent.filter(isAccepted).map(({ letter, answer }) => [answer.id, letter.id]));
+  for (const { kind, id, ancestor } of copies)
+    if (kind === 'resubmission') names.set(id, `resubmission of ${names.get(ancestor ?? '') ?? ancestor}`);
+  const against = [...names].flatMap(([id, name]) => {
+    const problem = pairProblem(places.copiesById.get(id) ?? []);
+    return problem === null ? [] : [`${name} (${id}) is ${problem}`];
+  });
+  const queued = [...names.keys()].filter((id) => places.copiesById.get(id)?.some((one) => WAITING.has(one.queue)));
   return {
     title: 'Two copies, two databases, two sites',
-    finding: `${inSafetyNet} in Primary + Shadow Safety Net, ${queued} queued`,
+    finding: `${names.size - queued.length - against.length} in Primary + Shadow Safety Net, ${queued.length} queued`,
     against,
   };
 }
 
-function copiesUnchanged(all: readonly Sent[], places: Places): Check {
-  let compared = 0;
-  const against = all.filter(isAccepted).flatMap((sent) =>
-    (places.copiesById.get(sent.answer.id) ?? []).flatMap((copy) => {
-      compared += 1;
-      if (copy.digest === sent.letter.digest) return [];
-      const what = copy.digest === null ? 'cannot be read' : 'is not what was sent';
-      return [`${sent.letter.id} (${copy.id}) on ${copy.member} ${what}`];
-    }),
-  );
+/** Null: as it was promised. */
+export function pairProblem(copies: readonly DatabaseCopy[]): string | null {
+  const waiting = copies.some((copy) => WAITING.has(copy.queue));
+  const primaries = copies.filter((one) => (waiting ? WAITING.has(one.queue) : one.queue === 'primarySafetyNet'));
+  const shadows = copies.filter((one) => one.queue === (waiting ? 'shadow' : 'shadowSafetyNet'));
+  const pairs = primaries.flatMap((first) => shadows.map((second) => ({ first, second })));
+  const where = copies.map((one) => `${one.queue}@${one.member}`).join(', ');
+  if (!pairs.some(({ first, second }) => first.member !== second.member))
+    return `not on two databases: ${where || 'nowhere'}`;
+  if (!pairs.some(({ first, second }) => first.site !== second.site)) return `in one site only: ${where}`;
+  return null;
+}
+
+function copiesUnchanged({ sent, copies }: Evidence): Check {
+  const letters = new Map(sent.filter(isAccepted).map(({ letter, answer }) => [answer.id, letter]));
+  // One that was not answered has no id that we know; its bytes must be those of a letter all the same.
+  const digests = new Set(sent.map(({ letter }) => letter.digest));
+  const against = copies.flatMap(({ id, ancestor, member, kind, digest }) => {
+    if (kind === 'dsn') return [`${id} on ${member} is a report to the sender: no letter failed`];
+    const letter = letters.get(ancestor ?? id);
+    if (digest !== null && (letter === undefined ? digests.has(digest) : letter.digest === digest)) return [];
+    return [
+      `${letter?.id ?? 'a letter'} (${id}) on ${member} ${digest === null ? 'cannot be read' : 'is not what was sent'}`,
+    ];
+  });
   return {
-    title: 'Both copies hold the bytes sent',
-    finding: `${compared} exported bodies, SHA-256 compared`,
+    title: 'Every copy holds the bytes sent',
+    finding: `${copies.length} exported bodies, SHA-256 compared`,
     against,
   };
+}
+
+function drainedEmpty({ copies, drained }: Evidence): Check {
+  const left = copies.filter((copy) => copy.member === drained);
+  return {
+    title: 'The drained transport had nothing left',
+    finding: `${left.length} copies in its queue database`,
+    against: left.map((copy) => `${copy.id} is still in ${copy.queue} of ${drained}`),
+  };
+}
+
+/** The balance in the words of the field, each number counted here and now. */
+export function tally(evidence: Evidence): readonly (readonly [string, number])[] {
+  const { sent, mailboxes, copies, destroyed, failover } = evidence;
+  const files = Map.groupBy(keysOf(mailboxes), (one) => one);
+  const accepted = sent.filter(isAccepted);
+  const wanted = accepted.flatMap(({ letter, recipients }) => recipients.map((mailbox) => key(letter.id, mailbox)));
+  const paired = Map.groupBy(copies, (one) => one.id);
+  const resubmitted = new Set(copies.flatMap(({ kind, id }) => (kind === 'resubmission' ? [id] : [])));
+  return [
+    ['letters sent', sent.length],
+    ['answered 250', accepted.length],
+    ['deliveries owed', wanted.length],
+    ['in the active mailboxes', wanted.filter((one) => files.has(one)).length],
+    ['missing', wanted.filter((one) => !files.has(one)).length],
+    ['visible duplicates', [...files.values()].reduce((sum, times) => sum + times.length - 1, 0)],
+    ['taken over', undelivered(destroyed).length],
+    ['missing from the stale copy', missingAtFailover(failover).length],
+    ['resubmitted', resubmitted.size],
+    ['ids with two copies at rest', [...paired.values()].filter((one) => pairProblem(one) === null).length],
+    ['ids without', [...paired.values()].filter((one) => pairProblem(one) !== null).length],
+  ];
 }
 
 export function describe(answer: Answer): string {

@@ -5,12 +5,10 @@
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { copyFile, cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseRunFile, type RunFile, type RunTransport } from '../../operator/local/run-file.ts';
-import type { DatabaseCopy, MailboxFile } from './audit.ts';
-import { sha256 } from './letters.ts';
+import { parseRunFile, type RunFile } from '../../operator/local/run-file.ts';
 import type { FrontendTarget } from './post.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -41,35 +39,31 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
+/** Of `mailcluster status -o json`. */
+export interface Status {
+  readonly transports: readonly {
+    readonly name: string;
+    /** Absent while the transport does not answer. */
+    readonly status?: {
+      readonly queues: Readonly<Record<string, { readonly messages: number }>>;
+      readonly unprotected: number | null;
+      readonly lost: readonly { readonly identity: string }[];
+    };
+  }[];
+  readonly problems: readonly string[];
+  readonly notices: readonly string[];
+}
+
 export interface Waiting {
   readonly queued: number;
   readonly shadow: number;
   readonly problems: readonly string[];
 }
 
-interface StatusDocument {
-  readonly transports: readonly {
-    readonly status?: { readonly queues: Readonly<Record<string, { readonly messages: number }>> };
-  }[];
-  readonly problems: readonly string[];
-}
-
-interface InspectDocument {
-  readonly copies: readonly InspectedCopy[];
-  readonly safetyNet: readonly InspectedCopy[];
-  readonly quarantined: readonly unknown[];
-}
-
-interface InspectedCopy {
-  readonly id: string;
-  readonly queue: string;
-  readonly kind: string;
-}
-
-export interface DatabaseReading {
-  readonly member: string;
-  readonly site: string;
-  readonly copies: readonly DatabaseCopy[];
+/** Of `mailcluster resubmit list -o json`. */
+export interface Resubmission {
+  readonly metadata: { readonly name: string };
+  readonly status: { readonly state?: string; readonly counts?: Readonly<Record<string, number>> };
 }
 
 export interface TraceEvent {
@@ -93,12 +87,19 @@ export class DemoCluster {
   }
 
   static async prepare(): Promise<DemoCluster> {
-    return new DemoCluster(await mkdtemp(join(tmpdir(), 'mailcluster-demo-')));
+    const cluster = new DemoCluster(await mkdtemp(join(tmpdir(), 'mailcluster-demo-')));
+    await copyFile(join(ROOT, RESOURCE), cluster.#resourceFile);
+    return cluster;
   }
 
   /** As a person would type them; every later command finds the state directory by this variable. */
   get runCommands(): readonly string[] {
-    return [`export MAILCLUSTER_STATE=${this.state}`, `operator/cli/mailcluster run -f ${RESOURCE}`];
+    return [`export MAILCLUSTER_STATE=${this.state}`, `operator/cli/mailcluster run --watch -f ${this.#resourceFile}`];
+  }
+
+  /** The example as it is; the failover changes one word of it. */
+  get #resourceFile(): string {
+    return join(this.directory, 'cluster.yaml');
   }
 
   get runnerLog(): string {
@@ -107,10 +108,8 @@ export class DemoCluster {
 
   async start(deadlineMs: number): Promise<RunFile> {
     const log = openSync(this.runnerLog, 'a');
-    const runner = spawn(process.execPath, [CLI, 'run', '-f', join(ROOT, RESOURCE), '--state', this.state], {
-      cwd: ROOT,
-      stdio: ['ignore', log, log],
-    });
+    const args = ['run', '--watch', '-f', this.#resourceFile, '--state', this.state];
+    const runner = spawn(process.execPath, [CLI, ...args], { cwd: ROOT, stdio: ['ignore', log, log] });
     closeSync(log);
     this.#runner = runner;
     return await waitFor('the cluster to be ready', deadlineMs, () => {
@@ -145,22 +144,61 @@ export class DemoCluster {
     return this.runFile().listeners.filter((one) => one.name === 'smtp');
   }
 
-  #pidOf(name: string): number | null {
-    const { frontends, transports } = this.runFile();
-    return [...frontends, ...transports].find((one) => one.name === name)?.pid ?? null;
+  #pidOf(name: string): number {
+    const { frontends, transports, stores } = this.runFile();
+    const pid = [...frontends, ...transports, ...stores].find((one) => one.name === name)?.pid ?? null;
+    if (pid === null) throw new DemoFailure(`${name} is not running`);
+    return pid;
   }
 
   /** SIGKILL: no warning, no chance to write anything. Returns the pid it had. */
   kill(name: string): number {
+    return this.signal(name, 'SIGKILL');
+  }
+
+  /** SIGSTOP: it stands still, its connections stay open. */
+  signal(name: string, signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT'): number {
     const pid = this.#pidOf(name);
-    if (pid === null) throw new DemoFailure(`${name} is not running`);
-    process.kill(pid, 'SIGKILL');
+    process.kill(pid, signal);
     return pid;
+  }
+
+  /**
+   * SIGKILL, and its directory is moved away before it can be started again: the machine and its disk are gone. The runner, which stands
+   * still meanwhile, starts it again on an empty one. `kept`: where the old one is, to be counted; nobody else looks there.
+   */
+  async destroy(name: string, directory: string): Promise<{ readonly pid: number; readonly kept: string }> {
+    const kept = join(this.directory, 'destroyed', name);
+    await mkdir(join(this.directory, 'destroyed'), { recursive: true });
+    this.#runner?.kill('SIGSTOP');
+    try {
+      const pid = this.kill(name);
+      await waitFor(`${name} to be dead`, 10_000, () => (isAlive(pid) ? null : true));
+      await rename(directory, kept);
+      await mkdir(directory, { mode: 0o700 });
+      return { pid, kept };
+    } finally {
+      this.#runner?.kill('SIGCONT');
+    }
+  }
+
+  /** What replication between the copies of a mailbox database does, once: `to` has everything that `from` has. */
+  async replicate(from: string, to: string): Promise<void> {
+    await cp(from, to, { recursive: true, filter: (path) => !path.endsWith('/.lock') && !path.endsWith('/tmp') });
+  }
+
+  /** The change of one word that is a failover, as a person would make it; the runner watches the file. */
+  async changeResource(from: string, to: string): Promise<string> {
+    const text = await readFile(this.#resourceFile, 'utf8');
+    if (!text.includes(from)) throw new DemoFailure(`${this.#resourceFile} has no "${from}"`);
+    await writeFile(this.#resourceFile, text.replace(from, to));
+    return `sed -i 's/${from}/${to}/' ${this.#resourceFile}`;
   }
 
   /** The new pid of `name`, or null while it is not back. */
   returned(name: string, oldPid: number): number | null {
-    const pid = this.#pidOf(name);
+    const { frontends, transports, stores } = this.runFile();
+    const pid = [...frontends, ...transports, ...stores].find((one) => one.name === name)?.pid ?? null;
     return pid !== null && pid !== oldPid && isAlive(pid) ? pid : null;
   }
 
@@ -169,10 +207,14 @@ export class DemoCluster {
     return cli([...args, '--state', this.state]);
   }
 
+  async status(): Promise<Status> {
+    const { stdout } = await this.command('status', '-o', 'json');
+    return JSON.parse(stdout) as Status;
+  }
+
   /** Null when a transport does not answer: then nobody knows. */
   async waiting(): Promise<Waiting | null> {
-    const { stdout } = await this.command('status', '-o', 'json');
-    const { transports, problems } = JSON.parse(stdout) as StatusDocument;
+    const { transports, problems } = await this.status();
     if (transports.some((one) => one.status === undefined)) return null;
     const count = (queues: readonly string[]): number =>
       transports
@@ -185,51 +227,14 @@ export class DemoCluster {
     };
   }
 
+  async resubmissions(): Promise<readonly Resubmission[]> {
+    const { stdout } = await this.command('resubmit', 'list', '-o', 'json');
+    return (JSON.parse(stdout) as { readonly requests: readonly Resubmission[] }).requests;
+  }
+
   async trace(id: string): Promise<readonly TraceEvent[]> {
     const { stdout } = await this.command('trace', id, '-o', 'json');
     return (JSON.parse(stdout) as { readonly events: readonly TraceEvent[] }).events;
-  }
-
-  /** Everything in every database, the bodies read out and hashed. After `stop`, so that nobody alive can mend what is not on disk. */
-  async readDatabases(run: RunFile, onRead: (done: number, of: number) => void): Promise<readonly DatabaseReading[]> {
-    let done = 0;
-    return await Promise.all(
-      run.transports.map(async (transport) => {
-        const reading = await this.#readDatabase(transport);
-        done += 1;
-        onRead(done, run.transports.length);
-        return reading;
-      }),
-    );
-  }
-
-  async #readDatabase({ name, site, queueDatabaseDirectory }: RunTransport): Promise<DatabaseReading> {
-    const bodies = join(this.directory, 'exported', name);
-    const { stdout } = await cli(['store', 'inspect', queueDatabaseDirectory, '-o', 'json']);
-    // Exit code 1 is damage: the body it hit is then missing below, and the audit says whose.
-    await cli(['store', 'export', queueDatabaseDirectory, '--all', bodies]);
-    const { copies, safetyNet } = JSON.parse(stdout) as InspectDocument;
-    const read: DatabaseCopy[] = [];
-    for (const { id, queue, kind } of [...copies, ...safetyNet])
-      if (kind === 'message')
-        read.push({ member: name, site, id, queue, digest: await digestOf(join(bodies, `${id}.eml`)) });
-    return { member: name, site, copies: read };
-  }
-
-  /** Every message in the Maildirs of every database copy. */
-  async readMailboxes(run: RunFile): Promise<readonly MailboxFile[]> {
-    const found: MailboxFile[] = [];
-    for (const { maildir } of run.stores) {
-      const entries = await readdir(maildir, { recursive: true, withFileTypes: true });
-      for (const entry of entries) {
-        const [mailbox, folder] = entry.parentPath.split('/').slice(-2);
-        if (!entry.isFile() || mailbox === undefined || (folder !== 'new' && folder !== 'cur')) continue;
-        const bytes = await readFile(join(entry.parentPath, entry.name));
-        // The store writes %XX for what a file name cannot hold.
-        found.push({ mailbox: decodeURIComponent(mailbox), file: entry.name, bytes });
-      }
-    }
-    return found;
   }
 
   /** SIGTERM, and SIGKILL for what is left at the deadline. */
@@ -271,16 +276,8 @@ function isAlive(pid: number): boolean {
   }
 }
 
-async function digestOf(path: string): Promise<string | null> {
-  try {
-    return sha256(await readFile(path));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
-  }
-}
-
-function cli(args: readonly string[], fine: readonly number[] = [0, 1]): Promise<CommandResult> {
+/** `mailcluster ARGS...`. */
+export function cli(args: readonly string[], fine: readonly number[] = [0, 1]): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const options = { cwd: ROOT, maxBuffer: MOST_OUTPUT, timeout: 120_000 };
     execFile(process.execPath, [CLI, ...args], options, (error, stdout, stderr) => {

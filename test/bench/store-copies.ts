@@ -18,7 +18,12 @@ const fresh = <T>(value: unknown): T => JSON.parse(JSON.stringify(value)) as T;
 
 export function wireFacts(n: number, digest: string, sizeBytes: number): CopyFacts {
   const atMs = 1_700_000_000_000 + n * 7;
-  const note = (detail: string, event = 'FRONTEND'): unknown => ({ event, atMs: atMs + 3, source: 'frontend-0', detail });
+  const note = (detail: string, event = 'FRONTEND'): unknown => ({
+    event,
+    atMs: atMs + 3,
+    source: 'frontend-0',
+    detail,
+  });
   return fresh({
     id: benchId(n),
     ancestor: null,
@@ -67,7 +72,16 @@ export function wireState(n: number, queue: Queue): CopyState {
     standing: 'released',
     abortedThrough: 0,
     recipients: resting
-      ? [{ address, outcome: 'delivered', database, databaseCopy: `${database}-a`, activation: 1, atMs: 1_700_000_000_000 + n * 7 }]
+      ? [
+          {
+            address,
+            outcome: 'delivered',
+            database,
+            databaseCopy: `${database}-a`,
+            activation: 1,
+            atMs: 1_700_000_000_000 + n * 7,
+          },
+        ]
       : [{ address, outcome: 'pending' }],
     placements: [{ identity: PEER, member: 'hub-b1', epoch, status: 'confirmed' }],
     ageMs: n % 1000,

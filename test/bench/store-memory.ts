@@ -106,7 +106,8 @@ async function reopen(directory: string, end: 'close' | 'kill'): Promise<void> {
   const started = performance.now();
   const store = await open(directory);
   const kept = new Map<string, Kept>();
-  for (const { facts, state } of store.recovered.copies) kept.set(facts.id, { facts, state: compactor.state({ ...state, queue: 'submission' }) });
+  for (const { facts, state } of store.recovered.copies)
+    kept.set(facts.id, { facts, state: compactor.state({ ...state, queue: 'submission' }) });
   store.releaseRecovered();
   const openMs = performance.now() - started;
   report('open', { openMs, copies: kept.size, quarantined: store.recovered.quarantined.length });
@@ -119,7 +120,9 @@ async function reopen(directory: string, end: 'close' | 'kill'): Promise<void> {
 function child(phase: string, directory: string): void {
   const flags = values.node.split(',').filter((flag) => flag !== '');
   const options = ['--expose-gc', ...flags, import.meta.filename, '--phase', phase, '--directory', directory];
-  const done = spawnSync(process.execPath, [...options, '--copies', `${copies}`, '--bytes', `${values.bytes}`], { encoding: 'utf8' });
+  const done = spawnSync(process.execPath, [...options, '--copies', `${copies}`, '--bytes', `${values.bytes}`], {
+    encoding: 'utf8',
+  });
   process.stdout.write(`--- ${phase}\n${done.stdout}${done.stderr}`);
 }
 
@@ -130,8 +133,7 @@ if (values.phase !== undefined && values.directory !== undefined) {
   const root = mkdtempSync(join(tmpdir(), 'mc-bench-'));
   try {
     for (const end of ['close', 'kill'])
-      for (const phase of [`write-${end}`, 'open-kill', 'open-close', 'open-close'])
-        child(phase, join(root, end));
+      for (const phase of [`write-${end}`, 'open-kill', 'open-close', 'open-close']) child(phase, join(root, end));
   } finally {
     rmSync(root, { recursive: true, force: true });
   }

@@ -37,8 +37,14 @@ const field = (name: string): number =>
 
 function report(what: string, more: Record<string, number>): void {
   const { user, system } = process.cpuUsage();
-  const memory = { cpuMs: (user + system) / 1000, peakMiB: field('VmHWM'), heapMiB: process.memoryUsage().heapUsed / MIB };
-  const shown = Object.entries({ ...more, ...memory }).map(([name, value]) => `${name} ${value.toFixed(value < 10 ? 2 : 0)}`);
+  const memory = {
+    cpuMs: (user + system) / 1000,
+    peakMiB: field('VmHWM'),
+    heapMiB: process.memoryUsage().heapUsed / MIB,
+  };
+  const shown = Object.entries({ ...more, ...memory }).map(
+    ([name, value]) => `${name} ${value.toFixed(value < 10 ? 2 : 0)}`,
+  );
   process.stdout.write(`${what.padEnd(18)} ${shown.join('  ')}\n`);
 }
 
@@ -70,7 +76,12 @@ async function write(directory: string): Promise<void> {
       const facts = wireFacts(n, body.digest(), bytes.length);
       const state = wireState(n, n % 2 === 0 ? 'primarySafetyNet' : 'shadowSafetyNet');
       const arriving = { ...state, queue: 'delivery' as const };
-      calls.push(store.commit([{ kind: 'commit', facts, state: arriving, body }, { kind: 'move', id, state }]));
+      calls.push(
+        store.commit([
+          { kind: 'commit', facts, state: arriving, body },
+          { kind: 'move', id, state },
+        ]),
+      );
     }
     await Promise.all(calls);
   }

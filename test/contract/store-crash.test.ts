@@ -143,7 +143,9 @@ test('a crash while Safety Net expires: what is young stays, what is in transit 
   expect(expired).toBeGreaterThan(20);
 });
 
-test('a crash while the Safety Nets are shed: all of it or nothing, and what is missing is said', { timeout: 60_000 }, async () => {
+test('a crash while the Safety Nets are shed: all of it or nothing, and what is missing is said', {
+  timeout: 60_000,
+}, async () => {
   const outcomes = new Set<string>();
   for (let seed = 1; seed <= 60; seed++) {
     const random = new SeededRandom(seed * 15_485_863);

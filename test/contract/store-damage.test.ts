@@ -8,7 +8,9 @@ const id = copyId(1);
 const recipients = [pending('user0@example.org')];
 
 /** Three copies; `more` is done with the store before the process is killed. */
-async function killed(more: (bench: SimBench, store: Awaited<ReturnType<SimBench['open']>>) => Promise<void>): Promise<SimBench> {
+async function killed(
+  more: (bench: SimBench, store: Awaited<ReturnType<SimBench['open']>>) => Promise<void>,
+): Promise<SimBench> {
   const bench = new SimBench(80);
   const store = await bench.open();
   for (let n = 0; n < 3; n++)
@@ -37,7 +39,12 @@ describe('damage in transit', () => {
     flip(bench, bodyOf(id, 3001), 1500);
     for (let round = 0; round < 2; round++)
       await expect(bench.run(readAll(store, id))).rejects.toMatchObject({ code: 'DAMAGED' });
-    const item = { id, segment: 'segment-000001', offset: expect.any(Number), reason: expect.stringContaining('checksum') };
+    const item = {
+      id,
+      segment: 'segment-000001',
+      offset: expect.any(Number),
+      reason: expect.stringContaining('checksum'),
+    };
     expect(store.recovered.quarantined).toEqual([item]);
     expect(bench.quarantined).toEqual([item]);
     // A state does not heal it; a reopen remembers it.
@@ -55,15 +62,40 @@ describe('damage in transit', () => {
     }
   });
 
+  test('a body found damaged at rest: listed, still answered for; lifted by a fresh body', async () => {
+    const bench = new SimBench(82);
+    const store = await bench.open();
+    await bench.run(store.commit([commitOf(store, id, bodyOf(id, 3001)), moveOf(id, 'shadow', 'mbx1', 7)]));
+    flip(bench, bodyOf(id, 3001), 1500);
+    for (let round = 0; round < 2; round++)
+      await expect(bench.run(readAll(store, id))).rejects.toMatchObject({ code: 'DAMAGED' });
+    expect(store.recovered.quarantined).toMatchObject([{ id, segment: 'segment-000001' }]);
+    expect(bench.quarantined.length).toBe(1);
+    expect((await bench.run(store.lookup(id)))?.state.finalAtMs).toBe(7);
+    await bench.run(store.commit([commitOf(store, id, bodyOf(id, 3001)), moveOf(id, 'shadow', 'mbx1', 7)]));
+    expect(store.recovered.quarantined).toEqual([]);
+    expect((await bench.run(readAll(store, id))).equals(bodyOf(id, 3001))).toBe(true);
+  });
+
   test('a body found damaged at open: facts, digest and newest state are known; a fresh body brings it back', async () => {
-    const placements = [{ identity: 'X' as never, member: 'hub-1', epoch: { try: 1, term: 0, owner: 'X' as never }, status: 'confirmed' as const }];
+    const placements = [
+      {
+        identity: 'X' as never,
+        member: 'hub-1',
+        epoch: { try: 1, term: 0, owner: 'X' as never },
+        status: 'confirmed' as const,
+      },
+    ];
     const bench = await killed(async (world, store) => {
       await world.run(store.commit([{ kind: 'state', id, state: stateOf('delivery', { recipients, placements }) }]));
     });
     flip(bench, bodyOf(id, 3001), 700);
     let store = await bench.open();
     for (const when of ['at once', 'from the checkpoint']) {
-      expect(store.recovered.copies.map((copy) => copy.facts.id), when).toEqual([copyId(0), copyId(2)]);
+      expect(
+        store.recovered.copies.map((copy) => copy.facts.id),
+        when,
+      ).toEqual([copyId(0), copyId(2)]);
       const { known } = store.recovered.quarantined.find((item) => item.id === id) ?? {};
       expect(known, when).toMatchObject({ facts: { id, sizeBytes: 3001 }, state: { placements, recipients } });
       expect(known?.digest, when).toBe(known?.facts?.digest);
@@ -88,7 +120,10 @@ describe('damage in transit', () => {
       // In the JSON, in the header, in the id itself.
       flip(bench, `"i":"${id}","x"`, by);
       const store = await bench.open();
-      expect(store.recovered.copies.map((copy) => copy.facts.id), `${by}`).toEqual([copyId(0), copyId(2)]);
+      expect(
+        store.recovered.copies.map((copy) => copy.facts.id),
+        `${by}`,
+      ).toEqual([copyId(0), copyId(2)]);
       const item = store.recovered.quarantined.find((one) => one.id === id);
       expect(item?.known, `${by}`).toMatchObject({ facts: null, state: { recipients, attempts: 3 } });
       await bench.run(store.commit([{ kind: 'remove', id }]));
@@ -103,7 +138,10 @@ describe('damage in transit', () => {
     flip(bench, `"i":"${id}","x"`, 60);
     let store = await bench.open();
     for (const when of ['at once', 'from a footer']) {
-      expect((await bench.run(collect(store.safetyNet({})))).map((entry) => entry.id), when).toEqual([id]);
+      expect(
+        (await bench.run(collect(store.safetyNet({})))).map((entry) => entry.id),
+        when,
+      ).toEqual([id]);
       expect(store.safetyNetCounts().primary, when).toEqual({ messages: 1, bytes: 3001 });
       expect(await bench.run(store.lookup(id)), when).toMatchObject({
         damaged: expect.stringContaining('damaged'),

@@ -150,7 +150,7 @@ export class Workload {
   #pair(store: QueueDatabase, touched: Set<CopyId>): Write[] {
     const random = this.#random;
     const resting = this.#pick(this.model.resting, touched);
-    const out: Extract<Write, { kind: "commit" | "recall" }> =
+    const out: Extract<Write, { kind: 'commit' | 'recall' }> =
       resting === null || random.chance(0.3)
         ? this.#commit(store, resting !== null && random.chance(0.3) ? resting : copyId(this.#next++))
         : { kind: 'recall', id: resting, state: this.#state('submission') };
@@ -201,7 +201,7 @@ export class Workload {
     return stateOf(queue, { ageMs: this.#random.integer(0, 1e6), recipients });
   }
 
-  #commit(store: QueueDatabase, id: CopyId): Extract<Write, { kind: "commit" }> {
+  #commit(store: QueueDatabase, id: CopyId): Extract<Write, { kind: 'commit' }> {
     const size = this.#random.chance(0.1) ? this.#random.integer(0, this.#maxBody) : this.#random.integer(0, 3000);
     const bytes = bodyOf(id, size);
     const body = store.beginBody(id);

@@ -87,7 +87,10 @@ export function safetyNetContract(engine: EngineUnderTest): void {
       );
       for (const when of ['now', 'reopened', 'again']) {
         expect(store.recovered.copies, when).toEqual([]);
-        expect((await listed(bench, store)).map((entry) => entry.id), when).toEqual([copyId(2), copyId(1)]);
+        expect(
+          (await listed(bench, store)).map((entry) => entry.id),
+          when,
+        ).toEqual([copyId(2), copyId(1)]);
         expect((await bench.run(readAll(store, copyId(1)))).equals(bodyOf(copyId(1), 80)), when).toBe(true);
         expect(store.safetyNetCounts(), when).toMatchObject({
           primary: { messages: 1, bytes: 80 },
@@ -173,7 +176,11 @@ export function safetyNetContract(engine: EngineUnderTest): void {
         await bench.run(store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), 5000), stateOf('delivery'))]));
         if (n % 10 !== 0) await bench.run(store.commit([moveOf(copyId(n), 'primary', 'mbx1', base + n)]));
       }
-      expect(await bench.run(store.shedSafetyNet(180_000))).toEqual({ messages: 0, bytes: 0, completeSinceMs: created });
+      expect(await bench.run(store.shedSafetyNet(180_000))).toEqual({
+        messages: 0,
+        bytes: 0,
+        completeSinceMs: created,
+      });
       const shed = await bench.run(store.shedSafetyNet(90_000));
       expect(store.space().safetyNetBytes).toBeLessThanOrEqual(90_000);
       expect(shed.bytes).toBe(180_000 - store.space().safetyNetBytes);
@@ -184,7 +191,10 @@ export function safetyNetContract(engine: EngineUnderTest): void {
         const left = await listed(bench, store);
         // Exactly what became final from there on is left.
         const whole = range(0, 40).filter((_, n) => n % 10 !== 0 && base + n >= shed.completeSinceMs);
-        expect(left.map((entry) => entry.id), round).toEqual(whole);
+        expect(
+          left.map((entry) => entry.id),
+          round,
+        ).toEqual(whole);
         for (const n of [0, 10, 20, 30])
           expect((await bench.run(readAll(store, copyId(n)))).equals(bodyOf(copyId(n), 5000)), round).toBe(true);
         store = await reopen(bench, store);
@@ -192,7 +202,10 @@ export function safetyNetContract(engine: EngineUnderTest): void {
       }
       // The hold time is no gap.
       expect(await bench.run(store.expireSafetyNet(base + 100))).toBeGreaterThan(0);
-      expect(store.safetyNetCounts()).toMatchObject({ primary: { messages: 0 }, completeSinceMs: shed.completeSinceMs });
+      expect(store.safetyNetCounts()).toMatchObject({
+        primary: { messages: 0 },
+        completeSinceMs: shed.completeSinceMs,
+      });
       expect(await bench.run(store.shedSafetyNet(0))).toMatchObject({ messages: 0, bytes: 0 });
     });
   });

@@ -5,6 +5,7 @@
  * and says so. Ends with `N passed, N failed[, N skipped]`.
  */
 import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -107,8 +108,16 @@ class Budget {
 
 const nameOf = ({ model, bug, bounds }: ModelCase): string => [model, bug ?? 'as it is', ...bounds].join(' ');
 
-async function inDirectory<T>(work: (directory: string) => Promise<T>): Promise<T> {
-  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-model-'));
+/** One directory for everything, gone also when we are ended in the middle. */
+function makeBase(): string {
+  const base = mkdtempSync(join(tmpdir(), 'mailcluster-model-'));
+  process.once('exit', () => rmSync(base, { recursive: true, force: true }));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+  return base;
+}
+
+async function inDirectory<T>(base: string, work: (directory: string) => Promise<T>): Promise<T> {
+  const directory = await mkdtemp(join(base, 'case-'));
   try {
     return await work(directory);
   } finally {
@@ -117,9 +126,9 @@ async function inDirectory<T>(work: (directory: string) => Promise<T>): Promise<
 }
 
 /** True when it came out as the table says. */
-async function check(prefix: Prefix, entry: ModelCase): Promise<boolean> {
+async function check(prefix: Prefix, base: string, entry: ModelCase): Promise<boolean> {
   const startedMs = performance.now();
-  const { problem, states } = await inDirectory((directory) => verify(prefix, entry, directory));
+  const { problem, states } = await inDirectory(base, (directory) => verify(prefix, entry, directory));
   const took = `${states} states, ${((performance.now() - startedMs) / 1000).toFixed(1)} s`;
   if (problem === null) {
     console.log(`${entry.bug === null ? 'verified' : 'found   '} ${nameOf(entry)}: ${entry.says} (${took})`);
@@ -131,7 +140,7 @@ async function check(prefix: Prefix, entry: ModelCase): Promise<boolean> {
   return false;
 }
 
-async function many(prefix: Prefix, cases: readonly ModelCase[]): Promise<number> {
+async function many(prefix: Prefix, base: string, cases: readonly ModelCase[]): Promise<number> {
   const startedMs = performance.now();
   const budget = new Budget();
   const queue = [...cases];
@@ -140,7 +149,7 @@ async function many(prefix: Prefix, cases: readonly ModelCase[]): Promise<number
     for (let entry = queue.shift(); entry !== undefined; entry = queue.shift()) {
       await budget.take(entry.mebibytes);
       try {
-        if (await check(prefix, entry)) passed += 1;
+        if (await check(prefix, base, entry)) passed += 1;
         else failed += 1;
       } finally {
         budget.give(entry.mebibytes);
@@ -154,8 +163,8 @@ async function many(prefix: Prefix, cases: readonly ModelCase[]): Promise<number
 }
 
 /** The shortest history that breaks one variant, step by step. */
-async function trail(prefix: Prefix, model: string, defines: readonly string[]): Promise<number> {
-  return inDirectory(async (directory) => {
+async function trail(prefix: Prefix, base: string, model: string, defines: readonly string[]): Promise<number> {
+  return inDirectory(base, async (directory) => {
     const file = join(HERE, `${model}.pml`);
     const flags = defines.map((name) => `-D${name}`);
     const steps: (readonly string[])[] = [
@@ -203,7 +212,8 @@ async function main(args: readonly string[]): Promise<number> {
     console.log(`0 passed, 0 failed, ${cases.length} skipped`);
     return 0;
   }
-  return isTrail ? trail(tools.prefix, model ?? '', rest) : many(tools.prefix, cases);
+  const base = makeBase();
+  return isTrail ? trail(tools.prefix, base, model ?? '', rest) : many(tools.prefix, base, cases);
 }
 
 try {

@@ -110,6 +110,30 @@ async function windowOf(load: Load, from: Copy, to: Copy): Promise<Window> {
   return { before, ids: [...before].filter((id) => !old.has(id)) };
 }
 
+interface Request {
+  readonly metadata: { readonly name: string };
+  readonly status?: { readonly state: string; readonly [field: string]: unknown };
+}
+
+/** The newest request: nobody asked for it (semantics.md N2), and it says when it is over. */
+async function finishedRequest(): Promise<string> {
+  let last: unknown = null;
+  return await until(
+    'the resubmit request to be over',
+    async () => {
+      const { stdout } = await mailcluster('resubmit', 'list', '--state', cluster.state, '-o', 'json');
+      const { requests } = JSON.parse(stdout) as { readonly requests: readonly Request[] };
+      last = requests;
+      const newest = [...requests].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)).at(-1);
+      if (newest?.status === undefined || !newest.status.state.startsWith('Completed')) return null;
+      return `${newest.metadata.name} ${JSON.stringify(newest.status)}`;
+    },
+    { deadlineMs: BACK_MS, everyMs: 1_000 },
+  ).catch((error: unknown) => {
+    throw new Error(`${String(error)}\n${JSON.stringify(last)}`);
+  });
+}
+
 /** Everything that was accepted is in that copy; then the resubmission is over as well, and the ledger is read once more. */
 async function allBack(copy: Copy, window: Window, title: string): Promise<void> {
   const startMs = performance.now();
@@ -133,6 +157,7 @@ async function allBack(copy: Copy, window: Window, title: string): Promise<void>
     );
   }
   const backMs = performance.now() - startMs;
+  const request = await finishedRequest();
   const stored = await cluster.drained(60_000, ledger);
   const result = balance(ledger, await inboxes(copy), stored);
   console.log(

@@ -53,6 +53,7 @@ async function driven(directory: string, seed: number, cuts: readonly CutName[])
 
 test.for(BATCHES)(
   'the network cut under load ($cuts): nothing lost, nothing twice, one owner each',
+  { timeout: DEADLINE_MS + 30_000 },
   async ({ seed, cuts }, context) => {
     const why = obstacle();
     if (why !== null) return context.skip(`partitions: ${why}`);
@@ -72,5 +73,4 @@ test.for(BATCHES)(
       await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     }
   },
-  DEADLINE_MS + 30_000,
 );

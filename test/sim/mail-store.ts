@@ -16,7 +16,7 @@ export interface Offer {
   readonly digest: string;
   readonly by: string;
   readonly atMs: number;
-  /** Database and copy, or connector. */
+  /** Database, copy and how many failovers it had had, or connector. */
   readonly place: string;
   readonly visible: boolean;
   /** The store took it but its reply never reached the agent. */
@@ -31,6 +31,7 @@ export class MailStore {
   /** What users find, by place: one table per copy of a database and per connector. */
   readonly #tables = new Map<string, Map<string, Offer>>();
   readonly #active = new Map<string, string>();
+  readonly #failovers = new Map<string, number>();
   readonly #scheduler: Scheduler;
   readonly #random: SeededRandom;
   /** Turned off in the healing phase. */
@@ -52,6 +53,7 @@ export class MailStore {
     const arrived = [...present].filter(([, offer]) => offer.atMs <= this.#scheduler.nowMs - lagMs);
     this.#tables.set(`${database}/${to}`, new Map(arrived));
     this.#active.set(database, to);
+    this.#failovers.set(database, (this.#failovers.get(database) ?? 0) + 1);
     return present.size - arrived.length;
   }
 
@@ -141,6 +143,7 @@ export class MailStore {
   #take(by: string, request: DeliveryRequest, address: string, digest: string, replyLost: boolean): void {
     const { copyId, deliveryId, route } = request;
     const place = route.kind === 'mailbox' ? `${route.database}/${route.copy}` : route.connector;
+    const database = route.kind === 'mailbox' ? route.database : '';
     const table = this.#table(place);
     const key = keyOf({ deliveryId, address });
     const visible = !table.has(key);
@@ -151,7 +154,7 @@ export class MailStore {
       digest,
       by,
       atMs: this.#scheduler.nowMs,
-      place,
+      place: `${place} ${this.#failovers.get(database) ?? 0}`,
       visible,
       replyLost,
     };

@@ -86,8 +86,9 @@ export class World {
   }
 
   violate(line: string): void {
+    if (this.violations.includes(line)) return;
     this.trace(`VIOLATION ${line}`);
-    if (!this.violations.includes(line)) this.violations.push(line);
+    this.violations.push(line);
   }
 
   trace(line: string): void {

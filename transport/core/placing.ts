@@ -99,6 +99,17 @@ export function pickCandidate(
   });
 }
 
+/** For what was accepted long ago: where policy would have it, else anywhere - a second copy in the wrong site is better than none. */
+export function pickHome(turn: Turn, exclude: ReadonlySet<string>): string | null {
+  const preferred = pickCandidate(turn, [], exclude);
+  if (preferred !== null) return preferred;
+  const { server } = turn;
+  const able = server.boundary.filter(
+    ({ name, state }) => state === 'active' && !exclude.has(name) && mayReceive(turn, name),
+  );
+  return able[Math.floor(server.draw() * able.length)]?.name ?? null;
+}
+
 const NOBODY: ReadonlySet<string> = new Set();
 
 /** Another holder is looked for: those that are confirmed already are no candidates. */
@@ -108,9 +119,17 @@ function holdersOf(turn: Turn, placing: Placing): ReadonlySet<string> {
   return new Set(confirmedPlacements(copy.state).map((placement) => placement.member));
 }
 
+/** Nobody waits for a copy of its own: one attempt a round anywhere when policy names no member. */
+function nextMember(turn: Turn, placing: Placing, holders: ReadonlySet<string>): string | null {
+  const member = pickCandidate(turn, placing.attempts, holders);
+  return member === null && placing.purpose === 'copy' && placing.attempts.length === 0
+    ? pickHome(turn, holders)
+    : member;
+}
+
 function nextAttempt(turn: Turn, placing: Placing): void {
   const { server } = turn;
-  const member = placing.phase === 'placing' ? pickCandidate(turn, placing.attempts, holdersOf(turn, placing)) : null;
+  const member = placing.phase === 'placing' ? nextMember(turn, placing, holdersOf(turn, placing)) : null;
   const peer = member === null ? undefined : server.peers.get(member);
   if (member === null || peer === undefined) return exhausted(turn, placing);
   server.nextAttempt += 1;
@@ -431,7 +450,7 @@ export function reshadow(turn: Turn): void {
     const isBusy = server.placings.has(id) || copy.doubt !== null || server.damaged.has(id);
     if (isBusy || copy.state.standing !== 'released') continue;
     const exclude = new Set(confirmedPlacements(copy.state).map((placement) => placement.member));
-    if (pickCandidate(turn, [], exclude) === null) continue;
+    if (pickHome(turn, exclude) === null) continue;
     startPlacing(turn, {
       id,
       purpose: 'copy',

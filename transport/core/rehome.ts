@@ -8,7 +8,7 @@ import type { Cover, Covered, Fetch, Result } from '../../common/peer/messages.t
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { roleOf, sharedState, withPlacement } from './copy.ts';
 import type { StoredCopies } from './events.ts';
-import { pickCandidate } from './placing.ts';
+import { pickHome } from './placing.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
@@ -322,7 +322,7 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   const exclude = new Set(turnedAway);
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
   if (need === 'handOver' && others.length > 0) for (const partner of partners) exclude.add(partner);
-  return pickCandidate(turn, [], exclude);
+  return pickHome(turn, exclude);
 }
 
 function send(

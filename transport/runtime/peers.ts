@@ -340,6 +340,7 @@ export class Peers {
     const twin = this.#twinOf(hello);
     if (twin !== null)
       return refuse('identity in use', `${twin} has queue database ${hello.database.identity} already`);
+    if (this.#isStale(hello)) return refuse('stale HELLO', 'a later one of this process was heard already');
     const broken = this.#brokenChain(hello);
     if (broken !== null && this.#deps.mutants?.has('older-incarnation-accepted') !== true)
       return refuse(BROKEN_CHAIN, broken);
@@ -363,6 +364,15 @@ export class Peers {
     this.#fenced = true;
     this.#deps.metrics.set('fenced', 1);
     this.#deps.onFatal(new FencedError(detail));
+  }
+
+  /** Said before what was heard last of the same open of its queue database. */
+  #isStale({ database }: Hello): boolean {
+    const seen = database === null ? undefined : this.#seenDatabases.get(database.identity);
+    const last = database?.chain.at(-1);
+    if (database === null || seen === undefined || last === undefined) return false;
+    const isSameOpen = last.openCounter === seen.openCounter && last.nonce === seen.nonce;
+    return isSameOpen && database.syncedSequence < seen.syncedSequence;
   }
 
   /** protocol.md 1: the other's chain must contain what was seen of it, and not end below the sequence seen. */

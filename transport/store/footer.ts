@@ -61,7 +61,12 @@ export class FooterLines {
 
   /** Lines of MOVE records behind `after`, all when it is null. */
   *behind(after: Place | null): Iterable<RestingEntry> {
-    for (let start = after === null ? 0 : this.#firstBehind(after); start < this.#bytes.length; start = this.#next(start)) yield this.#parse(start);
+    for (
+      let start = after === null ? 0 : this.#firstBehind(after);
+      start < this.#bytes.length;
+      start = this.#next(start)
+    )
+      yield this.#parse(start);
   }
 
   /** The lines stand in the order of the log: by halves. */

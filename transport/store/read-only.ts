@@ -83,7 +83,8 @@ export class ReadOnlyDatabase {
   async *#resting(): AsyncIterable<RestingEntry> {
     const { net } = this.loaded.state;
     for (const owner of net.owners.values())
-      for (const resting of (await this.#access.linesOf(owner)).behind(null)) if (!owner.dead.has(placeKey(resting.at))) yield resting;
+      for (const resting of (await this.#access.linesOf(owner)).behind(null))
+        if (!owner.dead.has(placeKey(resting.at))) yield resting;
     yield* net.open.values();
   }
 

@@ -357,17 +357,20 @@ class SegmentLog implements QueueDatabase {
     await this.#lock.release();
   }
 
-  /** A part of a body; what is damaged of a copy in transit is listed, so that it can be had from elsewhere. */
+  /** A part of a body; what is damaged is listed, so that it can be had from elsewhere. */
   async #extent(id: CopyId, extent: Extent, liveBody: BodyPlace | undefined): Promise<Buffer> {
     try {
       return await this.#access.readExtent(extent);
     } catch (error) {
+      if (!isDamaged(error)) throw error;
       const { copies, quarantined } = this.#state.index;
+      const path = this.#pool.used.get(extent[0])?.path;
+      const segment = path === undefined ? `generation ${extent[0]}` : path.slice(path.lastIndexOf('/') + 1);
+      const item = { id, segment, offset: extent[1], reason: (error as Error).message };
       // Another body by now, or none: what was read is no longer anybody's.
-      if (isDamaged(error) && liveBody !== undefined && copies.get(id)?.body === liveBody) {
-        const path = this.#pool.used.get(extent[0])?.path;
-        const segment = path === undefined ? `generation ${extent[0]}` : path.slice(path.lastIndexOf('/') + 1);
-        const item = { id, segment, offset: extent[1], reason: (error as Error).message };
+      if (liveBody === undefined) {
+        if ((await this.#access.find(id)) !== null) this.#found(item);
+      } else if (copies.get(id)?.body === liveBody) {
         quarantined.set(id, item);
         this.#found(item);
       }

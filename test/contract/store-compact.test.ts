@@ -1,0 +1,142 @@
+/** Little memory must not change what is kept (transport/store/compact.ts, checkpoint-rows.ts, bloom.ts). */
+import { describe, expect, test } from 'vitest';
+import type { CopyId, Envelope } from '../../common/message.ts';
+import { bloomHas, bloomKey, buildBloom } from '../../transport/store/bloom.ts';
+import { bodyPlace, commitPlace, extentsOf, segmentsOf } from '../../transport/store/body-place.ts';
+import { decodeRows, encodeRows } from '../../transport/store/checkpoint-rows.ts';
+import { Compactor } from '../../transport/store/compact.ts';
+import type { CopyFacts, CopyState } from '../../transport/store/database.ts';
+import { copyId, delivered, factsOf, OWNER, pending, stateOf } from './samples.ts';
+
+const plain = (facts: CopyFacts): unknown => JSON.parse(JSON.stringify(facts));
+const base = factsOf(copyId(1), { digest: () => 'ab'.repeat(32), sizeBytes: 77 }, 3);
+const placement = { identity: OWNER, member: 'hub-1', epoch: { try: 2, term: 1, owner: OWNER }, status: 'confirmed' };
+
+const envelope = (more: Partial<Envelope>): CopyFacts => ({ ...base, envelope: { ...base.envelope, ...more } });
+const FACTS: readonly (readonly [string, CopyFacts])[] = [
+  ['a plain message', base],
+  ['null reverse-path, no recipients', envelope({ reversePath: '', recipients: [] })],
+  [
+    'DSN parameters',
+    envelope({
+      ret: 'HDRS',
+      envid: 'QQ+3D"\\',
+      recipients: [{ address: 'a@b', notify: 'NEVER', orcpt: 'rfc822;a@b' }],
+    }),
+  ],
+  [
+    'TLS, a user',
+    envelope({ client: { ...base.envelope.client, tls: { version: 'TLSv1.3', cipher: 'X' }, user: 'üser"' } }),
+  ],
+  ['beyond Latin-1', envelope({ reversePath: '用户@例子.广告', smtputf8: true, declaredSizeBytes: 9 })],
+  ['a field of a later version', envelope({ later: { deep: [1] } } as Partial<Envelope>)],
+  ['a resubmission with an ancestor', { ...base, kind: 'resubmission', ancestor: copyId(9) }],
+  ['a shadow', { ...base, takenFrom: { identity: OWNER, openCounter: 4, nonce: 'ff' } }],
+  [
+    'events of several sources, out of order',
+    {
+      ...base,
+      events: [
+        { event: 'FRONTEND', atMs: base.envelope.receivedAtMs - 5, source: 'fe-0', detail: '"quoted" \\ \n' },
+        { event: 'MESSAGE-ID', atMs: 1, source: 'elsewhere' },
+      ],
+    },
+  ],
+];
+const STATES: readonly CopyState[] = [
+  stateOf('shadow'),
+  stateOf('delivery', {
+    recipients: [pending('a@b'), delivered('c@d', 'mbx1')],
+    placements: [placement as never],
+    ageMs: 1.5,
+  }),
+  stateOf('delivery', {
+    recipients: [{ address: 'a@b', outcome: 'pending', reply: '451 later' }],
+    unprotected: 'no peer',
+    suspended: true,
+    dsns: [copyId(3)],
+    finalAtMs: 12,
+    attempts: 4,
+  }),
+];
+
+describe('compact copies', () => {
+  test.each(FACTS)('%s: equal, also spread and as JSON', (_, facts) => {
+    const compactor = new Compactor();
+    const packed = compactor.facts(facts);
+    expect({ ...packed }).toEqual(facts);
+    expect(plain(packed)).toEqual(plain(facts));
+    expect(packed).toEqual(facts);
+    expect(compactor.facts(packed)).toBe(packed);
+    expect({ ...packed, id: copyId(5) }).toEqual({ ...facts, id: copyId(5) });
+    // Another one in between: nothing of it is mixed up.
+    const other = compactor.facts({ ...base, envelope: { ...base.envelope, listener: 'other' } });
+    expect(other.envelope.listener).toBe('other');
+    expect(packed.envelope).toEqual(facts.envelope);
+    expect(packed.events).toEqual(facts.events);
+  });
+
+  test('states are equal, what they share is held once', () => {
+    const compactor = new Compactor();
+    for (const state of STATES) {
+      const [one, two] = [1, 2].map(() => compactor.state(structuredClone(state)));
+      expect(one).toEqual(state);
+      expect(one?.epoch).toBe(two?.epoch);
+      expect(one?.placements).toBe(two?.placements);
+    }
+    const from = { identity: OWNER, openCounter: 4, nonce: 'ff' };
+    const taken = [1, 2].map(() => compactor.facts({ ...base, takenFrom: { ...from } }).takenFrom);
+    expect(taken[0]).toBe(taken[1]);
+  });
+
+  test('rows of a checkpoint say the same, from packed and from plain copies', () => {
+    const compactor = new Compactor();
+    const body = bodyPlace(
+      [3, 4096, 700],
+      [
+        [3, 8192, 262_144, 0xffff_ffff],
+        [4, 64, 5, 1],
+      ],
+    );
+    const copies = FACTS.flatMap(([, facts]) => STATES.map((state) => ({ facts, state, body })));
+    for (const given of [copies, copies.map((copy) => ({ ...copy, ...compactor.copy(copy) }))]) {
+      const rows = JSON.parse(JSON.stringify(encodeRows(given, compactor)));
+      const found = [...decodeRows(rows, new Compactor())];
+      expect(found.map((copy) => [plain(copy.facts), copy.state, copy.body])).toEqual(
+        copies.map((copy) => [plain(copy.facts), copy.state, copy.body]),
+      );
+    }
+  });
+
+  test('places of bodies', () => {
+    const body = bodyPlace(
+      [3, 4096, 700],
+      [
+        [3, 8192, 262_144, 0xffff_fffe],
+        [4, 64, 5, 1],
+      ],
+    );
+    expect(commitPlace(body)).toEqual([3, 4096, 700]);
+    expect(extentsOf(body)).toEqual([
+      [3, 8192, 262_144, 0xffff_fffe],
+      [4, 64, 5, 1],
+    ]);
+    expect(segmentsOf(body)).toEqual([3, 4]);
+    expect(segmentsOf(bodyPlace([7, 1, 2], []))).toEqual([7]);
+  });
+});
+
+describe('filters', () => {
+  test('never deny what is in them, and rarely claim what is not', () => {
+    const ids = Array.from({ length: 13_000 }, (_, n) => copyId(n));
+    const bloom = buildBloom(ids);
+    expect(bloom.bits.length / ids.length).toBeLessThan(3.01);
+    for (const id of ids) expect(bloomHas(bloom, bloomKey(id))).toBe(true);
+    let wrong = 0;
+    const asked = 200_000;
+    for (let n = 0; n < asked; n++) if (bloomHas(bloom, bloomKey(copyId(1_000_000 + n * 7)))) wrong += 1;
+    // 1,000 segments together: one unneeded look into a footer for 10 new ids at the very most.
+    expect(wrong / asked).toBeLessThan(1e-4);
+    expect(bloomHas(buildBloom([]), bloomKey('x' as CopyId))).toBe(false);
+  });
+});
