@@ -6,6 +6,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { TopologyDocument, TransportConfig } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
+import type { CopyId } from '../common/message.ts';
 import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
@@ -92,6 +93,7 @@ function deliveryAgent(
   config: TransportConfig,
   ports: TransportPorts,
   database: QueueDatabase,
+  onDamaged: (id: CopyId) => void,
   ledger: Ledger,
 ): DeliveryAgent {
   const { clock, log, metrics } = ports;
@@ -102,7 +104,7 @@ function deliveryAgent(
     hostname: config.hostname,
     member: config.name,
     readBody: (id) => database.readBody(id),
-    onDamaged: (id) => log.error({ attemptId: id }, 'stored body damaged'),
+    onDamaged,
   });
   return withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
 }
@@ -169,7 +171,8 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
-  const delivery = deliveryAgent(config, ports, database, ledger);
+  let damaged: (id: CopyId) => void = () => undefined;
+  const delivery = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
   const uid = random.bytes(16).toString('hex');
   const peerSide = { name, hostname, listen, uid, network, document };
   const server = new TransportServer({
@@ -183,6 +186,10 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     tracking,
     onFatal: (reason) => ended(config, ports, database, reason),
   });
+  damaged = (id) => {
+    log.error({ attemptId: id }, 'stored body damaged');
+    server.bodyDamaged(id);
+  };
   await server.start();
   started.defer(() => server.stop());
   await server.peers.met(MEETING_MS);

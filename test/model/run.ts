@@ -18,7 +18,7 @@ const HERE = import.meta.dirname;
 const MEBIBYTES = 1_000;
 /** Steps of one history; far above what any model needs (a search that meets it fails). */
 const DEPTH = 100_000;
-const PROGRAM_MS = 180_000;
+const PROGRAM_MS = 300_000;
 
 /** The tools as they are started, or why they cannot be. */
 type Tools = { readonly kind: 'found'; readonly prefix: Prefix } | { readonly kind: 'missing'; readonly what: string };

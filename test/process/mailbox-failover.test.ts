@@ -126,7 +126,8 @@ async function finishedRequest(): Promise<string> {
       last = requests;
       const newest = [...requests].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)).at(-1);
       if (newest?.status === undefined || !newest.status.state.startsWith('Completed')) return null;
-      return `${newest.metadata.name} ${JSON.stringify(newest.status)}`;
+      const { members: _, ...status } = newest.status;
+      return `${newest.metadata.name}: ${JSON.stringify(status)}`;
     },
     { deadlineMs: BACK_MS, everyMs: 1_000 },
   ).catch((error: unknown) => {
@@ -161,7 +162,7 @@ async function allBack(copy: Copy, window: Window, title: string): Promise<void>
   const stored = await cluster.drained(60_000, ledger);
   const result = balance(ledger, await inboxes(copy), stored);
   console.log(
-    `${ledgerLine(title, ledger, result)}; ${window.ids.length} of the window are back after ${(backMs / 1_000).toFixed(1)} s`,
+    `${ledgerLine(title, ledger, result)}; ${window.ids.length} of the window are back after ${(backMs / 1_000).toFixed(1)} s; ${request}`,
   );
   expect([verdict(result), result.both]).toEqual(['balanced', []]);
   expect(result.accepted).toBeGreaterThan(ledger.length / 2);

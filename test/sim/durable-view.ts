@@ -137,11 +137,11 @@ export class DurableView {
   }
 
   /** In transit or held as shadow somewhere: it may still be delivered. */
-  liveAnywhere(digest: string): { readonly member: string; readonly stored: StoredCopy }[] {
+  liveAnywhere(digest: string): { readonly member: string; readonly stored: StoredCopy; volume: Volume }[] {
     const found = [];
     for (const volume of this.attached())
       for (const stored of volume.live.values())
-        if (stored.facts.digest === digest) found.push({ member: volume.member, stored });
+        if (stored.facts.digest === digest) found.push({ member: volume.member, stored, volume });
     return found;
   }
 

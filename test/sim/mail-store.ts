@@ -16,7 +16,7 @@ export interface Offer {
   readonly digest: string;
   readonly by: string;
   readonly atMs: number;
-  /** Database, copy and how many failovers it had had, or connector. */
+  /** Database, copy, how many failovers it had had and of how many the transport knew; or connector. */
   readonly place: string;
   readonly visible: boolean;
   /** The store took it but its reply never reached the agent. */
@@ -154,7 +154,7 @@ export class MailStore {
       digest,
       by,
       atMs: this.#scheduler.nowMs,
-      place: `${place} ${this.#failovers.get(database) ?? 0}`,
+      place: `${place} ${this.#failovers.get(database) ?? 0} ${'activation' in route ? route.activation : ''}`,
       visible,
       replyLost,
     };

@@ -94,7 +94,7 @@ export function drain(world: World, pod: Pod): boolean {
   publish(world, (document) => ({ members: withMember(document, pod.name, 'draining') }), 500);
   world.draining.set(pod.name, { generation: world.document.generation });
   world.counted('drains');
-  lookAtDrain(world, pod);
+  lookAtDrain(world, pod.name);
   return true;
 }
 
@@ -105,14 +105,15 @@ export function cancelDrain(world: World, name: string): void {
   publish(world, (document) => ({ members: withMember(document, name, 'active') }), 500);
 }
 
-function lookAtDrain(world: World, pod: Pod): void {
+function lookAtDrain(world: World, name: string): void {
   world.scheduler.schedule(500, () => {
-    const drained = world.draining.get(pod.name);
+    const drained = world.draining.get(name);
     if (drained === undefined) return;
-    const { server } = pod;
-    const isReached = server !== null && pod.incarnation.alive && server.state === 'ready';
-    const status = isReached ? transportView(server).status() : null;
-    if (status?.drain.state !== 'empty' || status.generation < drained.generation) return lookAtDrain(world, pod);
+    const pod = world.transports.find((one) => one.name === name);
+    const isReached = pod?.server?.state === 'ready' && world.twinOf(pod) === undefined;
+    const status = isReached && pod.server !== null ? transportView(pod.server).status() : null;
+    if (pod === undefined || status?.drain.state !== 'empty' || status.generation < drained.generation)
+      return lookAtDrain(world, name);
     leave(world, pod);
   });
 }

@@ -109,6 +109,7 @@ export function restore(world: World, pod: Pod, old: Snapshot): void {
 /** A second process of the same member on a copy of its volume; the first one goes on. */
 export function clone(world: World, pod: Pod): Pod {
   world.trace(`${pod.key} is cloned`);
+  world.counted('clones');
   const { disk, volume } = snapshot(world, pod);
   volume.status = 'attached';
   volume.isContested = true;

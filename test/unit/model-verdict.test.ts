@@ -1,3 +1,7 @@
+/**
+ * The model stage without its models: what counts as a proof and as a bug that was found, and that the list of cases, the headers of the models and the code they
+ * name agree. Owns nothing.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';

@@ -7,10 +7,12 @@ import type { Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
 import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
-import { announceHeld, tellHolders, tombstoneState } from './ownership.ts';
+import { enqueue } from './delivery.ts';
+import { announceHeld, settle, tellHolders, tombstoneState } from './ownership.ts';
 import { finish, otherHolders } from './placing.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
+import { reopened } from './resubmission.ts';
 import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { everyMemberListed, putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
@@ -38,6 +40,10 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     detail: remote.final ? 'final elsewhere' : 'owned elsewhere',
   });
   const { registered } = copy;
+  // What was final elsewhere under an activation that is lost is not final (protocol.md 19): it stays mine to deliver.
+  const recipients = remote.final && merged.recipients !== null ? reopened(turn, merged.recipients) : merged.recipients;
+  if (recipients !== merged.recipients && !wrong(turn, 'lost-finality-demotes'))
+    return keepReopened(turn, copy, recipients);
   if (remote.final) {
     const left = obligations(turn, copy);
     dropCopy(turn, copy);
@@ -77,6 +83,13 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
   tellHolders(turn, copy.facts, copy.state, registered, 'owner');
   return true;
+}
+
+function keepReopened(turn: Turn, copy: Copy, recipients: CopyState['recipients']): boolean {
+  setState(turn, copy, { ...copy.state, recipients }, 'commit');
+  settle(turn, copy);
+  enqueue(turn, copy);
+  return false;
 }
 
 /** It is not mine to deliver any more. */

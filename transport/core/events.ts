@@ -203,21 +203,23 @@ export type CoreWrite =
   | Exclude<Write, { readonly kind: 'commit' }>
   | { readonly kind: 'commit'; readonly facts: CopyFacts; readonly state: CopyState; readonly stream: number };
 
+/** Opens a stream to `member` and pumps the body of `id` into it as it grows; END waits for `EndCandidate`. */
+export interface OpenCandidate {
+  readonly kind: 'OpenCandidate';
+  readonly id: CopyId;
+  readonly attempt: number;
+  readonly member: string;
+  /** `rest`: of a copy that rests in a Safety Net here and shall rest there too. */
+  readonly purpose: 'shadow' | 'copy' | 'rest';
+  readonly envelope: Envelope;
+  readonly state: SharedState;
+}
+
 /** Effects that promise nothing: they may leave before anything is durable. */
 export type EarlyEffect =
   | { readonly kind: 'AcceptStream'; readonly stream: number }
   | { readonly kind: 'RefuseStream'; readonly stream: number; readonly refuse: Refuse }
-  /** Opens a stream to `member` and pumps the body of `id` into it as it grows; END waits for `EndCandidate`. */
-  | {
-      readonly kind: 'OpenCandidate';
-      readonly id: CopyId;
-      readonly attempt: number;
-      readonly member: string;
-      /** `rest`: of a copy that rests in a Safety Net here and shall rest there too. */
-      readonly purpose: 'shadow' | 'copy' | 'rest';
-      readonly envelope: Envelope;
-      readonly state: SharedState;
-    }
+  | OpenCandidate
   | {
       readonly kind: 'EndCandidate';
       readonly id: CopyId;
@@ -253,7 +255,10 @@ export type EarlyEffect =
   | { readonly kind: 'CopyBody'; readonly id: CopyId; readonly from: CopyId };
 
 /** Effects that speak: they leave only when every commit of their copy (`copy`), or every commit so far (null), is durable. */
-export type LateEffect = { readonly copy: CopyId | null } & (
+export type LateEffect = {
+  readonly copy: CopyId | null;
+} /** With a state that says final: nobody hears of that before it is durable. */ & (
+  | OpenCandidate
   | { readonly kind: 'AnswerStream'; readonly stream: number; readonly result: Result }
   | { readonly kind: 'Send'; readonly to: string; readonly frame: ControlFrame }
   | {

@@ -7,10 +7,14 @@
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { Resolved, ResolvedAnswer } from '../../common/peer/messages.ts';
 import type { Placement } from '../store/database.ts';
-import { DEADLINES, late, note, type Placing, type Turn } from './state.ts';
+import { commit, DEADLINES, late, note, type Placing, type Turn, wrong } from './state.ts';
+import { GUARD_MS } from './tombstones.ts';
 
 /** Longer than any front end waits (protocol.md 5: 55 s, reply bound 60 s). */
 const INQUIRY_MS = 60_000;
+
+/** No owner of ours: a front end that asks is not answered from it, everybody is asked anew. */
+const NOBODY = 'NOBODY' as Identity;
 
 /** Stands for the queue database of a member that this life has not met: what was seen of it before may have been lost with a power cut. */
 const UNMET = '' as Identity;
@@ -19,12 +23,17 @@ const UNMET = '' as Identity;
 export function everybody(turn: Turn, through: number): Placement[] {
   const { server } = turn;
   const epoch = { try: through, term: 0, owner: server.me };
-  return server.boundary.map(({ name: member }) => ({
+  const placements: Placement[] = server.boundary.map(({ name: member }) => ({
     identity: server.known.get(member) ?? UNMET,
     member,
     epoch,
     status: 'unasked',
   }));
+  // A new queue database cannot refuse for the one that was lost in its place a moment ago: that one may have delivered it.
+  for (const [identity, { member, sinceMs }] of server.lost)
+    if (turn.nowMs - sinceMs < GUARD_MS && !wrong(turn, 'new-database-refuses'))
+      placements.push({ identity, member, epoch, status: 'unasked' });
+  return placements;
 }
 
 /** Those who are connected are asked now, the others when they come back. */
@@ -77,8 +86,11 @@ function askAgain(turn: Turn, member: string, id: CopyId): void {
 function foundElsewhere(turn: Turn, id: CopyId): void {
   const tombstone = turn.server.tombstones.get(id);
   if (tombstone?.kind !== 'aborted' || !tombstone.placements.some(({ status }) => status === 'unasked')) return;
-  turn.server.tombstones.delete(id);
-  note(turn, { kind: 'forget', id });
+  // What was promised to another owner as its candidate stays promised: a late END of that try must not be taken.
+  const { abortedThrough } = tombstone;
+  const kept = { ...tombstone, epoch: { try: abortedThrough, term: 0, owner: NOBODY }, placements: [] };
+  turn.server.tombstones.set(id, kept);
+  commit(turn, { kind: 'tombstone', tombstone: kept });
 }
 
 // --- a primary asks its candidates (protocol.md 6b) ------------------------------------------------------------

@@ -75,6 +75,9 @@ export const MUTANTS = {
   'dsn-from-resubmission': 'the sender of a message delivered days ago hears that it failed',
   'ancestor-forgotten': 'after a mailbox failover every message of the window is there twice',
   'resubmits-across-boundary': 'a failover in one DAG delivers the mail of another one again',
+  'new-database-refuses':
+    'a member with a new disk answers for the old one: 451 is said about a message that was delivered',
+  'lost-finality-demotes': 'a failed-over mailbox and a lost disk together lose a message that two members had',
   'empty-while-resting': 'a drained member is removed with the last Safety Net copies on it',
 } as const;
 

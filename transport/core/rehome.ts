@@ -339,7 +339,8 @@ function send(
   const { facts, state, notAt } = copy;
   const away = notAt === undefined ? {} : { notAt };
   server.rehoming.sending.set(facts.id, { facts, state, ...away, mode, member, attempt, sent });
-  early(turn, { kind: 'OpenCandidate', id: facts.id, attempt, member, purpose, envelope: facts.envelope, state: sent });
+  const { id, envelope } = facts;
+  late(turn, { copy: id, kind: 'OpenCandidate', id, attempt, member, purpose, envelope, state: sent });
   setTimer(turn, ANSWER_MS, 'rehome', facts.id, attempt);
 }
 

@@ -178,7 +178,7 @@ export interface Server {
   /** Which member every queue database ever met belonged to. */
   readonly memberOf: Map<Identity, string>;
   /** Queue databases that will not come back, as far as is known here (takeover.ts); one that speaks again is taken off. */
-  readonly lost: Map<Identity, { readonly member: string; readonly why: string }>;
+  readonly lost: Map<Identity, { readonly member: string; readonly why: string; readonly sinceMs: number }>;
   /** What the document says is gone; void once it has spoken since. */
   readonly retired: Map<Identity, { readonly sinceMs: number; isVoid: boolean }>;
   /** Identities whose shadow copies are being promoted, slice by slice. */

@@ -70,7 +70,7 @@ export function lose(turn: Turn, identity: Identity, why: string): void {
   const { server } = turn;
   const isHeard = memberWith(server, identity) !== null && !wrong(turn, 'gone-overrules-the-living');
   if (identity === server.me || server.lost.has(identity) || isHeard) return;
-  server.lost.set(identity, { member: server.memberOf.get(identity) ?? '', why });
+  server.lost.set(identity, { member: server.memberOf.get(identity) ?? '', why, sinceMs: turn.nowMs });
   late(turn, { copy: null, kind: 'Count', what: 'identityLost', label: why });
   if (!wrong(turn, 'lost-holder-kept')) dropHolder(turn, identity);
   takeOver(turn, identity);
@@ -133,6 +133,9 @@ function dropHolder(turn: Turn, identity: Identity): void {
     if (isSingle) needsShadow(server, copy.facts.id);
   }
   for (const tombstone of [...server.tombstones.values()]) {
+    // Who was asked whether it refused can never say so now: while a front end may ask, that stays open (protocol.md 6b).
+    if (tombstone.kind === 'aborted' && server.guarded.has(tombstone.id) && !wrong(turn, 'new-database-refuses'))
+      continue;
     const placements = tombstone.placements.filter((placement) => placement.identity !== identity);
     if (placements.length !== tombstone.placements.length) {
       forgetIfAnswered(turn, { ...tombstone, placements });

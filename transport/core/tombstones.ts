@@ -12,7 +12,7 @@ import { transition } from './transitions.ts';
  * Twice the reply bound of 60 s (protocol.md 5). So long a front end may still ask, or a late OPEN or END of that try may arrive: nobody shall then be told
  * "unknown" about a copy that was aborted, or that became final and left nothing in a Safety Net.
  */
-const GUARD_MS = 120_000;
+export const GUARD_MS = 120_000;
 
 export function putTombstone(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
   turn.server.tombstones.set(tombstone.id, tombstone);
@@ -30,7 +30,10 @@ export function guardOver(turn: Turn, id: CopyId): void {
   if (until === undefined || until > turn.nowMs) return;
   turn.server.guarded.delete(id);
   const tombstone = turn.server.tombstones.get(id);
-  if (tombstone !== undefined && tombstone.placements.length === 0) forgetIfAnswered(turn, tombstone);
+  if (tombstone === undefined) return;
+  const placements = tombstone.placements.filter(({ identity }) => !turn.server.lost.has(identity));
+  const isLess = placements.length < tombstone.placements.length;
+  if (isLess || placements.length === 0) forgetIfAnswered(turn, isLess ? { ...tombstone, placements } : tombstone);
 }
 
 /** Stores the tombstone with the placements that are left, or forgets it when none is. */

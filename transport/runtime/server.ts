@@ -78,7 +78,7 @@ export class TransportServer {
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
       damaged: (id, error) => {
         deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
-        this.#loop.handle({ kind: 'BodyDamaged', id });
+        this.bodyDamaged(id);
       },
     });
     this.#scans = new SafetyNetScans(database, deps.log, (page) => {
@@ -119,6 +119,11 @@ export class TransportServer {
 
   get port(): number {
     return this.peers.port;
+  }
+
+  /** A delivery could not read the body of this copy (row 38). */
+  bodyDamaged(id: CopyId): void {
+    if (!this.#stopped) this.#loop.handle({ kind: 'BodyDamaged', id });
   }
 
   setTopology(document: TopologyDocument): void {
@@ -494,6 +499,8 @@ export class TransportServer {
 
   #late(effect: LateEffect): void {
     switch (effect.kind) {
+      case 'OpenCandidate':
+        return this.bodies.openCandidate(this.peers.member(effect.member), effect);
       case 'AnswerStream':
         return this.bodies.answer(effect.stream, effect.result);
       case 'Send':
