@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { RunFile, RunStore } from '../../operator/local/run-file.ts';
 import {
   type Destroyed,
+  type Drained,
   type Failover,
   keysOf,
   megabytes,
@@ -13,11 +14,12 @@ import {
   type Sent,
   undelivered,
 } from './audit.ts';
-import { DemoFailure, type Waiting, waitFor } from './cluster.ts';
+import { DemoFailure, waitFor } from './cluster.ts';
 import { type DatabaseReading, exportAll, inspect, inspectAll, readMailboxes } from './evidence.ts';
 import {
   DEADLINE,
   type Demo,
+  LOOK,
   lettersFrom,
   mustFind,
   noteKill,
@@ -98,10 +100,11 @@ export async function sendAndKill(demo: Demo, run: RunFile, count: number): Prom
   await untilEmpty(demo);
 }
 
+/** `id`: of the 250 reply, or a Message-ID: then what was resubmitted of it is told as well. */
 export async function trace({ screen, cluster }: Demo, run: RunFile, id: string | null, why: string): Promise<void> {
   if (id === null) return;
   screen.step('Follow one message', why);
-  screen.command(`${MAILCLUSTER} trace ${id}`);
+  screen.command(`${MAILCLUSTER} trace ${id.startsWith('<') ? `'${id}'` : id}`);
   const rows = timelineRows(await cluster.trace(id), run.cluster);
   screen.rows(
     [['AFTER', 'EVENT', 'WHERE', 'WHAT HAPPENED'], ...rows.map((row) => [row.after, row.event, row.where, row.words])],
@@ -156,14 +159,14 @@ export async function destroyDisk(demo: Demo, { active }: Copies, count: number)
     ).queueDatabaseDirectory;
     const { pid, kept } = await cluster.destroy(victim.member, directory);
     const destroyed = await inspect({ name: victim.member, site: victim.site }, kept);
-    screen.kill(
-      `SIGKILL to transport ${victim.member} (pid ${pid}), and its queue directory is gone: ` +
-        `${undelivered(destroyed).length} undelivered letters`,
+    screen.kill(`SIGKILL to transport ${victim.member} (pid ${pid}), and its queue directory is gone`);
+    screen.text(
+      `With it went ${undelivered(destroyed).length} letters that are in no mailbox yet. It comes back on an empty disk, with ` +
+        'another identity, by which the others know what happened. The mailbox server goes on.',
     );
     const startMs = performance.now();
     const { back } = noteKill(demo, 'transport without its disk', victim.member, pid);
     cluster.signal(active.name, 'SIGCONT');
-    screen.text('The mailbox server goes on. The transport will be back on an empty disk: with another identity.');
     await back;
     await untilTakenOver(demo, destroyed, startMs);
     await untilEmpty(demo);
@@ -180,12 +183,17 @@ async function untilTakenOver(
   { member, identity }: Destroyed,
   startMs: number,
 ): Promise<void> {
-  const notice = await waitFor(`the takeover from ${identity}`, DEADLINE.returnMs, async () => {
-    const { transports, notices } = await cluster.status();
-    const others = transports.filter(({ name }) => name !== member);
-    if (!others.every(({ status }) => status?.lost.some((lost) => lost.identity === identity))) return null;
-    return notices.find((one) => one.includes(identity)) ?? '';
-  });
+  const notice = await waitFor(
+    `the takeover from ${identity}`,
+    DEADLINE.returnMs,
+    async () => {
+      const { transports, notices } = await cluster.status();
+      const others = transports.filter(({ name }) => name !== member);
+      if (!others.every(({ status }) => status?.lost.some((lost) => lost.identity === identity))) return null;
+      return notices.find((one) => one.includes(identity)) ?? '';
+    },
+    LOOK.commandMs,
+  );
   screen.good(`the others know it and took over, ${duration(performance.now() - startMs)} after the kill`);
   screen.command(`${MAILCLUSTER} status`);
   screen.text(notice);
@@ -194,78 +202,81 @@ async function untilTakenOver(
 export async function failOver(demo: Demo, { active, other }: Copies, count: number): Promise<Failover> {
   const { screen, cluster } = demo;
   screen.step(
-    `Fail the mailbox database over to a stale copy`,
-    `Copy ${other.copy} of ${other.database} was last brought up to date before the transport was destroyed. Now, with mail flowing, ` +
-      `copy ${active.copy} is lost with its disk.`,
+    'Fail the mailbox database over to a stale copy',
+    `Copy ${other.copy} of ${other.database} is as old as the end of step 3. Now, with mail flowing, the mailbox server of copy ` +
+      `${active.copy} and its disk are lost, and somebody makes ${other.copy} the active copy.`,
   );
-  let failover: Promise<Omit<Failover, 'requests'>> | null = null;
+  const stale = keysOf(await readMailboxes(other.maildir));
+  let failover: Promise<string> | null = null;
   await sendBatch(demo, lettersFrom(demo.sent.length, count), (done) => {
-    if (done === Math.floor(count / 2)) failover = loseMailboxes(demo, { active, other });
+    if (done === Math.floor(count / 2)) failover = changeCopy(demo, { active, other });
   });
   if (failover === null) throw new DemoFailure('no letter was sent');
-  const keys: Omit<Failover, 'requests'> = await failover;
-  const missing = missingAtFailover({ ...keys, requests: [] }).length;
+  const lost = keysOf(await readMailboxes(await failover));
+  const missing = missingAtFailover({ lost, stale, requests: [] });
   screen.text(
-    `${active.copy} had ${keys.lost.length} letters in its mailboxes, ${other.copy} has ${keys.stale.length}: ${missing} are missing. ` +
-      'Nobody has to ask: the change itself is a resubmit request to every transport.',
+    `${active.copy} had ${lost.length} letters in its mailboxes, ${other.copy} has ${stale.length}: ${missing.length} are missing. ` +
+      'Nobody has to ask for them: the change itself is a resubmit request to every transport.',
   );
   screen.command(`${MAILCLUSTER} resubmit list`);
   const startMs = performance.now();
-  const requests = await waitFor('the resubmission', DEADLINE.emptyMs, async () => {
-    const all = await cluster.resubmissions();
-    const isOver =
-      all.length > 0 && all.every(({ status }) => !['Pending', 'Running'].includes(status.state ?? 'Pending'));
-    return isOver ? all : null;
-  });
-  for (const { metadata, status } of requests)
-    screen.good(
-      `${metadata.name}: ${status.state} after ${duration(performance.now() - startMs)}, ` +
-        `${status.counts?.resubmitted ?? 0} of ${status.counts?.selected ?? 0} messages resubmitted`,
-    );
+  const requests = await waitFor(
+    'the resubmission',
+    DEADLINE.emptyMs,
+    async () => {
+      const all = await cluster.resubmissions();
+      const isOver = all.length > 0 && all.every(({ state }) => state !== 'Pending' && state !== 'Running');
+      return isOver ? all : null;
+    },
+    LOOK.commandMs,
+  );
+  const took = duration(performance.now() - startMs);
+  for (const { name, state } of requests) screen.good(`${name}: ${state} after ${took}`);
   await untilEmpty(demo);
   const now = new Set(keysOf(await readMailboxes(other.maildir)));
-  const back = missingAtFailover({ ...keys, requests: [] }).filter((one) => now.has(one)).length;
-  screen.good(`${back} of the ${missing} are back; what ${other.copy} still had it did not take a second time`);
-  return {
-    ...keys,
-    requests: requests.map(({ metadata, status }) => ({ name: metadata.name, state: status.state ?? 'Pending' })),
-  };
+  const back = missing.filter((one) => now.has(one)).length;
+  screen.good(
+    `${back} of the ${missing.length} are back; what ${other.copy} had already it did not take a second time`,
+  );
+  return { lost, stale, requests };
 }
 
-async function loseMailboxes(demo: Demo, { active, other }: Copies): Promise<Omit<Failover, 'requests'>> {
+/** Where the lost mailboxes are kept for the count. */
+async function changeCopy(demo: Demo, { active, other }: Copies): Promise<string> {
   const { screen, cluster } = demo;
   const { pid, kept } = await cluster.destroy(active.name, active.maildir);
-  screen.kill(`SIGKILL to mailbox server ${active.name} (pid ${pid}), and its Maildir is gone`);
-  const lost = keysOf(await readMailboxes(kept));
-  const stale = keysOf(await readMailboxes(other.maildir));
-  screen.command(await cluster.changeResource(`activeCopy: ${active.copy}`, `activeCopy: ${other.copy}`));
+  screen.kill(`SIGKILL to mailbox server ${active.name} (pid ${pid}), and its Maildirs are gone`);
   noteKill(demo, 'mailbox server', active.name, pid);
-  return { lost, stale };
+  screen.command(await cluster.changeResource(`activeCopy: ${active.copy}`, `activeCopy: ${other.copy}`));
+  return kept;
 }
 
-export async function drainMember(demo: Demo, run: RunFile, destroyed: Destroyed): Promise<string> {
+export async function drainMember(demo: Demo, run: RunFile, destroyed: Destroyed): Promise<Drained> {
   const { screen, cluster } = demo;
   const gone = mustFind(
     run.transports.find((one) => one.name === destroyed.member),
     destroyed.member,
   );
-  const { name } = mustFind(
+  const leaving = mustFind(
     run.transports.findLast((one) => one.site !== gone.site),
     'other site',
   );
+  const { name } = leaving;
   screen.step(
     'Take a transport out of service',
     'It hands over everything it has, Safety Net included, proves that it is empty, and ends. Nothing is on fewer copies meanwhile.',
   );
+  const had = await cluster.safetyNet(name);
   screen.command(`${MAILCLUSTER} member drain ${name} --wait`);
   const startMs = performance.now();
-  screen.progress(0, 1, 'handing over ...');
-  const { code, stdout, stderr } = await cluster.command('member', 'drain', name, '--wait');
+  const { code, stderr } = await cluster.drain(name, (left) =>
+    screen.progress(had.length - left, had.length, `${left} copies to hand over`),
+  );
   screen.endProgress();
-  if (code === 0) screen.good(`${name} is empty and gone after ${duration(performance.now() - startMs)}`);
-  else screen.bad(`member drain: exit code ${code}`);
-  for (const line of `${stdout}${stderr}`.trimEnd().split('\n')) screen.text(line);
-  return name;
+  const after = `after ${duration(performance.now() - startMs)}`;
+  if (code === 0) screen.good(`${name} has handed over ${had.length} copies and is gone (${after})`);
+  else screen.bad(`member drain: exit code ${code} ${after}: ${stderr}`);
+  return { member: name, had };
 }
 
 export async function readDatabases({ screen, cluster }: Demo, run: RunFile): Promise<readonly DatabaseReading[]> {
@@ -303,5 +314,3 @@ export async function readDatabases({ screen, cluster }: Demo, run: RunFile): Pr
   );
   return readings;
 }
-
-export type { Waiting };

@@ -68,8 +68,13 @@ export interface Evidence {
   readonly copies: readonly DatabaseCopy[];
   readonly destroyed: Destroyed;
   readonly failover: Failover;
-  /** Name of the member that was drained. */
-  readonly drained: string;
+  readonly drained: Drained;
+}
+
+/** A member that was taken out of service, and what it had before, read from its database. */
+export interface Drained {
+  readonly member: string;
+  readonly had: readonly string[];
 }
 
 export interface Check {
@@ -295,33 +300,50 @@ function broughtBack({ failover }: Evidence, places: Places): Check {
   };
 }
 
-/** Of each id: delivered: Primary and Shadow Safety Net. Still queued: the waiting copy and its shadow. */
-function twoCopies({ sent, copies }: Evidence, places: Places): Check {
+/**
+ * Of each id: delivered: Primary and Shadow Safety Net. Still queued: the waiting copy and its shadow. Two sites are promised for what
+ * arrives; what a drain moved may find its new home beside the other copy, and is counted.
+ */
+function twoCopies({ sent, copies, drained }: Evidence, places: Places): Check {
   const names = new Map(sent.filter(isAccepted).map(({ letter, answer }) => [answer.id, letter.id]));
   for (const { kind, id, ancestor } of copies)
     if (kind === 'resubmission') names.set(id, `resubmission of ${names.get(ancestor ?? '') ?? ancestor}`);
+  const moved = new Set(drained.had);
+  const counts = { rest: 0, queued: 0, oneSite: 0 };
   const against = [...names].flatMap(([id, name]) => {
-    const problem = pairProblem(places.copiesById.get(id) ?? []);
-    return problem === null ? [] : [`${name} (${id}) is ${problem}`];
+    const found = places.copiesById.get(id) ?? [];
+    const problem = pairProblem(found);
+    if (found.some((one) => WAITING.has(one.queue))) counts.queued += 1;
+    else if (problem === null || problem.kind === 'one site') counts.rest += 1;
+    if (problem?.kind === 'one site') counts.oneSite += 1;
+    if (problem === null || (problem.kind === 'one site' && moved.has(id))) return [];
+    return [`${name} (${id}) is ${problem.words}`];
   });
-  const queued = [...names.keys()].filter((id) => places.copiesById.get(id)?.some((one) => WAITING.has(one.queue)));
   return {
     title: 'Two copies, two databases, two sites',
-    finding: `${names.size - queued.length - against.length} in Primary + Shadow Safety Net, ${queued.length} queued`,
+    finding: `${counts.rest} at rest in both Safety Nets, ${counts.queued} queued${
+      counts.oneSite === 0 ? '' : `; ${counts.oneSite} in one site since the drain`
+    }`,
     against,
   };
 }
 
+export interface PairProblem {
+  readonly kind: 'one database' | 'one site';
+  readonly words: string;
+}
+
 /** Null: as it was promised. */
-export function pairProblem(copies: readonly DatabaseCopy[]): string | null {
+export function pairProblem(copies: readonly DatabaseCopy[]): PairProblem | null {
   const waiting = copies.some((copy) => WAITING.has(copy.queue));
   const primaries = copies.filter((one) => (waiting ? WAITING.has(one.queue) : one.queue === 'primarySafetyNet'));
   const shadows = copies.filter((one) => one.queue === (waiting ? 'shadow' : 'shadowSafetyNet'));
   const pairs = primaries.flatMap((first) => shadows.map((second) => ({ first, second })));
   const where = copies.map((one) => `${one.queue}@${one.member}`).join(', ');
   if (!pairs.some(({ first, second }) => first.member !== second.member))
-    return `not on two databases: ${where || 'nowhere'}`;
-  if (!pairs.some(({ first, second }) => first.site !== second.site)) return `in one site only: ${where}`;
+    return { kind: 'one database', words: `not on two databases: ${where || 'nowhere'}` };
+  if (!pairs.some(({ first, second }) => first.site !== second.site))
+    return { kind: 'one site', words: `in one site only: ${where}` };
   return null;
 }
 
@@ -345,11 +367,11 @@ function copiesUnchanged({ sent, copies }: Evidence): Check {
 }
 
 function drainedEmpty({ copies, drained }: Evidence): Check {
-  const left = copies.filter((copy) => copy.member === drained);
+  const left = copies.filter((copy) => copy.member === drained.member);
   return {
     title: 'The drained transport had nothing left',
-    finding: `${left.length} copies in its queue database`,
-    against: left.map((copy) => `${copy.id} is still in ${copy.queue} of ${drained}`),
+    finding: `${drained.had.length} copies before, ${left.length} now`,
+    against: left.map((copy) => `${copy.id} is still in ${copy.queue} of ${drained.member}`),
   };
 }
 
@@ -359,7 +381,7 @@ export function tally(evidence: Evidence): readonly (readonly [string, number])[
   const files = Map.groupBy(keysOf(mailboxes), (one) => one);
   const accepted = sent.filter(isAccepted);
   const wanted = accepted.flatMap(({ letter, recipients }) => recipients.map((mailbox) => key(letter.id, mailbox)));
-  const paired = Map.groupBy(copies, (one) => one.id);
+  const paired = [...Map.groupBy(copies, (one) => one.id).values()].map((one) => pairProblem(one)?.kind);
   const resubmitted = new Set(copies.flatMap(({ kind, id }) => (kind === 'resubmission' ? [id] : [])));
   return [
     ['letters sent', sent.length],
@@ -371,8 +393,8 @@ export function tally(evidence: Evidence): readonly (readonly [string, number])[
     ['taken over', undelivered(destroyed).length],
     ['missing from the stale copy', missingAtFailover(failover).length],
     ['resubmitted', resubmitted.size],
-    ['ids with two copies at rest', [...paired.values()].filter((one) => pairProblem(one) === null).length],
-    ['ids without', [...paired.values()].filter((one) => pairProblem(one) !== null).length],
+    ['messages with two copies at rest', paired.filter((one) => one !== 'one database').length],
+    ['messages with fewer', paired.filter((one) => one === 'one database').length],
   ];
 }
 

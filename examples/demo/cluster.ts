@@ -16,6 +16,8 @@ const CLI = join(ROOT, 'operator/cli/main.ts');
 const RESOURCE = 'examples/two-site-dag.yaml';
 const LOOK_EVERY_MS = 100;
 const MOST_OUTPUT = 256 * 1024 * 1024;
+/** Of one command; a drain on a slow machine takes longest. */
+const MOST_MS = 240_000;
 
 export class DemoFailure extends Error {}
 
@@ -23,13 +25,14 @@ export async function waitFor<T>(
   what: string,
   deadlineMs: number,
   look: () => Promise<T | null> | T | null,
+  everyMs = LOOK_EVERY_MS,
 ): Promise<T> {
   const endMs = performance.now() + deadlineMs;
   for (;;) {
     const value = await look();
     if (value !== null) return value;
     if (performance.now() > endMs) throw new DemoFailure(`waited ${deadlineMs / 1000} s in vain for ${what}`);
-    await new Promise<void>((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    await new Promise<void>((resolve) => setTimeout(resolve, everyMs));
   }
 }
 
@@ -61,9 +64,11 @@ export interface Waiting {
 }
 
 /** Of `mailcluster resubmit list -o json`. */
-export interface Resubmission {
-  readonly metadata: { readonly name: string };
-  readonly status: { readonly state?: string; readonly counts?: Readonly<Record<string, number>> };
+interface ResubmitList {
+  readonly requests: readonly {
+    readonly metadata: { readonly name: string };
+    readonly status: { readonly state?: string };
+  }[];
 }
 
 export interface TraceEvent {
@@ -227,9 +232,27 @@ export class DemoCluster {
     };
   }
 
-  async resubmissions(): Promise<readonly Resubmission[]> {
+  /** Every resubmit request with its state. */
+  async resubmissions(): Promise<readonly { readonly name: string; readonly state: string }[]> {
     const { stdout } = await this.command('resubmit', 'list', '-o', 'json');
-    return (JSON.parse(stdout) as { readonly requests: readonly Resubmission[] }).requests;
+    const { requests } = JSON.parse(stdout) as ResubmitList;
+    return requests.map(({ metadata, status }) => ({ name: metadata.name, state: status.state ?? 'Pending' }));
+  }
+
+  /** `mailcluster member drain NAME --wait`; `onLeft` hears how much it has still to hand over. */
+  drain(name: string, onLeft: (copies: number) => void): Promise<CommandResult> {
+    return cli(['member', 'drain', name, '--wait', '--state', this.state], (line) => {
+      const found = /: (\d+) messages?, (\d+) in Safety Net/.exec(line);
+      if (found !== null) onLeft(Number(found[1]) + Number(found[2]));
+    });
+  }
+
+  /** Ids of what rests in both Safety Nets of a member, as it says itself. */
+  async safetyNet(name: string): Promise<readonly string[]> {
+    const { stdout } = await this.command('safety-net', 'list', '--member', name, '--limit', '1000000', '-o', 'json');
+    return stdout
+      .split('\n')
+      .flatMap((line) => (line === '' ? [] : [(JSON.parse(line) as { readonly id: string }).id]));
   }
 
   async trace(id: string): Promise<readonly TraceEvent[]> {
@@ -277,13 +300,15 @@ function isAlive(pid: number): boolean {
 }
 
 /** `mailcluster ARGS...`. */
-export function cli(args: readonly string[], fine: readonly number[] = [0, 1]): Promise<CommandResult> {
+export function cli(args: readonly string[], onLine: (line: string) => void = () => undefined): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
-    const options = { cwd: ROOT, maxBuffer: MOST_OUTPUT, timeout: 120_000 };
-    execFile(process.execPath, [CLI, ...args], options, (error, stdout, stderr) => {
+    const options = { cwd: ROOT, maxBuffer: MOST_OUTPUT, timeout: MOST_MS };
+    const child = execFile(process.execPath, [CLI, ...args], options, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code;
-      if (typeof code === 'number' && fine.includes(code)) resolve({ code, stdout, stderr });
+      // 1 is a finding of the command, no failure of it.
+      if (code === 0 || code === 1) resolve({ code, stdout, stderr });
       else reject(new DemoFailure(`mailcluster ${args.join(' ')}: exit ${String(code)}: ${stderr || stdout}`));
     });
+    child.stdout?.on('data', (text: string) => text.split('\n').forEach(onLine));
   });
 }

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 
 export interface Letter {
   readonly id: string;
+  readonly messageId: string;
   readonly from: string;
   readonly recipients: readonly string[];
   /** As it must arrive: CRLF lines, dots not doubled. */
@@ -34,9 +35,10 @@ export function writeLetter(number: number, domain: string): Letter {
   const share = number === 0 ? 0 : number === 1 ? 1 : seed.readUInt16BE(2) / 65_535;
   const sizeBytes = Math.round(SMALLEST * (LARGEST / SMALLEST) ** share);
   const from = 'postcards@example.org';
+  const messageId = `<${id}@demo.example.org>`;
   const malformed = number % MALFORMED_EVERY === MALFORMED_EVERY / 2;
   const head = [
-    `Message-ID: <${id}@demo.example.org>`,
+    `Message-ID: ${messageId}`,
     `From: <${from}>`,
     `To: ${recipients.map((one) => `<${one}>`).join(', ')}`,
     `Subject: ${id} of the demo`,
@@ -52,7 +54,7 @@ export function writeLetter(number: number, domain: string): Letter {
     '',
   ].join('\r\n');
   const content = Buffer.concat([Buffer.from(head), filler(seed, sizeBytes - Buffer.byteLength(head))]);
-  return { id, from, recipients, content, digest: sha256(content), malformed };
+  return { id, messageId, from, recipients, content, digest: sha256(content), malformed };
 }
 
 /** Lines that compress badly and differ from letter to letter; always ends with CRLF. */

@@ -21,6 +21,8 @@ export const DEADLINE = {
   drainMs: 240_000,
   stopMs: 90_000,
 } as const;
+/** Between two looks: each is a process or four of their own, and the machine has better things to do. */
+export const LOOK = { commandMs: 400, databasesMs: 1_000 } as const;
 const MOST_SHOWN = 6;
 
 export interface Demo {
@@ -118,7 +120,9 @@ export async function untilEmpty({ screen, cluster }: Demo): Promise<Waiting | n
     screen.progress(most - left, most, `${now.queued} in queues, ${now.shadow} shadow copies not yet told`);
     return null;
   };
-  const over = await waitFor('the queues to be empty', DEADLINE.emptyMs, isOver).catch((error: Error) => error);
+  const over = await waitFor('the queues to be empty', DEADLINE.emptyMs, isOver, LOOK.commandMs).catch(
+    (error: Error) => error,
+  );
   screen.endProgress();
   if (over === true)
     screen.good(`no queue holds anything, no shadow waits (after ${duration(performance.now() - startMs)})`);
@@ -140,10 +144,12 @@ export async function untilPaired({ screen, cluster, sent }: Demo): Promise<void
     );
     alone = ids.filter((id) => pairProblem(copies.get(id) ?? []) !== null).length;
     if (alone === 0) return true;
-    screen.progress(ids.length - alone, ids.length, `${alone} of ${ids.length} not yet on two databases in two sites`);
+    screen.progress(ids.length - alone, ids.length, `${alone} of ${ids.length} have one copy only as yet`);
     return null;
   };
-  const over = await waitFor('two copies of everything', DEADLINE.emptyMs, isOver).catch((error: Error) => error);
+  const over = await waitFor('two copies of everything', DEADLINE.emptyMs, isOver, LOOK.databasesMs).catch(
+    (error: Error) => error,
+  );
   screen.endProgress();
   const after = duration(performance.now() - startMs);
   if (over === true)
@@ -168,7 +174,6 @@ export function tellChecks(screen: Screen, checks: readonly Check[]): void {
   });
 }
 
-/** The member, as short as it is distinct: the name without what all names have in common. */
 export function mustFind<T>(found: T | undefined, what: string): T {
   if (found === undefined) throw new DemoFailure(`there is no ${what}`);
   return found;

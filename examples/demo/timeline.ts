@@ -39,10 +39,14 @@ export function timelineRows(events: readonly TraceEvent[], cluster: string): re
   }));
 }
 
-/** Deliveries to several recipients at the same moment are one line. */
+/** Deliveries to several recipients at the same moment are one line; what a resubmission tells again of its ancestor is not shown twice. */
 function merged(events: readonly TraceEvent[]): readonly TraceEvent[] {
   const out: TraceEvent[] = [];
+  const told = new Set<string>();
   for (const event of events) {
+    const words = `${event.atMs} ${event.source} ${event.detail}`;
+    if ((event.event === 'FRONTEND' || event.event === 'MESSAGE-ID') && told.has(words)) continue;
+    told.add(words);
     const last = out.at(-1);
     const same =
       last?.event === 'DELIVER' &&
@@ -75,6 +79,12 @@ function sentence(
       return `the shadow is on ${other}`;
     case 'DELIVER':
       return `${other}: ${recipients.length} x "${detail}"`;
+    case 'TAKEOVER':
+      return `the database of ${other} is gone: its shadow is the primary now`;
+    case 'RESUBMIT':
+      return `sent again out of Safety Net${short(detail.replace(/^of \S+/, ''))}`;
+    case 'DEMOTE':
+      return `another took over: shadow of ${other === '' ? 'the new primary' : other} now`;
     case 'SAFETYNET':
       return 'all delivered: kept in Primary Safety Net';
     case 'HADISCARD':

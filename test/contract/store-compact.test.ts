@@ -31,6 +31,27 @@ const FACTS: readonly (readonly [string, CopyFacts])[] = [
   ['beyond Latin-1', envelope({ reversePath: '用户@例子.广告', smtputf8: true, declaredSizeBytes: 9 })],
   ['a field of a later version', envelope({ later: { deep: [1] } } as Partial<Envelope>)],
   ['a resubmission with an ancestor', { ...base, kind: 'resubmission', ancestor: copyId(9) }],
+  [
+    'events of the front end, also some that look like what stands for others',
+    {
+      ...base,
+      events: [
+        'connect from [192.0.2.1]:4711 to mx, ESMTP client.example.net: MAIL, 1 RCPT',
+        'connect from [192.0.2.1]:4711 to mx, ESMTP client.example.net',
+        '+',
+        '-',
+        '+-x',
+        '-+x',
+        '',
+        'end of data, 5 bytes',
+      ].map((detail, n) => ({
+        event: n === 7 ? 'MESSAGE-ID' : 'FRONTEND',
+        atMs: 1_700_000_000_000 + n,
+        source: 'fe-0',
+        detail,
+      })),
+    },
+  ],
   ['a shadow', { ...base, takenFrom: { identity: OWNER, openCounter: 4, nonce: 'ff' } }],
   [
     'events of several sources, out of order',

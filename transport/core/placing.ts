@@ -369,8 +369,17 @@ export function finish(turn: Turn, placing: Placing, except: Attempt | null): vo
   endSearch(turn, placing.id, except);
 }
 
+/** The overall deadline, counted from the end of the body. */
+export function placingOverdue(turn: Turn, id: CopyId): void {
+  const placing = turn.server.placings.get(id);
+  if (placing === undefined || placing.phase !== 'placing' || placing.end === null) return;
+  if (turn.nowMs - placing.end.atMs < DEADLINES.allAttemptsMs - 1) return;
+  for (const attempt of placing.attempts) if (attempt.status === 'sentEnd') attempt.inDoubt = true;
+  exhausted(turn, placing);
+}
+
 /** All attempts of `placing` are used up, or its overall deadline has passed. */
-export function exhausted(turn: Turn, placing: Placing): void {
+function exhausted(turn: Turn, placing: Placing): void {
   const { server } = turn;
   if (placing.phase === 'aborting') return;
   if (placing.purpose === 'copy') {

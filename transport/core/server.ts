@@ -6,6 +6,7 @@
 
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
+import type { Contact } from '../../common/peer/messages.ts';
 import { assert, unreachable } from '../../common/platform/assert.ts';
 import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
@@ -35,8 +36,8 @@ import {
   candidateOpened,
   candidateRefused,
   candidateResult,
-  exhausted,
   mayReceive,
+  placingOverdue,
   reshadow,
   reshadowRound,
 } from './placing.ts';
@@ -70,6 +71,7 @@ import {
 } from './resubmission.ts';
 import {
   addCopy,
+  type CoreTimer,
   early,
   note,
   popTimer,
@@ -84,6 +86,7 @@ import {
 import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
 import { guard, guardOver, sweepTombstones } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
+import { CLOCK_FACT, saveClock, witness } from './trusted-time.ts';
 
 export interface CoreOptions {
   readonly name: string;
@@ -102,16 +105,13 @@ export interface Now {
   readonly wallMs: number;
 }
 
-/** Fact under which elapsed time is persisted (semantics.md S16). */
-const CLOCK_FACT = 'clock';
 const CLOCK_SAVE_MS = 30_000;
 const RESHADOW_MS = 1_000;
 const PRESENCE_MS = 1_000;
 
-/** Builds the core from what the queue database recovered; the first step's result comes back with it. */
-export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
+function newServer(options: CoreOptions, now: Now): Server {
   const saved = options.recovered.facts.get(CLOCK_FACT) as { trustedMs: number; wallMs: number } | undefined;
-  const server: Server = {
+  return {
     name: options.name,
     me: options.identity,
     mutants: options.mutants ?? new Set(),
@@ -173,6 +173,11 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
       savedWallMs: saved?.wallMs ?? now.wallMs,
     },
   };
+}
+
+/** Builds the core from what the queue database recovered; the first step's result comes back with it. */
+export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
+  const server = newServer(options, now);
   const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep(), claims: new Map() };
   recover(turn, options.recovered);
   retirements(turn);
@@ -256,18 +261,8 @@ function dispatch(turn: Turn, event: CoreEvent): void {
     case 'PeerDown':
       server.peers.delete(event.member);
       return;
-    case 'PeerContact': {
-      const peer = server.peers.get(event.member);
-      if (peer === undefined) return;
-      const couldReceive = mayReceive(turn, event.member);
-      peer.load = event.contact.load;
-      if (!couldReceive && mayReceive(turn, event.member)) reshadowRound(turn);
-      peer.hears = event.contact.hears;
-      for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
-      stillSpeaks(turn, peer.identity, false);
-      server.lastHeardMs.set(event.member, turn.nowMs);
-      return witness(turn, event.contact.wallMs);
-    }
+    case 'PeerContact':
+      return contactHeard(turn, event.member, event.contact);
     case 'IntakeOpened':
       server.outsideReachedMs = turn.nowMs;
       return intakeOpened(turn, event);
@@ -321,6 +316,47 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return;
     case 'TimerFired':
       return timersFired(turn);
+    default:
+      return dispatchRest(turn, event);
+  }
+}
+
+function contactHeard(turn: Turn, member: string, contact: Contact): void {
+  const { server } = turn;
+  const peer = server.peers.get(member);
+  if (peer === undefined) return;
+  const couldReceive = mayReceive(turn, member);
+  peer.load = contact.load;
+  if (!couldReceive && mayReceive(turn, member)) reshadowRound(turn);
+  peer.hears = contact.hears;
+  for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
+  stillSpeaks(turn, peer.identity, false);
+  server.lastHeardMs.set(member, turn.nowMs);
+  return witness(turn, contact.wallMs);
+}
+
+type RestEvent = Extract<
+  CoreEvent,
+  {
+    readonly kind:
+      | 'CoverReceived'
+      | 'CoveredReceived'
+      | 'BodyCopied'
+      | 'BodyNotCopied'
+      | 'SafetyNetPage'
+      | 'ResignReceived'
+      | 'ReleaseReceived'
+      | 'ReleaseAcked'
+      | 'FetchReceived'
+      | 'BodyDamaged'
+      | 'OutsideReached';
+  }
+>;
+
+/** Takeover, drain, Safety Net: what has nothing to do with mail that comes in. */
+function dispatchRest(turn: Turn, event: RestEvent): void {
+  const { server } = turn;
+  switch (event.kind) {
     case 'CoverReceived':
       return event.cover.request === REHOME_COVER
         ? rehomeCoverReceived(turn, event.member, event.cover, event.stored)
@@ -374,97 +410,73 @@ function timersFired(turn: Turn): void {
   const { server } = turn;
   for (let top = server.timers[0]; top !== undefined && top.atMs <= turn.nowMs; top = server.timers[0]) {
     popTimer(server.timers);
-    const id = top.id as CopyId;
-    switch (top.kind) {
-      case 'attempt':
-        attemptTimedOut(turn, id, top.number);
-        break;
-      case 'placing': {
-        const placing = server.placings.get(id);
-        if (
-          placing !== undefined &&
-          placing.phase === 'placing' &&
-          placing.end !== null &&
-          turn.nowMs - placing.end.atMs >= 9_999
-        ) {
-          for (const attempt of placing.attempts) if (attempt.status === 'sentEnd') attempt.inDoubt = true;
-          exhausted(turn, placing);
-        }
-        break;
-      }
-      case 'cap':
-        resolveCapReached(turn, id);
-        break;
-      case 'doubt':
-        doubtTimedOut(turn, id);
-        break;
-      case 'hop':
-        hopDue(turn, top.id);
-        break;
-      case 'retry':
-        retryDue(turn, id);
-        break;
-      case 'age':
-        ageDue(turn, id);
-        break;
-      case 'guard':
-        guardOver(turn, id);
-        break;
-      case 'waiter':
-        answerWaiters(turn, id);
-        break;
-      case 'reshadow':
-        reshadowRound(turn);
-        resubmissionTick(turn);
-        rehomeTick(turn);
-        damageTick(turn);
-        drainTick(turn);
-        setTimer(turn, RESHADOW_MS, 'reshadow');
-        break;
-      case 'presence':
-        presenceTick(turn);
-        setTimer(turn, PRESENCE_MS, 'presence');
-        break;
-      case 'takeover':
-        takeOverSlice(turn, top.id as Identity);
-        break;
-      case 'rehome':
-        rehomeOverdue(turn, id, top.number);
-        break;
-      case 'safetyNet': {
-        const nowMs = wrong(turn, 'wall-clock-expiry') ? turn.wallMs : trustedNow(turn);
-        early(turn, { kind: 'ExpireSafetyNet', beforeMs: nowMs - server.document.policies.safetyNet.holdTimeMs });
-        setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
-        break;
-      }
-      case 'clock':
-        saveClock(turn);
-        setTimer(turn, CLOCK_SAVE_MS, 'clock');
-        break;
+    runTimer(turn, top);
+  }
+}
+
+function runTimer(turn: Turn, top: CoreTimer): void {
+  const { server } = turn;
+  const id = top.id as CopyId;
+  switch (top.kind) {
+    case 'attempt':
+      attemptTimedOut(turn, id, top.number);
+      break;
+    case 'placing':
+      return placingOverdue(turn, id);
+    case 'cap':
+      resolveCapReached(turn, id);
+      break;
+    case 'doubt':
+      doubtTimedOut(turn, id);
+      break;
+    case 'hop':
+      hopDue(turn, top.id);
+      break;
+    case 'retry':
+      retryDue(turn, id);
+      break;
+    case 'age':
+      ageDue(turn, id);
+      break;
+    case 'guard':
+      guardOver(turn, id);
+      break;
+    case 'waiter':
+      answerWaiters(turn, id);
+      break;
+    case 'reshadow':
+      reshadowRound(turn);
+      resubmissionTick(turn);
+      rehomeTick(turn);
+      damageTick(turn);
+      drainTick(turn);
+      setTimer(turn, RESHADOW_MS, 'reshadow');
+      break;
+    case 'presence':
+      presenceTick(turn);
+      setTimer(turn, PRESENCE_MS, 'presence');
+      break;
+    case 'takeover':
+      takeOverSlice(turn, top.id as Identity);
+      break;
+    case 'rehome':
+      rehomeOverdue(turn, id, top.number);
+      break;
+    case 'safetyNet': {
+      const nowMs = wrong(turn, 'wall-clock-expiry') ? turn.wallMs : trustedNow(turn);
+      early(turn, { kind: 'ExpireSafetyNet', beforeMs: nowMs - server.document.policies.safetyNet.holdTimeMs });
+      setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
+      break;
     }
+    case 'clock':
+      saveClock(turn);
+      setTimer(turn, CLOCK_SAVE_MS, 'clock');
+      break;
   }
 }
 
 const safetyNetPeriodMs = (server: Server): number =>
   Math.max(1_000, Math.min(60_000, server.document.policies.safetyNet.holdTimeMs / 20));
-
-function saveClock(turn: Turn): void {
-  const { trusted } = turn.server;
-  trusted.savedWallMs = turn.wallMs;
-  note(turn, { kind: 'fact', key: CLOCK_FACT, value: { trustedMs: trustedNow(turn), wallMs: turn.wallMs } });
-}
-
-/** Time spent down counts only as far as a peer's clock agrees (semantics.md S16). */
-function witness(turn: Turn, peerWallMs: number): void {
-  const { trusted } = turn.server;
-  if (trusted.unwitnessedMs <= 0) return;
-  const agreed = wrong(turn, 'downtime-without-witness')
-    ? trusted.unwitnessedMs
-    : Math.max(0, Math.min(trusted.unwitnessedMs, peerWallMs - trustedNow(turn)));
-  trusted.baseMs += agreed;
-  trusted.unwitnessedMs = 0;
-  saveClock(turn);
-}
 
 /** In-transit copies of mine that rest on this database only; null while somebody has not told since our start what it holds. */
 export function unprotectedCount(server: Server): number | null {

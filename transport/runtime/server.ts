@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Epoch, Identity } from '../../common/message.ts';
-import type { Contact, ControlFrame, Resolve } from '../../common/peer/messages.ts';
+import type { Contact } from '../../common/peer/messages.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
@@ -20,9 +20,11 @@ import { count } from './counts.ts';
 import type { RecipientResult } from './delivery-api.ts';
 import type { TransportDeps } from './deps.ts';
 import { composeFor } from './dsn-body.ts';
+import { controlReceived, type Inbound } from './inbound.ts';
 import { Loop } from './loop.ts';
 import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
+import { Resting } from './resting.ts';
 import { SafetyNetScans } from './safety-net-scans.ts';
 import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
 
@@ -44,7 +46,8 @@ export class TransportServer {
   readonly bodies: Bodies;
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
-  readonly #order = new WeakMap<PeerSession, Promise<void>>();
+  readonly #resting: Resting;
+  readonly #inbound: Inbound;
   #sweep: Timer | null = null;
   #counted: ReadonlyMap<Queue, number> = new Map();
   #countedAtMs = Number.NEGATIVE_INFINITY;
@@ -73,6 +76,7 @@ export class TransportServer {
       now,
     );
     this.core = started.server;
+    this.#resting = new Resting(this.core, deps);
     this.bodies = new Bodies(database, {
       event: (event) => this.#loop.handle(event),
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
@@ -95,12 +99,13 @@ export class TransportServer {
         onMember: (member, identity, openCounter, nonce) =>
           this.#loop.handle({ kind: 'PeerUp', member, identity, openCounter, nonce }),
         onMemberGone: (member) => this.#loop.handle({ kind: 'PeerDown', member }),
-        onControl: (session, frame) => this.#control(session, frame),
+        onControl: (session, frame) => controlReceived(this.#inbound, session, frame),
         onStream: (session, stream) => this.#stream(session, stream),
         contact: () => this.#contact(),
         onSeen: (seen) => database.note([{ kind: 'seen', seen }]),
       },
     );
+    this.#inbound = { peers: this.peers, resting: this.#resting, handle: (event) => this.#loop.handle(event) };
     this.#loop = new Loop(this.core, clock, database, {
       write: (write) => this.#write(write),
       early: (effect) => this.#early(effect),
@@ -233,7 +238,7 @@ export class TransportServer {
       else if (stream.closed) this.bodies.discard(number);
       else this.#opened(session, stream, number, stored.get(open.id) ?? null);
     };
-    void this.#withStored([open.id], use, open.kind === 'rest' ? 'all' : 'untold');
+    void this.#resting.withStored([open.id], use, open.kind === 'rest' ? 'all' : 'untold');
   }
 
   #opened(session: PeerSession, stream: IncomingStream, number: number, stored: StoredCopy | null): void {
@@ -271,138 +276,6 @@ export class TransportServer {
       envelope: open.envelope,
       state: { ...open.state, epoch: open.epoch },
       stored,
-    });
-  }
-
-  /**
-   * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked is looked up as well: the last check and `use`
-   * happen in one go, so that nothing is called unknown that is here. `untold`: a final tombstone says enough.
-   */
-  async #withStored(
-    ids: readonly CopyId[],
-    use: (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void,
-    which: 'untold' | 'all' = 'untold',
-  ): Promise<void> {
-    const found = new Map<CopyId, StoredCopy>();
-    const unreadable = new Set<CopyId>();
-    const looked = new Set<CopyId>();
-    for (;;) {
-      // What was aborted here for one try may rest here by another.
-      const { copies, tombstones } = this.core;
-      const isTold = (id: CopyId): boolean => which === 'untold' && tombstones.get(id)?.kind === 'final';
-      const missing = ids.filter((id) => !looked.has(id) && !copies.has(id) && !isTold(id));
-      if (missing.length === 0) return use(found, unreadable);
-      for (const id of missing) {
-        looked.add(id);
-        const stored = await this.#lookup(id);
-        if (stored === 'unreadable') unreadable.add(id);
-        else if (stored !== null) found.set(id, stored);
-      }
-    }
-  }
-
-  /** A damaged entry is reported; who asks about it gets no answer, never "unknown" (protocol.md 10). */
-  async #lookup(id: CopyId): Promise<StoredCopy | 'unreadable' | null> {
-    try {
-      return await this.deps.database.lookup(id);
-    } catch (error) {
-      this.deps.metrics.increment('corrupt_records_total');
-      this.deps.log.error({ attemptId: id, err: String(error) }, 'Safety Net entry unreadable');
-      return 'unreadable';
-    }
-  }
-
-  #control(session: PeerSession, frame: ControlFrame): void {
-    const member = session.remote.name;
-    const role = session.remote.role;
-    if (role === 'frontend') {
-      if (frame.kind === 'RESOLVE') this.#resolveAsked(session, frame.resolve);
-      return;
-    }
-    switch (frame.kind) {
-      case 'CONTACT':
-        this.peers.sawSequence(member, frame.contact.syncedSequence);
-        return this.#loop.handle({ kind: 'PeerContact', member, contact: frame.contact });
-      case 'RESOLVE':
-        return this.#resolveAsked(session, frame.resolve);
-      case 'RESOLVED':
-        return this.#loop.handle({ kind: 'ResolveAnswered', member, resolved: frame.resolved });
-      case 'LIST':
-        return this.#inOrder(session, frame.list.items, (stored, unreadable) => {
-          const items = frame.list.items.filter((item) => !unreadable.has(item.id));
-          this.#loop.handle({ kind: 'ListReceived', member, list: { ...frame.list, items }, stored });
-        });
-      case 'CLAIM':
-        return this.#inOrder(session, frame.claim.items, (stored, unreadable) => {
-          const items = frame.claim.items.filter((item) => !unreadable.has(item.id));
-          this.#loop.handle({ kind: 'ClaimReceived', member, claim: { items }, stored });
-        });
-      case 'STATE':
-        return this.#loop.handle({ kind: 'StateReceived', member, state: frame.state });
-      case 'STATE-ACK':
-        return this.#loop.handle({ kind: 'StateAcknowledged', member, ack: frame.ack });
-      case 'GRANT':
-        return this.#loop.handle({ kind: 'GrantReceived', member, grant: frame.grant });
-      case 'RESIGN':
-        return this.#loop.handle({ kind: 'ResignReceived', member, resign: frame.resign });
-      case 'RELEASE':
-        return this.#inOrder(session, [frame.release], (stored) =>
-          this.#loop.handle({
-            kind: 'ReleaseReceived',
-            member,
-            release: frame.release,
-            stored: stored.get(frame.release.id) ?? null,
-          }),
-        );
-      case 'RELEASE-ACK':
-        return this.#loop.handle({ kind: 'ReleaseAcked', member, released: frame.released });
-      case 'COVER':
-        return this.#inOrder(
-          session,
-          frame.cover.ids.map((id) => ({ id })),
-          (stored) => this.#loop.handle({ kind: 'CoverReceived', member, cover: frame.cover, stored }),
-          'all',
-        );
-      case 'COVERED':
-        return this.#loop.handle({ kind: 'CoveredReceived', member, covered: frame.covered });
-      case 'FETCH':
-        return this.#inOrder(
-          session,
-          [frame.fetch],
-          (stored) =>
-            this.#loop.handle({
-              kind: 'FetchReceived',
-              member,
-              fetch: frame.fetch,
-              stored: stored.get(frame.fetch.id) ?? null,
-            }),
-          'all',
-        );
-    }
-  }
-
-  /** Frames that need a look into the Safety Net first stay in the order they came in: a LIST must not overtake the CLAIM before it. */
-  #inOrder(
-    session: PeerSession,
-    items: readonly { readonly id: CopyId }[],
-    use: (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void,
-    which: 'untold' | 'all' = 'untold',
-  ): void {
-    const ids = items.map((item) => item.id);
-    const before = this.#order.get(session) ?? Promise.resolve();
-    const answer = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
-      if (!session.closed) use(stored, unreadable);
-    };
-    const turn = before.then(() => this.#withStored(ids, answer, which));
-    this.#order.set(session, turn);
-  }
-
-  #resolveAsked(session: PeerSession, resolve: Resolve): void {
-    const { name: from, role } = session.remote;
-    if (role !== 'transport' && role !== 'frontend') return;
-    this.#inOrder(session, [resolve], (stored, unreadable) => {
-      if (unreadable.size > 0) return;
-      this.#loop.handle({ kind: 'ResolveAsked', from, role, resolve, stored: stored.get(resolve.id) ?? null });
     });
   }
 
@@ -466,7 +339,7 @@ export class TransportServer {
     const handle = (event: CoreEvent): void => {
       if (!this.#stopped) this.#loop.handle(event);
     };
-    const there = await this.#lookup(id);
+    const there = await this.#resting.lookup(id);
     if (there !== null) return handle({ kind: 'BodyNotCopied', id, reason: 'atRest' });
     try {
       const { number, digest, sizeBytes } = await this.bodies.copyOwn(id, from);
@@ -479,7 +352,7 @@ export class TransportServer {
 
   async #composeDsn(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<void> {
     // Another maker's report of the same failure may rest here already: one id, one copy (protocol.md section 1).
-    if ((await this.#lookup(effect.id)) !== null) {
+    if ((await this.#resting.lookup(effect.id)) !== null) {
       if (!this.#stopped) this.#loop.handle({ kind: 'DsnAtRest', id: effect.id, parent: effect.parent });
       return;
     }

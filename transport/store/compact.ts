@@ -25,6 +25,8 @@ export interface Profile {
   readonly listener: string;
 }
 
+/** Detail and time after `receivedAtMs` of what the front end itself told; rows of everything else. */
+type EventItems = readonly (string | number | EventRow)[];
 type EventRow = readonly [event: string, afterMs: number, detail: string | null, source: string | null];
 
 /** Everything else of an envelope, and the events. */
@@ -37,7 +39,7 @@ type Row = readonly [
   port: number,
   helo: string,
   user: string | null,
-  events: readonly EventRow[],
+  events: EventItems,
   more: Partial<Envelope> | 0,
 ];
 
@@ -254,14 +256,7 @@ function textOf(envelope: Envelope, events: readonly TrackingEvent[]): string {
     client.port,
     client.helo,
     client.user,
-    events.map(
-      ({ event, atMs, source, detail }): EventRow => [
-        event,
-        atMs - receivedAtMs,
-        detail ?? null,
-        source === frontend ? null : source,
-      ],
-    ),
+    itemsOf(envelope, events),
     Object.keys(more).length === 0 ? 0 : more,
   ];
   return JSON.stringify(row);
@@ -284,11 +279,45 @@ function unpackText(text: string, profile: Profile): Unpacked {
     listener,
     receivedAtMs,
   };
-  const events = rows.map(([event, afterMs, detail, source]) => ({
-    event,
-    atMs: receivedAtMs + afterMs,
-    source: source ?? frontend,
-    ...(detail === null ? {} : { detail }),
-  }));
-  return { envelope, events };
+  return { envelope, events: eventsOf(envelope, rows) };
+}
+
+/** What an event begins with that says what the envelope says anyway; `+` stands for it. */
+const connectOf = ({ client, listener }: Envelope): string =>
+  `connect from [${client.address}]:${client.port} to ${listener}, ${client.protocol} ${client.helo}`;
+
+function itemsOf(envelope: Envelope, events: readonly TrackingEvent[]): EventItems {
+  const items: (string | number | EventRow)[] = [];
+  const connect = connectOf(envelope);
+  for (const { event, atMs, source, detail } of events) {
+    const afterMs = atMs - envelope.receivedAtMs;
+    const isOwn = source === envelope.frontend;
+    if (event !== 'FRONTEND' || !isOwn || detail === undefined)
+      items.push([event, afterMs, detail ?? null, isOwn ? null : source]);
+    else if (detail.startsWith(connect)) items.push(`+${detail.slice(connect.length)}`, afterMs);
+    else items.push(/^[+-]/.test(detail) ? `-${detail}` : detail, afterMs);
+  }
+  return items;
+}
+
+function eventsOf(envelope: Envelope, items: EventItems): TrackingEvent[] {
+  const { frontend, receivedAtMs } = envelope;
+  const events: TrackingEvent[] = [];
+  let text = '';
+  for (const item of items) {
+    if (typeof item === 'string') text = item;
+    else if (typeof item === 'number')
+      events.push({ event: 'FRONTEND', atMs: receivedAtMs + item, source: frontend, detail: detailOf(envelope, text) });
+    else {
+      const [event, afterMs, detail, source] = item;
+      const shared = { event, atMs: receivedAtMs + afterMs, source: source ?? frontend };
+      events.push(detail === null ? shared : { ...shared, detail });
+    }
+  }
+  return events;
+}
+
+function detailOf(envelope: Envelope, text: string): string {
+  if (text.startsWith('+')) return connectOf(envelope) + text.slice(1);
+  return text.startsWith('-') ? text.slice(1) : text;
 }

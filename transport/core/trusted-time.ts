@@ -1,0 +1,23 @@
+/** Elapsed time that wall-clock jumps cannot move (semantics.md S16). Owns: how it is persisted, and what time spent down may count. */
+import { note, type Turn, trustedNow, wrong } from './state.ts';
+
+/** Fact under which elapsed time is persisted (semantics.md S16). */
+export const CLOCK_FACT = 'clock';
+
+export function saveClock(turn: Turn): void {
+  const { trusted } = turn.server;
+  trusted.savedWallMs = turn.wallMs;
+  note(turn, { kind: 'fact', key: CLOCK_FACT, value: { trustedMs: trustedNow(turn), wallMs: turn.wallMs } });
+}
+
+/** Time spent down counts only as far as a peer's clock agrees (semantics.md S16). */
+export function witness(turn: Turn, peerWallMs: number): void {
+  const { trusted } = turn.server;
+  if (trusted.unwitnessedMs <= 0) return;
+  const agreed = wrong(turn, 'downtime-without-witness')
+    ? trusted.unwitnessedMs
+    : Math.max(0, Math.min(trusted.unwitnessedMs, peerWallMs - trustedNow(turn)));
+  trusted.baseMs += agreed;
+  trusted.unwitnessedMs = 0;
+  saveClock(turn);
+}

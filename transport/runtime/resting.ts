@@ -1,0 +1,73 @@
+/**
+ * What rests in the Safety Nets here, looked up for frames that ask about it. Owns: that nothing is called unknown that is here, and that frames which need a look
+ * stay in the order they came in. Fails: an entry that cannot be read is reported, and whoever asks about it gets no answer.
+ */
+import type { CopyId } from '../../common/message.ts';
+import type { PeerSession } from '../../common/peer/session-api.ts';
+import type { StoredCopies } from '../core/events.ts';
+import type { Server } from '../core/state.ts';
+import type { StoredCopy } from '../store/database.ts';
+import type { TransportDeps } from './deps.ts';
+
+type Use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void;
+
+export class Resting {
+  readonly #core: Server;
+  readonly #deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>;
+  readonly #order = new WeakMap<PeerSession, Promise<void>>();
+
+  constructor(core: Server, deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>) {
+    this.#core = core;
+    this.#deps = deps;
+  }
+
+  /**
+   * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked is looked up as well: the last check and `use`
+   * happen in one go, so that nothing is called unknown that is here. `untold`: a final tombstone says enough.
+   */
+  async withStored(ids: readonly CopyId[], use: Use, which: 'untold' | 'all' = 'untold'): Promise<void> {
+    const found = new Map<CopyId, StoredCopy>();
+    const unreadable = new Set<CopyId>();
+    const looked = new Set<CopyId>();
+    for (;;) {
+      // What was aborted here for one try may rest here by another.
+      const { copies, tombstones } = this.#core;
+      const isTold = (id: CopyId): boolean => which === 'untold' && tombstones.get(id)?.kind === 'final';
+      const missing = ids.filter((id) => !looked.has(id) && !copies.has(id) && !isTold(id));
+      if (missing.length === 0) return use(found, unreadable);
+      for (const id of missing) {
+        looked.add(id);
+        const stored = await this.lookup(id);
+        if (stored === 'unreadable') unreadable.add(id);
+        else if (stored !== null) found.set(id, stored);
+      }
+    }
+  }
+
+  /** A damaged entry is reported; who asks about it gets no answer, never "unknown" (protocol.md 10). */
+  async lookup(id: CopyId): Promise<StoredCopy | 'unreadable' | null> {
+    try {
+      return await this.#deps.database.lookup(id);
+    } catch (error) {
+      this.#deps.metrics.increment('corrupt_records_total');
+      this.#deps.log.error({ attemptId: id, err: String(error) }, 'Safety Net entry unreadable');
+      return 'unreadable';
+    }
+  }
+
+  /** Frames that need a look into the Safety Net first stay in the order they came in: a LIST must not overtake the CLAIM before it. */
+  inOrder(
+    session: PeerSession,
+    items: readonly { readonly id: CopyId }[],
+    use: Use,
+    which: 'untold' | 'all' = 'untold',
+  ): void {
+    const ids = items.map((item) => item.id);
+    const before = this.#order.get(session) ?? Promise.resolve();
+    const answer = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
+      if (!session.closed) use(stored, unreadable);
+    };
+    const turn = before.then(() => this.withStored(ids, answer, which));
+    this.#order.set(session, turn);
+  }
+}
