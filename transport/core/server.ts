@@ -73,7 +73,6 @@ import {
   addCopy,
   type CoreTimer,
   early,
-  note,
   popTimer,
   type Server,
   setState,
