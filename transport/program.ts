@@ -65,7 +65,11 @@ async function readIdentity(config: TransportConfig): Promise<{ ca: string; cert
   return { ca: ca ?? '', certificate: certificate ?? '', key: key ?? '' };
 }
 
-async function openDatabase(config: TransportConfig, ports: TransportPorts): Promise<QueueDatabase> {
+async function openDatabase(
+  config: TransportConfig,
+  ports: TransportPorts,
+  onDamaged: (id: CopyId) => void,
+): Promise<QueueDatabase> {
   const { clock, random, log, metrics } = ports;
   await setAsideIfFenced(config.queueDatabaseDirectory, log);
   await mkdir(config.queueDatabaseDirectory, { recursive: true });
@@ -79,6 +83,10 @@ async function openDatabase(config: TransportConfig, ports: TransportPorts): Pro
     reserveBytes: config.store.reserveBytes,
     onFatal: ports.onFatal,
     member: config.name,
+    onQuarantined: ({ id }) => {
+      metrics.increment('corrupt_records_total');
+      if (id !== null) onDamaged(id);
+    },
   });
   const { created, copies, quarantined } = database.recovered;
   log.info(
@@ -161,7 +169,8 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const { name, hostname, listen } = config;
   await using started = new AsyncDisposableStack();
   const document = await readTopology(config.topologyFile);
-  const database = await openDatabase(config, ports);
+  let damaged: (id: CopyId) => void = () => undefined;
+  const database = await openDatabase(config, ports, (id) => damaged(id));
   started.defer(() => database.close());
   const directory = `${dirname(config.queueDatabaseDirectory)}/tracking`;
   const tracking = await openTracking({ directory, files: nodeFiles, clock, logger: log, metrics });
@@ -171,7 +180,6 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
-  let damaged: (id: CopyId) => void = () => undefined;
   const delivery = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
   const uid = random.bytes(16).toString('hex');
   const peerSide = { name, hostname, listen, uid, network, document };

@@ -168,6 +168,11 @@ export const METRIC_CATALOG = declare({
     help: 'Messages dropped from Safety Net after the hold time.',
     labels: [],
   },
+  safety_net_shed_total: {
+    type: 'counter',
+    help: 'Safety Net entries given up before their hold time because of the quota.',
+    labels: [],
+  },
   resubmitted_total: { type: 'counter', help: 'Messages resubmitted from Safety Net, by role.', labels: ['role'] },
   duplicates_suppressed_total: {
     type: 'counter',

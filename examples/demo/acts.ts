@@ -159,7 +159,7 @@ export async function destroyDisk(demo: Demo, { active }: Copies, count: number)
     ).queueDatabaseDirectory;
     const { pid, kept } = await cluster.destroy(victim.member, directory);
     const destroyed = await inspect({ name: victim.member, site: victim.site }, kept);
-    screen.kill(`SIGKILL to transport ${victim.member} (pid ${pid}), and its queue directory is gone`);
+    screen.kill(`SIGKILL to transport ${victim.member} (pid ${pid}), and its disk is gone`);
     screen.text(
       `With it went ${undelivered(destroyed).length} letters that are in no mailbox yet. It comes back on an empty disk, with ` +
         'another identity, by which the others know what happened. The mailbox server goes on.',

@@ -301,29 +301,31 @@ function broughtBack({ failover }: Evidence, places: Places): Check {
 }
 
 /**
- * Of each id: delivered: Primary and Shadow Safety Net. Still queued: the waiting copy and its shadow. Two sites are promised for what
- * arrives; what a drain moved may find its new home beside the other copy, and is counted.
+ * Of each id: delivered: Primary and Shadow Safety Net. Still queued: the waiting copy and its shadow. Two sites are promised for what a
+ * client sends; what a drain moved or Safety Net sent again may have both copies in one, and is counted.
  */
 function twoCopies({ sent, copies, drained }: Evidence, places: Places): Check {
   const names = new Map(sent.filter(isAccepted).map(({ letter, answer }) => [answer.id, letter.id]));
-  for (const { kind, id, ancestor } of copies)
-    if (kind === 'resubmission') names.set(id, `resubmission of ${names.get(ancestor ?? '') ?? ancestor}`);
-  const moved = new Set(drained.had);
+  const anywhere = new Set(drained.had);
+  for (const { kind, id, ancestor } of copies) {
+    if (kind !== 'resubmission') continue;
+    names.set(id, `resubmission of ${names.get(ancestor ?? '') ?? ancestor}`);
+    anywhere.add(id);
+  }
   const counts = { rest: 0, queued: 0, oneSite: 0 };
   const against = [...names].flatMap(([id, name]) => {
     const found = places.copiesById.get(id) ?? [];
     const problem = pairProblem(found);
     if (found.some((one) => WAITING.has(one.queue))) counts.queued += 1;
-    else if (problem === null || problem.kind === 'one site') counts.rest += 1;
+    else if (problem?.kind !== 'one database') counts.rest += 1;
     if (problem?.kind === 'one site') counts.oneSite += 1;
-    if (problem === null || (problem.kind === 'one site' && moved.has(id))) return [];
+    if (problem === null || (problem.kind === 'one site' && anywhere.has(id))) return [];
     return [`${name} (${id}) is ${problem.words}`];
   });
+  const apart = counts.oneSite === 0 ? '' : ` (${counts.oneSite} in one site)`;
   return {
     title: 'Two copies, two databases, two sites',
-    finding: `${counts.rest} at rest in both Safety Nets, ${counts.queued} queued${
-      counts.oneSite === 0 ? '' : `; ${counts.oneSite} in one site since the drain`
-    }`,
+    finding: `${counts.rest} in both Safety Nets${apart}, ${counts.queued} queued`,
     against,
   };
 }

@@ -34,13 +34,20 @@ afterEach(async () => {
 });
 
 it(
-  'passes with 60 letters, two kills and nothing left behind',
+  'passes with 60 letters, four kills of which two take a disk along, a failover, a drain, and nothing left behind',
   async () => {
     temporary = await mkdtemp(join(tmpdir(), 'demo-test-'));
     const { code, output } = await demo(temporary, '--count', '60');
     expect(output).toContain('PASSED');
     expect(code, output).toBe(0);
-    expect(output.match(/SIGKILL to/g)).toHaveLength(2);
+    expect(output.match(/SIGKILL to/g)).toHaveLength(4);
+    // The story that was told is the one that was played.
+    expect(output).toMatch(/SIGKILL to transport \S+ \(pid \d+\), and its disk is gone/);
+    expect(output).toMatch(/the others know it and took over/);
+    expect(output).toMatch(/(\d+) of the \1 are back/);
+    expect(output).toMatch(/RESUBMIT .* sent again out of Safety Net/);
+    expect(output).toMatch(/has handed over [1-9]\d* copies and is gone/);
+    expect(output).toMatch(/ 0 {2}missing\n.* 0 {2}visible duplicates\n/);
     // A command may be longer: it names the temporary directory.
     expect(output.split('\n').filter((line) => line.length > 100 && !/^ +\$ /.test(line))).toEqual([]);
     expect(await readdir(temporary)).toEqual([]);

@@ -160,6 +160,18 @@ function scheduleAbsences(doses: Doses): void {
       for (const other of others) world.network.heal(pod.name, other.name);
     });
   });
+  at('longCut', 1, () => {
+    const [a, b] = [somebody(doses).name, somebody(doses).name];
+    const forMs = random.integer(22_000, 38_000);
+    if (a === b) return;
+    world.trace(`network cut ${a} both ${b}`);
+    world.troubled([a, b], forMs);
+    world.network.cut(a, b);
+    const place = random.pick(['alpha', 'beta', null]);
+    if (place !== null) world.store.down.add(place);
+    later(random.integer(22_000, 36_000), () => world.store.down.delete(place ?? ''));
+    later(forMs, () => world.network.heal(a, b));
+  });
   at('stall', 1, () => world.stall(doses.transport(), random.integer(31_000, 38_000)));
   at('shortStall', 2, () => world.stall(doses.transport(), random.integer(3_000, 14_000)));
 }

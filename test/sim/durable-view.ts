@@ -48,6 +48,8 @@ export class DurableView {
   readonly bereft = new Set<CopyId>();
   /** Promotions: a shadow copy that became its holder's own, and whose it was. */
   readonly promotions: { readonly id: CopyId; readonly by: string; readonly of: Identity }[] = [];
+  /** Called with every promotion, for who knows the pods (watch.ts). */
+  onPromotion: (id: CopyId, by: string, of: Identity) => void = () => undefined;
   /** Every (copy, epoch, digest) an identity ever had durably. */
   readonly #had = new Map<Identity, Set<string>>();
   /** Where a copy became final as its owner's. */
@@ -315,8 +317,9 @@ export class DurableView {
     if (compareEpochs(after.state.epoch, before.state.epoch) < 0)
       this.#violate(`S7: the epoch of ${id} on ${volume.member} went back`);
     const isSameTry = after.state.epoch.try === before.state.epoch.try;
-    if (before.state.queue === 'shadow' && after.state.epoch.owner === volume.identity && isSameTry)
-      this.promotions.push({ id, by: volume.member, of: before.state.epoch.owner });
+    if (before.state.queue !== 'shadow' || after.state.epoch.owner !== volume.identity || !isSameTry) return;
+    this.promotions.push({ id, by: volume.member, of: before.state.epoch.owner });
+    this.onPromotion(id, volume.member, before.state.epoch.owner);
   }
 
   /** S6: no life of a database is accepted after a later one, nor one whose log ends before what it had said. */

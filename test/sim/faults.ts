@@ -39,6 +39,8 @@ export const CLUSTER = [
   'wrongWord',
   /** Dead, or cut off from all others, for longer than `resubmitTimeSpan`; back with the same volume. */
   'absence',
+  /** Two members do not reach each other for longer than `resubmitTimeSpan`; others hear both. */
+  'longCut',
   'snapshot',
   'clone',
   'bitFlip',
@@ -68,7 +70,7 @@ export const FAULTS = [...CLASSIC, ...CLUSTER] as const;
 export type Fault = (typeof FAULTS)[number];
 
 /** Kinds that need more time than a quick seed has. */
-const LONG: readonly Fault[] = ['absence', 'stall'];
+const LONG: readonly Fault[] = ['absence', 'longCut', 'stall'];
 export const isLong = (enabled: ReadonlySet<Fault>): boolean => LONG.some((fault) => enabled.has(fault));
 
 /** Which kinds a run may use, from the command line. */

@@ -143,7 +143,9 @@ function checkSites(world: World, sent: Sent, names: readonly string[]): void {
   const reach = new Set(members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site)).size;
   if (preference !== 'LocalOnly' && reach > 1 && sites === 1)
     world.violate(`R4: message ${sent.number} ${sent.id} has both copies in one site without any fault`);
-  if ((preference === 'LocalOnly' || reach === 1) && sites > 1)
+  const [site] = mine.map((member) => member.site);
+  const isAlone = members.filter((member) => member.site === site && boundaries.has(member.boundary)).length === 1;
+  if ((preference === 'LocalOnly' || reach === 1) && sites > 1 && !isAlone)
     world.violate(`R4: message ${sent.number} ${sent.id} left its site although LocalOnly`);
 }
 

@@ -46,30 +46,14 @@ export function hand(world: World, pod: Pod): void {
 const withMember = (document: TopologyDocument, name: string, state: MemberConfig['state']): readonly MemberConfig[] =>
   document.members.map((member) => (member.name === name ? { ...member, state } : member));
 
-/** Who may hold the second copy of what `name` has: active members of its boundary, in the sites the policies name (semantics.md R4). */
+/**
+ * Who may hold the second copy of what `name` has: active members of its boundary, in the sites the policies name where there are any (semantics.md R4); for
+ * what has lost its second copy anybody is better than nobody.
+ */
 export function partnersOf(world: World, name: string): readonly MemberConfig[] {
-  const { members, policies } = world.document;
-  const self = members.find((member) => member.name === name);
-  if (self === undefined) return [];
-  const others = members.filter(
-    (member) => member.name !== name && member.boundary === self.boundary && member.state === 'active',
-  );
-  const spans = new Set(members.filter((member) => member.boundary === self.boundary).map((member) => member.site))
-    .size;
-  const { preference } = policies.shadowRedundancy;
-  if (preference === 'PreferRemote' || (preference === 'RemoteOnly' && spans === 1)) return others;
-  return others.filter((member) => (member.site === self.site) === (preference === 'LocalOnly'));
-}
-
-/** Two others remain, and what they have can still have two copies as the policies say. */
-function canSpare(world: World, name: string): boolean {
-  const stay = world.document.members.filter(
-    (member) => member.name !== name && member.state === 'active' && member.boundary === world.boundaryOf(name),
-  );
-  return (
-    stay.length >= 2 &&
-    partnersOf(world, name).length > 0 &&
-    stay.every((member) => partnersOf(world, member.name).some((partner) => partner.name !== name))
+  const boundary = world.boundaryOf(name);
+  return world.document.members.filter(
+    (member) => member.name !== name && member.boundary === boundary && member.state === 'active',
   );
 }
 
@@ -88,7 +72,7 @@ export function sayLost(world: World, member: string, identity: Pod['volume']['i
 
 /** True when it began: two others must remain. */
 export function drain(world: World, pod: Pod): boolean {
-  if (world.draining.size > 0 || pod.isGone || !canSpare(world, pod.name)) return false;
+  if (world.draining.size > 0 || pod.isGone || partnersOf(world, pod.name).length < 2) return false;
   if (world.document.members.find((member) => member.name === pod.name)?.state !== 'active') return false;
   world.trace(`${pod.name} is to be drained`);
   publish(world, (document) => ({ members: withMember(document, pod.name, 'draining') }), 500);

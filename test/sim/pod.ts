@@ -1,5 +1,6 @@
 /** A simulated pod: a name with a role, a volume, and the lives it has had. Owns: what belongs to one place, and its clock. */
 import type { TopologyDocument } from '../../common/config.ts';
+import type { CopyId } from '../../common/message.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import type { PeerRole } from '../../common/platform/net.ts';
 import type { MessageProxy } from '../../frontend/proxy.ts';
@@ -35,6 +36,8 @@ export interface Pod {
   isGone: boolean;
   /** Nobody starts it for now. */
   isOff: boolean;
+  /** When it came back from being away, and what it had then: that may have been taken over (protocol.md 14). */
+  doubts: { readonly sinceMs: number; readonly ids: ReadonlySet<CopyId>; readonly isStandstill: boolean }[];
   /** Since when it is down, as the excuse of what others did meanwhile. */
   down: Trouble | null;
 }

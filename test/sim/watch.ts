@@ -2,7 +2,7 @@
  * What must not last (protocol.md section 9: L3, L4, L5, L7, S7). Owns: looking once a second of simulated time at what the disks hold and what the pods
  * know of each other, and how long each thing that is wrong has been so. Only what goes on without a break counts, and nothing while a disk ails.
  */
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 import { IN_TRANSIT } from '../../transport/core/copy.ts';
 import type { TransportServer } from '../../transport/runtime/server.ts';
 import type { StoredCopy } from '../../transport/store/database.ts';
@@ -22,6 +22,7 @@ interface Healthy {
 
 export function watch(world: World): void {
   let lasting = new Map<string, number>();
+  world.view.onPromotion = (id, by, of) => promoted(world, lasting, id, by, of);
   const look = (): void => {
     const now = world.scheduler.nowMs;
     const next = new Map<string, number>();
@@ -34,6 +35,11 @@ export function watch(world: World): void {
     for (const one of pods.values()) lookAtShadows(world, one, pods, wrong);
     lookAtOwners(pods, wrong);
     lookAtSingles(world, pods, wrong);
+    lookAtSilence(world, pods, wrong);
+    for (const a of pods.values())
+      for (const b of pods.values())
+        if (a !== b && knowEachOther(a, b))
+          wrong(`met ${a.pod.name} ${b.pod.name}`, Number.POSITIVE_INFINITY, () => '');
     lasting = next;
     world.scheduler.schedule(EVERY_MS, look);
   };
@@ -129,4 +135,46 @@ function lookAtSingles(world: World, pods: Map<string, Healthy>, wrong: Wrong): 
         () => `L5: message ${sent.number} ${id} rests on ${holder.pod.name} alone for a minute`,
       );
   }
+}
+
+/** How long what is met by both is taken for known to both. */
+const KNOWN_MS = 5_000;
+
+/**
+ * protocol.md 3, 4: nobody takes over what its owner holds and is there for - whatever the orchestrator says of a database that speaks to who takes over, and
+ * however long the silence when another member hears it.
+ */
+function promoted(world: World, met: ReadonlyMap<string, number>, id: CopyId, by: string, of: Identity): void {
+  const { nowMs } = world.scheduler;
+  const owner = world.view.attached().find((volume) => volume.identity === of && !volume.isContested);
+  const held = owner?.live.get(id);
+  // It may have said itself that it does not know the copy, or have resigned.
+  if (owner === undefined || held === undefined || held.state.epoch.owner !== of || world.draining.size > 0) return;
+  const isMet = (a: string, b: string): boolean =>
+    nowMs - (met.get(`met ${a} ${b}`) ?? Number.POSITIVE_INFINITY) > KNOWN_MS && nowKnow(world, a, b);
+  if (isMet(by, owner.member))
+    return world.violate(`rule 4: ${by} took ${id} over from ${owner.member}, whom it meets`);
+  if (world.document.retired.some((entry) => entry.identity === of)) return;
+  const witness = world.transports.find((pod) => isMet(by, pod.name) && isMet(pod.name, owner.member));
+  if (witness !== undefined)
+    world.violate(`rule 3: ${by} took ${id} over from ${owner.member}, whom ${witness.name} hears`);
+}
+
+function nowKnow(world: World, a: string, b: string): boolean {
+  const pods = healthy(world);
+  const [one, other] = [pods.get(a), pods.get(b)];
+  return one !== undefined && other !== undefined && knowEachOther(one, other);
+}
+
+/** protocol.md 14, S8: a holder nobody has heard for half a minute is no second copy: the owner knows, and looks for another. */
+function lookAtSilence(world: World, pods: Map<string, Healthy>, wrong: Wrong): void {
+  for (const one of pods.values())
+    for (const [id, stored] of one.pod.volume.live) {
+      const { core } = one.server;
+      const isMine = stored.state.epoch.owner === one.pod.volume.identity && stored.state.standing === 'released';
+      if (!isMine || !IN_TRANSIT.has(stored.state.queue) || core.single.has(id) || core.placings.has(id)) continue;
+      const isHeard = world.view.holders(id).some((holder) => core.peers.has(holder.member));
+      if (!isHeard)
+        wrong(`silence ${one.pod.key} ${id}`, 32_000, () => `S8: ${one.pod.name} counts on a silent holder for ${id}`);
+    }
 }

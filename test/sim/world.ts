@@ -40,6 +40,9 @@ export interface WorldOptions {
 }
 
 const SEGMENT_BYTES = 131_072;
+/** protocol.md 14: how long a doubtful copy waits, less what a clock that is slow may make of it. */
+const DOUBT_MS = 4_800;
+const STANDSTILL_MS = 31_000;
 /** After a pod is back others may still act on what they believed. */
 const AFTERMATH_MS = 18_000;
 
@@ -151,6 +154,7 @@ export class World {
       isOutOfReach: false,
       isGone: false,
       isOff: false,
+      doubts: [],
       down: null,
     };
     this.#pods.set(key, pod);
@@ -226,6 +230,7 @@ export class World {
       if (writes.some((write) => write.kind === 'commit')) pod.onCommit?.();
     });
     pod.database = database;
+    pod.doubts = [{ sinceMs: this.scheduler.nowMs, ids: new Set(volume.live.keys()), isStandstill: false }];
     const { mutants } = this.#options;
     pod.server = new TransportServer({
       name: pod.name,
@@ -257,10 +262,27 @@ export class World {
         const owner = volume.live.get(request.copyId)?.state.epoch.owner;
         if (owner !== volume.identity)
           this.violate(`rule 13: ${pod.key} delivers ${request.copyId}, which is durably ${owner ?? 'nobody'}'s`);
+        this.#checkDoubt(pod, request.copyId);
         agent.start(request, done);
       },
       close: () => agent.close(),
     };
+  }
+
+  /** Rule 14: what was accepted before this open, or before a long standstill, is asked about first, for up to five seconds. */
+  #checkDoubt(pod: Pod, id: CopyId): void {
+    const core = pod.server?.core;
+    const { nowMs } = this.scheduler;
+    const doubt = pod.doubts.findLast((one) => one.ids.has(id));
+    if (core === undefined || doubt === undefined || nowMs - doubt.sinceMs > DOUBT_MS) return;
+    const unasked = core.boundary.filter(
+      ({ name, state }) =>
+        state === 'active' && !core.peers.has(name) && (doubt.isStandstill || !core.listedOnce.has(name)),
+    );
+    if (unasked.length > 0 && !this.view.promotions.some((one) => one.id === id && one.by === pod.name))
+      this.violate(
+        `rule 14: ${pod.key} delivers ${id} ${Math.floor(nowMs - doubt.sinceMs)} ms after it was away, without having asked ${unasked.map((member) => member.name).join(' ')}`,
+      );
   }
 
   #damageFound(pod: Pod, id: CopyId): void {
@@ -345,6 +367,9 @@ export class World {
     this.trace(`${key} stands still for ${forMs} ms`);
     this.troubled([pod.name], forMs);
     pod.incarnation.resumeAtMs = this.scheduler.nowMs + forMs;
+    if (forMs <= STANDSTILL_MS) return;
+    const owned = [...pod.volume.live].filter(([, stored]) => stored.state.standing === 'released').map(([id]) => id);
+    pod.doubts.push({ sinceMs: this.scheduler.nowMs + forMs, ids: new Set(owned), isStandstill: true });
   }
 
   /** From now, for as long as given and the time a session needs to come back, these pods may not know of each other. */

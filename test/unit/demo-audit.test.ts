@@ -4,11 +4,14 @@ import {
   type Answer,
   audit,
   type DatabaseCopy,
+  type Destroyed,
   type Evidence,
   holds,
   indeterminate,
+  keysOf,
   type MailboxFile,
   type Sent,
+  tally,
 } from '../../examples/demo/audit.ts';
 import { letterIdOf, withoutTrace, writeLetter } from '../../examples/demo/letters.ts';
 import { chooseTraced } from '../../examples/demo/timeline.ts';
@@ -42,15 +45,49 @@ function copiesOf({ letter, answer }: Sent): DatabaseCopy[] {
     site,
     id: answer.id,
     queue,
+    kind: 'message',
+    ancestor: null,
+    owner: 'DATABASE-S0',
     digest: letter.digest,
   });
   return [copy('s0', 'seattle', 'primarySafetyNet'), copy('p0', 'portland', 'shadowSafetyNet')];
 }
 
-/** Letters 2 to 7, all answered 250, delivered and in both Safety Nets. */
-function honest(): { sent: Sent[]; mailboxes: MailboxFile[]; copies: DatabaseCopy[] } {
+interface Story extends Evidence {
+  readonly sent: Sent[];
+  readonly mailboxes: MailboxFile[];
+  readonly copies: DatabaseCopy[];
+}
+
+const GONE = 'DATABASE-P1';
+
+/**
+ * Letters 2 to 7, all answered 250, delivered and in both Safety Nets. Letter 3 had to be taken over from p1, whose disk is gone; the stale
+ * copy had only letter 2, so that all others were resubmitted; s9 was drained of letter 7.
+ */
+function honest(): Story {
   const all = [2, 3, 4, 5, 6, 7].map((number) => sent(number));
-  return { sent: all, mailboxes: all.flatMap(filesOf), copies: all.flatMap(copiesOf) };
+  const mailboxes = all.flatMap(filesOf);
+  const copies = all.flatMap(copiesOf);
+  const again = copies.flatMap((copy): DatabaseCopy[] =>
+    copy.id === 'ID2' ? [] : [{ ...copy, id: `again-${copy.id}`, kind: 'resubmission', ancestor: copy.id }],
+  );
+  const held = copies.slice(2, 3).map((copy) => ({ ...copy, member: 'p1', queue: 'delivery', owner: GONE }));
+  const destroyed: Destroyed = { member: 'p1', identity: GONE, copies: held };
+  const lost = keysOf(mailboxes);
+  const failover = {
+    lost,
+    stale: lost.filter((one) => one.startsWith('letter-0003')),
+    requests: [{ name: 'db01-failover-2', state: 'Completed' }],
+  };
+  return {
+    sent: all,
+    mailboxes,
+    copies: [...copies, ...again],
+    destroyed,
+    failover,
+    drained: { member: 's9', had: ['ID7'] },
+  };
 }
 
 /** Titles of the checks that do not hold. */
@@ -63,6 +100,10 @@ const ACCOUNTED = 'Every 250 is accounted for, once';
 const TWO_COPIES = 'Two copies, two databases, two sites';
 const REFUSED = 'What was refused (4yz, 5yz) is nowhere';
 const OPEN = 'No answer: indeterminate, at most once';
+const COPIES = 'Every copy holds the bytes sent';
+const TAKEN_OVER = 'Taken over from the destroyed disk';
+const BACK = 'Brought back by Safety Net, once';
+const DRAINED = 'The drained transport had nothing left';
 
 describe('the letters', () => {
   it('are found again under trace fields, also folded ones, and have the sizes they say', () => {
@@ -135,7 +176,7 @@ describe('the verdict', () => {
     for (const digest of ['00', null]) {
       const one = honest();
       const copies = one.copies.map((copy, i) => (i === 2 ? { ...copy, digest } : copy));
-      expect(failing({ ...one, copies })).toEqual(['Both copies hold the bytes sent']);
+      expect(failing({ ...one, copies })).toEqual([COPIES]);
     }
   });
 
@@ -182,8 +223,73 @@ describe('the verdict', () => {
 
   it('fails when next to nothing was accepted', () => {
     const all = [2, 3, 4].map((number) => sent(number, { kind: 'refused', code: 451, text: '4.4.0 no' }));
-    expect(failing({ sent: all, mailboxes: [], copies: [] })).toEqual(['Mail was accepted all the while']);
-    expect(holds(audit({ sent: [], mailboxes: [], copies: [] }))).toBe(false);
+    const nothing = { sent: all, mailboxes: [], copies: [] };
+    expect(failing({ ...honest(), ...nothing })).toContain('Mail was accepted all the while');
+    expect(holds(audit({ ...honest(), ...nothing, sent: [] }))).toBe(false);
+  });
+});
+
+describe('the verdict on losses', () => {
+  it("fails when what the destroyed disk had to deliver is nobody's, or still belongs to the database that is gone", () => {
+    const one = honest();
+    const mine = one.copies.map((copy) => (copy.id === 'ID3' ? { ...copy, owner: GONE } : copy));
+    expect(failing({ ...one, copies: mine })).toEqual([TAKEN_OVER]);
+    const gone = one.copies.filter((copy) => copy.id !== 'ID3');
+    expect(failing({ ...one, copies: gone })).toEqual([TAKEN_OVER, TWO_COPIES]);
+  });
+
+  it('fails when the disk held nothing to take over, or the copy was not stale: then nothing was shown', () => {
+    const one = honest();
+    expect(failing({ ...one, destroyed: { ...one.destroyed, copies: [] } })).toEqual([TAKEN_OVER]);
+    expect(failing({ ...one, failover: { ...one.failover, stale: one.failover.lost } })).toEqual([BACK]);
+  });
+
+  it('fails when a letter of the lost copy is not back, or back twice, also one nobody was answered for', () => {
+    const one = honest();
+    expect(failing({ ...one, mailboxes: one.mailboxes.slice(0, -1) })).toEqual([ACCOUNTED, BACK]);
+    expect(failing({ ...one, mailboxes: [...one.mailboxes, ...one.mailboxes.slice(-1)] })).toEqual([ACCOUNTED, BACK]);
+    const open = sent(8, { kind: 'none', endSent: true, reason: 'closed' });
+    const lost = [...one.failover.lost, ...keysOf(filesOf(open))];
+    expect(failing({ ...one, sent: [...one.sent, open], failover: { ...one.failover, lost } })).toEqual([BACK]);
+  });
+
+  it('fails when nobody asked for the resubmission, or it is not complete', () => {
+    const one = honest();
+    for (const requests of [[], [{ name: 'db01-failover-2', state: 'Partial' }]])
+      expect(failing({ ...one, failover: { ...one.failover, requests } })).toEqual([BACK]);
+  });
+
+  it('fails when a resubmitted copy is alone or changed, and for a report to the sender', () => {
+    const one = honest();
+    expect(failing({ ...one, copies: one.copies.slice(0, -1) })).toEqual([TWO_COPIES]);
+    const changed = one.copies.map((copy) => (copy.kind === 'resubmission' ? { ...copy, digest: '00' } : copy));
+    expect(failing({ ...one, copies: changed })).toEqual([COPIES]);
+    const reports = one.copies.slice(0, 2).map((copy): DatabaseCopy => ({ ...copy, id: 'REPORT', kind: 'dsn' }));
+    expect(failing({ ...one, copies: [...one.copies, ...reports] })).toEqual([COPIES]);
+  });
+
+  it('fails when the drained transport kept a copy', () => {
+    const one = honest();
+    const kept = one.copies.slice(-1).map((copy) => ({ ...copy, member: 's9' }));
+    expect(failing({ ...one, copies: [...one.copies, ...kept] })).toEqual([DRAINED]);
+  });
+
+  it('forgives one site for both copies only to what was drained or sent again', () => {
+    const one = honest();
+    const together = (id: string): DatabaseCopy[] =>
+      one.copies.map((copy) => (copy.id === id ? { ...copy, site: 'seattle' } : copy));
+    expect(failing({ ...one, copies: together('ID7') })).toEqual([]);
+    expect(failing({ ...one, copies: together('again-ID4') })).toEqual([]);
+    expect(failing({ ...one, copies: together('ID4') })).toEqual([TWO_COPIES]);
+  });
+
+  it('counts what it says', () => {
+    const one = honest();
+    const owed = one.sent.reduce((sum, { recipients }) => sum + recipients.length, 0);
+    const numbers = Object.fromEntries(tally({ ...one, mailboxes: one.mailboxes.slice(1) }));
+    expect(numbers).toMatchObject({ 'letters sent': 6, 'answered 250': 6, 'deliveries owed': owed, missing: 1 });
+    expect(numbers).toMatchObject({ 'in the active mailboxes': owed - 1, 'visible duplicates': 0, 'taken over': 1 });
+    expect(numbers).toMatchObject({ resubmitted: 5, 'messages with two copies at rest': 11, 'messages with fewer': 0 });
   });
 });
 

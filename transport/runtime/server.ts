@@ -29,6 +29,8 @@ import { SafetyNetScans } from './safety-net-scans.ts';
 import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
 
 const SWEEP_MS = 1_000;
+/** Part of the Safety Net quota from which on it is said that something will be shed. */
+const EARLY_WARNING = 0.9;
 const COUNT_MS = 500;
 /** Longer than the longest pause between two dials and a handshake on a busy machine. */
 const MEETING_MS = 5_000;
@@ -113,6 +115,8 @@ export class TransportServer {
       committed: () => undefined,
       fatal: (reason) => deps.onFatal(reason),
     });
+    // The core has what it needs of it: what the database recovered need not be kept twice.
+    database.releaseRecovered();
     this.#loop.apply(started.result);
   }
 
@@ -172,6 +176,7 @@ export class TransportServer {
     for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow'] as const)
       metrics.set('queue_messages', queues.get(kind) ?? 0, { kind });
     const net = database.safetyNetCounts();
+    this.core.completeSinceMs = net.completeSinceMs;
     metrics.set('safety_net_messages', net.primary.messages, { role: 'primary' });
     metrics.set('safety_net_messages', net.shadow.messages, { role: 'shadow' });
     metrics.set('topology_generation', this.core.document.generation);
@@ -307,7 +312,7 @@ export class TransportServer {
       case 'ComposeDsn':
         return void this.#composeDsn(effect);
       case 'ExpireSafetyNet':
-        this.deps.database.expireSafetyNet(effect.beforeMs).catch((error: unknown) => {
+        this.#trimSafetyNet(effect.beforeMs).catch((error: unknown) => {
           this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
         });
         return;
@@ -322,6 +327,20 @@ export class TransportServer {
       case 'CopyBody':
         return void this.#copyBody(effect.id, effect.from);
     }
+  }
+
+  /** By time, and by the quota (semantics.md N8): oldest first, mail in transit never. */
+  async #trimSafetyNet(beforeMs: number): Promise<void> {
+    const { database, log } = this.deps;
+    await database.expireSafetyNet(beforeMs);
+    const { quotaBytes } = this.core.document.policies.safetyNet;
+    if (quotaBytes === null) return;
+    const heldBytes = database.space().safetyNetBytes;
+    if (heldBytes > EARLY_WARNING * quotaBytes) log.warn({ heldBytes, quotaBytes }, 'Safety Net is close to its quota');
+    const shed = await database.shedSafetyNet(quotaBytes);
+    if (shed.messages === 0) return;
+    log.error({ ...shed, quotaBytes }, 'Safety Net over its quota: the oldest entries were given up');
+    this.deps.metrics.increment('safety_net_shed_total', {}, shed.messages);
   }
 
   #changeResting(id: CopyId, state: CopyState): void {
