@@ -122,7 +122,7 @@ describe('shadow entries of a primary', () => {
 
   it('resubmits at once what a lost owner had', () => {
     const bench = new ResubmissionBench([...shadows(), resting('S3', [deliveredTo(A0)], { owner: C })]);
-    bench.server.lost.set(B, { member: PEER, why: 'confirmed lost' });
+    bench.server.lost.set(B, { member: PEER, why: 'confirmed lost', sinceMs: 0 });
     bench.change(failOver);
     expect(bench.made().map(({ ancestor }) => ancestor)).toEqual(['S1', 'S2']);
     expect(bench.view()).toMatchObject({ state: 'Running', byShadow: 2, waitingFor: [C] });
@@ -135,7 +135,7 @@ describe('shadow entries of a primary', () => {
     covered(bench, PEER, { S1: true, S2: true });
     expect(bench.view().state).toBe('Done');
     bench.down(PEER);
-    bench.server.lost.set(B, { member: PEER, why: 'replaced' });
+    bench.server.lost.set(B, { member: PEER, why: 'replaced', sinceMs: 0 });
     bench.wait(2_000);
     expect(bench.made()).toHaveLength(2);
     expect(bench.view()).toMatchObject({ state: 'Done', selected: 2, covered: 0, byShadow: 2 });

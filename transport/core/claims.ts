@@ -2,7 +2,7 @@
  * CLAIM and GRANT (protocol.md 13): a would-be owner asks every member before it delivers. Owns: that a grant is durable before it is said, and that a higher
  * claim answers with itself.
  */
-import { type CopyId, compareEpochs, type SharedState, sameEpoch } from '../../common/message.ts';
+import { type CopyId, compareEpochs, type Epoch, type SharedState, sameEpoch } from '../../common/message.ts';
 import type { Claim, Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, StoredCopy } from '../store/database.ts';
 import { type Copy, merge, register, sharedState } from './copy.ts';
@@ -11,6 +11,7 @@ import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
 import { announceHeld, answerFor, confirmHolder } from './ownership.ts';
+import { changeOwner } from './resting.ts';
 import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn, wrong } from './state.ts';
 import { lookAgain } from './tombstones.ts';
@@ -42,6 +43,13 @@ function pagesOf(items: readonly Grant['items'][number][]): Grant['items'][numbe
   return pages;
 }
 
+/** Row 34 for what rests: who owns the higher epoch answers for it from now on, and this entry is its shadow. */
+function succeededAtRest(turn: Turn, member: string, epoch: Epoch, stored: StoredCopy | null): void {
+  const isOwn = epoch.owner === turn.server.peers.get(member)?.identity;
+  if (stored === null || !isOwn || compareEpochs(epoch, stored.state.epoch) <= 0) return;
+  changeOwner(turn, stored, epoch);
+}
+
 function grantFor(
   turn: Turn,
   member: string,
@@ -52,6 +60,7 @@ function grantFor(
   const { server } = turn;
   const copy = server.copies.get(id);
   if (copy === undefined) {
+    succeededAtRest(turn, member, epoch, stored);
     const answer = answerFor(turn, id, stored, epoch);
     // Given up here, taken over there (row 31): what we asked about it is answered, and it is not aborted any more.
     const tombstone = turn.server.tombstones.get(id);

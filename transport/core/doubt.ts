@@ -43,6 +43,13 @@ function askLater(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
   turn.server.unasked.set(member, later);
 }
 
+/** What rests here has a new owner: whoever rests it under an older one shall know (row 34). Nobody waits for the answers. */
+export function claimAtRest(turn: Turn, id: CopyId, epoch: Epoch): void {
+  for (const { name } of turn.server.boundary)
+    if (turn.server.peers.has(name)) claim(turn, name, id, epoch);
+    else askLater(turn, name, id, epoch);
+}
+
 /** Goes out with the others of this step. */
 function claim(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
   const claims = turn.claims.get(member) ?? new Map<CopyId, Epoch>();

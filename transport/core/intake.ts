@@ -4,14 +4,7 @@
  */
 
 import type { Reply } from '../../common/message.ts';
-import {
-  type CopyId,
-  compareEpochs,
-  type Envelope,
-  type RecipientState,
-  type SharedState,
-  sameEpoch,
-} from '../../common/message.ts';
+import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch } from '../../common/message.ts';
 import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
@@ -23,9 +16,8 @@ import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
 import { promote, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
-import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
-import { cameToRest } from './resubmission.ts';
+import { restEnded, restOpened } from './resting.ts';
 import {
   addCopy,
   armAge,
@@ -231,76 +223,6 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   }
   server.incoming.set(opening.stream, opening);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
-}
-
-/** A copy that is final elsewhere shall rest here too (rehome.ts). A member that is drained hands over what it holds for others as well. */
-function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, held?: boolean) => void): void {
-  const { server } = turn;
-  const live = server.copies.get(opening.id);
-  // Who is its shadow still will hear that it is final, from the owner or from whoever asks when it takes over.
-  const isHeld =
-    (opening.stored !== null && opening.stored.facts.digest === opening.state.digest) ||
-    (live !== undefined && live.facts.digest === opening.state.digest);
-  const { stored, state } = opening;
-  // The owner of what rests here has changed: a drain handed it on, or another shadow succeeded.
-  const isSucceeded = stored !== null && compareEpochs(state.epoch, stored.state.epoch) > 0;
-  const { owner } = state.epoch;
-  // Its new owner says so itself, or its former one hands it to me.
-  const isTrue = owner === opening.identity || (owner === server.me && stored?.state.epoch.owner === opening.identity);
-  if (isHeld && isSucceeded && isTrue) changeOwner(turn, stored, state.epoch);
-  if (isHeld) return refuse(reply('localError'), true);
-  // Two members that send the same entry at once: one is enough.
-  for (const other of server.incoming.values()) if (other.id === opening.id) return refuse(reply('backPressure'));
-  const isWrong =
-    opening.stored !== null || live !== undefined || !opening.state.final || opening.state.recipients === null;
-  if (isWrong || server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
-  server.incoming.set(opening.stream, opening);
-  early(turn, { kind: 'AcceptStream', stream: opening.stream });
-}
-
-function changeOwner(turn: Turn, { facts, state }: StoredCopy, epoch: SharedState['epoch']): void {
-  const isMine = epoch.owner === turn.server.me;
-  const queue = isMine ? 'primarySafetyNet' : 'shadowSafetyNet';
-  const next: CopyState = { ...state, epoch, queue, placements: [] };
-  early(turn, { kind: 'ChangeResting', id: facts.id, state: next });
-  cameToRest(turn, { facts, state: next });
-  if (isMine) restsAlone(turn, { facts, state: next });
-}
-
-/** Straight to rest: committed and moved in one go. */
-function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts, stream: number): void {
-  const { server } = turn;
-  const { epoch, recipients, abortedThrough } = opening.state;
-  const isMine = epoch.owner === server.me;
-  const queue = isMine ? 'primarySafetyNet' : 'shadowSafetyNet';
-  const state = freshState({
-    queue: isMine ? 'submission' : 'shadow',
-    epoch,
-    standing: 'released',
-    abortedThrough,
-    recipients,
-    finalAtMs: finalAt(turn, recipients ?? []),
-  });
-  transition(server.coverage, 'RestReceived', '-', isMine ? 'primary' : 'shadow', queue);
-  commit(turn, { kind: 'commit', facts, state, stream });
-  commit(turn, { kind: 'move', id: facts.id, state: { ...state, queue } });
-  cameToRest(turn, { facts, state: { ...state, queue } });
-  if (isMine || server.lost.has(epoch.owner)) restsAlone(turn, { facts, state: { ...state, queue } });
-  late(turn, {
-    copy: facts.id,
-    kind: 'Track',
-    event: 'HARECEIVE',
-    facts,
-    id: facts.id,
-    peer: opening.member,
-    detail: 'at rest',
-  });
-}
-
-/** It keeps the place in time it had (semantics.md N1): the last recipient's. */
-function finalAt(turn: Turn, recipients: readonly RecipientState[]): number {
-  const times = recipients.flatMap(({ atMs }) => (atMs === undefined ? [] : [atMs]));
-  return times.length === 0 ? trustedNow(turn) : Math.min(trustedNow(turn), Math.max(...times));
 }
 
 function sayFinal(turn: Turn, opening: IncomingShadow, state: SharedState): void {

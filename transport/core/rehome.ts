@@ -7,6 +7,7 @@ import type { CopyId, SharedState } from '../../common/message.ts';
 import type { Cover, Covered, Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { roleOf, sharedState, withPlacement } from './copy.ts';
+import { claimAtRest } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
 import { pickHome } from './placing.ts';
 import { cameToRest } from './resubmission.ts';
@@ -301,6 +302,7 @@ function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
   transition(server.coverage, 'RoleChanged', 'shadowSafetyNet', 'primary', 'primarySafetyNet');
   const next: CopyState = { ...state, epoch, queue: 'primarySafetyNet', placements: [] };
   moveAgain(turn, facts, next);
+  claimAtRest(turn, facts.id, epoch);
   server.rehoming.waiting.push({ facts, state: next });
   return true;
 }

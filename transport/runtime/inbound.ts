@@ -36,10 +36,15 @@ export function controlReceived(inbound: Inbound, session: PeerSession, frame: C
         handle({ kind: 'ListReceived', member, list: { ...frame.list, items }, stored });
       });
     case 'CLAIM':
-      return resting.inOrder(session, frame.claim.items, (stored, unreadable) => {
-        const items = frame.claim.items.filter((item) => !unreadable.has(item.id));
-        handle({ kind: 'ClaimReceived', member, claim: { items }, stored });
-      });
+      return resting.inOrder(
+        session,
+        frame.claim.items,
+        (stored, unreadable) => {
+          const items = frame.claim.items.filter((item) => !unreadable.has(item.id));
+          handle({ kind: 'ClaimReceived', member, claim: { items }, stored });
+        },
+        'all',
+      );
     case 'STATE':
       return handle({ kind: 'StateReceived', member, state: frame.state });
     case 'STATE-ACK':
