@@ -35,17 +35,48 @@ export function folderMap(markdown: string): readonly string[] {
 
 export interface ShownBy {
   readonly name: string;
-  /** `title` null: the whole file is the evidence (a dialog or scenario script). */
-  readonly tests: readonly { readonly path: string; readonly title: string | null }[];
+  /** `title` null: the whole file is the evidence (a dialog, a scenario, a model). */
+  readonly tests: readonly NamedTest[];
+  /** The cell says that a part, or all of it, is not shown yet. */
+  readonly isPartly: boolean;
 }
 
-/** Rows `| R1 | promise | `path` "title"; `path` |` of the table in docs/guarantees.md. */
+export interface NamedTest {
+  readonly path: string;
+  readonly title: string | null;
+}
+
+/** Rows `| R1 | promise | `path` "title"; `path` |`, also of rules (`rule 9`) and transitions (`row 18`), of docs/guarantees.md. */
 export function shownBy(markdown: string): readonly ShownBy[] {
-  return [...markdown.matchAll(/^\| ([RSDN]\d+) \|(?:[^|]*)\|([^|]*)\|$/gm)].map((found) => ({
+  return [...markdown.matchAll(/^\| ((?:[RSDN]|row |rule )\d+) \|(?:[^|]*)\|([^|]*)\|$/gm)].map((found) => ({
     name: found[1] ?? '',
-    tests: [...(found[2] ?? '').matchAll(/`([^`]+)`(?:\s+"([^"]+)")?/g)].map((test) => ({
-      path: test[1] ?? '',
-      title: test[2] ?? null,
-    })),
+    tests: testsIn(found[2] ?? ''),
+    isPartly: /\bnot yet: \w/.test(found[2] ?? ''),
   }));
+}
+
+const testsIn = (cell: string): readonly NamedTest[] =>
+  [...cell.matchAll(/`([^`]+)`(?:\s+"([^"]+)")?/g)].map((test) => ({ path: test[1] ?? '', title: test[2] ?? null }));
+
+export interface FaultRow {
+  readonly name: string;
+  /** Letters of the outcome classes. */
+  readonly outcome: string;
+  /** What is in backticks in the last cell: commands, or nothing when the cell says "not yet". */
+  readonly commands: readonly string[];
+  readonly isNotYet: boolean;
+}
+
+/** Rows `| fault | outcome | trials | `command`, `command` |` of the table under `## Fault by fault` of docs/reliability.md. */
+export function faultRows(markdown: string): readonly FaultRow[] {
+  const section = /^## Fault by fault\n(.*?)(?=^## )/ms.exec(markdown)?.[1] ?? '';
+  const rows = [...section.matchAll(/^\| ([^|]+) \| ([^|]+) \| [^|]* \| ([^|]*) \|$/gm)];
+  return rows
+    .filter(([, name = '']) => name !== 'fault' && !name.startsWith('-'))
+    .map(([, name = '', outcome = '', cell = '']) => ({
+      name,
+      outcome,
+      commands: [...cell.matchAll(/`([^`]+)`/g)].map((found) => found[1] ?? ''),
+      isNotYet: /\bnot yet\b/.test(cell),
+    }));
 }

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Mutant } from '../../transport/core/mutants.ts';
+import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { checkEnd, hasPartner } from './checks.ts';
@@ -288,7 +289,7 @@ export async function settle(world: World): Promise<void> {
   const quiet = (): boolean =>
     world.transports.every(
       (pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0,
-    );
+    ) && world.transports.every((pod) => isAtHome(pod.server?.core));
   const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
   const done = (): boolean =>
     idle() &&
@@ -307,6 +308,11 @@ export async function settle(world: World): Promise<void> {
   // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.
   await scheduler.run(() => false, scheduler.nowMs + 2_000);
 }
+
+/** Nothing at rest here is still looking for another home: it would come to rest anew, and requests would look at it again. */
+const isAtHome = (core: Server | undefined): boolean =>
+  core === undefined ||
+  (core.rehoming.waiting.length === 0 && core.rehoming.sending.size === 0 && core.rehoming.scan === null);
 
 /** Both Safety Nets have what was delivered, by the word of the disks. */
 function isWhole(world: World): boolean {

@@ -178,9 +178,14 @@ function needOf(turn: Turn, { state }: StoredCopy): Need {
   const { owner } = state.epoch;
   const isShadow = state.queue === 'shadowSafetyNet' && owner !== server.me;
   if (isShadow && server.lost.has(owner) && !wrong(turn, 'shadow-at-rest-orphaned')) return 'inherit';
-  if (isDraining(server)) return isShadow && !wrong(turn, 'drain-without-asking') ? 'askOwner' : 'handOver';
+  const isAlone = !state.placements.some((placement) => hasHome(server, placement));
+  if (isDraining(server)) {
+    if (isShadow && !wrong(turn, 'drain-without-asking')) return 'askOwner';
+    // A second copy first, then the first one may go: there are two where there can be.
+    return isAlone ? 'protect' : 'handOver';
+  }
   if (server.boundary.length === 0 || isShadow) return 'none';
-  return state.placements.some((placement) => hasHome(server, placement)) ? 'none' : 'protect';
+  return isAlone ? 'protect' : 'none';
 }
 
 /** Takes up the next copies; called when one is done, and every second. */
