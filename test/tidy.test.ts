@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { codeOf, folderMap, relativeLinks, shownBy, wordsAfter } from './house/documents.ts';
+import { codeOf, faultRows, folderMap, type NamedTest, relativeLinks, shownBy, wordsAfter } from './house/documents.ts';
 import { EXCEPTIONS } from './house/exceptions.ts';
 import { generated } from './house/generate.ts';
 import {
@@ -24,10 +24,64 @@ import {
   switchesExplained,
 } from './house/rules.ts';
 import { listFiles, ROOT, readSource, readText, type Source } from './house/sources.ts';
+import { kindsOf } from './sim/faults.ts';
 
 const files = listFiles();
 const sources = files.filter((path) => path.endsWith('.ts')).map((path) => readSource(path));
 const documents = files.filter((path) => path.endsWith('.md'));
+
+/** The fault matrix of the design (semantics.md section 10), each with the words by which its row begins in docs/reliability.md. */
+const FAULT_MATRIX = [
+  '`kill -9` front end',
+  '`kill -9` primary',
+  '`kill -9` shadow',
+  'both killed',
+  'power cut',
+  'disk full',
+  'EIO',
+  'slow disk',
+  'bit flip',
+  'partitions',
+  'half open',
+  'clock',
+  'back with an empty volume',
+  'back with the same volume',
+  'two incarnations',
+  'restored from a snapshot',
+  'operator down',
+  'Redis',
+  'drain',
+  'rolling upgrade',
+  'name service',
+  'mailbox database fails over',
+  'the same with the primary transport gone',
+  'replayed',
+  'poison',
+  'certificate',
+  'two volumes of one message lost',
+];
+
+const isThere = ({ path, title }: NamedTest): boolean =>
+  existsSync(join(ROOT, path)) && (title === null || readText(path).includes(title));
+
+/** Null: it can be typed like that. */
+function problemWith(command: string, targets: ReadonlySet<string>): string | null {
+  const [program = '', ...words] = command.replace(/^[A-Z_]+=\S+ /, '').split(' ');
+  if (program === 'make') return targets.has(words[0] ?? '') ? null : 'no such target';
+  const file = words.find((word) => word.startsWith('test/'));
+  if ((program !== 'vitest' && program !== 'node') || file === undefined) return 'neither make nor a test';
+  if (!existsSync(join(ROOT, file))) return `${file} does not exist`;
+  const only = words[words.indexOf('--only') + 1];
+  try {
+    if (words.includes('--only')) kindsOf(only ?? '');
+    return null;
+  } catch (error) {
+    return String(error);
+  }
+}
+
+const makeTargets = (): ReadonlySet<string> =>
+  new Set([...readText('Makefile').matchAll(/^([a-z-]+):/gm)].map((found) => found[1] ?? ''));
 
 const complaints = (rule: (source: Source) => string[]): string[] => sources.flatMap((source) => rule(source));
 
@@ -137,7 +191,7 @@ describe('documents', () => {
   });
 
   it('mention only make targets that exist', () => {
-    const targets = new Set([...readText('Makefile').matchAll(/^([a-z]+):/gm)].map((found) => found[1]));
+    const targets = makeTargets();
     const unknown = documents.flatMap((path) =>
       wordsAfter('make', codeOf(readText(path)))
         .filter((word) => !targets.has(word))
@@ -159,15 +213,34 @@ describe('documents', () => {
 
   it('docs/guarantees.md names for every row tests that exist under that title', () => {
     const rows = shownBy(readText('docs/guarantees.md'));
-    const wanted = 'R1 R2 R3 R4 R5 R6 R7 R8 R9 R11 S1 S2 S3 S4 S6 S10 D1 D2 D5 D6 D8 N1'.split(' ');
-    expect(rows.map((row) => row.name)).toEqual(wanted);
-    const problems = rows.flatMap((row) => [
-      ...(row.tests.length === 0 ? [`${row.name}: no test named`] : []),
-      ...row.tests
-        .filter(
-          ({ path, title }) => !existsSync(join(ROOT, path)) || (title !== null && !readText(path).includes(title)),
-        )
-        .map(({ path, title }) => `${row.name}: ${path} ${title === null ? 'does not exist' : `has no "${title}"`}`),
+    const behaviour = 'R1 R2 R3 R4 R5 R6 R7 R8 R9 R11 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 D1 D2 D5 D6 D8'.split(' ');
+    const safetyNet = 'N1 N2 N3 N4 N5 N6 N7 N8'.split(' ');
+    const rules = Array.from({ length: 29 }, (_, at) => `rule ${at + 1}`);
+    expect(rows.map((row) => row.name)).toEqual([...behaviour, ...safetyNet, 'row 18', ...rules]);
+    const problems = rows.flatMap(({ name, tests, isPartly }) => [
+      ...(tests.length === 0 && !isPartly ? [`${name}: no test named, and no "not yet: ..."`] : []),
+      ...tests
+        .filter((one) => !isThere(one))
+        .map(
+          ({ path, title }) =>
+            `${name}: ${path} ${existsSync(join(ROOT, path)) ? `has no "${title}"` : 'does not exist'}`,
+        ),
+    ]);
+    expect(problems).toEqual([]);
+  });
+
+  it('docs/reliability.md has every fault of the design with its outcome and a command that exists', () => {
+    const rows = faultRows(readText('docs/reliability.md'));
+    const missing = FAULT_MATRIX.filter((words) => !rows.some((row) => row.name.startsWith(words)));
+    expect(missing).toEqual([]);
+    const targets = makeTargets();
+    const problems = rows.flatMap(({ name, outcome, commands, isNotYet }) => [
+      ...(/^(?:(?:K\+?|[RITQF])(?:, |$))+$|^listed$/.test(outcome) ? [] : [`${name}: outcome ${outcome}`]),
+      ...(commands.length === 0 && !isNotYet ? [`${name}: no command`] : []),
+      ...commands.flatMap((command) => {
+        const problem = problemWith(command, targets);
+        return problem === null ? [] : [`${name}: ${command}: ${problem}`];
+      }),
     ]);
     expect(problems).toEqual([]);
   });

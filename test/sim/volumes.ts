@@ -97,6 +97,7 @@ export function snapshot(world: World, pod: Pod): Snapshot {
 /** The snapshot takes the place of the volume; everything later is gone. */
 export function restore(world: World, pod: Pod, old: Snapshot): void {
   world.trace(`${pod.key} gets its snapshot back`);
+  world.counted('restored');
   world.kill(pod.key, 'power');
   lose(world, pod.volume);
   pod.disk = old.disk;
