@@ -98,7 +98,8 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
     if (queue !== null) resting.add(queue);
   }
   // Damage at rest is found when it is read; until it is (rule 29: scrub, not there yet) the second copy is missing unnoticed.
-  if (resting.has('damaged') || world.counts.has('damages')) return;
+  // Which of two incarnations of one database had it, nobody can tell (semantics.md S9).
+  if (resting.has('damaged') || world.counts.has('damages') || world.counts.has('clones')) return;
   if (!resting.has('primarySafetyNet')) found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
   if (sent.isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
     found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);

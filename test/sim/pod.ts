@@ -16,6 +16,7 @@ export interface Pod {
   readonly key: string;
   readonly name: string;
   readonly role: PeerRole;
+  readonly bornMs: number;
   disk: SimDisk;
   volume: Volume;
   /** Volumes that were refused and set aside, never deleted. */

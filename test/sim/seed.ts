@@ -304,9 +304,13 @@ export async function settle(world: World): Promise<void> {
     lookedAtMs = scheduler.nowMs;
     return done();
   };
-  await scheduler.run(doneNow, scheduler.nowMs + 200_000);
-  // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.
-  await scheduler.run(() => false, scheduler.nowMs + 2_000);
+  for (let round = 0; round < 3; round++) {
+    const isDone = await scheduler.run(doneNow, scheduler.nowMs + 200_000);
+    // What became idle in memory still has to become durable, and a tick of the Safety Net's clock must have passed.
+    await scheduler.run(() => false, scheduler.nowMs + 2_000);
+    // Somebody may have been fenced meanwhile, and starts again.
+    if (!isDone || done()) return;
+  }
 }
 
 /** Nothing at rest here is still looking for another home: it would come to rest anew, and requests would look at it again. */

@@ -155,6 +155,7 @@ export class World {
       isGone: false,
       isOff: false,
       doubts: [],
+      bornMs: this.scheduler.nowMs,
       down: null,
     };
     this.#pods.set(key, pod);
@@ -275,9 +276,15 @@ export class World {
     const { nowMs } = this.scheduler;
     const doubt = pod.doubts.findLast((one) => one.ids.has(id));
     if (core === undefined || doubt === undefined || nowMs - doubt.sinceMs > DOUBT_MS) return;
+    // Told that it was final before a failover it is reopened at once.
+    if (this.counts.has('failovers')) return;
+    const isNew = (name: string): boolean => (this.#pods.get(name)?.bornMs ?? 0) >= doubt.sinceMs;
     const unasked = core.boundary.filter(
       ({ name, state }) =>
-        state === 'active' && !core.peers.has(name) && (doubt.isStandstill || !core.listedOnce.has(name)),
+        !isNew(name) &&
+        state === 'active' &&
+        !core.peers.has(name) &&
+        (doubt.isStandstill || !core.listedOnce.has(name)),
     );
     if (unasked.length > 0 && !this.view.promotions.some((one) => one.id === id && one.by === pod.name))
       this.violate(

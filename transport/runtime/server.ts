@@ -84,7 +84,8 @@ export class TransportServer {
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
       damaged: (id, error) => {
         deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
-        this.bodyDamaged(id);
+        // Not (yet) there is not damaged: its COMMIT may still be on the way to the log.
+        if ((error as { code?: string }).code === 'DAMAGED') this.bodyDamaged(id);
       },
     });
     this.#scans = new SafetyNetScans(database, deps.log, (page) => {
