@@ -290,6 +290,10 @@ export function drainView(server: Server, resting: number): DrainView {
       );
     if (server.rehoming.unreadable > 0)
       waitingFor.push(`${server.rehoming.unreadable} damaged Safety Net entries that cannot be handed over`);
+    const homeless = server.rehoming.waiting.length + server.rehoming.unplaced;
+    if (homeless > 0) waitingFor.push(`${homeless} Safety Net entries that no member takes now`);
+    if (server.rehoming.asked.size > 0)
+      waitingFor.push(`${server.rehoming.asked.size} Safety Net entries whose primary must place them elsewhere first`);
     if (tombstones > 0) waitingFor.push(`${tombstones} acknowledgements of members that still have to be told`);
   }
   return { state, copies: server.copies.size, safetyNet: resting, tombstones, waitingFor };
