@@ -102,6 +102,8 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
   // Damage at rest is found when it is read; until it is (rule 29: scrub, not there yet) the second copy is missing unnoticed.
   // Which of two incarnations of one database had it, nobody can tell (semantics.md S9).
   if (resting.has('damaged') || world.counts.has('damages') || world.counts.has('clones')) return;
+  // What a restored volume had received within the last second nobody had seen of it (protocol.md 1): at rest it is not missed.
+  if (world.counts.has('restored')) return;
   if (!resting.has('primarySafetyNet')) found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
   if (sent.isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
     found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);

@@ -23,7 +23,7 @@ import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { everybodyAccountedFor } from './presence.ts';
 import { dsnSafe, resumeFailures } from './reports.ts';
-import { reopened } from './resubmission.ts';
+import { cameToRest, reopened } from './resubmission.ts';
 import {
   commit,
   dropCopy,
@@ -404,7 +404,10 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
   dropCopy(turn, copy);
   if (succeeded) {
     transition(server.coverage, 'DiscardNotified', 'shadow', 'shadow', 'shadowSafetyNet');
-    commit(turn, { kind: 'move', id: copy.facts.id, state: { ...merged, queue: 'shadowSafetyNet' } });
+    const resting: CopyState = { ...merged, queue: 'shadowSafetyNet' };
+    commit(turn, { kind: 'move', id: copy.facts.id, state: resting });
+    // The owner may not be able to answer for it when it is asked: its own entry may be damaged.
+    cameToRest(turn, { facts: copy.facts, state: resting });
   } else {
     transition(server.coverage, 'DiscardNotifiedFailed', 'shadow', 'shadow', 'removed');
     commit(turn, { kind: 'remove', id: copy.facts.id });

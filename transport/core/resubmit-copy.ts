@@ -5,6 +5,7 @@
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import type { CopyFacts, CopyState } from '../store/database.ts';
 import { deliveryIdOf, newCopy } from './copy.ts';
+import { beginDoubt } from './doubt.ts';
 import { settle } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
 import type { Selected } from './resubmit-match.ts';
@@ -106,6 +107,8 @@ function create(turn: Turn, body: CopyingBody, facts: CopyFacts, stream: number)
   const detail = `of ${body.from} for ${run.request.name}`;
   late(turn, { copy: id, kind: 'Track', event: 'RESUBMIT', facts, id, detail });
   reshadow(turn);
+  // Another member may have made it too: one of the two owns it (protocol.md section 1).
+  beginDoubt(turn, copy, 'reachable');
   // Nobody waits for a 250, and what it is made from rests on two databases: it need not wait for its shadow.
   settle(turn, copy);
 }
