@@ -206,7 +206,8 @@ function scheduleDiskFaults({ world, random, at, later, transport }: Doses): voi
     const name = transport();
     const forMs = random.integer(500, 6_000);
     world.trace(`disk of ${name} is slow`);
-    world.troubled([world.pod(name)?.name ?? name], forMs);
+    // What was handed over while it was slow is written long after.
+    world.troubled([world.pod(name)?.name ?? name], forMs + 30_000);
     world.disk(name)?.setSlow(random.chance(0.3) ? 40_000 : random.integer(100, 8_000));
     later(forMs, () => world.disk(name)?.setSlow(1));
   });
