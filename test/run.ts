@@ -41,13 +41,13 @@ function stages(): readonly Stage[] {
         tool('biome', 'biome', 'check', '--error-on-warnings', '.'),
       ],
     },
-    { name: 'unit', deadlineMs: 4 * MINUTE, programs: [vitest('test/unit/')] },
-    { name: 'contract', deadlineMs: 5 * MINUTE, programs: [vitest('test/contract/')] },
+    { name: 'unit', deadlineMs: 6 * MINUTE, programs: [vitest('test/unit/')] },
+    { name: 'contract', deadlineMs: 6 * MINUTE, programs: [vitest('test/contract/')] },
     { name: 'dialog', deadlineMs: 3 * MINUTE, programs: [vitest('test/dialog/')] },
     { name: 'scenario', deadlineMs: 3 * MINUTE, programs: [vitest('test/scenario/')] },
-    { name: 'model', deadlineMs: 6 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
-    { name: 'simulator', deadlineMs: 10 * MINUTE, programs: simulator() },
-    { name: 'process', deadlineMs: 10 * MINUTE, programs: [vitest('test/process/', ALONE)] },
+    { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
+    { name: 'simulator', deadlineMs: 25 * MINUTE, programs: simulator() },
+    { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
   ];
 }
 

@@ -9,7 +9,7 @@ import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { MUTANTS, type Mutant } from '../../transport/core/mutants.ts';
+import { MUTANTS, type Mutant, UNCAUGHT_MUTANTS } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
 import { kindsOf, type Selection } from './faults.ts';
@@ -25,6 +25,8 @@ const OUT_OF_CONTRACT_PERCENT = 2;
  * database only after a history of drains, takeovers and restored volumes.
  */
 const KNOWN_OPEN = /^(S4|N1): message /;
+
+const EVERY_MUTANT = { ...MUTANTS, ...UNCAUGHT_MUTANTS };
 
 interface Job {
   readonly seeds: readonly number[];
@@ -193,7 +195,7 @@ function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
   ];
   const caughtBefore = mutantSeedsKnown();
   if (mutantSeeds > 0)
-    for (const mutant of Object.keys(MUTANTS) as Mutant[])
+    for (const mutant of Object.keys(MUTANTS) as (keyof typeof MUTANTS)[])
       jobs.push({ ...plain, seeds: [...(caughtBefore.get(mutant) ?? []), ...range(1, mutantSeeds)], mutant });
   const outside = Math.floor((seeds * OUT_OF_CONTRACT_PERCENT) / 100);
   for (let done = 0; done < outside; done += 25)
@@ -220,7 +222,7 @@ class Totals {
     const caught = result.failures[0];
     if (caught === undefined) {
       this.failed += 1;
-      console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${MUTANTS[mutant]}`);
+      console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
     } else {
       this.passed += 1;
       console.log(`caught ${mutant} by seed ${caught.seed}: ${caught.violations[0]?.split('\n')[0]}`);
@@ -306,8 +308,8 @@ async function many(): Promise<number> {
 async function one(seed: number): Promise<number> {
   const index = process.argv.indexOf('--mutant');
   const mutant = index < 0 ? undefined : (process.argv[index + 1] as Mutant);
-  if (mutant !== undefined && !(mutant in MUTANTS))
-    throw new Error(`no mutant ${mutant}; there are ${Object.keys(MUTANTS).join(', ')}`);
+  if (mutant !== undefined && !(mutant in EVERY_MUTANT))
+    throw new Error(`no mutant ${mutant}; there are ${Object.keys(EVERY_MUTANT).join(', ')}`);
   const outcome = await runSeed(seed, {
     ...optionsOf(mutant ?? null, process.argv.includes('--out-of-contract')),
     trace: (line) => console.log(line),

@@ -64,6 +64,17 @@ export function controlReceived(inbound: Inbound, session: PeerSession, frame: C
       );
     case 'RELEASE-ACK':
       return handle({ kind: 'ReleaseAcked', member, released: frame.released });
+    default:
+      return questionReceived(inbound, session, frame);
+  }
+}
+
+type Question = Extract<ControlFrame, { readonly kind: 'COVER' | 'COVERED' | 'FETCH' }>;
+
+/** What members ask each other about what they hold. */
+function questionReceived({ resting, handle }: Inbound, session: PeerSession, frame: Question): void {
+  const member = session.remote.name;
+  switch (frame.kind) {
     case 'COVER':
       return resting.inOrder(
         session,
