@@ -116,6 +116,8 @@ export interface Result {
   readonly outcome: ResultOutcome;
   readonly digest: string | null;
   readonly reply: Reply | null;
+  /** Of the sender's queue database when this was said: whoever goes back behind it later is an older copy (protocol.md 1). */
+  readonly syncedSequence?: number;
 }
 
 /** Asks to abort (primary to a candidate) or what became of it (front end to a primary), through this try. */
@@ -168,6 +170,7 @@ export interface StateAck {
   readonly epoch: Epoch;
   /** merged: I still hold it; moved / removed: the obligation is over; unknown: I hold nothing. All said after the record is durable. */
   readonly effect: 'merged' | 'moved' | 'removed' | 'unknown';
+  readonly syncedSequence?: number;
 }
 
 export interface Claim {

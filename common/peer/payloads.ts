@@ -228,13 +228,17 @@ export function end(o: Fields): End {
   };
 }
 
-export function result(o: Fields): Result {
+export const synced = (o: Fields): { readonly syncedSequence?: number } =>
+  o.syncedSequence === undefined ? {} : { syncedSequence: integer(o.syncedSequence, 'syncedSequence') };
+
+function result(o: Fields): Result {
   return {
     id: copyId(o.id, 'id'),
     epoch: epoch(o.epoch, 'epoch'),
     outcome: oneOf(RESULTS, o.outcome, 'outcome'),
     digest: nullable(o.digest, 'digest', digest),
     reply: nullable(o.reply, 'reply', reply),
+    ...synced(o),
   };
 }
 
@@ -284,6 +288,7 @@ function stateAck(o: Fields): StateAck {
     id: copyId(o.id, 'id'),
     epoch: epoch(o.epoch, 'epoch'),
     effect: oneOf(['merged', 'moved', 'removed', 'unknown'], o.effect, 'effect'),
+    ...synced(o),
   };
 }
 

@@ -151,14 +151,14 @@ export class ResubmissionBench extends CoreBench {
   readonly #scans = new Map<number, OpenScan>();
   #taken = 0;
   #streams = 10_000;
-  topology: TopologyDocument;
+  shown: TopologyDocument;
 
   constructor(entries: readonly StoredCopy[] = [], options: BenchOptions = {}) {
     super({
       ...options,
       document: (document) => (options.document ?? ((same) => same))(withSecondCopies(document)),
     });
-    this.topology = this.document;
+    this.shown = this.document;
     for (const entry of entries) this.put(entry);
   }
 
@@ -168,8 +168,8 @@ export class ResubmissionBench extends CoreBench {
 
   /** The document changes and everything that follows at once happens. */
   change(change: (document: TopologyDocument) => TopologyDocument): void {
-    this.topology = change(this.topology);
-    this.event({ kind: 'TopologyChanged', document: this.topology });
+    this.shown = change(this.shown);
+    this.event({ kind: 'TopologyChanged', document: this.shown });
     this.settle();
   }
 

@@ -48,6 +48,7 @@ export function controlReceived(inbound: Inbound, session: PeerSession, frame: C
     case 'STATE':
       return handle({ kind: 'StateReceived', member, state: frame.state });
     case 'STATE-ACK':
+      if (frame.ack.syncedSequence !== undefined) peers.sawSequence(member, frame.ack.syncedSequence);
       return handle({ kind: 'StateAcknowledged', member, ack: frame.ack });
     case 'GRANT':
       return handle({ kind: 'GrantReceived', member, grant: frame.grant });

@@ -11,17 +11,17 @@ import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
-import type { CoreEvent, CoreWrite, DeliveryResult, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
+import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
 import type { CopyFacts, CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
-import type { RecipientResult } from './delivery-api.ts';
 import type { TransportDeps } from './deps.ts';
 import { composeFor } from './dsn-body.ts';
 import { controlReceived, type Inbound } from './inbound.ts';
 import { Loop } from './loop.ts';
+import { toCore } from './outcome.ts';
 import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
 import { Resting } from './resting.ts';
@@ -80,7 +80,11 @@ export class TransportServer {
     this.core = started.server;
     this.#resting = new Resting(this.core, deps);
     this.bodies = new Bodies(database, {
-      event: (event) => this.#loop.handle(event),
+      event: (event) => {
+        if (event.kind === 'CandidateResult' && event.result.syncedSequence !== undefined)
+          this.peers.sawSequence(event.member, event.result.syncedSequence);
+        this.#loop.handle(event);
+      },
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
       damaged: (id, error) => {
         deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
@@ -395,9 +399,12 @@ export class TransportServer {
       case 'OpenCandidate':
         return this.bodies.openCandidate(this.peers.member(effect.member), effect);
       case 'AnswerStream':
-        return this.bodies.answer(effect.stream, effect.result);
+        return this.bodies.answer(effect.stream, this.#dated(effect.result));
       case 'Send':
-        this.peers.send(effect.to, effect.frame);
+        this.peers.send(
+          effect.to,
+          effect.frame.kind === 'STATE-ACK' ? { ...effect.frame, ack: this.#dated(effect.frame.ack) } : effect.frame,
+        );
         return;
       case 'Deliver':
         return this.#deliver(effect);
@@ -406,6 +413,11 @@ export class TransportServer {
       case 'Count':
         return count(this.deps.metrics, effect);
     }
+  }
+
+  /** What was promised is durable: so is the log up to here, and the other side shall remember that (protocol.md 1). */
+  #dated<T extends object>(said: T): T & { readonly syncedSequence: number } {
+    return { ...said, syncedSequence: this.deps.database.syncedSequence };
   }
 
   #deliver(effect: Extract<LateEffect, { readonly kind: 'Deliver' }>): void {
@@ -475,21 +487,3 @@ const historyOf = (facts: CopyFacts): readonly TrackingHistory[] =>
   facts.events.flatMap(({ event, atMs, source, detail }): TrackingHistory[] =>
     event === 'FRONTEND' ? [{ atMs, event, source, ...(detail === undefined ? {} : { detail }) }] : [],
   );
-
-function toCore(result: RecipientResult): DeliveryResult {
-  switch (result.kind) {
-    case 'delivered':
-    case 'relayed':
-      return { index: result.index, kind: result.kind, reply: result.reply };
-    case 'deferred':
-      return { index: result.index, kind: 'deferred', reply: result.reply, host: result.scope === 'host' };
-    case 'failed':
-      return {
-        index: result.index,
-        kind: 'failed',
-        reply: `${result.reply.code} ${result.reply.enhanced} ${result.reply.text}`,
-      };
-    case 'unknown':
-      return { index: result.index, kind: 'unknown', reason: result.reason };
-  }
-}

@@ -1,0 +1,21 @@
+/** What a delivery agent reports, in the words of the core. */
+import type { DeliveryResult } from '../core/events.ts';
+import type { RecipientResult } from './delivery-api.ts';
+
+export function toCore(result: RecipientResult): DeliveryResult {
+  switch (result.kind) {
+    case 'delivered':
+    case 'relayed':
+      return { index: result.index, kind: result.kind, reply: result.reply };
+    case 'deferred':
+      return { index: result.index, kind: 'deferred', reply: result.reply, host: result.scope === 'host' };
+    case 'failed':
+      return {
+        index: result.index,
+        kind: 'failed',
+        reply: `${result.reply.code} ${result.reply.enhanced} ${result.reply.text}`,
+      };
+    case 'unknown':
+      return { index: result.index, kind: 'unknown', reason: result.reason };
+  }
+}
