@@ -7,7 +7,7 @@
  * them apart). Checked: nothing is ever on fewer than two volumes, also not when the volume of 0 is deleted; nobody is left to ask 0 what became of a message.
  *
  * Code, in transport/core unless said otherwise:
- *   arrives      intake.ts: shadowOpened, shadowEnded, restOpened; drain.ts: takesNothing
+ *   arrives      intake.ts: shadowOpened, shadowEnded; resting.ts: restOpened; drain.ts: takesNothing
  *   places       placing.ts: reshadow (server.moving)     resigns   drain.ts: handOver, resign, becomeOwner
  *   releases     drain.ts: freeLeaving, raiseForRelease, releaseReceived
  *   rests        rehome.ts                                tells     ownership.ts: stateAcknowledged; tombstones.ts
