@@ -86,6 +86,19 @@ export const freshState = (first: Pick<CopyState, 'queue' | 'epoch' | 'standing'
   ...first,
 });
 
+/**
+ * Outcomes are recorded one by one; where damage took the record that listed the recipients, some would be missing (seed 18742) and the rest pass for all of
+ * them. Nobody is final of whom nothing is known.
+ */
+export function everyRecipient(facts: CopyFacts, state: CopyState): CopyState {
+  const known: readonly (RecipientState | null | undefined)[] | null = state.recipients;
+  const { recipients } = facts.envelope;
+  if (known === null || (known.length === recipients.length && recipients.every((_, index) => known[index] != null)))
+    return state;
+  const pending = (address: string): RecipientState => ({ address, outcome: 'pending' });
+  return { ...state, recipients: recipients.map(({ address }, index) => known[index] ?? pending(address)) };
+}
+
 export type Role = 'primary' | 'shadow';
 
 /** Primary = the epoch's owner is this queue database; nothing else decides. */

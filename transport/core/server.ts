@@ -12,7 +12,7 @@ import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
 import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
-import { newCopy, roleOf } from './copy.ts';
+import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { bodyDamaged, damageTick } from './damage.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { beginDoubt, doubtTimedOut, flushClaims } from './doubt.ts';
@@ -213,7 +213,8 @@ function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' 
 function recover(turn: Turn, recovered: Recovered): void {
   const { server } = turn;
   for (const tombstone of recovered.tombstones) guard(turn, tombstone.id);
-  for (const stored of recovered.copies) addCopy(server, newCopy(stored.facts, stored.state));
+  for (const stored of recovered.copies)
+    addCopy(server, newCopy(stored.facts, everyRecipient(stored.facts, stored.state)));
   for (const copy of server.copies.values()) {
     if (roleOf(copy.state, server.me) !== 'primary') {
       if (wrong(turn, 'shadows-dropped-at-restart')) server.copies.delete(copy.facts.id);
