@@ -92,11 +92,17 @@ export const freshState = (first: Pick<CopyState, 'queue' | 'epoch' | 'standing'
  */
 export function everyRecipient(facts: CopyFacts, state: CopyState): CopyState {
   const known: readonly (RecipientState | null | undefined)[] | null = state.recipients;
+  if (known === null) return state;
   const { recipients } = facts.envelope;
-  if (known === null || (known.length === recipients.length && recipients.every((_, index) => known[index] != null)))
-    return state;
-  const pending = (address: string): RecipientState => ({ address, outcome: 'pending' });
-  return { ...state, recipients: recipients.map(({ address }, index) => known[index] ?? pending(address)) };
+  const length = Math.max(known.length, recipients.length);
+  let isWhole = true;
+  const all = Array.from({ length }, (_, index): RecipientState => {
+    const one = known[index];
+    if (one !== undefined && one !== null) return one;
+    isWhole = false;
+    return { address: recipients[index]?.address ?? '', outcome: 'pending' };
+  });
+  return isWhole ? state : { ...state, recipients: all };
 }
 
 export type Role = 'primary' | 'shadow';
