@@ -36,8 +36,6 @@ export const MUTANTS = {
   'any-answer-protects': 'a member that holds something else counts as the second copy',
   'discard-deletes': 'Shadow Safety Net stays empty: a lost primary cannot be resubmitted for',
   'progress-ignored': 'after a takeover recipients that were served already are served again',
-  'tombstone-forgotten':
-    'a shadow that was away is told "unknown" about a message that was delivered, and delivers it again',
   'lower-claim-granted': 'an owner that was succeeded takes its messages back and both deliver',
   'grant-not-durable': 'a power cut takes back what was granted: two owners deliver',
   'demoted-while-delivering': 'what a delivery under way achieved is forgotten and done again by the next owner',
@@ -54,6 +52,8 @@ export const MUTANTS = {
 
 /** Known-wrong variants no seed has caught yet: not part of the run, the open end of the list (docs/reliability.md). */
 export const UNCAUGHT_MUTANTS = {
+  'tombstone-forgotten':
+    'a shadow that was away is told "unknown" about a message that was delivered, and delivers it again',
   'gone-overrules-the-living': 'a wrong word of the orchestrator makes two owners of every message of a living member',
   'absence-by-own-ears': 'a cut between two members makes a living primary look lost',
   'silent-holder-counts': 'a shadow nobody has heard for an hour counts as the second copy',
