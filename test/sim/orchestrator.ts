@@ -40,6 +40,7 @@ export function hand(world: World, pod: Pod): void {
   deliverTo(pod.incarnation, world.scheduler, () => {
     pod.server?.setTopology(document);
     pod.proxy?.setTopology(document);
+    pod.smtp?.setTopology(document);
   });
 }
 

@@ -8,7 +8,16 @@ import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { checkEnd, hasPartner } from './checks.ts';
-import { CLUSTER, drawFaults, EVERYTHING, type Fault, isLong, type Selection, scheduleFaults } from './faults.ts';
+import {
+  CLUSTER,
+  drawFaults,
+  drawSmtpFaults,
+  EVERYTHING,
+  type Fault,
+  isLong,
+  type Selection,
+  scheduleFaults,
+} from './faults.ts';
 import { isAccepted } from './mail.ts';
 import { hand, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
@@ -36,6 +45,8 @@ export interface SeedOptions {
   readonly selection?: Selection;
   /** No fault budget: two volumes of one message may go, and exactly what had no other holder may be missing. */
   readonly outOfContract?: boolean;
+  /** Mail goes in by SMTP: another history of the same seed, with the same draws of everything else. */
+  readonly smtp?: boolean;
 }
 
 /** What a seed is about besides its faults. */
@@ -100,6 +111,8 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
   const drawn = drawFaults(random, options.selection ?? EVERYTHING);
   // What expires is another story.
   const enabled = plan.expiry ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
+  const smtpFaults =
+    options.smtp === true ? drawSmtpFaults(new SeededRandom(seed ^ 0x0fa7), options.selection ?? EVERYTHING) : null;
   const hash = createHash('sha256');
   const world = new World({
     seed,
@@ -107,13 +120,14 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
     ...(options.mutants === undefined ? {} : { mutants: options.mutants }),
     resetChance: enabled.has('resets') ? 0.002 : 0,
     outOfContract: options.outOfContract ?? false,
+    ...(smtpFaults === null ? {} : { smtp: { faults: smtpFaults } }),
     trace: (line) => {
       hash.update(line);
       options.trace?.(line);
     },
   });
   world.trace(
-    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}`,
+    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
   );
   const faults = await live(world, random, plan, enabled);
   const violations = await checkEnd(world, { expiry: plan.expiry });
@@ -124,7 +138,7 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
     sent: world.sent.length,
     accepted: world.sent.filter(isAccepted).length,
     coverage: world.coverage,
-    faults,
+    faults: [...faults, ...(world.clients?.done ?? [])],
     counts: countsOf(world),
     traceHash: hash.digest('hex'),
   };
@@ -154,6 +168,7 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   watch(world);
   await scheduler.run(() => false, start + phaseMs);
   heal(world);
+  world.clients?.quit();
   if (plan.expiry) {
     world.store.down.add('alpha');
     await scheduler.run(() => false, start + 30_000);
@@ -290,7 +305,10 @@ export async function settle(world: World): Promise<void> {
     world.transports.every(
       (pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0,
     ) && world.transports.every((pod) => isAtHome(pod.server?.core));
-  const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
+  const idle = (): boolean =>
+    world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) &&
+    world.clients?.isQuiet !== false &&
+    quiet();
   const done = (): boolean =>
     idle() &&
     world.view.isQuiet &&

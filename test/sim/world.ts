@@ -1,5 +1,5 @@
 /**
- * One simulated cluster: real front-end proxy, real peer protocol, real transport core and runtime, real queue database, over simulated network,
+ * One simulated cluster: real front-end proxy (with the real SMTP edge before it, where clients speak SMTP), real peer protocol, real transport core and runtime, real queue database, over simulated network,
  * disk and clock. Owns: the pods, their lives and deaths, and what the checkers need to know. Mail is in `mail.ts`, volumes in `volumes.ts`, what the
  * operator does in `orchestrator.ts`; the checkers are `durable-view.ts` (every write), `watch.ts` (while it runs) and `checks.ts` (at the end).
  */
@@ -18,6 +18,8 @@ import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { SimDisk } from './disk.ts';
 import { DurableView, type Volume } from './durable-view.ts';
+import { lendProcess } from './escapes.ts';
+import type { SmtpFault } from './faults.ts';
 import type { Incarnation } from './incarnation.ts';
 import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
@@ -25,7 +27,9 @@ import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
 import { publish } from './orchestrator.ts';
 import { type Pod, podClock, type Trouble } from './pod.ts';
-import { Scheduler, type SeededRandom } from './scheduler.ts';
+import { Scheduler, SeededRandom } from './scheduler.ts';
+import { SmtpFront } from './smtp-front.ts';
+import { SmtpClients } from './smtp-mail.ts';
 import { lose, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
@@ -37,6 +41,8 @@ export interface WorldOptions {
   readonly resetChance?: number;
   /** Two volumes of one message may go: exactly what had no other holder may be missing. */
   readonly outOfContract?: boolean;
+  /** Mail goes in through real SMTP conversations, which have these faults; else straight into the message path of the front end. */
+  readonly smtp?: { readonly faults: readonly SmtpFault[] };
 }
 
 const SEGMENT_BYTES = 131_072;
@@ -71,6 +77,7 @@ export class World {
   readonly lostByWord = new Map<Identity, number>();
   /** What happened, for the totals of a run. */
   readonly counts = new Map<string, number>();
+  readonly clients: SmtpClients | null;
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -86,6 +93,10 @@ export class World {
       (line) => this.violate(line),
       options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure,
     );
+    const { seed, smtp } = options;
+    this.clients = smtp === undefined ? null : new SmtpClients(this, seed, smtp.faults);
+    // smtp-server knows no ports.
+    lendProcess(smtp === undefined ? null : { scheduler: this.scheduler, random: new SeededRandom(seed ^ 0x1d) });
   }
 
   violate(line: string): void {
@@ -147,6 +158,7 @@ export class World {
       server: null,
       database: null,
       proxy: null,
+      smtp: null,
       lives: 0,
       jumpWall: null,
       onCommit: null,
@@ -191,12 +203,13 @@ export class World {
 
   #bootFrontend(pod: Pod, network: Network): void {
     const site = pod.document.frontends.find((entry) => entry.name === pod.name)?.site ?? '';
+    const clock = podClock(this.scheduler, this.random, pod);
     pod.proxy = new MessageProxy(
       {
         name: pod.name,
         site,
         uid: `${pod.name}-${pod.lives}`,
-        clock: podClock(this.scheduler, this.random, pod),
+        clock,
         random: this.random.fork(),
         network,
         log: silentLogger,
@@ -206,6 +219,9 @@ export class World {
       pod.document,
     );
     pod.proxy.start();
+    if (this.clients === null) return;
+    const { name, incarnation: life, proxy } = pod;
+    pod.smtp = new SmtpFront({ name, life, clock, proxy }, pod.document);
   }
 
   async #bootTransport(pod: Pod, network: Network): Promise<void> {
@@ -361,6 +377,8 @@ export class World {
     pod.server = null;
     pod.database = null;
     pod.proxy = null;
+    pod.smtp?.died();
+    pod.smtp = null;
     if (pod.role === 'transport' && how === 'power') pod.disk.crash();
     // `silent`: the machine vanished, connections stay half open; else a process death resets them.
     this.network.reap(silent);
@@ -415,6 +433,7 @@ export class World {
 
   /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
   send(frontend: string, recipients: readonly string[], sizeBytes: number, options: SendOptions = {}): Promise<Sent> {
+    if (this.clients !== null) return this.clients.send(frontend, recipients, sizeBytes, options);
     return send(this, frontend, recipients, sizeBytes, options);
   }
 
