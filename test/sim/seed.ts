@@ -19,7 +19,8 @@ import {
   scheduleFaults,
 } from './faults.ts';
 import { isAccepted } from './mail.ts';
-import { hand, unfinishedRequests } from './orchestrator.ts';
+import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
+import { SimOperator } from './operator.ts';
 import { SeededRandom } from './scheduler.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
 import { watch } from './watch.ts';
@@ -45,7 +46,10 @@ export interface SeedOptions {
   readonly selection?: Selection;
   /** No fault budget: two volumes of one message may go, and exactly what had no other holder may be missing. */
   readonly outOfContract?: boolean;
-  /** Mail goes in by SMTP: another history of the same seed, with the same draws of everything else. */
+  /**
+   * What surrounds the transports is the product's: mail goes in by SMTP, the operator's plan makes the topology documents. Another history of the same seed,
+   * with the same draws of everything else.
+   */
   readonly smtp?: boolean;
 }
 
@@ -114,9 +118,10 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
   const smtpFaults =
     options.smtp === true ? drawSmtpFaults(new SeededRandom(seed ^ 0x0fa7), options.selection ?? EVERYTHING) : null;
   const hash = createHash('sha256');
+  const maker = options.smtp === true ? new SimOperator(plan) : null;
   const world = new World({
     seed,
-    document: simTopology(plan),
+    ...(maker === null ? { document: simTopology(plan) } : { document: maker.first(START_WALL_MS), maker }),
     ...(options.mutants === undefined ? {} : { mutants: options.mutants }),
     resetChance: enabled.has('resets') ? 0.002 : 0,
     outOfContract: options.outOfContract ?? false,
@@ -156,12 +161,10 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   const start = scheduler.nowMs;
   sendMail(world, random, enabled, phaseMs);
   if (plan.withoutConnector === true)
-    scheduler.schedule(random.integer(2_000, 9_000), () =>
-      world.setTopology({
-        ...world.document,
-        sendConnectors: simTopology({ ...plan, withoutConnector: false }).sendConnectors,
-      }),
-    );
+    scheduler.schedule(random.integer(2_000, 9_000), () => {
+      const connectors = simTopology({ ...plan, withoutConnector: false }).sendConnectors;
+      publish(world, [{ kind: 'connect', connectors }]);
+    });
   if (plan.expiry) world.store.down.add('alpha');
   const faults = scheduleFaults(world, random, enabled, phaseMs);
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());

@@ -16,6 +16,7 @@ import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
+import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
 import { DurableView, type Volume } from './durable-view.ts';
 import { lendProcess } from './escapes.ts';
@@ -25,7 +26,6 @@ import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
-import { publish } from './orchestrator.ts';
 import { type Pod, podClock, type Trouble } from './pod.ts';
 import { Scheduler, SeededRandom } from './scheduler.ts';
 import { SmtpFront } from './smtp-front.ts';
@@ -34,7 +34,9 @@ import { lose, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
   readonly seed: number;
+  /** The first one, and who makes the later ones; by hand when absent. */
   readonly document: TopologyDocument;
+  readonly maker?: DocumentMaker;
   readonly mutants?: ReadonlySet<Mutant>;
   /** Every line of the trace, for a failing seed. */
   readonly trace?: (line: string) => void;
@@ -58,6 +60,7 @@ export class World {
   readonly network: SimNetwork;
   readonly store: MailStore;
   document: TopologyDocument;
+  readonly maker: DocumentMaker;
   readonly sent: Sent[] = [];
   readonly coverage: TransitionCoverage = new Map();
   readonly violations: string[] = [];
@@ -88,6 +91,7 @@ export class World {
     this.network = new SimNetwork(this.scheduler, { resetChance: options.resetChance ?? 0 });
     this.store = new MailStore(this.scheduler);
     this.document = options.document;
+    this.maker = options.maker ?? HAND_MADE;
     this.isOutOfContract = options.outOfContract ?? false;
     this.view = new DurableView(
       (line) => this.violate(line),
@@ -401,11 +405,6 @@ export class World {
   troubled(who: readonly string[], forMs: number): void {
     const { nowMs } = this.scheduler;
     this.troubles.push({ who, fromMs: nowMs - 1_000, untilMs: nowMs + forMs + 12_000 });
-  }
-
-  /** A newer topology document for everybody who lives; the others read it when they start. */
-  setTopology(document: TopologyDocument): void {
-    publish(this, () => document);
   }
 
   onNextCommit(key: string, act: () => void): void {
