@@ -107,7 +107,9 @@ function leave(world: World, pod: Pod): void {
   lose(world, volume);
   const gone: Deed = { kind: 'state', member: pod.name, state: 'gone' };
   const retired: readonly Deed[] =
-    identity === null ? [] : [{ kind: 'retire', identity: { member: pod.name, identity, uid: null, reason: 'drained' } }];
+    identity === null
+      ? []
+      : [{ kind: 'retire', identity: { member: pod.name, identity, uid: null, reason: 'drained' } }];
   publish(world, [gone, ...retired], 500);
   world.checkKept();
 }
@@ -172,7 +174,9 @@ export function unfinishedRequests(world: World): string[] {
   for (const pod of world.transports) {
     if (pod.server === null) continue;
     const views = resubmitViews({ server: pod.server.core, nowMs: pod.server.deps.clock.monotonicMs() });
-    for (const { name, cancelled } of world.document.resubmitRequests) {
+    for (const { name, cancelled, boundary } of world.document.resubmitRequests) {
+      // Who is of another boundary has nothing of it and never hears of it (semantics.md N3).
+      if (boundary !== null && boundary !== world.boundaryOf(pod.name)) continue;
       const view = views.find((entry) => entry.name === name);
       const isDone = view?.state === 'Done' || view?.state === 'Cancelled' || cancelled;
       if (!isDone)

@@ -1,6 +1,7 @@
 /**
  * One seed, one history. Owns: what a seed draws (topology, policies, sizes, which kinds of fault), the phase of faults and the phase of healing in which
- * progress is required. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--only KIND,KIND] [--without KIND,KIND]` prints its whole trace.
+ * progress is required; and of its two histories - mail put straight into front ends, or real SMTP clients and the operator's plan - that what only the second
+ * draws does not shift what both do. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--edge smtp] [--only KINDS] [--without KINDS]`.
  */
 import { createHash } from 'node:crypto';
 import type { Mutant } from '../../transport/core/mutants.ts';
@@ -19,8 +20,8 @@ import {
   scheduleFaults,
 } from './faults.ts';
 import { isAccepted } from './mail.ts';
-import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
 import { SimOperator } from './operator.ts';
+import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
 import { watch } from './watch.ts';
