@@ -78,8 +78,6 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   answerOwned(turn, copy);
   setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
   announceHeld(turn, copy);
-  // The new owner's and this one make two.
-  if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
   // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
   tellHolders(turn, copy.facts, copy.state, registered, 'owner');
   return true;

@@ -22,7 +22,7 @@ import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { everybodyAccountedFor } from './presence.ts';
-import { dsnSafe, resumeFailures } from './reports.ts';
+import { dsnSafe, ownerHasReport, resumeFailures } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
 import {
   commit,
@@ -330,13 +330,14 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
     return;
   }
   const merged = merge(copy.state, wrong(turn, 'progress-ignored') ? { ...remote, recipients: null } : remote);
-  if (merged === copy.state) return;
+  if (merged === copy.state) return sameEpoch(remote.epoch, copy.state.epoch) ? ownerHasReport(turn, copy) : undefined;
   const reparented = merged.epoch !== copy.state.epoch;
   const isMine = merged.epoch.owner === server.me;
   const recipients = merged.recipients !== null && isMine ? reopened(turn, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
+  else ownerHasReport(turn, copy);
 }
 
 /** Lists one copy to its new owner, so that the owner knows and answers. */
