@@ -37,7 +37,7 @@ import {
   wrong,
 } from './state.ts';
 import { identityMet } from './takeover.ts';
-import { forgetIfAnswered, sweepTombstones } from './tombstones.ts';
+import { forgetIfAnswered, rememberFinal, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** Something just made this copy safe (or accepted by policy): go on with it. */
@@ -413,6 +413,7 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
     transition(server.coverage, 'DiscardNotifiedFailed', 'shadow', 'shadow', 'removed');
     commit(turn, { kind: 'remove', id: copy.facts.id });
   }
+  rememberFinal(turn, copy.facts, merged);
   // Another maker's report about a message of mine is done as well.
   if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
   late(turn, { copy: null, kind: 'Count', what: 'discarded' });

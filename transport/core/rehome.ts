@@ -9,7 +9,7 @@ import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/datab
 import { roleOf, sharedState, withPlacement } from './copy.ts';
 import { claimAtRest } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { pickHome } from './placing.ts';
+import { mayReceive, pickHome } from './placing.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
@@ -25,6 +25,8 @@ export const REHOME_COVER = '#rehome';
 const ASKED = 100;
 /** Rounds of a second in which members may turn an entry away, and the pause before what is left is looked at again. */
 const MAX_TRIES = 40;
+/** After so many a drained entry is offered to those that have it as well. */
+const STUCK_TRIES = 20;
 const RETRY_WALK_MS = 600_000;
 const ANSWER_SPAN_MS = 3_000;
 /** Rounds, a second each, in which an owner may find another home for what a draining member holds. */
@@ -58,7 +60,7 @@ export interface Rehoming {
   /** What the present walk has met. */
   met: number;
   unreadable: number;
-  /** Nothing was in transit here when the walk began: what it meets is all there is. */
+  /** Nothing was in transit here when the walk began, and nothing at rest has changed since: what it meets is all there is. */
   cleanStart: boolean;
   /** The fact says so. */
   marked: boolean;
@@ -314,8 +316,18 @@ function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
 
 /** Not a commit of this step: what expires at this very moment cannot be changed, and that must not end the process. */
 function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
-  early(turn, { kind: 'ChangeResting', id: facts.id, state });
+  changeResting(turn, facts.id, state);
   cameToRest(turn, { facts, state });
+}
+
+/** It has another place in the log then, behind what a walk under way will look at: that walk proves nothing (seed 32118). */
+export function changeResting(turn: Turn, id: CopyId, state: CopyState): void {
+  const { rehoming } = turn.server;
+  rehoming.cleanStart = false;
+  // What waits its turn was read before.
+  for (const list of [rehoming.waiting, rehoming.later])
+    for (const [index, copy] of list.entries()) if (copy.facts.id === id) list[index] = { ...copy, state };
+  early(turn, { kind: 'ChangeResting', id, state });
 }
 
 /** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */
@@ -324,13 +336,19 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   const partners = new Set(copy.state.placements.map((placement) => placement.member));
   const owner = memberWith(server, copy.state.epoch.owner);
   if (owner !== null) partners.add(owner);
-  const turnedAway = server.rehoming.turnedAway.get(copy.facts.id) ?? new Set<string>();
-  const others = server.boundary.filter((one) => one.state === 'active' && !partners.has(one.name));
-  const exclude = new Set(turnedAway);
+  const { turnedAway, tries } = server.rehoming;
+  const exclude = new Set(turnedAway.get(copy.facts.id));
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
-  if (need === 'handOver' && others.length > 0) for (const partner of partners) exclude.add(partner);
+  // Nobody takes it, or its bytes cannot be read here any more: a partner has them. It becomes the owner, finds it another home, and then this entry is its shadow.
+  const isThere = server.boundary.some(({ name }) => partners.has(name) && mayReceive(turn, name));
+  const isStuck = (tries.get(copy.facts.id) ?? 0) >= STUCK_TRIES && isThere;
+  if (need === 'handOver' && othersThan(server, partners))
+    for (const { name } of server.boundary) if (partners.has(name) !== isStuck) exclude.add(name);
   return pickHome(turn, exclude);
 }
+
+const othersThan = (server: Server, partners: ReadonlySet<string>): boolean =>
+  server.boundary.some(({ name, state }) => state === 'active' && !partners.has(name));
 
 function send(
   turn: Turn,
@@ -368,10 +386,17 @@ export function rehomeOpened(turn: Turn, id: CopyId, attempt: number): boolean {
 export function rehomeRefused(turn: Turn, id: CopyId, attempt: number, held: boolean): boolean {
   const sending = sendingOf(turn, id, attempt);
   if (sending === null) return false;
-  if (!held) turnedAway(turn, sending);
+  if (!held || isLeftToPartner(turn, sending)) turnedAway(turn, sending);
   else if (isKnownHolder(turn, sending)) settled(turn, sending);
   else foundHolder(turn, sending);
   return true;
+}
+
+/** It has it and answers for it from now on; this one goes when that owner has found another home. */
+function isLeftToPartner({ server }: Turn, { facts, mode, member, state }: Sending): boolean {
+  const isStuck = (server.rehoming.tries.get(facts.id) ?? 0) >= STUCK_TRIES;
+  const partners = new Set(state.placements.map((placement) => placement.member));
+  return mode === 'handOver' && isStuck && partners.has(member) && othersThan(server, partners);
 }
 
 /** A drained copy is gone from here only after it has come to a member that did not have it, unless all that stay have it. */
