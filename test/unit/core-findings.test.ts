@@ -188,7 +188,9 @@ describe('ownership', () => {
     const bench = new CoreBench({ members: 3 });
     bench.join(PEER);
     bench.join(OTHER);
-    bench.streamEnded(bench.streamOpened(OTHER, 'shadow', sharedOf('M1', { epoch: epochOf(C, 2), standing: 'intake' })));
+    bench.streamEnded(
+      bench.streamOpened(OTHER, 'shadow', sharedOf('M1', { epoch: epochOf(C, 2), standing: 'intake' })),
+    );
     const recipients = [{ address: ALPHA, outcome: 'delivered' as const }];
     bench.state(OTHER, 'final', sharedOf('M1', { epoch: epochOf(C, 2), recipients, final: true }));
     expect(bench.resting.get(copyId('M1'))?.queue).toBe('shadowSafetyNet');

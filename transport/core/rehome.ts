@@ -9,9 +9,10 @@ import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/datab
 import { roleOf, sharedState, withPlacement } from './copy.ts';
 import { claimAtRest } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { mayReceive, pickHome } from './placing.ts';
+import { pickHome } from './placing.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
+import { isKnownHolder, isLeftToPartner, noSuccessors } from './successors.ts';
 import { transition } from './transitions.ts';
 
 const PAGE = 50;
@@ -25,8 +26,6 @@ export const REHOME_COVER = '#rehome';
 const ASKED = 100;
 /** Rounds of a second in which members may turn an entry away, and the pause before what is left is looked at again. */
 const MAX_TRIES = 40;
-/** After so many a drained entry is offered to those that have it as well. */
-const STUCK_TRIES = 20;
 const RETRY_WALK_MS = 600_000;
 const ANSWER_SPAN_MS = 3_000;
 /** Rounds, a second each, in which an owner may find another home for what a draining member holds. */
@@ -336,19 +335,11 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   const partners = new Set(copy.state.placements.map((placement) => placement.member));
   const owner = memberWith(server, copy.state.epoch.owner);
   if (owner !== null) partners.add(owner);
-  const { turnedAway, tries } = server.rehoming;
-  const exclude = new Set(turnedAway.get(copy.facts.id));
+  const exclude = new Set(server.rehoming.turnedAway.get(copy.facts.id));
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
-  // Nobody takes it, or its bytes cannot be read here any more: a partner has them. It becomes the owner, finds it another home, and then this entry is its shadow.
-  const isThere = server.boundary.some(({ name }) => partners.has(name) && mayReceive(turn, name));
-  const isStuck = (tries.get(copy.facts.id) ?? 0) >= STUCK_TRIES && isThere;
-  if (need === 'handOver' && othersThan(server, partners))
-    for (const { name } of server.boundary) if (partners.has(name) !== isStuck) exclude.add(name);
+  if (need === 'handOver') for (const name of noSuccessors(turn, copy.facts.id, partners)) exclude.add(name);
   return pickHome(turn, exclude);
 }
-
-const othersThan = (server: Server, partners: ReadonlySet<string>): boolean =>
-  server.boundary.some(({ name, state }) => state === 'active' && !partners.has(name));
 
 function send(
   turn: Turn,
@@ -386,23 +377,11 @@ export function rehomeOpened(turn: Turn, id: CopyId, attempt: number): boolean {
 export function rehomeRefused(turn: Turn, id: CopyId, attempt: number, held: boolean): boolean {
   const sending = sendingOf(turn, id, attempt);
   if (sending === null) return false;
-  if (!held || isLeftToPartner(turn, sending)) turnedAway(turn, sending);
-  else if (isKnownHolder(turn, sending)) settled(turn, sending);
+  const isHandOver = sending.mode === 'handOver';
+  if (!held || (isHandOver && isLeftToPartner(turn, sending))) turnedAway(turn, sending);
+  else if (!isHandOver || isKnownHolder(turn, sending)) settled(turn, sending);
   else foundHolder(turn, sending);
   return true;
-}
-
-/** It has it and answers for it from now on; this one goes when that owner has found another home. */
-function isLeftToPartner({ server }: Turn, { facts, mode, member, state }: Sending): boolean {
-  const isStuck = (server.rehoming.tries.get(facts.id) ?? 0) >= STUCK_TRIES;
-  const partners = new Set(state.placements.map((placement) => placement.member));
-  return mode === 'handOver' && isStuck && partners.has(member) && othersThan(server, partners);
-}
-
-/** A drained copy is gone from here only after it has come to a member that did not have it, unless all that stay have it. */
-function isKnownHolder(turn: Turn, { mode, member, state }: Sending): boolean {
-  if (mode !== 'handOver' || wrong(turn, 'partner-counts-as-successor')) return true;
-  return state.placements.some((placement) => placement.member === member);
 }
 
 function foundHolder(turn: Turn, sending: Sending): void {
