@@ -13,6 +13,7 @@ import {
   DIGEST,
   epochOf,
   factsOf,
+  identityOf,
   OTHER,
   PEER,
   SELF,
@@ -136,6 +137,15 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.lastSeen('ChangeResting').state).toMatchObject({ queue: 'shadowSafetyNet', epoch: epochOf(B, 1, 1) });
     bench.passHearing(2_000, { [PEER]: [], [OTHER]: [] });
     expect(bench.sent('COVER').at(-1)).toMatchObject({ to: PEER });
+  });
+
+  test('HandedOver: what a drained member gives away comes to another site than its partner is in', () => {
+    const bench = new CoreBench({ shape: { sites: [2, 2] } });
+    for (const member of [PEER, 't-1-0', 't-1-1']) bench.join(member);
+    bench.memberState(SELF, 'draining');
+    bench.pass(1_100);
+    bench.page([primaryEntry('M1', heldBy('t-1-0', identityOf('t-1-0')))]);
+    expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', member: PEER });
   });
 
   test('HandedOver: a drained member gives an entry up only after another has it', () => {

@@ -338,7 +338,10 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   const exclude = new Set(server.rehoming.turnedAway.get(copy.facts.id));
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
   if (need === 'handOver') for (const name of noSuccessors(turn, copy.facts.id, partners)) exclude.add(name);
-  return pickHome(turn, exclude);
+  // Of a drained entry it is the partner's site that counts: both copies would else come to be in one.
+  const partner =
+    need === 'handOver' ? server.boundary.find((one) => one.state === 'active' && partners.has(one.name)) : undefined;
+  return pickHome(turn, exclude, partner);
 }
 
 function send(
