@@ -264,10 +264,14 @@ export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, st
       continue;
     }
     const placements = copy.state.placements.filter(({ identity }) => identity !== asker);
-    const covered = placements.some((placement) => hasHome(server, placement));
+    // That it is going is durable before it may go: it would count as a holder again once its drain is cancelled.
+    const isForgotten = placements.length === copy.state.placements.length;
+    if (!isForgotten) changeResting(turn, id, { ...copy.state, placements });
+    const hasOther = placements.some((placement) => hasHome(server, placement));
+    const covered = hasOther && isForgotten;
     items.push({ id, covered });
     const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
-    if (!covered && !isUnderWay)
+    if (!hasOther && !isUnderWay)
       restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements }, notAt: member });
   }
   const covered: Covered = { request: REHOME_COVER, items };

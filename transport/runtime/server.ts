@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { TopologyDocument } from '../../common/config.ts';
-import { type CopyId, compareEpochs, type Epoch, type Identity } from '../../common/message.ts';
+import type { CopyId, Epoch, Identity } from '../../common/message.ts';
 import type { Contact } from '../../common/peer/messages.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
@@ -14,7 +14,7 @@ import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
-import type { CopyFacts, CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
+import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import type { TransportDeps } from './deps.ts';
@@ -49,8 +49,6 @@ export class TransportServer {
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #resting: Resting;
-  /** Changes of what rests, one after the other. */
-  #changes: Promise<void> = Promise.resolve();
   readonly #inbound: Inbound;
   #sweep: Timer | null = null;
   #counted: ReadonlyMap<Queue, number> = new Map();
@@ -325,9 +323,9 @@ export class TransportServer {
         return;
       case 'ScanSafetyNet':
         // What is being changed has a new place in the log: a walk that began before would meet it at neither.
-        return void this.#changes.then(() => this.#scans.start(effect.scan, effect.filter, effect.pageSize));
+        return void this.#resting.settled().then(() => this.#scans.start(effect.scan, effect.filter, effect.pageSize));
       case 'ChangeResting':
-        return this.#changeResting(effect.id, effect.state);
+        return this.#resting.change(effect.id, effect.state);
       case 'NextSafetyNetPage':
         return this.#scans.next(effect.scan);
       case 'EndScan':
@@ -349,23 +347,6 @@ export class TransportServer {
     if (shed.messages === 0) return;
     log.error({ ...shed, quotaBytes }, 'Safety Net over its quota: the oldest entries were given up');
     this.deps.metrics.increment('safety_net_shed_total', {}, shed.messages);
-  }
-
-  /** One at a time: whose it is only goes up (semantics.md S7), also when the core decided by what a walk read a while ago. */
-  #changeResting(id: CopyId, state: CopyState): void {
-    const { database, log } = this.deps;
-    const change = async (): Promise<void> => {
-      const there = await this.#resting.lookup(id);
-      const isPast = there !== null && there !== 'unreadable' && compareEpochs(there.state.epoch, state.epoch) > 0;
-      if (this.#stopped || isPast) return;
-      await database.commit([
-        { kind: 'recall', id, state: { ...state, queue: 'submission' } },
-        { kind: 'move', id, state },
-      ]);
-    };
-    this.#changes = this.#changes.then(change).catch((error: unknown) => {
-      log.debug({ attemptId: id, err: String(error) }, 'no longer at rest');
-    });
   }
 
   /** One id, one copy: another maker's resubmission, or an earlier one of ours, may rest here already. */
