@@ -318,6 +318,9 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   // Only who owns it, or owned it for all I know, says whose it is and what became of it (semantics.md S3, S14).
   const isPast = compareEpochs(remote.epoch, copy.state.epoch) < 0;
   if ((!saysOwner && copy.state.epoch.owner !== peer.identity) || isPast) {
+    // The owner of a lower epoch finished it before it heard of mine: nothing is left to do, as when it says so to a claim (seed 4615).
+    if (state.verdict === 'final' && saysOwner && copy.state.epoch.owner === server.me)
+      return finalReceived(turn, member, copy, remote);
     // A former owner has nothing left to wait for: whoever owns it now tells.
     if (state.verdict === 'final' && copy.state.epoch.owner !== server.me)
       acknowledge(turn, member, state.id, remote.epoch, 'unknown');
@@ -396,7 +399,7 @@ function removeShadow(turn: Turn, copy: Copy, member: string): void {
 function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedState): void {
   const { server } = turn;
   if (copy.state.epoch.owner === server.me) {
-    demote(turn, copy, { ...remote, final: true });
+    if (demote(turn, copy, { ...remote, final: true })) acknowledge(turn, member, copy.facts.id, remote.epoch, 'moved');
     return;
   }
   if (copy.state.queue !== 'shadow') return;

@@ -13,7 +13,7 @@ import { reply } from '../../common/smtp/replies.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
-import type { Server } from '../core/state.ts';
+import { type Server, trustedTime } from '../core/state.ts';
 import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
@@ -216,7 +216,7 @@ export class TransportServer {
     for (const [queue, size] of this.#queueSizes()) if (IN_TRANSIT.has(queue)) queued += size;
     return {
       syncedSequence: this.deps.database.syncedSequence,
-      wallMs: this.deps.clock.wallMs(),
+      trustedMs: trustedTime(this.core, this.deps.clock.monotonicMs()),
       generation: this.core.document.generation,
       load: {
         queued,
