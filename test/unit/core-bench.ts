@@ -169,8 +169,6 @@ export class CoreBench {
   effects: Effect[] = [];
   server: Server;
   nowMs = 1_000;
-  /** What members say of the time that has passed. */
-  peerTrustedMs = 0;
   /** Moves the wall clock only. */
   wallOffsetMs = 0;
   #wakeAtMs: number | null = null;
@@ -386,13 +384,7 @@ export class CoreBench {
   }
 
   contact(member: string, load: Partial<Load> = {}, hears: readonly string[] = []): void {
-    const contact = {
-      syncedSequence: 0,
-      trustedMs: this.peerTrustedMs,
-      generation: 1,
-      hears,
-      load: { ...NO_LOAD, ...load },
-    };
+    const contact = { syncedSequence: 0, trustedMs: 0, generation: 1, hears, load: { ...NO_LOAD, ...load } };
     this.event({ kind: 'PeerContact', member, contact });
   }
 

@@ -112,8 +112,9 @@ describe('S16: time spent down', () => {
     const before = bench.server.trusted.baseMs;
     expect(bench.server.trusted.unwitnessedMs).toBeGreaterThan(aDay);
     bench.up(PEER);
-    bench.peerTrustedMs = before + 2_500;
-    bench.contact(PEER);
+    const load = { queued: 0, intake: 0, backPressure: 'Normal', accepting: true } as const;
+    const contact = { syncedSequence: 0, trustedMs: before + 2_500, generation: 1, hears: [], load };
+    bench.event({ kind: 'PeerContact', member: PEER, contact });
     expect(bench.server.trusted.baseMs - before).toBeGreaterThan(0);
     expect(bench.server.trusted.baseMs - before).toBeLessThanOrEqual(2_500);
     expect(bench.server.trusted.unwitnessedMs).toBe(0);
