@@ -83,7 +83,12 @@ async function noticesOf(cluster: Cluster, rows: readonly Row[]): Promise<readon
   const lost = new Map<string, string>();
   for (const { asked } of rows)
     for (const { member, identity, why } of (asked.kind === 'answer' ? asked.value.lost : undefined) ?? [])
-      lost.set(identity, `queue database ${identity} of ${member} was lost and is taken over (${why})`);
+      lost.set(
+        identity,
+        why === 'drained'
+          ? `queue database ${identity} of ${member} was drained; nothing is left on it`
+          : `queue database ${identity} of ${member} was lost and is taken over (${why})`,
+      );
   const paths = statePaths(cluster.run.state);
   const requests = await Promise.all((await resubmitNames(paths)).map((name) => readResubmit(paths, name)));
   const open = requests.flatMap((one) => {

@@ -10,7 +10,7 @@ import { finishIfFinal } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { announceHeld, answerFor, confirmHolder } from './ownership.ts';
+import { announceHeld, answerFor, confirmHolder, placementAnswered } from './ownership.ts';
 import { changeOwner } from './resting.ts';
 import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn, wrong } from './state.ts';
@@ -117,6 +117,8 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   for (const item of grant.items) {
     const mayBeHeard = maySpeak(turn, member, item);
     if (server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
+    // Who says so itself has nothing left to be told.
+    if (item.verdict === 'final') placementAnswered(turn, item.id, peer.identity);
     const copy = server.copies.get(item.id);
     if (copy === undefined || !mayBeHeard) continue;
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))

@@ -28,6 +28,8 @@ export interface Copy {
   registered: ReadonlyMap<string, number>;
   /** Monotonic time of the next delivery attempt per next hop. */
   retryAtMs: ReadonlyMap<string, number>;
+  /** The owner that said, after its own commit, that it has this copy too (protocol.md 11). */
+  vouchedBy: Identity | null;
 }
 
 export interface Doubt {
@@ -46,6 +48,7 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
     demoteTo: null,
     registered: NOTHING,
     retryAtMs: NOTHING,
+    vouchedBy: null,
   };
 }
 

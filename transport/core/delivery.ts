@@ -319,7 +319,9 @@ export function finishIfFinal(turn: Turn, copy: Copy): boolean {
   if (turn.server.copies.get(copy.facts.id) !== copy) return true;
   if (copy.state.queue !== 'delivery' || !allFinal(copy.state.recipients) || copy.delivering.size > 0) return false;
   if (reopen(turn, copy)) return false;
-  finalize(turn, copy);
+  // A higher owner was seen while the last delivery was open: what is final here rests as that one's shadow (row 34, seed 30581), else two would answer for it.
+  if (copy.demoteTo !== null) demote(turn, copy, { ...copy.demoteTo, final: true });
+  else finalize(turn, copy);
   return true;
 }
 

@@ -50,6 +50,11 @@ export function claimAtRest(turn: Turn, id: CopyId, epoch: Epoch): void {
     else askLater(turn, name, id, epoch);
 }
 
+/** One member shows that it does not know yet whose this is. */
+export function claimFrom(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
+  if (turn.server.peers.has(member)) claim(turn, member, id, epoch);
+}
+
 /** Goes out with the others of this step. */
 function claim(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
   const claims = turn.claims.get(member) ?? new Map<CopyId, Epoch>();

@@ -14,9 +14,8 @@ import { refetched } from './damage.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
-import { promote, tombstoneState } from './ownership.ts';
+import { announceHeld, promote, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
-import { dsnSafe } from './reports.ts';
 import { restEnded, restOpened } from './resting.ts';
 import {
   addCopy,
@@ -295,12 +294,14 @@ export function shadowEnded(
   const { standing, abortedThrough, recipients } = opening.state;
   const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
-  addCopy(server, newCopy(facts, state));
+  const copy = newCopy(facts, state);
+  addCopy(server, copy);
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });
   commit(turn, { kind: 'commit', facts, state, stream });
   late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
   answer('stored');
-  if (facts.kind === 'dsn') dsnSafe(turn, facts.id);
+  // Its owner answers when its own is durable.
+  if (facts.kind === 'dsn') announceHeld(turn, copy);
 }
 
 /** Two members made the same DSN (one id, other bytes): the one of the owner stays, the other makes room for it. */

@@ -22,7 +22,7 @@ import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { everybodyAccountedFor } from './presence.ts';
-import { dsnSafe, resumeFailures } from './reports.ts';
+import { dsnSafe, ownerHasReport, resumeFailures } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
 import {
   commit,
@@ -37,7 +37,7 @@ import {
   wrong,
 } from './state.ts';
 import { identityMet } from './takeover.ts';
-import { forgetIfAnswered, sweepTombstones } from './tombstones.ts';
+import { forgetIfAnswered, rememberFinal, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** Something just made this copy safe (or accepted by policy): go on with it. */
@@ -318,6 +318,9 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   // Only who owns it, or owned it for all I know, says whose it is and what became of it (semantics.md S3, S14).
   const isPast = compareEpochs(remote.epoch, copy.state.epoch) < 0;
   if ((!saysOwner && copy.state.epoch.owner !== peer.identity) || isPast) {
+    // The owner of a lower epoch finished it before it heard of mine: nothing is left to do, as when it says so to a claim (seed 4615).
+    if (state.verdict === 'final' && saysOwner && copy.state.epoch.owner === server.me)
+      return finalReceived(turn, member, copy, remote);
     // A former owner has nothing left to wait for: whoever owns it now tells.
     if (state.verdict === 'final' && copy.state.epoch.owner !== server.me)
       acknowledge(turn, member, state.id, remote.epoch, 'unknown');
@@ -330,13 +333,14 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
     return;
   }
   const merged = merge(copy.state, wrong(turn, 'progress-ignored') ? { ...remote, recipients: null } : remote);
-  if (merged === copy.state) return;
+  if (merged === copy.state) return sameEpoch(remote.epoch, copy.state.epoch) ? ownerHasReport(turn, copy) : undefined;
   const reparented = merged.epoch !== copy.state.epoch;
   const isMine = merged.epoch.owner === server.me;
   const recipients = merged.recipients !== null && isMine ? reopened(turn, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
+  else ownerHasReport(turn, copy);
 }
 
 /** Lists one copy to its new owner, so that the owner knows and answers. */
@@ -395,7 +399,7 @@ function removeShadow(turn: Turn, copy: Copy, member: string): void {
 function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedState): void {
   const { server } = turn;
   if (copy.state.epoch.owner === server.me) {
-    demote(turn, copy, { ...remote, final: true });
+    if (demote(turn, copy, { ...remote, final: true })) acknowledge(turn, member, copy.facts.id, remote.epoch, 'moved');
     return;
   }
   if (copy.state.queue !== 'shadow') return;
@@ -412,6 +416,7 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
     transition(server.coverage, 'DiscardNotifiedFailed', 'shadow', 'shadow', 'removed');
     commit(turn, { kind: 'remove', id: copy.facts.id });
   }
+  rememberFinal(turn, copy.facts, merged);
   // Another maker's report about a message of mine is done as well.
   if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
   late(turn, { copy: null, kind: 'Count', what: 'discarded' });

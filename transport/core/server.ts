@@ -332,7 +332,7 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
-  return witness(turn, contact.wallMs);
+  return witness(turn, contact.trustedMs);
 }
 
 type RestEvent = Extract<

@@ -253,10 +253,10 @@ export interface Turn {
 
 export const wrong = (turn: Turn, mutant: Mutant): boolean => turn.server.mutants.has(mutant);
 
-export function trustedNow(turn: Turn): number {
-  const { trusted } = turn.server;
-  return Math.floor(trusted.baseMs + (turn.nowMs - trusted.monotonicAtBaseMs));
-}
+export const trustedNow = (turn: Turn): number => trustedTime(turn.server, turn.nowMs);
+
+export const trustedTime = ({ trusted }: Server, nowMs: number): number =>
+  Math.floor(trusted.baseMs + (nowMs - trusted.monotonicAtBaseMs));
 
 export const commit = (turn: Turn, write: CoreWrite): void => {
   turn.out.commit.push(write);
