@@ -5,13 +5,12 @@
  *
  *   node test/bench/queued.ts [--scale 1] [--bytes 4096] [--seconds 20] [--node=--flag,--flag]
  */
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { until } from '../house/until.ts';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
 import { makeMessage } from '../process/ledger.ts';
-import { sendMessage, SmtpConnection } from '../process/smtp-sender.ts';
+import { SmtpConnection, sendMessage } from '../process/smtp-sender.ts';
 import {
   cpuMs,
   deadAddress,
@@ -94,10 +93,9 @@ async function firstAccept(cluster: DirectCluster, owner: string, startMs: numbe
 }
 
 const store = await deadAddress();
-const cluster = await preparedCluster(
-  (directory) => twoSites(directory, { perSite: 1, frontends: 1, lmtp: store }),
-  { flags: values.node.split(',').filter((flag) => flag !== '') },
-);
+const cluster = await preparedCluster((directory) => twoSites(directory, { perSite: 1, frontends: 1, lmtp: store }), {
+  flags: values.node.split(',').filter((flag) => flag !== ''),
+});
 try {
   const [owner, shadow] = cluster.transports.map(({ name }) => name) as [string, string];
   const [frontend] = cluster.frontends.map(({ name }) => name) as [string];
@@ -135,7 +133,9 @@ try {
     const endMs = performance.now() + 40_000;
     await until('the snapshot', () => performance.now() >= endMs, { deadlineMs: 60_000, everyMs: 500 });
   }
-  await nextTurn();
+  const closing = performance.now();
+  await cluster.end(owner, 'SIGTERM');
+  line('closed', { ms: performance.now() - closing });
 } finally {
   await cluster[Symbol.asyncDispose]();
 }

@@ -88,7 +88,7 @@ function grantFor(
     announceHeld(turn, copy);
   }
   const peer = server.peers.get(member);
-  if (peer !== undefined) register(copy, member, peer.session);
+  if (peer !== undefined) register(copy, member, peer);
   return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
 }
 
@@ -103,7 +103,7 @@ function maySpeak(turn: Turn, member: string, { id, state }: Grant['items'][numb
     compareEpochs(state.epoch, copy.state.epoch) > 0;
   return (
     isHigherOwner ||
-    copy?.doubt?.waiting.has(member) === true ||
+    copy?.doubt?.waiting.includes(member) === true ||
     copy?.registered.has(member) === true ||
     unasked.get(member)?.has(id) === true ||
     placings.get(id)?.attempts.some((attempt) => attempt.member === member) === true
@@ -148,7 +148,7 @@ function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): bo
   return (
     remote.epoch.owner === server.peers.get(member)?.identity ||
     compareEpochs(remote.epoch, copy.state.epoch) > 0 ||
-    copy.doubt?.waiting.has(member) === true ||
+    copy.doubt?.waiting.includes(member) === true ||
     copy.registered.has(member) ||
     server.placings.get(copy.facts.id)?.attempts.some((attempt) => attempt.member === member) === true
   );
@@ -180,7 +180,7 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     sameEpoch(remote.epoch, copy.state.epoch) &&
     copy.state.standing === 'released'
   ) {
-    register(copy, member, peer.session);
+    register(copy, member, peer);
     // protocol.md 8: only equal bytes protect.
     if (remote.digest === copy.facts.digest) confirmHolder(turn, copy, member, peer.identity);
   }

@@ -146,7 +146,7 @@ export function becomeOwner(turn: Turn, copy: Copy, peer: Peer, epoch: Epoch, re
     unprotected: null,
   };
   setState(turn, copy, next, 'commit');
-  register(copy, member, peer.session);
+  register(copy, member, peer);
   armAge(turn, copy);
   // The RESIGN was lost, and with it what had become of the recipients: ask first.
   if (remote === null) beginDoubt(turn, copy, 'reachable');

@@ -295,9 +295,10 @@ export function shadowEnded(
   const { standing, abortedThrough, recipients } = opening.state;
   const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
-  addCopy(server, newCopy(facts, state));
+  const copy = newCopy(facts, state);
+  addCopy(server, copy);
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });
-  commit(turn, { kind: 'commit', facts, state, stream });
+  commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
   late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
   answer('stored');
   if (facts.kind === 'dsn') dsnSafe(turn, facts.id);
@@ -321,6 +322,7 @@ function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: s
   const copy = existing;
   server.held.get(copy.state.epoch.owner)?.delete(copy.facts.id);
   copy.state = merged;
+  copy.recovered = null;
   const held = server.held.get(merged.epoch.owner) ?? new Set<CopyId>();
   held.add(copy.facts.id);
   server.held.set(merged.epoch.owner, held);

@@ -30,8 +30,8 @@ import {
   late,
   needsShadow,
   type Server,
+  setAge,
   setState,
-  setTimer,
   type Turn,
   trustedNow,
   wrong,
@@ -70,6 +70,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     openCounter,
     nonce,
     session: server.sessions,
+    alone: new Map([[member, server.sessions]]),
     hears: [],
     load: null,
     listed: false,
@@ -82,7 +83,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   const claims = new Map(server.unasked.get(member) ?? []);
   for (const id of server.doubtful) {
     const copy = server.copies.get(id);
-    if (copy?.doubt?.waiting.has(member) === true) claims.set(id, copy.state.epoch);
+    if (copy?.doubt?.waiting.includes(member) === true) claims.set(id, copy.state.epoch);
   }
   // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
   for (const id of claims.keys()) {
@@ -140,7 +141,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
       sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null, item.epoch));
       continue;
     }
-    register(copy, member, peer.session);
+    register(copy, member, peer);
     if (copy.state.epoch.owner !== server.me) {
       sendState(turn, member, { id: item.id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
     } else if (isReleasing(copy, peer.identity) && !sameEpoch(item.epoch, copy.state.epoch)) {
@@ -174,7 +175,7 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
     if (server.tombstones.has(id)) sendState(turn, member, answerFor(turn, id, null, epoch));
     return;
   }
-  register(copy, member, peer.session);
+  register(copy, member, peer);
   if (copy.state.epoch.owner !== server.me)
     return sendState(turn, member, { id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
   if (copy.state.standing !== 'released') return;
@@ -379,7 +380,7 @@ export function promote(turn: Turn, copy: Copy): void {
     'commit',
   );
   needsShadow(server, copy.facts.id);
-  setTimer(turn, 1_000, 'age', copy.facts.id);
+  setAge(turn, 1_000, copy.facts.id);
   beginDoubt(turn, copy, 'reachable');
   resumeFailures(turn, copy);
   settle(turn, copy);

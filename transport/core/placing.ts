@@ -304,7 +304,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
   if (placing.phase === 'aborting' || copy === undefined || !sameEpoch(copy.state.epoch, placing.epoch)) return;
   attempt.status = 'stored';
   const peer = server.peers.get(attempt.member);
-  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer.session);
+  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer);
   const placement: Placement = {
     identity: attempt.identity,
     member: attempt.member,

@@ -5,8 +5,9 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
+import type { Compactor } from '../store/compact.ts';
 import type { CopyState, Tombstone } from '../store/database.ts';
-import type { Copy } from './copy.ts';
+import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Mutant } from './mutants.ts';
@@ -29,6 +30,7 @@ export interface Peer {
   readonly openCounter: number;
   readonly nonce: string;
   readonly session: number;
+  readonly alone: ReadonlyMap<string, number>;
   /** Whom it hears, by its last CONTACT. */
   hears: readonly string[];
   load: Load | null;
@@ -213,7 +215,9 @@ export interface Server {
   readonly listedOnce: Set<string>;
   /** Released in-transit copies without a confirmed shadow. */
   readonly single: Set<CopyId>;
+  /** In the order in which their waits end. */
   readonly doubtful: Set<CopyId>;
+  lastDoubt: Doubt | null;
   /** Members to be asked about these copies, at these epochs, when they come back (protocol.md 13) - also when the copy is final by then. */
   readonly unasked: Map<string, Map<CopyId, Epoch>>;
   /** Tombstones that stay at least until this time, because a front end may still ask for them (tombstones.ts). */
@@ -227,6 +231,11 @@ export interface Server {
   nextAttempt: number;
   readonly timers: CoreTimer[];
   timersBound: number;
+  readonly ages: Ages;
+  /** What many copies have in common is held once; what rests long is held as text (docs/decisions/0009). */
+  readonly compactor: Compactor;
+  /** Copies that came to be lately, oldest first: still as they came. */
+  readonly recent: Copy[];
   readonly coverage: TransitionCoverage;
   readonly startedAtMs: number;
   /** Elapsed time that wall-clock jumps cannot move (semantics.md S16), as an epoch-like number. */
@@ -282,7 +291,7 @@ export function setTimer(turn: Turn, delayMs: number, kind: TimerKind, id = '', 
 /** Length of the timer heap at which dead ones are first looked for. */
 export const TIMERS_BOUND = 4_096;
 /** Kinds that mean nothing without their copy or their search. */
-const OF_COPIES: ReadonlySet<TimerKind> = new Set(['retry', 'age', 'doubt']);
+const OF_COPIES: ReadonlySet<TimerKind> = new Set(['retry']);
 const OF_PLACINGS: ReadonlySet<TimerKind> = new Set(['attempt', 'placing']);
 
 function dropDeadTimers(server: Server): void {
@@ -293,6 +302,47 @@ function dropDeadTimers(server: Server): void {
   heap.length = 0;
   for (const timer of alive) pushTimer(heap, timer);
   server.timersBound = Math.max(TIMERS_BOUND, 2 * heap.length);
+}
+
+/** Copies to be looked at for their age, by the moment: a timer for each would cost as much as its recipient. */
+export interface Ages {
+  readonly due: Map<number, CopyId[]>;
+  /** Ids in `due`, and at how many those of copies that are gone are cleared away. */
+  size: number;
+  bound: number;
+}
+
+/** Minutes and hours are kept to within a second, so that copies of one second share a timer. */
+const COARSE_MS = 1_000;
+
+export function setAge(turn: Turn, delayMs: number, id: CopyId): void {
+  const { ages } = turn.server;
+  const exactMs = turn.nowMs + delayMs;
+  const atMs = delayMs < 60 * COARSE_MS ? exactMs : Math.ceil(exactMs / COARSE_MS) * COARSE_MS;
+  const ids = ages.due.get(atMs);
+  if (ids === undefined) {
+    ages.due.set(atMs, [id]);
+    setTimer(turn, atMs - turn.nowMs, 'age', '', atMs);
+  } else ids.push(id);
+  ages.size += 1;
+  if (ages.size >= ages.bound) dropDeadAges(turn.server);
+}
+
+function dropDeadAges({ ages, copies }: Server): void {
+  ages.size = 0;
+  for (const [atMs, ids] of ages.due) {
+    const alive = ids.filter((id) => copies.has(id));
+    ages.due.set(atMs, alive);
+    ages.size += alive.length;
+  }
+  ages.bound = Math.max(TIMERS_BOUND, 2 * ages.size);
+}
+
+export function takeAges({ ages }: Server, atMs: number): readonly CopyId[] {
+  const ids = ages.due.get(atMs) ?? [];
+  ages.due.delete(atMs);
+  ages.size -= ids.length;
+  return ids;
 }
 
 function pushTimer(heap: CoreTimer[], timer: CoreTimer): void {
@@ -329,12 +379,21 @@ export function popTimer(heap: CoreTimer[]): CoreTimer | undefined {
 export function setState(
   turn: Turn,
   copy: Copy,
-  state: CopyState,
+  next: CopyState,
   how: 'commit' | 'lazy',
   outcomes?: readonly number[],
 ): void {
-  reindex(turn.server, copy, state);
+  const { server } = turn;
+  const { recovered } = copy;
+  reindex(server, copy, next);
+  if (recovered !== null && how === 'lazy' && outcomes === undefined && saysTheSame(next, recovered)) {
+    // After a restart most copies are found to be where they were: nothing is written, and the state is held once.
+    copy.state = recovered;
+    return;
+  }
+  const state = server.compactor.thin(next, copy.state);
   copy.state = state;
+  copy.recovered = null;
   const recipients = state.recipients;
   const patch =
     outcomes !== undefined && recipients !== null
@@ -356,6 +415,17 @@ export function setState(
   else note(turn, write);
 }
 
+function saysTheSame(a: CopyState, b: CopyState): boolean {
+  for (const key of Object.keys(b) as (keyof CopyState)[]) {
+    const one = a[key];
+    const other = b[key];
+    if (one === other) continue;
+    if (!Array.isArray(one) || !Array.isArray(other) || one.length !== other.length) return false;
+    if (one.some((item, at) => item !== other[at])) return false;
+  }
+  return true;
+}
+
 /** Keeps `held` in step with who owns a shadow copy. */
 export function reindex(server: Server, copy: Copy, next: CopyState | null): void {
   const id = copy.facts.id;
@@ -373,9 +443,25 @@ export function reindex(server: Server, copy: Copy, next: CopyState | null): voi
   server.held.set(next.epoch.owner, set);
 }
 
+/** Copies that stay as they came: most are delivered before they are older than that. */
+const RECENT = 1_000;
+
+/** A new one becomes what everybody else, the database included, shall hold of it: write `copy.facts` and `copy.state` afterwards. */
 export function addCopy(server: Server, copy: Copy): void {
-  server.copies.set(copy.facts.id, copy);
+  const { compactor, recent } = server;
+  const facts = compactor.hold(copy.facts);
+  if (facts !== copy.facts) {
+    copy.facts = facts;
+    copy.state = compactor.thin(copy.state, null);
+    recent.push(copy);
+    if (recent.length >= 2 * RECENT) packOldest(server);
+  }
+  server.copies.set(facts.id, copy);
   if (copy.state.epoch.owner !== server.me) reindex(server, copy, copy.state);
+}
+
+function packOldest({ recent, copies, compactor }: Server): void {
+  for (const copy of recent.splice(0, RECENT)) if (copies.get(copy.facts.id) === copy) compactor.pack(copy.facts);
 }
 
 /** The copy leaves memory: moved to a Safety Net, aborted or removed. */
@@ -415,7 +501,7 @@ export function needsShadow(server: Server, id: CopyId): void {
 export function armAge(turn: Turn, copy: Copy): void {
   const { messageExpirationMs, delayNotificationMs } = turn.server.document.policies.queues;
   const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
-  setTimer(turn, Math.max(1, Math.min(messageExpirationMs - ageMs, delayNotificationMs)), 'age', copy.facts.id);
+  setAge(turn, Math.max(1, Math.min(messageExpirationMs - ageMs, delayNotificationMs)), copy.facts.id);
 }
 
 /** The connected member that runs on this identity now, or null. */
