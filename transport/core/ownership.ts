@@ -151,7 +151,8 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
       // A DSN that was composed again after a crash has its epoch, but other bytes; a list does not tell (protocol.md 8).
       if (sameEpoch(item.epoch, copy.state.epoch) && copy.facts.kind !== 'dsn')
         confirmHolder(turn, copy, member, peer.identity);
-      sendState(turn, member, { id: item.id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
+      if (isNews(copy, item))
+        sendState(turn, member, { id: item.id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
     }
   }
   if (!list.complete) return;
@@ -162,6 +163,19 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
   peer.owing.clear();
   sweepTombstones(turn);
   findSingles(turn);
+}
+
+/** Whether the holder would learn anything: after a restart a hundred thousand answers would say what the lists said. */
+function isNews({ facts, state }: Copy, item: List['items'][number]): boolean {
+  const { recipients } = state;
+  if (facts.kind === 'dsn' || item.standing !== state.standing || !sameEpoch(item.epoch, state.epoch)) return true;
+  if (recipients === null) return false;
+  // Resolved as they came in, nobody final: that is what the holder would do itself (protocol.md 18).
+  const asked = facts.envelope.recipients;
+  return (
+    recipients.length !== asked.length ||
+    recipients.some(({ address, outcome }, at) => outcome !== 'pending' || address !== asked[at]?.address)
+  );
 }
 
 /** A confirmation that came after the search for a shadow was over. */
