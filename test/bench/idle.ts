@@ -30,8 +30,7 @@ await Promise.all(
 await until(
   'everybody to know everybody',
   async () => {
-    for (const name of names)
-      if ((await metric(cluster, name, 'mailcluster_peer_up')) < members - 1) return false;
+    for (const name of names) if ((await metric(cluster, name, 'mailcluster_peer_up')) < members - 1) return false;
     return true;
   },
   { deadlineMs: 300_000, everyMs: 2_000 },

@@ -3,8 +3,10 @@
  * its discard status in one commit. Owns: that a recipient is final only by what a store, a relay, an expiry or an administrator said, and
  * that finality is durable before anybody hears of it.
  */
+
 import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
 import type { CopyState } from '../store/database.ts';
+import { setAge } from './ages.ts';
 import {
   allFinal,
   type Copy,
@@ -29,7 +31,6 @@ import {
   type Hop,
   late,
   type OpenDelivery,
-  setAge,
   setState,
   setTimer,
   type Turn,

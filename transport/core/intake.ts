@@ -8,6 +8,7 @@ import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch 
 import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
+import { armAge } from './ages.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { refetched } from './damage.ts';
@@ -20,7 +21,6 @@ import { dsnSafe } from './reports.ts';
 import { restEnded, restOpened } from './resting.ts';
 import {
   addCopy,
-  armAge,
   commit,
   dropCopy,
   early,

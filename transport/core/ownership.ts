@@ -2,6 +2,7 @@
  * Who owns a copy and who holds it (protocol.md sections 4 and 5): LIST, STATE, CLAIM and their answers, discard by pull, doubt, demotion.
  * Owns: that a copy changes hands or leaves `shadow` only by what its owner durably said, and never by age or ignorance.
  */
+
 import {
   type CopyId,
   compareEpochs,
@@ -12,6 +13,7 @@ import {
 } from '../../common/message.ts';
 import type { List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
+import { setAge } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
@@ -24,18 +26,7 @@ import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { everybodyAccountedFor } from './presence.ts';
 import { dsnSafe, resumeFailures } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
-import {
-  commit,
-  dropCopy,
-  late,
-  needsShadow,
-  type Server,
-  setAge,
-  setState,
-  type Turn,
-  trustedNow,
-  wrong,
-} from './state.ts';
+import { commit, dropCopy, late, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { identityMet } from './takeover.ts';
 import { forgetIfAnswered, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';

@@ -9,6 +9,7 @@ import { assert } from '../../common/platform/assert.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { abortIntake, abortSettled } from './aborting.ts';
+import { armAge } from './ages.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
 import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
@@ -16,7 +17,6 @@ import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
   addCopy,
-  armAge,
   commit,
   DEADLINES,
   early,

@@ -11,6 +11,7 @@ import { assert, unreachable } from '../../common/platform/assert.ts';
 import { Compactor } from '../store/compact.ts';
 import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
+import { setAge, takeAges } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
@@ -76,12 +77,10 @@ import {
   early,
   popTimer,
   type Server,
-  setAge,
   setState,
   setTimer,
   TIMERS_BOUND,
   type Turn,
-  takeAges,
   trustedNow,
   wrong,
 } from './state.ts';

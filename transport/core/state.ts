@@ -7,6 +7,7 @@ import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../commo
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
 import type { Compactor } from '../store/compact.ts';
 import type { CopyState, Tombstone } from '../store/database.ts';
+import type { Ages } from './ages.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
@@ -232,7 +233,7 @@ export interface Server {
   readonly timers: CoreTimer[];
   timersBound: number;
   readonly ages: Ages;
-  /** What many copies have in common is held once; what rests long is held as text (docs/decisions/0009). */
+  /** What many copies have in common is held once; what rests long is held as text (docs/decisions/0010-memory-of-copies.md). */
   readonly compactor: Compactor;
   /** Copies that came to be lately, oldest first: still as they came. */
   readonly recent: Copy[];
@@ -302,47 +303,6 @@ function dropDeadTimers(server: Server): void {
   heap.length = 0;
   for (const timer of alive) pushTimer(heap, timer);
   server.timersBound = Math.max(TIMERS_BOUND, 2 * heap.length);
-}
-
-/** Copies to be looked at for their age, by the moment: a timer for each would cost as much as its recipient. */
-export interface Ages {
-  readonly due: Map<number, CopyId[]>;
-  /** Ids in `due`, and at how many those of copies that are gone are cleared away. */
-  size: number;
-  bound: number;
-}
-
-/** Minutes and hours are kept to within a second, so that copies of one second share a timer. */
-const COARSE_MS = 1_000;
-
-export function setAge(turn: Turn, delayMs: number, id: CopyId): void {
-  const { ages } = turn.server;
-  const exactMs = turn.nowMs + delayMs;
-  const atMs = delayMs < 60 * COARSE_MS ? exactMs : Math.ceil(exactMs / COARSE_MS) * COARSE_MS;
-  const ids = ages.due.get(atMs);
-  if (ids === undefined) {
-    ages.due.set(atMs, [id]);
-    setTimer(turn, atMs - turn.nowMs, 'age', '', atMs);
-  } else ids.push(id);
-  ages.size += 1;
-  if (ages.size >= ages.bound) dropDeadAges(turn.server);
-}
-
-function dropDeadAges({ ages, copies }: Server): void {
-  ages.size = 0;
-  for (const [atMs, ids] of ages.due) {
-    const alive = ids.filter((id) => copies.has(id));
-    ages.due.set(atMs, alive);
-    ages.size += alive.length;
-  }
-  ages.bound = Math.max(TIMERS_BOUND, 2 * ages.size);
-}
-
-export function takeAges({ ages }: Server, atMs: number): readonly CopyId[] {
-  const ids = ages.due.get(atMs) ?? [];
-  ages.due.delete(atMs);
-  ages.size -= ids.length;
-  return ids;
 }
 
 function pushTimer(heap: CoreTimer[], timer: CoreTimer): void {
@@ -495,13 +455,6 @@ export function endSearch(turn: Turn, id: CopyId, except: Attempt | null): void 
 export function needsShadow(server: Server, id: CopyId): void {
   server.single.add(id);
   server.shadowless.add(id);
-}
-
-/** Delay notice and expiry of a copy that is mine to deliver. */
-export function armAge(turn: Turn, copy: Copy): void {
-  const { messageExpirationMs, delayNotificationMs } = turn.server.document.policies.queues;
-  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
-  setAge(turn, Math.max(1, Math.min(messageExpirationMs - ageMs, delayNotificationMs)), copy.facts.id);
 }
 
 /** The connected member that runs on this identity now, or null. */
