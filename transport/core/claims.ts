@@ -5,7 +5,7 @@
 import { type CopyId, compareEpochs, type Epoch, type SharedState, sameEpoch } from '../../common/message.ts';
 import type { Claim, Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, StoredCopy } from '../store/database.ts';
-import { type Copy, merge, register, sharedState } from './copy.ts';
+import { type Copy, isFinal, merge, register, sharedState } from './copy.ts';
 import { finishIfFinal } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
@@ -89,7 +89,19 @@ function grantFor(
   }
   const peer = server.peers.get(member);
   if (peer !== undefined) register(copy, member, peer);
-  return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
+  const state = order === 0 && saysNothing(copy) ? null : sharedState(copy.facts, copy.state);
+  return { id, granted: true, verdict: 'pending', state };
+}
+
+/**
+ * What the owner asks about after a restart is mostly as it was: it gets a yes for each of a hundred thousand copies, not each of their states. A state also
+ * tells which claim is answered: the first epoch there is was claimed once only. That it is held here, our LIST says as well (but not for DSNs).
+ */
+function saysNothing({ facts, state }: Copy): boolean {
+  const { epoch, standing, abortedThrough, recipients } = state;
+  const isFirst = epoch.try === 1 && epoch.term === 0;
+  const isUntouched = standing === 'released' && abortedThrough === 0 && recipients?.some(isFinal) !== true;
+  return facts.kind !== 'dsn' && isFirst && isUntouched;
 }
 
 /** Claimed, offered a shadow of it, known to hold it, or owner of a higher epoch: nobody else has a say in a copy of mine. */

@@ -271,6 +271,8 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return reshadowRound(turn);
     case 'PeerDown':
       server.peers.delete(event.member);
+      // Its last frame may be younger than its last CONTACT: silence counts from here (protocol.md 3).
+      server.lastHeardMs.set(event.member, turn.nowMs);
       return;
     case 'PeerContact':
       return contactHeard(turn, event.member, event.contact);
