@@ -12,11 +12,12 @@ import {
   sameEpoch,
 } from '../../common/message.ts';
 import type { List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
+import { hasRecipients } from '../store/compact.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
 import { setAge } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
-import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
+import { type Copy, IN_TRANSIT, isFinal, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
 import { categorize } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
@@ -162,10 +163,10 @@ function isNews({ facts, state }: Copy, item: List['items'][number]): boolean {
   if (facts.kind === 'dsn' || item.standing !== state.standing || !sameEpoch(item.epoch, state.epoch)) return true;
   if (recipients === null) return false;
   // Resolved as they came in, nobody final: that is what the holder would do itself (protocol.md 18).
-  const asked = facts.envelope.recipients;
-  return (
-    recipients.length !== asked.length ||
-    recipients.some(({ address, outcome }, at) => outcome !== 'pending' || address !== asked[at]?.address)
+  if (recipients.some(isFinal)) return true;
+  return !hasRecipients(
+    facts,
+    recipients.map(({ address }) => address),
   );
 }
 

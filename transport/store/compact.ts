@@ -262,6 +262,17 @@ export function packedParts(facts: CopyFacts): { readonly text: string; readonly
   return { text: facts[TEXT], profile: facts[PROFILE] };
 }
 
+/** Whether the envelope has just these recipients, in this order; without taking it apart when it is the plain case. */
+export function hasRecipients(facts: CopyFacts, addresses: readonly string[]): boolean {
+  if (addresses.length > 0 && facts instanceof PackedFacts && facts[OPEN] === null) {
+    const text = facts[TEXT];
+    // A quote inside the reverse-path is written with a backslash: it cannot be taken for this list.
+    if (text.startsWith(`${JSON.stringify(addresses)},`, text.indexOf(',[') + 1)) return true;
+  }
+  const { recipients } = facts.envelope;
+  return recipients.length === addresses.length && recipients.every(({ address }, at) => address === addresses[at]);
+}
+
 function textOf(envelope: Envelope, events: readonly TrackingEvent[]): string {
   const {
     reversePath,
