@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
 
-.PHONY: help setup demo test model bench soak lint types fmt docs clean
+.PHONY: help setup demo test model bench bench-large soak lint types fmt docs clean
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
@@ -42,6 +42,9 @@ model: setup ## The protocol in Promela and its known-wrong variants, checked by
 
 bench: setup ## Accept rates side by side with Postfix, as root on a quiet machine: make bench ROUNDS=5 SCALE=0.1
 	@node test/bench/accept.ts --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) $(BENCH)
+
+bench-large: setup ## One of queued, takeover, resubmit, idle (docs/performance.md): make bench-large BENCH=takeover ARGS='--scale 0.1'
+	@node test/bench/$(or $(BENCH),queued).ts $(ARGS)
 
 soak: setup ## The simulator for hours: make soak SEEDS=1000000
 	@node test/run.ts --soak $(or $(SEEDS),1000000)

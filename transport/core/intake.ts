@@ -8,6 +8,7 @@ import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch 
 import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
+import { armAge } from './ages.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { refetched } from './damage.ts';
@@ -19,7 +20,6 @@ import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from
 import { restEnded, restOpened } from './resting.ts';
 import {
   addCopy,
-  armAge,
   commit,
   dropCopy,
   early,
@@ -297,7 +297,7 @@ export function shadowEnded(
   const copy = newCopy(facts, state);
   addCopy(server, copy);
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });
-  commit(turn, { kind: 'commit', facts, state, stream });
+  commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
   late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
   answer('stored');
   // Its owner answers when its own is durable.
@@ -322,6 +322,7 @@ function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: s
   const copy = existing;
   server.held.get(copy.state.epoch.owner)?.delete(copy.facts.id);
   copy.state = merged;
+  copy.recovered = null;
   const held = server.held.get(merged.epoch.owner) ?? new Set<CopyId>();
   held.add(copy.facts.id);
   server.held.set(merged.epoch.owner, held);

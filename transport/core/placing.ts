@@ -10,6 +10,7 @@ import { assert } from '../../common/platform/assert.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { abortIntake, abortSettled } from './aborting.ts';
+import { armAge } from './ages.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
 import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
@@ -17,7 +18,6 @@ import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
   addCopy,
-  armAge,
   commit,
   DEADLINES,
   early,
@@ -310,7 +310,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
   if (placing.phase === 'aborting' || copy === undefined || !sameEpoch(copy.state.epoch, placing.epoch)) return;
   attempt.status = 'stored';
   const peer = server.peers.get(attempt.member);
-  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer.session);
+  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer);
   const placement: Placement = {
     identity: attempt.identity,
     member: attempt.member,
