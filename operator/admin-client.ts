@@ -4,11 +4,18 @@
  * answer is bounded in time and size; a member that does not answer, or answers nonsense, is a value, never an exception.
  */
 import { type ClientRequest, request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { type Agent, request as httpsRequest } from 'node:https';
+import type { TLSSocket } from 'node:tls';
 import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
 
 export type Asked<T> =
-  | { readonly kind: 'answer'; readonly member: string; readonly value: T }
+  | {
+      readonly kind: 'answer';
+      readonly member: string;
+      readonly value: T;
+      /** End of the certificate that it showed, ms since the epoch. */
+      readonly certificateNotAfterMs: number | null;
+    }
   /** The member answered that it does not know. */
   | { readonly kind: 'absent'; readonly member: string }
   | { readonly kind: 'unreachable'; readonly member: string; readonly reason: string };
@@ -19,6 +26,13 @@ const MAX_ANSWER_BYTES = 64 << 20;
 interface HttpAnswer {
   readonly status: number;
   readonly body: string;
+  readonly certificateNotAfterMs: number | null;
+}
+
+export interface AskOptions {
+  /** Keeps connections between questions; absent: one for each. */
+  readonly agent?: Agent;
+  readonly deadlineMs?: number;
 }
 
 export function reasonOf(error: unknown): string {
@@ -34,8 +48,9 @@ export interface AdminTls {
   readonly cluster: string;
 }
 
-function startRequest(url: string, tls: AdminTls | null, member: string): ClientRequest {
-  const common = { signal: AbortSignal.timeout(DEADLINE_MS), agent: false as const };
+function startRequest(url: string, tls: AdminTls | null, member: string, options: AskOptions): ClientRequest {
+  const { agent = false, deadlineMs = DEADLINE_MS } = options;
+  const common = { signal: AbortSignal.timeout(deadlineMs), agent };
   if (tls === null) return httpRequest(url, common);
   return httpsRequest(url, {
     ...common,
@@ -55,9 +70,14 @@ function startRequest(url: string, tls: AdminTls | null, member: string): Client
   });
 }
 
-export function get(url: string, tls: AdminTls | null, member: string): Promise<HttpAnswer> {
+export function get(
+  url: string,
+  tls: AdminTls | null,
+  member: string,
+  options: AskOptions = {},
+): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
-    const request = startRequest(url, tls, member);
+    const request = startRequest(url, tls, member, options);
     request.once('error', (error) => reject(error.name === 'AbortError' ? new Error('no answer in time') : error));
     request.once('response', (response) => {
       const chunks: Buffer[] = [];
@@ -69,11 +89,20 @@ export function get(url: string, tls: AdminTls | null, member: string): Promise<
       });
       response.once('error', reject);
       response.once('end', () =>
-        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') }),
+        resolve({
+          status: response.statusCode ?? 0,
+          body: Buffer.concat(chunks).toString('utf8'),
+          certificateNotAfterMs: tls === null ? null : notAfterMs(response.socket as TLSSocket),
+        }),
       );
     });
     request.end();
   });
+}
+
+function notAfterMs(socket: TLSSocket): number | null {
+  const at = Date.parse(socket.getPeerCertificate().valid_to ?? '');
+  return Number.isNaN(at) ? null : at;
 }
 
 function messageOf(body: string): string {
@@ -87,13 +116,20 @@ function messageOf(body: string): string {
 }
 
 /** Asks one member; `adminUrl` like https://10.1.2.3:2526, `path` like /v1/status. */
-export async function askMember<T>(adminUrl: string, path: string, tls: AdminTls, member: string): Promise<Asked<T>> {
+export async function askMember<T>(
+  adminUrl: string,
+  path: string,
+  tls: AdminTls,
+  member: string,
+  options: AskOptions = {},
+): Promise<Asked<T>> {
   try {
-    const answer = await get(adminUrl.replace(/\/$/, '') + path, tls, member);
+    const answer = await get(adminUrl.replace(/\/$/, '') + path, tls, member, options);
     if (answer.status === 404) return { kind: 'absent', member };
     if (answer.status !== 200)
       return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };
-    return { kind: 'answer', member, value: JSON.parse(answer.body) as T };
+    const { certificateNotAfterMs } = answer;
+    return { kind: 'answer', member, value: JSON.parse(answer.body) as T, certificateNotAfterMs };
   } catch (error) {
     return { kind: 'unreachable', member, reason: reasonOf(error) };
   }
