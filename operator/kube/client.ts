@@ -321,9 +321,10 @@ export class KubeClient implements KubeApi {
   #read(code: number, text: string, retryAfter: string | undefined): KubeResult<Answer> {
     const body = parsed(text);
     if (code >= 200 && code < 300) {
-      return body === null
-        ? fail({ kind: 'unavailable', perhapsDone: true, code, message: 'the answer is no JSON object' })
-        : succeed({ code, body });
+      // A login page, a proxy's own JSON: something else answered.
+      return typeof body?.kind === 'string' && typeof body.apiVersion === 'string'
+        ? succeed({ code, body })
+        : fail({ kind: 'unavailable', perhapsDone: true, code, message: 'the answer is no object of Kubernetes' });
     }
     return fail(failureOf(code, body, retryAfterMs(retryAfter, this.#options.clock.wallMs())));
   }

@@ -256,7 +256,7 @@ export function kubeApiContract(server: string, start: () => Promise<KubeRig>): 
       });
 
       it('from a version before the memory of the server is gone, not empty', async () => {
-        rig.compact?.();
+        await rig.compact?.();
         const options = { timeoutSeconds: 5, stallMs: 10_000, signal: new AbortController().signal };
         // The kind of the test is younger than version 1, so no server remembers it at that version.
         const result = await client.api.watch(WIDGET, { namespace }, { ...options, resourceVersion: '1' });

@@ -7,7 +7,7 @@ import { silentLogger } from '../../common/platform/log.ts';
 import type { MetricName } from '../../common/platform/metric-catalog.ts';
 import type { Labels, Metrics } from '../../common/platform/metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
-import { KubeClient } from '../../operator/kube/client.ts';
+import { KubeClient, type KubeClientOptions } from '../../operator/kube/client.ts';
 import { describeFailure, type KubeResult } from '../../operator/kube/failures.ts';
 import type { KubeIdentity } from '../../operator/kube/identity.ts';
 import { CUSTOM_RESOURCE_DEFINITION, NAMESPACE } from '../../operator/kube/kinds.ts';
@@ -47,8 +47,10 @@ export interface KubeRig {
   }): Promise<TestClient>;
   /** A namespace nobody else uses. */
   namespace(): Promise<string>;
+  /** A client that does not go through the proxy. */
+  beside(): Promise<KubeClient>;
   /** The server forgets older versions; null when it cannot be told to. */
-  readonly compact: (() => void) | null;
+  readonly compact: (() => Promise<void>) | null;
   stop(): Promise<void>;
 }
 
@@ -145,9 +147,41 @@ export const configMap = (namespace: string, name: string, data: Record<string, 
 interface Behind {
   readonly upstream: Upstream;
   readonly token: string | null;
-  readonly compact: (() => void) | null;
+  readonly compact: (() => Promise<void>) | null;
   stop(): Promise<void>;
 }
+
+interface Access {
+  readonly server: string;
+  readonly ca: string;
+  readonly user: Readonly<Record<string, string>>;
+}
+
+const base64 = (value: string): string => Buffer.from(value).toString('base64');
+
+/** JSON is YAML. */
+const kubeconfig = ({ server, ca, user }: Access): string =>
+  JSON.stringify({
+    'current-context': 'test',
+    contexts: [{ name: 'test', context: { cluster: 'test', user: 'test' } }],
+    clusters: [{ name: 'test', cluster: { server, 'certificate-authority-data': base64(ca) } }],
+    users: [{ name: 'test', user }],
+  });
+
+const clientOf = (
+  identity: KubeIdentity,
+  metrics: Metrics,
+  more: Pick<KubeClientOptions, 'rateLimits' | 'fieldManager'>,
+): KubeClient =>
+  new KubeClient({
+    identity,
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLogger,
+    metrics,
+    userAgent: 'mailcluster-test/1',
+    ...more,
+  });
 
 /** The rig over any server: proxy, clients, the test's own kind. */
 async function rigOver(behind: Behind): Promise<KubeRig> {
@@ -155,38 +189,32 @@ async function rigOver(behind: Behind): Promise<KubeRig> {
   const proxy = new FaultProxy(behind.upstream, certificate);
   await proxy.up();
   const clients: KubeClient[] = [];
-  const kubeconfig = JSON.stringify({
-    'current-context': 'test',
-    contexts: [{ name: 'test', context: { cluster: 'test', user: 'test' } }],
-    clusters: [
-      {
-        name: 'test',
-        cluster: {
-          server: proxy.url,
-          'certificate-authority-data': Buffer.from(certificate.ca).toString('base64'),
-        },
-      },
-    ],
-    users: [{ name: 'test', user: behind.token === null ? {} : { token: behind.token } }],
-  });
-  const client: KubeRig['client'] = async ({ as, manager, perSecond } = {}) => {
-    const identity: KubeIdentity = await kubeconfigIdentity({
-      text: kubeconfig,
+  const user = behind.token === null ? {} : { token: behind.token };
+  const through: Access = { server: proxy.url, ca: certificate.ca, user };
+  const client: KubeRig['client'] = async ({ as, manager, perSecond = 1000 } = {}) => {
+    const metrics = new CountedMetrics();
+    const identity = await kubeconfigIdentity({
+      text: kubeconfig(through),
       ...(as === undefined ? {} : { impersonate: as }),
     });
-    const metrics = new CountedMetrics();
-    const api = new KubeClient({
-      identity,
-      clock: systemClock,
-      random: systemRandom,
-      log: silentLogger,
-      metrics,
-      userAgent: 'mailcluster-test/1',
+    const rateLimits = { perSecond, burst: perSecond };
+    const api = clientOf(identity, metrics, {
+      rateLimits,
       ...(manager === undefined ? {} : { fieldManager: manager }),
-      rateLimits: { perSecond: perSecond ?? 1000, burst: perSecond ?? 1000 },
     });
     clients.push(api);
     return { api, metrics };
+  };
+  const beside = async (): Promise<KubeClient> => {
+    const { url, ca, cert, key } = behind.upstream;
+    const certified =
+      cert === undefined || key === undefined
+        ? user
+        : { 'client-certificate-data': base64(cert), 'client-key-data': base64(key) };
+    const identity = await kubeconfigIdentity({ text: kubeconfig({ server: url, ca, user: certified }) });
+    const api = clientOf(identity, new CountedMetrics(), {});
+    clients.push(api);
+    return api;
   };
   const { api } = await client();
   must(await api.apply(CUSTOM_RESOURCE_DEFINITION, WIDGET_DEFINITION));
@@ -196,6 +224,7 @@ async function rigOver(behind: Behind): Promise<KubeRig> {
   return {
     proxy,
     client,
+    beside,
     compact: behind.compact,
     namespace: async () => {
       namespaces += 1;
@@ -219,12 +248,16 @@ export async function fakeRig(): Promise<KubeRig> {
   return await rigOver({
     upstream: { url, ca: certificate.ca },
     token: 'test-token',
-    compact: () => fake.compact(),
+    compact: async () => fake.compact(),
     stop: () => fake.stop(),
   });
 }
 
 /** Over a server that is there; the proxy shows its administrator's certificate. */
-export async function realRig(upstream: Upstream, stop: () => Promise<void>): Promise<KubeRig> {
-  return await rigOver({ upstream, token: null, compact: null, stop });
+export async function realRig(
+  upstream: Upstream,
+  compact: () => Promise<void>,
+  stop: () => Promise<void>,
+): Promise<KubeRig> {
+  return await rigOver({ upstream, token: null, compact, stop });
 }

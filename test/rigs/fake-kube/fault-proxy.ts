@@ -83,6 +83,7 @@ export class FaultProxy {
 
   /** Listens, on the port of before if there was one. */
   async up(): Promise<void> {
+    if (this.#server !== null) return;
     const { cert, key } = this.#certificate;
     const server = createServer({ cert, key }, (request, response) => {
       this.#handle(request, response).catch(() => response.destroy());

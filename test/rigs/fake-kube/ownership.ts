@@ -105,8 +105,11 @@ export function applyFields(
   const mine = ownerFor(owners, desired, writer, 'Apply');
   const others = owners.filter((owner) => owner !== mine);
   const conflicts: Conflict[] = [];
+  // `{}` says that there is a map, not that it has nothing in it.
+  const isEmptyWish = (path: Path): boolean =>
+    isMap(read(wanted, path)) && isMap(read(live, path)) && path.at(-1) !== '.';
   for (const path of fields) {
-    if (path.at(-1) === '.' || isDeepStrictEqual(read(live, path), read(wanted, path))) continue;
+    if (path.at(-1) === '.' || isEmptyWish(path) || isDeepStrictEqual(read(live, path), read(wanted, path))) continue;
     for (const owner of others) {
       if (!owner.fields.has(path)) continue;
       if (force) owner.fields.remove(path);
@@ -119,7 +122,7 @@ export function applyFields(
   // Whole items first: without the field that is its key an item could not be found any more.
   const ordered = [...dropped.filter((path) => path.at(-1) === '.'), ...dropped.filter((path) => path.at(-1) !== '.')];
   for (const path of ordered) if (!isHeld(path, others)) erase(object, path);
-  for (const path of fields) write(object, path, read(wanted, path));
+  for (const path of fields) if (!isEmptyWish(path)) write(object, path, read(wanted, path));
   const rest = owners.filter((owner) => owner !== mine);
   return { object: withOwners(object, [...rest, { entry: { ...mine.entry }, fields }]) };
 }
