@@ -117,9 +117,13 @@ describe('invalid examples', () => {
     if (refusal === undefined) return;
     expect(refusal.body.message).toContain(`${ours.problem}; ${ours.fix}`);
     // The field of the rule; ours is the same or, where a rule looks at a list, the entry which broke it.
-    const fields = causesOf(refusal).map(({ field }) => field);
-    expect(fields.length).toBe(1);
-    expect(ours.path.startsWith(fields[0] ?? '?')).toBe(true);
+    const words = `${ours.problem}; ${ours.fix}`;
+    const [said, ...more] = causesOf(refusal).filter(({ message }) => message.endsWith(words));
+    expect({ startsWith: ours.path.startsWith(said?.field ?? '?'), more }).toEqual({ startsWith: true, more: [] });
+    // Other rules which read the same broken value complain too on the API server; our validator leaves out what only follows.
+    const field = /\w+$/.exec(ours.path)?.[0] ?? '?';
+    const strangers = causesOf(refusal).filter(({ message }) => !message.endsWith(words) && !message.includes(field));
+    expect(strangers).toEqual([]);
   });
 
   it.for(by('schema'))('%s is refused by the schema, with field and fix', async (name, context) => {
@@ -175,7 +179,7 @@ describe('changes', () => {
     expect(refused.body.message).toContain(
       'storage.size cannot shrink, volumes only grow; keep the former size or a larger one',
     );
-    expect((await client.apply(sized('0.1Ti'))).status).toBe(200);
+    expect((await client.apply(sized('1Ti'))).status).toBe(200);
   });
 
   it('a MailboxDatabase stays with its cluster', async (context) => {

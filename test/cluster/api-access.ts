@@ -98,7 +98,8 @@ export class ApiAccess {
       // Its cache of what the server knows must not outlive the cluster, nor be somebody's own.
       env: { PATH: '/usr/bin:/bin', HOME: this.directory, KUBECACHEDIR: join(this.directory, 'kubectl-cache') },
     });
-    running.child.stdin?.end(input);
+    // A program that ends without reading is judged by its exit code.
+    running.child.stdin?.on('error', () => undefined).end(input);
     try {
       return { code: 0, ...(await running) };
     } catch (error) {
