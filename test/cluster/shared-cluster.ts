@@ -29,7 +29,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
     project.provide('sharedCluster', { missing });
     return async () => undefined;
   }
-  const cluster = await startApiServer({ controllers: false });
+  const cluster = await startApiServer();
   try {
     await installCrds(cluster);
   } catch (error) {
