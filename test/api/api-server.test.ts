@@ -192,4 +192,7 @@ it('dies with the process that started it, even when that is killed', async (con
   expect(await readFile(join(directory, 'etcd.log'), 'utf8')).not.toBe('');
   holder.kill('SIGKILL');
   await until('the control plane to die', () => pids.every((pid) => !runs(pid)), { deadlineMs: 5_000 });
+  await until('its maker to be gone', () => holder.signalCode !== null, { deadlineMs: 5_000 });
+  await using next = await startApiServer({ controllers: false });
+  expect({ orphan: existsSync(directory), own: existsSync(next.directory) }).toEqual({ orphan: false, own: true });
 });

@@ -1,11 +1,10 @@
 /**
  * A real control plane of Kubernetes on loopback, without root: etcd, API server, controller manager, scheduler. Owns: their processes,
  * one temporary directory (keys, data, logs, audit log), one port. Promises: when `startApiServer` resolves, the API answers and, with
- * controllers, the namespace `default` has its ServiceAccount; everything is gone after `stop`, and also when this process is killed (the
- * programs die with it; only the directory stays). Two can run side by side. Fails with the end of the log of what did not come up.
+ * controllers, the namespace `default` has its ServiceAccount; everything is gone after `stop`, and also when this process is killed: the
+ * programs die with it, and the next start removes the directory. Two can run side by side. Fails with the end of the log of what did not come up.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../house/until.ts';
 import { type AccessParts, ApiAccess, type ApiUser, auditLogFile } from './api-access.ts';
@@ -26,6 +25,7 @@ import {
 import { Daemon } from './daemon.ts';
 import { compact } from './etcd-client.ts';
 import { KubeClient, type KubeCredentials } from './kube-client.ts';
+import { createDirectory, keepDirectory, removeDirectory } from './own-directory.ts';
 import { type Authority, createAuthority, createKeyPair } from './pki.ts';
 import { findPrograms } from './programs.ts';
 
@@ -51,7 +51,7 @@ export async function missingForApiServer(): Promise<string | null> {
 export async function startApiServer(options: ApiServerOptions = {}): Promise<ApiCluster> {
   const programs = await findPrograms();
   if ('missing' in programs) throw new Error(`no API server: ${programs.missing}`);
-  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-api-'));
+  const directory = await createDirectory();
   const files: PlaneFiles = { directory, auditLogFile: auditLogFile(directory) };
   const daemon = (name: (typeof LOGS)[number], args: readonly string[]): Daemon =>
     new Daemon({ name, file: programs[name], args, directory, logFile: join(directory, `${name}.log`) });
@@ -92,7 +92,7 @@ export async function startApiServer(options: ApiServerOptions = {}): Promise<Ap
     return cluster;
   } catch (error) {
     await endAll(daemons);
-    await rm(directory, { recursive: true, force: true });
+    await removeDirectory(directory);
     throw error;
   }
 }
@@ -158,8 +158,9 @@ export class ApiCluster extends ApiAccess {
   async stop(): Promise<void> {
     this.client.close();
     await endAll(this.#daemons);
-    if (this.#isKept) console.error(`logs of the API server are kept in ${this.directory}`);
-    else await rm(this.directory, { recursive: true, force: true });
+    if (!this.#isKept) return removeDirectory(this.directory);
+    await keepDirectory(this.directory);
+    console.error(`logs of the API server are kept in ${this.directory}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
