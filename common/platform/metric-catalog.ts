@@ -242,6 +242,18 @@ export const METRIC_CATALOG = declare({
     help: 'Watches that ended, by resource and how (end, reset, stalled, gone, error, garbage, refused).',
     labels: ['resource', 'reason'],
   },
+  reconcile_total: {
+    type: 'counter',
+    help: 'Looks at one MailCluster, by result (done, again, retry, error).',
+    labels: ['result'],
+  },
+  reconcile_duration_seconds: {
+    type: 'histogram',
+    help: 'Duration of one look at one MailCluster: gather, plan, carry out, status.',
+    labels: [],
+    buckets: LATENCY,
+  },
+  restarts_total: { type: 'counter', help: 'Members restarted in order, by reason.', labels: ['reason'] },
   workqueue_depth: { type: 'gauge', help: 'Keys that wait for a worker, by queue.', labels: ['queue'] },
   workqueue_retries_total: {
     type: 'counter',

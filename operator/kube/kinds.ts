@@ -1,5 +1,5 @@
 /** The kinds the operator reads or writes (kubernetes.md section 2), as data. Pure. */
-import type { ResourceKind } from './kube-object.ts';
+import { apiVersionOf, type ResourceKind } from './kube-object.ts';
 
 const core = (kind: string, plural: string, namespaced = true): ResourceKind => ({
   group: '',
@@ -44,6 +44,45 @@ export const CUSTOM_RESOURCE_DEFINITION = grouped(
   'customresourcedefinitions',
   false,
 );
+export const STORAGE_CLASS = grouped('storage.k8s.io', 'v1', 'StorageClass', 'storageclasses', false);
+export const TOKEN_REVIEW = grouped('authentication.k8s.io', 'v1', 'TokenReview', 'tokenreviews', false);
+/** Of the Prometheus operator and of cert-manager: there only where somebody installed them. */
+export const POD_MONITOR = grouped('monitoring.coreos.com', 'v1', 'PodMonitor', 'podmonitors');
+export const CERTIFICATE = grouped('cert-manager.io', 'v1', 'Certificate', 'certificates');
 export const MAIL_CLUSTER = grouped('mailcluster.dev', 'v1alpha1', 'MailCluster', 'mailclusters');
 export const MAILBOX_DATABASE = grouped('mailcluster.dev', 'v1alpha1', 'MailboxDatabase', 'mailboxdatabases');
 export const RESUBMIT_REQUEST = grouped('mailcluster.dev', 'v1alpha1', 'ResubmitRequest', 'resubmitrequests');
+
+const ALL: readonly ResourceKind[] = [
+  NAMESPACE,
+  NODE,
+  PERSISTENT_VOLUME,
+  CONFIG_MAP,
+  SECRET,
+  SERVICE,
+  SERVICE_ACCOUNT,
+  POD,
+  PERSISTENT_VOLUME_CLAIM,
+  STATEFUL_SET,
+  DEPLOYMENT,
+  POD_DISRUPTION_BUDGET,
+  HORIZONTAL_POD_AUTOSCALER,
+  NETWORK_POLICY,
+  LEASE,
+  EVENT,
+  CUSTOM_RESOURCE_DEFINITION,
+  STORAGE_CLASS,
+  TOKEN_REVIEW,
+  POD_MONITOR,
+  CERTIFICATE,
+  MAIL_CLUSTER,
+  MAILBOX_DATABASE,
+  RESUBMIT_REQUEST,
+];
+
+/** The kind of an object, or of a reference to one. Throws for a kind that is not here: a bug. */
+export function kindOf({ apiVersion, kind }: { readonly apiVersion: string; readonly kind: string }): ResourceKind {
+  const found = ALL.find((one) => one.kind === kind && apiVersionOf(one) === apiVersion);
+  if (found === undefined) throw new Error(`no kind ${apiVersion} ${kind}`);
+  return found;
+}
