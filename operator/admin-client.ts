@@ -70,12 +70,7 @@ function startRequest(url: string, tls: AdminTls | null, member: string, options
   });
 }
 
-export function get(
-  url: string,
-  tls: AdminTls | null,
-  member: string,
-  options: AskOptions = {},
-): Promise<HttpAnswer> {
+export function get(url: string, tls: AdminTls | null, member: string, options: AskOptions = {}): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
     const request = startRequest(url, tls, member, options);
     request.once('error', (error) => reject(error.name === 'AbortError' ? new Error('no answer in time') : error));

@@ -55,7 +55,10 @@ async function load(secret: Watched): Promise<Loaded> {
       notAfterMs: Date.parse(certificate.validTo),
     };
   } catch (error) {
-    return { ok: false, problem: `holds no usable authority (${error instanceof Error ? error.message : String(error)})` };
+    return {
+      ok: false,
+      problem: `holds no usable authority (${error instanceof Error ? error.message : String(error)})`,
+    };
   }
 }
 

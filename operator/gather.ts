@@ -5,6 +5,7 @@
 import type { Clock } from '../common/platform/clock.ts';
 import type { Authorities } from './authorities.ts';
 import type { ApiKinds, Gathered, Observed, OperatorSettings } from './gathered.ts';
+import type { KubeApi } from './kube/api.ts';
 import {
   CERTIFICATE,
   CONFIG_MAP,
@@ -21,7 +22,6 @@ import {
   SECRET,
   STORAGE_CLASS,
 } from './kube/kinds.ts';
-import type { KubeApi } from './kube/api.ts';
 import { nameOf } from './kube/kube-object.ts';
 import type { MemberPoll } from './member-poll.ts';
 import type { ConfigMap, Reader } from './resource/parse.ts';
@@ -139,7 +139,8 @@ export class Gatherer {
   async #referredConfigMaps(namespace: string, databases: readonly Watched[]): Promise<readonly ConfigMap[]> {
     const names = new Set(
       databases.flatMap(({ spec }) => {
-        const recipients = (spec as { recipients?: { addressesFrom?: { name?: string } | { name?: string }[] } }).recipients;
+        const recipients = (spec as { recipients?: { addressesFrom?: { name?: string } | { name?: string }[] } })
+          .recipients;
         return [recipients?.addressesFrom ?? []].flat().flatMap(({ name }) => name ?? []);
       }),
     );

@@ -33,7 +33,11 @@ async function identityOf({ kubeconfig }: OperatorConfig): Promise<KubeIdentity>
 }
 
 const config = await configFromArguments('operator/main.ts', readConfig);
-const logger = createLogger({ fields: { program: 'operator', name: config.identity }, level: config.logLevel, descriptor: 1 });
+const logger = createLogger({
+  fields: { program: 'operator', name: config.identity },
+  level: config.logLevel,
+  descriptor: 1,
+});
 let running: RunningOperator | null = null;
 const lifecycle = startLifecycle({ logger, graceMs: GRACE_MS, stop: async () => running?.stop() });
 

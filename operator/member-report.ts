@@ -88,7 +88,16 @@ function resubmit(value: unknown, what: string): ResubmitAnswer {
   const found = plain(value, what);
   text(found.name, `${what}.name`);
   oneOf(found.state, ['Pending', 'Running', 'Paused', 'Done', 'Cancelled'], `${what}.state`);
-  const counts = ['selected', 'resubmitted', 'byPrimary', 'byShadow', 'present', 'covered', 'failed', 'completeSinceMs'];
+  const counts = [
+    'selected',
+    'resubmitted',
+    'byPrimary',
+    'byShadow',
+    'present',
+    'covered',
+    'failed',
+    'completeSinceMs',
+  ];
   for (const name of counts) count(found[name], `${what}.${name}`);
   list(found.waitingFor, text, `${what}.waitingFor`);
   list(found.errors, text, `${what}.errors`);

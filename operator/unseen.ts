@@ -38,7 +38,13 @@ export class Unseen {
     const before = versionOf(known);
     // The same version: the write changed nothing, or the watch was faster.
     if (before === versionOf(object)) return;
-    this.#add(`${namespace}/${kind.kind}/${keyOf(object)}`, { kind, name: { name, namespace }, before, uid: null, deleted: false });
+    this.#add(`${namespace}/${kind.kind}/${keyOf(object)}`, {
+      kind,
+      name: { name, namespace },
+      before,
+      uid: null,
+      deleted: false,
+    });
   }
 
   deleted(kind: ResourceKind, name: ObjectName, uid: string): void {

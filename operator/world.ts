@@ -65,7 +65,13 @@ const MADE: readonly ResourceKind[] = [
 /** Only where somebody installed them. */
 const OPTIONAL: readonly ResourceKind[] = [POD_MONITOR, CERTIFICATE];
 const RESOURCES: readonly ResourceKind[] = [MAIL_CLUSTER, MAILBOX_DATABASE, RESUBMIT_REQUEST];
-const CLUSTER_WIDE: readonly ResourceKind[] = [NODE, PERSISTENT_VOLUME, STORAGE_CLASS, NAMESPACE, CUSTOM_RESOURCE_DEFINITION];
+const CLUSTER_WIDE: readonly ResourceKind[] = [
+  NODE,
+  PERSISTENT_VOLUME,
+  STORAGE_CLASS,
+  NAMESPACE,
+  CUSTOM_RESOURCE_DEFINITION,
+];
 const LABELLED: readonly ResourceKind[] = [POD, PERSISTENT_VOLUME_CLAIM];
 
 const idOf = (kind: ResourceKind): string => `${apiVersionOf(kind)}/${kind.kind}`;
