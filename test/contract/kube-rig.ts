@@ -219,7 +219,7 @@ async function rigOver(behind: Behind): Promise<KubeRig> {
   const { api } = await client();
   must(await api.apply(CUSTOM_RESOURCE_DEFINITION, WIDGET_DEFINITION));
   await until('the kind of the test is served', async () => (await api.list(WIDGET, {})).ok, { deadlineMs: 20_000 });
-  let namespaces = 0;
+  const namespaces: string[] = [];
   const run = Date.now().toString(36);
   return {
     proxy,
@@ -227,12 +227,13 @@ async function rigOver(behind: Behind): Promise<KubeRig> {
     beside,
     compact: behind.compact,
     namespace: async () => {
-      namespaces += 1;
-      const name = `kube-${run}-${namespaces}`;
+      const name = `kube-${run}-${namespaces.length}`;
+      namespaces.push(name);
       must(await api.create(NAMESPACE, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } }));
       return name;
     },
     stop: async () => {
+      for (const name of namespaces) await api.delete(NAMESPACE, { namespace: '', name });
       for (const one of clients) one.close();
       await proxy.stop();
       await behind.stop();
@@ -253,11 +254,7 @@ export async function fakeRig(): Promise<KubeRig> {
   });
 }
 
-/** Over a server that is there; the proxy shows its administrator's certificate. */
-export async function realRig(
-  upstream: Upstream,
-  compact: () => Promise<void>,
-  stop: () => Promise<void>,
-): Promise<KubeRig> {
-  return await rigOver({ upstream, token: null, compact, stop });
+/** Over a server that is there and stays; the proxy shows its administrator's certificate. */
+export async function realRig(upstream: Upstream): Promise<KubeRig> {
+  return await rigOver({ upstream, token: null, compact: null, stop: async () => undefined });
 }
