@@ -3,13 +3,14 @@
  * does not match, with the path.
  */
 import type { OperatorSettings } from './gathered.ts';
+import { LEASE_TIMES, type LeaseTimes } from './kube/lease-record.ts';
 
 export interface OperatorConfig {
   /** Empty: as a pod in its cluster; else a kubeconfig file. */
   readonly kubeconfig: string;
   /** Which MailClusters: empty: of all namespaces. */
   readonly watchNamespace: string;
-  readonly lease: { readonly namespace: string; readonly name: string };
+  readonly lease: { readonly namespace: string; readonly name: string; readonly times: LeaseTimes };
   /** Of this process, in the lease and in events: the name of the pod. */
   readonly identity: string;
   readonly settings: OperatorSettings;
@@ -53,7 +54,15 @@ export function parseOperatorConfig(value: unknown, version: string): OperatorCo
   return {
     kubeconfig: text('kubeconfig', ''),
     watchNamespace: text('watchNamespace', ''),
-    lease: { namespace: name('lease.namespace'), name: name('lease.name', 'mailcluster-operator') },
+    lease: {
+      namespace: name('lease.namespace'),
+      name: name('lease.name', 'mailcluster-operator'),
+      times: {
+        leaseDurationMs: count('lease.durationMs', LEASE_TIMES.leaseDurationMs),
+        renewDeadlineMs: count('lease.renewDeadlineMs', LEASE_TIMES.renewDeadlineMs),
+        retryMs: count('lease.retryMs', LEASE_TIMES.retryMs),
+      },
+    },
     identity: name('identity'),
     settings: {
       image: name('settings.image'),

@@ -8,8 +8,8 @@ import { describeFailure } from './kube/failures.ts';
 import { POD, TOKEN_REVIEW } from './kube/kinds.ts';
 import type { KubeObject } from './kube/kube-object.ts';
 import { serviceDomain } from './resources/configs.ts';
-import { LABEL, named } from './resources/names.ts';
-import { SIGNER_AUDIENCE, type SignerPod, type TokenHolder } from './signer.ts';
+import { LABEL, named, SIGNER_AUDIENCE } from './resources/names.ts';
+import type { SignerPod, TokenHolder } from './signer.ts';
 import type { World } from './world.ts';
 
 interface Review extends KubeObject {

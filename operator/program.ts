@@ -73,6 +73,7 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
   const leader = new Leader({
     api,
     lease: config.lease,
+    times: config.lease.times,
     identity: `${config.identity}_${random.bytes(6).toString('hex')}`,
     ...side,
     changed: (mayWrite) => {

@@ -18,13 +18,7 @@ import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Random } from '../common/platform/random.ts';
 import { type Authority, CertificateRequestError, issueCertificate, signRequest } from './pki.ts';
-
-/** Audience of the projected token (TokenRequest API); the API server itself answers such a token with 401. */
-export const SIGNER_AUDIENCE = 'mailcluster.dev/signer';
-
-/** The name under which the endpoint serves one cluster; not resolved by anybody, only shown (RFC 6066) and checked. */
-export const signerName = (namespace: string, cluster: string): string =>
-  `signer.${cluster}.${namespace}.mailcluster.internal`;
+import { SIGNER_AUDIENCE } from './resources/names.ts';
 
 /** Who a token speaks for (TokenReview status: `user.username` and the `authentication.kubernetes.io/...` extras). */
 export interface TokenHolder {

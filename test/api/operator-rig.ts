@@ -15,6 +15,9 @@ import type { ApiAccess } from '../cluster/api-access.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
 
+/** Short, so that a test does not wait for a lease that nobody had. */
+const LEASE = { durationMs: 3_000, renewDeadlineMs: 2_000, retryMs: 300 };
+
 export const PATIENCE = { deadlineMs: 60_000, everyMs: 50 };
 
 export interface OperatorHandle extends RunningOperator {
@@ -32,7 +35,7 @@ export function operatorConfig(namespace: string, identity: string, kubeconfig =
   };
   const loopback = { host: '127.0.0.1', port: 0 };
   const value = {
-    ...{ kubeconfig, watchNamespace: namespace, lease: { namespace }, identity, settings, concurrency: 4 },
+    ...{ kubeconfig, watchNamespace: namespace, lease: { namespace, ...LEASE }, identity, settings, concurrency: 4 },
     ...{ signer: loopback, metrics: loopback },
   };
   return parseOperatorConfig(value, '0.0.0-test');

@@ -13,7 +13,8 @@ import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import { type PodCertificate, startPodCertificate } from '../../common/platform/pod-certificate.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { type Authority, createAuthority } from '../../operator/pki.ts';
-import { type Signer, type SignerPod, signerName, startSigner, type TokenHolder } from '../../operator/signer.ts';
+import { signerName } from '../../operator/resources/names.ts';
+import { type Signer, type SignerPod, startSigner, type TokenHolder } from '../../operator/signer.ts';
 import { until } from '../house/until.ts';
 
 const POD: SignerPod = {
