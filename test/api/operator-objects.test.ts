@@ -1,6 +1,8 @@
 /** What the operator makes out of one MailCluster, keeps so, and refuses to touch: against a real API server (kubernetes.md sections 2 and 3). */
-import { expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it, type TestContext } from 'vitest';
 import { parseTopologyDocument } from '../../common/config-parse.ts';
+import { ApiAccess } from '../cluster/api-access.ts';
+import type { FakeNodes } from '../cluster/fake-nodes.ts';
 import { until } from '../house/until.ts';
 import {
   applyAll,
@@ -8,7 +10,9 @@ import {
   awaitQuiet,
   list,
   namesOf,
+  ownNodes,
   ownOperator,
+  ownVolumes,
   PATIENCE,
   pathOf,
   twoSites,
@@ -17,8 +21,24 @@ import {
 import { ownNamespace, sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
+let nodes: FakeNodes | null = null;
 
-async function made(access: ReturnType<typeof api>, namespace: string) {
+beforeAll(async () => {
+  const shared = inject('sharedCluster');
+  if (!('missing' in shared)) nodes = await ownNodes(new ApiAccess(shared));
+});
+afterAll(async () => {
+  const failure = nodes?.failure ?? null;
+  await nodes?.stop();
+  expect(failure).toBe(null);
+});
+
+async function storage(access: ApiAccess, context: TestContext, namespace: string) {
+  const storageClassName = await ownVolumes(access, context, namespace);
+  return { transport: { storage: { size: '1Gi', storageClassName } } };
+}
+
+async function made(access: ApiAccess, namespace: string) {
   return await until(
     'everything to be there',
     async () => {
@@ -34,7 +54,7 @@ it('K1: one apply becomes StatefulSets, Services, budgets, documents, front ends
   const access = api(context);
   const namespace = await ownNamespace(access, context);
   const operator = await ownOperator(access, context, namespace);
-  await applyAll(access, twoSites(namespace));
+  await applyAll(access, twoSites(namespace, await storage(access, context, namespace)));
   const { sets, deployments } = await made(access, namespace);
   expect(sets.map((one) => one.spec.replicas)).toEqual([2, 2]);
   for (const set of sets) {
@@ -85,18 +105,14 @@ it('what somebody edits or deletes is put back, with an event', async (context) 
   const access = api(context);
   const namespace = await ownNamespace(access, context);
   await ownOperator(access, context, namespace);
-  await applyAll(access, twoSites(namespace));
+  await applyAll(access, twoSites(namespace, await storage(access, context, namespace)));
   const { sets } = await made(access, namespace);
   const name = String(sets[0]?.metadata.name);
-  await access.client.mergePatch(pathOf(namespace, 'statefulsets', name), {
-    spec: { template: { spec: { terminationGracePeriodSeconds: 1 } } },
-  });
+  const patched = await access.client.mergePatch(pathOf(namespace, 'statefulsets', name), { spec: { replicas: 3 } });
+  expect(patched.status).toBe(200);
   await until(
-    'the grace period to be put back',
-    async () => {
-      const set = await access.client.get(pathOf(namespace, 'statefulsets', name));
-      return set.spec.template.spec.terminationGracePeriodSeconds !== 1;
-    },
+    'the size to be put back',
+    async () => (await access.client.get(pathOf(namespace, 'statefulsets', name))).spec.replicas === 2,
     PATIENCE,
   );
   await access.client.must('DELETE', pathOf(namespace, 'services', name));
@@ -125,7 +141,7 @@ it('an object that somebody else made under our name is refused, not taken', asy
     { fieldManager: 'a-person' },
   );
   await ownOperator(access, context, namespace);
-  await applyAll(access, twoSites(namespace));
+  await applyAll(access, twoSites(namespace, await storage(access, context, namespace)));
   const condition = await awaitCondition(access, namespace, 'Progressing', { reason: 'ForeignObject' });
   expect(condition.message).toContain('Service contoso-smtp');
   const service = await access.client.get(pathOf(namespace, 'services', 'contoso-smtp'));
@@ -164,7 +180,7 @@ it('a Secret that is missing is a condition, and heals when it appears', async (
       { name: 'submission', port: 587, tls: 'StartTlsRequired', auth: { secretRef: { name: 'relay-users' } } },
     ],
   };
-  await applyAll(access, twoSites(namespace, { frontend }));
+  await applyAll(access, twoSites(namespace, { frontend, ...(await storage(access, context, namespace)) }));
   const condition = await awaitCondition(access, namespace, 'Progressing', { reason: 'MissingSecret' });
   expect(condition.message).toContain('relay-users');
   await applyAll(access, [
@@ -190,7 +206,7 @@ it('K10: deletion ends by itself, with and without an operator that saw the begi
   const access = api(context);
   const namespace = await ownNamespace(access, context);
   const operator = await ownOperator(access, context, namespace);
-  await applyAll(access, twoSites(namespace));
+  await applyAll(access, twoSites(namespace, await storage(access, context, namespace)));
   await made(access, namespace);
   await operator.stop();
   await access.client.must('DELETE', pathOf(namespace, 'mailclusters', 'contoso'));
@@ -209,7 +225,7 @@ it('two operators at once: one writes, and the other takes over at once when it 
   const namespace = await ownNamespace(access, context);
   const first = await ownOperator(access, context, namespace, 'first');
   const second = await ownOperator(access, context, namespace, 'second');
-  await applyAll(access, twoSites(namespace));
+  await applyAll(access, twoSites(namespace, await storage(access, context, namespace)));
   await made(access, namespace);
   const writers = new Set(
     (await access.audit.writes((one) => one.namespace === namespace && one.resource === 'statefulsets')).map(

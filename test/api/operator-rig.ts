@@ -2,6 +2,7 @@
  * The operator against a real API server: one in this process per test, watching one namespace. Owns: its ports, its client, its end with the test. The
  * process that plays it in `operator-restart.test.ts` is the real program.
  */
+import { randomBytes } from 'node:crypto';
 import type { TestContext } from 'vitest';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
@@ -12,6 +13,7 @@ import { kubeconfigIdentity } from '../../operator/kube/kube-config.ts';
 import { type OperatorConfig, parseOperatorConfig } from '../../operator/operator-config.ts';
 import { type RunningOperator, startOperator } from '../../operator/program.ts';
 import type { ApiAccess } from '../cluster/api-access.ts';
+import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
 
@@ -61,6 +63,44 @@ export async function ownOperator(
   };
   context.onTestFinished(stop);
   return { facts: running.facts, stop, userAgent };
+}
+
+/** Two machines in the two zones of `twoSites`, for one file of tests. */
+export async function ownNodes(access: ApiAccess): Promise<FakeNodes> {
+  const suffix = randomBytes(3).toString('hex');
+  const nodes = ['west-1', 'west-2'].map((zone) => ({ name: `fake-${zone}-${suffix}`, zone }));
+  return await FakeNodes.start(access.client, nodes);
+}
+
+/** Volumes for the claims of one namespace, gone with the test. */
+export async function ownVolumes(
+  access: ApiAccess,
+  context: TestContext,
+  namespace: string,
+  many = 6,
+): Promise<string> {
+  const storageClass = `class-${namespace}`;
+  const names = Array.from({ length: many }, (_, index) => `volume-${namespace}-${index}`);
+  await access.client.mustApply({
+    ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name: storageClass } },
+    ...{ provisioner: 'kubernetes.io/no-provisioner', allowVolumeExpansion: true, volumeBindingMode: 'Immediate' },
+  });
+  for (const name of names)
+    await access.client.mustApply({
+      ...{ apiVersion: 'v1', kind: 'PersistentVolume', metadata: { name } },
+      spec: {
+        capacity: { storage: '1Ti' },
+        accessModes: ['ReadWriteOnce'],
+        storageClassName: storageClass,
+        persistentVolumeReclaimPolicy: 'Retain',
+        hostPath: { path: `/nowhere/${name}` },
+      },
+    });
+  context.onTestFinished(async () => {
+    for (const name of names) await access.client.call('DELETE', `/api/v1/persistentvolumes/${name}`);
+    await access.client.call('DELETE', `/apis/storage.k8s.io/v1/storageclasses/${storageClass}`);
+  });
+  return storageClass;
 }
 
 /** A MailCluster of two sites with two transports each, and what it refers to. */
