@@ -73,6 +73,10 @@ export interface TopologyInput {
   readonly decisions: Decisions;
   /** ResubmitRequests of this cluster that are wanted now; earlier ones stay until they expire. */
   readonly requests: readonly WantedRequest[];
+  /** Databases that stay as they are in the previous document, because what is said of them cannot be used now. */
+  readonly frozen?: ReadonlySet<string>;
+  /** Pods have seen this generation: where there is no previous document, the next is above it. */
+  readonly leastGeneration?: number;
   readonly nowMs: number;
 }
 
@@ -134,12 +138,15 @@ export function planMembers(cluster: MailCluster): MembershipPlan {
   return { transports, frontends: planFrontends(cluster) };
 }
 
-/** The total, spread evenly; the first sites get what is left over (architecture.md section 8). */
+/** Of a total, spread evenly; the first get what is left over (architecture.md section 8). */
+export const share = (total: number, among: number, index: number): number =>
+  Math.floor(total / among) + (index < total % among ? 1 : 0);
+
 function planFrontends(cluster: MailCluster): readonly PlannedFrontend[] {
   const { sites, frontend } = cluster.spec;
   const total = frontend.replicas ?? frontend.autoscaling?.min ?? DEFAULT_FRONTENDS;
   return sites.flatMap((site, index) => {
-    const count = Math.floor(total / sites.length) + (index < total % sites.length ? 1 : 0);
+    const count = share(total, sites.length, index);
     const group = frontendGroupName(cluster, site.name);
     return Array.from({ length: count }, (_, n) => ({
       name: `${group}-${n}`,
@@ -153,7 +160,7 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
   const { cluster, decisions } = input;
   const plan = planMembers(cluster);
   const reasons = previous === null ? [] : refusals(previous, input, plan);
-  const generation = (previous?.generation ?? 0) + 1;
+  const generation = (previous?.generation ?? input.leastGeneration ?? 0) + 1;
   const members = plan.transports.map((transport) => memberConfig(transport, input)).sort(byName);
   const found = { members, policies: policies(cluster), databases: databases(previous, generation, input) };
   const { requests, problems } = nextRequests({
@@ -244,9 +251,12 @@ function databases(
   input: TopologyInput,
 ): readonly MailboxDatabaseConfig[] {
   const { cluster, resolveMaildir } = input;
+  const frozen = input.frozen ?? new Set();
   const own = input.databases.filter(
     ({ metadata, spec }) =>
-      metadata.namespace === cluster.metadata.namespace && spec.clusterRef.name === cluster.metadata.name,
+      metadata.namespace === cluster.metadata.namespace &&
+      spec.clusterRef.name === cluster.metadata.name &&
+      !frozen.has(metadata.name),
   );
   return own
     .map((database): MailboxDatabaseConfig => {
@@ -275,6 +285,7 @@ function databases(
         lossWindowMs: durationMs(spec.failover.lossWindow),
       };
     })
+    .concat((previous?.databases ?? []).filter(({ name }) => frozen.has(name)))
     .sort(byName);
 }
 

@@ -2,7 +2,8 @@
 
 import type { TopologyDocument } from '../../common/config.ts';
 import { readTopology } from '../../common/config-files.ts';
-import { type Asked, type Cluster, gather, openCluster } from '../local/cluster.ts';
+import type { Asked } from '../admin-client.ts';
+import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import type { RunFile, RunFrontend, RunTransport } from '../local/run-file.ts';
 import { statePaths } from '../local/state-directory.ts';

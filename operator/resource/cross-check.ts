@@ -6,11 +6,16 @@ import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
 import { durationMs } from './quantity.ts';
-import type { SourceDocument } from './source-document.ts';
+import type { Finding } from './structure.ts';
 
-export interface Located<R extends Resource> {
+/** Where a problem is: a place in a file, or an object of the API server. */
+export interface ProblemPlace {
+  problem(finding: Finding, format: (path: Path) => string): Problem;
+}
+
+export interface Located<R extends Resource, P extends ProblemPlace = ProblemPlace> {
   readonly resource: R;
-  readonly document: SourceDocument;
+  readonly document: P;
 }
 
 export interface CrossCheck {
@@ -42,7 +47,7 @@ class Context {
     return found?.resource ?? null;
   }
 
-  sayTo(list: Problem[], document: SourceDocument): Say {
+  sayTo(list: Problem[], document: ProblemPlace): Say {
     return (path, problem, fix) => list.push(document.problem({ path, problem, fix }, formatPath));
   }
 }

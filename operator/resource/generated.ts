@@ -265,7 +265,9 @@ export interface MailClusterSpec {
 }
 
 export interface MailClusterStatus {
+  /** Generation of the spec that this status is about. */
   readonly observedGeneration?: number;
+  /** Generation of the topology document. */
   readonly topologyGeneration?: number;
   /** Ready and wanted members, for example 4/4. */
   readonly membersReady?: string;
@@ -288,8 +290,21 @@ export interface MailClusterStatus {
     readonly generation?: number;
     readonly queued?: number;
     readonly shadow?: number;
+    /** Absent while it is not known. */
     readonly unprotected?: number;
+    readonly ready?: boolean;
+    /** Of its queue database, as it last said itself. */
+    readonly identity?: string;
+    /** Of the pod that said so. */
+    readonly podUid?: string;
+    /** Of the claim that pod had. */
+    readonly claimUid?: string;
+    /** To which that claim was bound. */
+    readonly volume?: string;
+    /** It is being restarted, or is to be. */
     readonly restartReason?: string;
+    /** What it waits for. */
+    readonly message?: string;
   }[];
   readonly conditions?: readonly {
     readonly type: string;

@@ -11,7 +11,7 @@ import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.
 import { type ConfigMap, parseDocument, type Reader, type Resource, type Secret } from './parse.ts';
 import { formatPath, type Problem } from './problem.ts';
 import { loadSchemas } from './schema.ts';
-import { readYaml, type Source } from './source-document.ts';
+import { readYaml, type Source, type SourceDocument } from './source-document.ts';
 
 export interface LoadOptions {
   /** What a reference to a Secret or ConfigMap that is in none of the files is; default `error`. */
@@ -49,7 +49,7 @@ export function loadResources(files: readonly string[], options: LoadOptions = {
 export function parseResources(sources: readonly Source[], reader: Reader, options: LoadOptions = {}): LoadResult {
   const problems: Problem[] = [];
   const notes: Problem[] = [];
-  const located: Located<Resource>[] = [];
+  const located: Located<Resource, SourceDocument>[] = [];
   for (const source of sources) {
     const read = readYaml(source);
     problems.push(...read.problems);
@@ -89,8 +89,8 @@ export function parseResources(sources: readonly Source[], reader: Reader, optio
   };
 }
 
-function duplicateObjects(located: readonly Located<Resource>[]): readonly Problem[] {
-  const seen = new Map<string, Located<Resource>>();
+function duplicateObjects(located: readonly Located<Resource, SourceDocument>[]): readonly Problem[] {
+  const seen = new Map<string, Located<Resource, SourceDocument>>();
   const problems: Problem[] = [];
   for (const entry of located) {
     const { kind, metadata } = entry.resource;

@@ -11,8 +11,8 @@ export const PROGRAMS = ['transport', 'frontend', 'operator'] as const;
 const DECIDING: readonly RegExp[] = [
   /^transport\/core\//,
   /^frontend\/(session|picker)\.ts$/,
-  /^operator\/(plan|topology|status|reasons)\.ts$/,
-  /^operator\/resources\//,
+  /^operator\/(plan|topology|status|reasons|gathered|actions)\.ts$/,
+  /^operator\/(resources|checks)\//,
 ];
 
 /** Node modules without I/O, clock or randomness; with the only names allowed where the module also has others. */

@@ -1,0 +1,152 @@
+/**
+ * What the plan is made from: one snapshot of everything about one MailCluster. Owns: the shape; `gather` (wiring) fills it, `plan.ts` reads
+ * it. Promise: plain data, secrets' values never among it; the same snapshot gives the same plan. What could not be had is said, not
+ * left out: a member that does not answer is `unreachable` with the reason.
+ */
+import type {
+  MailboxDatabase,
+  MailboxDatabaseStatus,
+  MailCluster,
+  MailClusterStatus,
+  ResubmitRequest,
+  ResubmitRequestStatus,
+} from './resource/generated.ts';
+import type { ConfigMap } from './resource/parse.ts';
+import type {
+  ClaimObject,
+  KubeObject,
+  NodeObject,
+  ObjectMetadata,
+  PodObject,
+  StorageClassObject,
+  VolumeObject,
+} from './resources/objects.ts';
+import type { ResubmitAnswer } from './resubmit-status.ts';
+
+/** What the operator itself is told by its own deployment; the same for all clusters. */
+export interface OperatorSettings {
+  /** The image with the three programs, for transports and front ends. Changing it restarts them, one by one. */
+  readonly image: string;
+  readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
+  readonly imagePullSecrets: readonly string[];
+  /** Image of a managed Redis or Valkey. */
+  readonly redisImage: string;
+  /** Version of the operator, for events and logs only: it is in no object, so that an upgrade changes nothing (K12). */
+  readonly version: string;
+  /** Where the operator runs: NetworkPolicies let it in. */
+  readonly namespace: string;
+  /** Labels of the operator's own pods. */
+  readonly podLabels: Readonly<Record<string, string>>;
+  /** Base of the signing endpoint, `https://HOST:PORT`. */
+  readonly signerUrl: string;
+  readonly signerPort: number;
+  /** Domain of cluster DNS, usually `cluster.local`. */
+  readonly clusterDomain: string;
+}
+
+/** Kinds that exist in this cluster only when somebody installed them. */
+export interface ApiKinds {
+  /** monitoring.coreos.com/v1 PodMonitor. */
+  readonly podMonitor: boolean;
+  /** cert-manager.io/v1 Certificate. */
+  readonly certificate: boolean;
+}
+
+/** One of our kinds: as the API server has it, and as `operator/resource/parse.ts` reads it. */
+export interface Observed<Resource, Status> {
+  readonly metadata: ObjectMetadata;
+  /** Null: it does not parse; `problems` says why, one line each with field and fix. */
+  readonly resource: Resource | null;
+  readonly problems: readonly string[];
+  readonly status: Status | null;
+}
+
+/** The part of `GET /v1/status` (transport/runtime/view.ts) that the plan reads, checked by who asked. */
+export interface MemberReport {
+  readonly identity: string;
+  readonly state: 'recovering' | 'ready' | 'stopping';
+  readonly generation: number;
+  /** In-transit copies known to be on this database only; null: not known yet, never to be read as 0. */
+  readonly unprotected: number | null;
+  readonly drain: {
+    readonly state: 'none' | 'draining' | 'empty';
+    readonly copies: number;
+    readonly safetyNet: number;
+    readonly tombstones: number;
+    readonly waitingFor: readonly string[];
+  };
+  readonly backPressure: 'Normal' | 'Medium' | 'High';
+  readonly queues: Readonly<
+    Record<
+      'submission' | 'delivery' | 'unreachable' | 'poison' | 'shadow' | 'primarySafetyNet' | 'shadowSafetyNet',
+      { readonly messages: number; readonly bytes: number; readonly oldestMs: number | null }
+    >
+  >;
+  /** Tombstones that still owe somebody an answer. */
+  readonly discardsPending: number;
+  readonly space: { readonly liveBytes: number; readonly freeBytes: number };
+  readonly peers: readonly {
+    readonly member: string;
+    readonly identity: string | null;
+    readonly connected: boolean;
+  }[];
+  /** `GET /v1/resubmit`; empty when nothing is asked. */
+  readonly resubmits: readonly ResubmitAnswer[];
+  /** End of the certificate that it showed, ms; null when not seen. */
+  readonly certificateNotAfterMs: number | null;
+}
+
+export type MemberAnswer =
+  | { readonly kind: 'answered'; readonly podUid: string; readonly report: MemberReport }
+  /** `sinceMs`: when it was first not to be reached, as far as this operator process knows; starts anew with the process. */
+  | { readonly kind: 'unreachable'; readonly reason: string; readonly sinceMs: number }
+  /** It answered what cannot be: another name, a malformed body. Counts as knowing nothing. */
+  | { readonly kind: 'nonsense'; readonly reason: string; readonly sinceMs: number };
+
+/** The authority that signs the pods' certificates: the Secret `authorityName()`. */
+export interface AuthorityView {
+  /** Certificates to trust, PEM, the newest first; two while one replaces the other. */
+  readonly trustPem: string;
+  readonly notAfterMs: number;
+}
+
+export interface Gathered {
+  readonly nowMs: number;
+  readonly operator: OperatorSettings;
+  readonly kinds: ApiKinds;
+  /** `mailcluster.dev/schema-version` of the installed CRD MailCluster; null when it has none. */
+  readonly schemaVersion: number | null;
+  readonly namespaceTerminating: boolean;
+  readonly cluster: Observed<MailCluster, MailClusterStatus>;
+  /** Of this namespace, with `clusterRef` to this cluster. */
+  readonly databases: readonly Observed<MailboxDatabase, MailboxDatabaseStatus>[];
+  readonly requests: readonly Observed<ResubmitRequest, ResubmitRequestStatus>[];
+  /** Names and keys of the Secrets of this namespace to which the resources refer, and of our own; those that exist. */
+  readonly secrets: readonly { readonly name: string; readonly keys: readonly string[] }[];
+  /** ConfigMaps to which the databases refer (`recipients.addressesFrom`); those that exist. */
+  readonly configMaps: readonly ConfigMap[];
+  readonly authority:
+    | { readonly kind: 'present'; readonly view: AuthorityView }
+    | { readonly kind: 'absent' }
+    | {
+        readonly kind: 'invalid';
+        readonly problem: string;
+      };
+  /**
+   * Every object of the kinds in `MADE_KINDS` (operator/resources/names.ts) of this namespace for which `concerns(cluster, object)` holds:
+   * ours, and foreign ones that have our names.
+   */
+  readonly owned: readonly KubeObject[];
+  /** Pods with our cluster label. */
+  readonly pods: readonly PodObject[];
+  /** Claims with our cluster label, or named as a member's. */
+  readonly claims: readonly ClaimObject[];
+  /** Volumes to which those claims are bound. */
+  readonly volumes: readonly VolumeObject[];
+  readonly nodes: readonly NodeObject[];
+  readonly storageClasses: readonly StorageClassObject[];
+  /** By name of the member (= of its pod). A member that was not asked is not here. */
+  readonly members: Readonly<Record<string, MemberAnswer>>;
+  /** When this process last wrote the status; null: not yet. Counters alone do not make it write again at once. */
+  readonly statusWrittenAtMs: number | null;
+}

@@ -1,0 +1,116 @@
+/**
+ * NetworkPolicies: nothing in, nothing out, and then what mail needs (kubernetes.md section 2). Owns: who may talk to whom. Promise: peers, front
+ * ends and operator are told by label; where names must be resolved (mailbox stores, smart hosts) only the port is known, so only the
+ * port is limited. Probes come from the node and are let in by Kubernetes itself. PURE.
+ */
+import type { TopologyDocument } from '../../common/config.ts';
+import type { OperatorSettings } from '../gathered.ts';
+import type { MailCluster } from '../resource/generated.ts';
+import { targetPorts } from './configs.ts';
+import { LABEL, metadata, named, type Owner, PORT, podSelector, type Role } from './names.ts';
+import type { KubeObject } from './objects.ts';
+
+const tcp = (...ports: readonly number[]) =>
+  [...new Set(ports)].sort((a, b) => a - b).map((port) => ({ protocol: 'TCP', port }));
+const pods = (owner: Owner, role: Role) => ({ podSelector: { matchLabels: podSelector(owner, role) } });
+
+/** To wherever cluster DNS is: node-local caches have no label. */
+const DNS = {
+  ports: [
+    { protocol: 'UDP', port: 53 },
+    { protocol: 'TCP', port: 53 },
+  ],
+};
+
+const operatorPeer = (operator: OperatorSettings) => ({
+  namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': operator.namespace } },
+  podSelector: { matchLabels: operator.podLabels },
+});
+
+const toSigner = (operator: OperatorSettings) => ({
+  to: [operatorPeer(operator)],
+  ports: tcp(operator.signerPort),
+});
+
+/** Anybody may scrape: the endpoint only reads and names nobody (observability.md). */
+const METRICS_IN = { ports: tcp(PORT.metrics) };
+
+function policy(owner: Owner, role: Role, ingress: readonly object[], egress: readonly object[]): KubeObject {
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: metadata(owner, named.policy(owner.name, role), role),
+    spec: {
+      podSelector: { matchLabels: podSelector(owner, role) },
+      policyTypes: ['Ingress', 'Egress'],
+      ingress,
+      egress,
+    },
+  };
+}
+
+function defaultDeny(owner: Owner): KubeObject {
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: metadata(owner, named.policy(owner.name, 'default-deny'), 'policy'),
+    spec: { podSelector: { matchLabels: { [LABEL.cluster]: owner.name } }, policyTypes: ['Ingress', 'Egress'] },
+  };
+}
+
+const SMTP = 25;
+
+function deliveryPorts(cluster: MailCluster, document: TopologyDocument): readonly number[] {
+  const stores = document.databases.flatMap(({ copies }) => copies.map(({ lmtp }) => lmtp.port));
+  const relays = document.sendConnectors.flatMap(({ smartHosts }) => smartHosts.map(({ port }) => port));
+  const mx = cluster.spec.sendConnectors.some(({ delivery }) => delivery === 'MX') ? [SMTP] : [];
+  return [...stores, ...relays, ...mx];
+}
+
+function toRedis(cluster: MailCluster, owner: Owner): readonly object[] {
+  const { mode } = cluster.spec.redis;
+  if (mode === 'None') return [];
+  if (mode === 'Managed') return [{ to: [pods(owner, 'redis')], ports: tcp(PORT.redis) }];
+  // Its place is in a Secret, whose value the operator does not read.
+  return [{ ports: [{ protocol: 'TCP' }] }];
+}
+
+export function networkPolicies(
+  cluster: MailCluster,
+  owner: Owner,
+  operator: OperatorSettings,
+  document: TopologyDocument,
+): readonly KubeObject[] {
+  const peers = { to: [pods(owner, 'transport')], ports: tcp(PORT.peer) };
+  const delivery = deliveryPorts(cluster, document);
+  const transport = policy(
+    owner,
+    'transport',
+    [
+      { from: [pods(owner, 'transport'), pods(owner, 'frontend')], ports: tcp(PORT.peer) },
+      { from: [operatorPeer(operator)], ports: tcp(PORT.admin) },
+      METRICS_IN,
+    ],
+    [
+      DNS,
+      peers,
+      toSigner(operator),
+      ...(delivery.length === 0 ? [] : [{ ports: tcp(...delivery) }]),
+      ...toRedis(cluster, owner),
+    ],
+  );
+  const listeners = [...targetPorts(cluster.spec.frontend.listeners).values()];
+  const frontend = policy(
+    owner,
+    'frontend',
+    [{ ports: tcp(...listeners) }, METRICS_IN],
+    [DNS, peers, toSigner(operator)],
+  );
+  const redis = policy(
+    owner,
+    'redis',
+    [{ from: [pods(owner, 'transport'), pods(owner, 'frontend')], ports: tcp(PORT.redis) }],
+    [],
+  );
+  return [defaultDeny(owner), transport, frontend, ...(cluster.spec.redis.mode === 'Managed' ? [redis] : [])];
+}

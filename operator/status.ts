@@ -1,0 +1,278 @@
+/**
+ * The status of a MailCluster out of what the checks found (kubernetes.md K11). Owns: which finding makes which condition false, the members' lines,
+ * the printed columns. Promise: `lastTransitionTime` moves only with `status`; an unchanged cluster gives an unchanged status; counters alone
+ * are written at most every ten seconds; what is not known is left out or Unknown, never a good value. PURE.
+ */
+import type { Finding } from './checks/finding.ts';
+import { isPaused } from './checks/gates.ts';
+import { type OutOfDate, outOfDate } from './checks/restarts.ts';
+import { identityOf, inTransit, isServing, type Member, obligations, unprotectedOf } from './checks/situation.ts';
+import type { View } from './checks/view.ts';
+import type { Gathered } from './gathered.ts';
+import { CONDITIONS, type ConditionType, type Reason } from './reasons.ts';
+import type { MailClusterStatus } from './resource/generated.ts';
+import { canonical } from './resources/names.ts';
+import type { DeploymentObject } from './resources/objects.ts';
+
+type Condition = NonNullable<MailClusterStatus['conditions']>[number];
+type MemberStatus = NonNullable<MailClusterStatus['members']>[number];
+type Verdict = Pick<Condition, 'status' | 'message'> & { readonly reason: Reason };
+
+export interface Found {
+  readonly finding: Finding;
+}
+
+/** Under load counters change with every look. */
+const COUNTERS_EVERY_MS = 10_000;
+const MOST_TEXT = 4_000;
+
+const good = (reason: Reason, message: string): Verdict => ({ status: 'True', reason, message });
+
+/** What a condition says when no finding is about it. */
+function atRest(type: ConditionType, view: View): Verdict {
+  switch (type) {
+    case 'Ready':
+      return good('AsExpected', 'every member and every front end serves');
+    case 'TopologyConverged':
+      return good('Converged', `everybody is at generation ${view.topology.document?.generation ?? 0}`);
+    case 'ShadowProtected':
+      return protection(view);
+    case 'Progressing':
+      return good('Converged', 'everything is as the spec says');
+    case 'Draining':
+      return { status: 'False', reason: 'NotDraining', message: 'no member is leaving' };
+    case 'UpToDate':
+      return good('AsExpected', 'every pod was made from the present template');
+    case 'CertificatesValid':
+      return good('Valid', 'authority and certificates are valid');
+    case 'StorageHealthy':
+      return good('AsExpected', 'every volume is there');
+    case 'Paused':
+      return isPaused(view.situation.gathered)
+        ? good('PausedByAnnotation', 'the annotation mailcluster.dev/paused holds every change back; mail flows')
+        : { status: 'False', reason: 'NotPaused', message: 'changes are carried out' };
+  }
+}
+
+const living = ({ situation, membership }: View): readonly Member[] =>
+  situation.members.filter(({ name }) => membership.states.has(name) && membership.states.get(name) !== 'gone');
+
+function protection(view: View): Verdict {
+  if (!view.situation.cluster.spec.shadowRedundancy.enabled)
+    return {
+      status: 'False',
+      reason: 'ShadowRedundancyDisabled',
+      message: 'shadowRedundancy.enabled is false: one copy of each message',
+    };
+  const unprotected = unprotectedOf(living(view));
+  if (unprotected === null)
+    return {
+      status: 'Unknown',
+      reason: 'ProtectionUnknown',
+      message: 'not every member says how many messages it holds alone',
+    };
+  if (unprotected === 0) return good('Protected', 'every message in transit is on two members');
+  return { status: 'False', reason: 'UnprotectedMessages', message: `${unprotected} messages are on one member only` };
+}
+
+function joined(findings: readonly Finding[]): string {
+  const text = [...new Set(findings.map(({ message }) => message))].join('; ');
+  return text.length <= MOST_TEXT ? text : `${text.slice(0, MOST_TEXT)} ...`;
+}
+
+/** Refusals first: they need a person. */
+function verdict(type: ConditionType, view: View, findings: readonly Finding[]): Verdict {
+  const about = findings.filter(({ condition }) => condition === type);
+  const ordered = [...about.filter(({ kind }) => kind === 'refuse'), ...about.filter(({ kind }) => kind !== 'refuse')];
+  const [first] = ordered;
+  if (type === 'Progressing') return progress(findings, view);
+  if (first === undefined) return atRest(type, view);
+  if (type === 'Draining') {
+    const isUnderWay = about.some(({ kind }) => kind !== 'refuse');
+    return { status: isUnderWay ? 'True' : 'False', reason: first.reason, message: joined(ordered) };
+  }
+  return { status: 'False', reason: first.reason, message: joined(ordered) };
+}
+
+/** False: it is stuck. True: it goes on, or there is nothing to do. */
+function progress(findings: readonly Finding[], view: View): Verdict {
+  const stuck = findings.filter(({ kind, condition }) => kind === 'refuse' && condition === 'Progressing');
+  const [first] = stuck;
+  if (first !== undefined) return { status: 'False', reason: first.reason, message: joined(stuck) };
+  const moving = findings.filter(({ kind, message }) => kind !== 'refuse' && message !== '');
+  const [next] = moving;
+  return next === undefined ? atRest('Progressing', view) : good(next.reason, joined(moving));
+}
+
+function conditions(gathered: Gathered, verdicts: ReadonlyMap<ConditionType, Verdict>): readonly Condition[] {
+  const { status, metadata } = gathered.cluster;
+  const at = new Date(gathered.nowMs).toISOString();
+  return [...verdicts].map(([type, now]) => {
+    const former = status?.conditions?.find((one) => one.type === type);
+    return {
+      type,
+      status: now.status,
+      observedGeneration: metadata.generation ?? 0,
+      lastTransitionTime: former?.status === now.status ? former.lastTransitionTime : at,
+      reason: now.reason,
+      message: now.message,
+    };
+  });
+}
+
+/** Where nothing could be looked at: what was known stays, and why. */
+export function shortStatus(gathered: Gathered, found: readonly Found[]): MailClusterStatus {
+  const { status, metadata } = gathered.cluster;
+  const [first] = found.flatMap(({ finding }) => (finding.stop ? [finding] : []));
+  const why: Verdict = {
+    status: 'False',
+    reason: first?.reason ?? 'InvalidSpec',
+    message: first?.message ?? '',
+  };
+  const changed = conditions(gathered, new Map([['Progressing', why]]));
+  const kept = (status?.conditions ?? []).filter(({ type }) => type !== 'Progressing');
+  return { ...status, observedGeneration: metadata.generation ?? 0, conditions: [...kept, ...changed] };
+}
+
+export function statusOf(gathered: Gathered, view: View, found: readonly Found[]): MailClusterStatus {
+  const findings = found.map(({ finding }) => finding);
+  const verdicts = new Map(CONDITIONS.map((type) => [type, verdict(type, view, findings)]));
+  const members = living(view);
+  const reports = members.flatMap(({ report }) => report ?? []);
+  const oldest = reports.flatMap(({ queues }) =>
+    [queues.submission, queues.delivery, queues.unreachable].flatMap(({ oldestMs }) => oldestMs ?? []),
+  );
+  const generation = view.topology.document?.generation;
+  const stale = new Map(outOfDate(view).map((one) => [one.member.name, one]));
+  return {
+    observedGeneration: gathered.cluster.metadata.generation ?? 0,
+    ...(generation === undefined ? {} : { topologyGeneration: generation }),
+    membersReady: `${members.filter(isServing).length}/${members.length}`,
+    frontendsReady: frontendsReady(view),
+    ...(oldest.length === 0 ? {} : { oldestMessageTime: new Date(Math.min(...oldest)).toISOString() }),
+    counts: counts(members),
+    members: view.situation.members
+      .filter(({ name }) => view.membership.states.has(name))
+      .map((member) => memberStatus(view, member, findings, stale.get(member.name))),
+    conditions: conditions(gathered, verdicts),
+  };
+}
+
+function counts(members: readonly Member[]): NonNullable<MailClusterStatus['counts']> {
+  const sum = (of: (report: NonNullable<Member['report']>) => number): number =>
+    members.reduce((total, { report }) => total + (report === null ? 0 : of(report)), 0);
+  const unprotected = unprotectedOf(members);
+  return {
+    queued: sum(({ queues }) => queues.submission.messages + queues.delivery.messages + queues.unreachable.messages),
+    shadow: sum(({ queues }) => queues.shadow.messages),
+    ...(unprotected === null ? {} : { unprotected }),
+    poison: sum(({ queues }) => queues.poison.messages),
+    primarySafetyNet: sum(({ queues }) => queues.primarySafetyNet.messages),
+    shadowSafetyNet: sum(({ queues }) => queues.shadowSafetyNet.messages),
+  };
+}
+
+function frontendsReady({ situation, wanted }: View): string {
+  const deployments = wanted.frontends.filter(({ kind }) => kind === 'Deployment');
+  const found = deployments.flatMap(({ metadata }) => {
+    const one = situation.objects.get(`Deployment/${metadata.name}`);
+    return one === undefined ? [] : [one as DeploymentObject];
+  });
+  const total = (of: (one: DeploymentObject) => number | undefined): number =>
+    found.reduce((sum, one) => sum + (of(one) ?? 0), 0);
+  return `${total((one) => one.status?.readyReplicas)}/${total((one) => one.spec?.replicas)}`;
+}
+
+const STATES = { active: 'Active', cordoned: 'Cordoned', draining: 'Draining', gone: 'Empty' } as const;
+
+function memberStatus(
+  view: View,
+  member: Member,
+  findings: readonly Finding[],
+  stale: OutOfDate | undefined,
+): MemberStatus {
+  const { name, group, report, former, pod, claim, silence } = member;
+  const state = STATES[view.membership.states.get(name) ?? 'active'];
+  const identity = identityOf(member, view.situation.members);
+  const isKnown = report !== null;
+  const restart = restartOf(member, findings);
+  const isFresh = state === 'Active' && !isKnown && identity === null;
+  // The proof of what is lost hangs on what was there when it last spoke.
+  const [podUid, claimUid, volume] = isKnown
+    ? [pod?.metadata.uid, claim?.metadata.uid, claim?.spec?.volumeName]
+    : [former?.podUid, former?.claimUid, former?.volume];
+  return {
+    name,
+    boundary: group.boundary,
+    site: group.site,
+    state: view.losses.lost.has(name) ? 'Lost' : isFresh ? 'Pending' : state,
+    ready: isServing(member),
+    ...(report === null
+      ? {}
+      : {
+          generation: report.generation,
+          queued: inTransit(report) - report.queues.shadow.messages,
+          shadow: report.queues.shadow.messages,
+          ...(report.unprotected === null ? {} : { unprotected: report.unprotected }),
+        }),
+    ...(identity === null ? {} : { identity }),
+    ...(podUid === undefined ? {} : { podUid }),
+    ...(claimUid === undefined ? {} : { claimUid }),
+    ...(volume === undefined ? {} : { volume }),
+    ...(restart === null ? {} : { restartReason: restart }),
+    ...messageOf(view, member, silence?.reason ?? null, stale),
+  };
+}
+
+/** From the order on until it serves again; that its pod is gone meanwhile is no loss. */
+function restartOf({ name, former, pod, report }: Member, findings: readonly Finding[]): string | null {
+  const ordered = findings
+    .flatMap(({ actions = [] }) => actions)
+    .find((one) => one.kind === 'restartPod' && one.name === name);
+  if (ordered?.kind === 'restartPod') return ordered.reason;
+  const isBack = report !== null && former?.podUid !== pod?.metadata.uid;
+  return former?.restartReason === undefined || isBack ? null : former.restartReason;
+}
+
+function messageOf(
+  view: View,
+  member: Member,
+  silence: string | null,
+  stale: OutOfDate | undefined,
+): { readonly message?: string } {
+  const state = view.membership.states.get(member.name);
+  const leaving =
+    state === 'active' || member.report === null ? null : `${obligations(member.report)} obligations are left`;
+  const message = [silence, stale === undefined ? null : `is to be restarted: ${stale.reason}`, leaving]
+    .filter((one) => one !== null)
+    .join('; ');
+  return message === '' ? {} : { message: message.slice(0, 1_000) };
+}
+
+/** Null: nothing new. */
+export function statusToWrite(
+  { cluster, nowMs, statusWrittenAtMs }: Gathered,
+  next: MailClusterStatus,
+): MailClusterStatus | null {
+  const former = cluster.status ?? {};
+  if (canonical(next) === canonical(former)) return null;
+  const isOnlyCounters = canonical(withoutCounters(next)) === canonical(withoutCounters(former));
+  const isFresh = statusWrittenAtMs !== null && nowMs - statusWrittenAtMs < COUNTERS_EVERY_MS;
+  return isOnlyCounters && isFresh ? null : next;
+}
+
+function withoutCounters({
+  counts: _counts,
+  oldestMessageTime: _oldest,
+  members = [],
+  conditions: all = [],
+  ...rest
+}: MailClusterStatus) {
+  return {
+    ...rest,
+    members: members.map(
+      ({ queued: _queued, shadow: _shadow, unprotected: _unprotected, message: _message, ...one }) => one,
+    ),
+    conditions: all.map(({ message: _text, ...one }) => one),
+  };
+}
