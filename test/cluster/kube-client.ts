@@ -126,7 +126,9 @@ export class KubeClient {
         const lines = createInterface({ input: response });
         lines.on('line', (line) => onEvent(JSON.parse(line) as WatchEvent));
         lines.once('close', resolve);
-        response.once('error', reject);
+        // A connection that breaks ends the watch; readline tells of it, too.
+        for (const broken of [lines, response])
+          broken.on('error', (error) => (signal.aborted ? resolve() : reject(error)));
       });
       sent.once('error', (error) => (signal.aborted ? resolve() : reject(error)));
       sent.end();
