@@ -1,11 +1,11 @@
 /**
  * Applying what is wanted, and only when something would change. Owns: for every object the operator renders, what it applied last and what
- * the server made of it. Promises: the same wish twice is one request; a change by others that touches our fields is put back; forgetting
- * (a restart) costs at most one request per object. Passes failures on.
+ * the server made of it. Promises: the same wish twice is one request, also after a restart of the operator; a change by others that touches
+ * our fields is put back. Passes failures on.
  */
 import { createHash } from 'node:crypto';
 import { type Applied, type ApplyOptions, FIELD_MANAGER, type KubeApi } from './api.ts';
-import { isApplied } from './applied.ts';
+import { isApplied, WISH } from './applied.ts';
 import { type KubeResult, succeed } from './failures.ts';
 import { type KubeObject, keyOf, type ResourceKind } from './kube-object.ts';
 
@@ -39,9 +39,10 @@ export class Applier {
   ): Promise<KubeResult<Ensured<T>>> {
     const key = `${kind.group}/${kind.plural}/${keyOf(desired)}/${options.subresource ?? ''}`;
     const wish = createHash('sha256').update(JSON.stringify(desired)).digest('base64');
-    if (live !== undefined && this.#isThere(key, wish, desired, live, options))
+    const marked = options.subresource === undefined ? withWish(desired, wish) : desired;
+    if (live !== undefined && this.#isThere(key, wish, marked, live, options))
       return succeed({ object: live, effect: 'unchanged' });
-    const result: KubeResult<Applied<T>> = await this.#api.apply(kind, desired, options);
+    const result: KubeResult<Applied<T>> = await this.#api.apply(kind, marked, options);
     if (!result.ok) return result;
     const { object, isCreated } = result.value;
     this.#memory.set(key, { wish, version: versionOf(object) });
@@ -61,5 +62,10 @@ export class Applier {
     return isApplied(desired, live, FIELD_MANAGER, options.subresource);
   }
 }
+
+const withWish = <T extends KubeObject>(object: T, wish: string): T => ({
+  ...object,
+  metadata: { ...object.metadata, annotations: { ...object.metadata.annotations, [WISH]: wish } },
+});
 
 const versionOf = ({ metadata }: KubeObject): string => `${metadata.uid} ${metadata.resourceVersion}`;

@@ -5,7 +5,7 @@
  * `MAX_ANSWER_BYTES`. Knows no objects, no retries: that is `client.ts`.
  *
  * node:https and not a package: HTTP/1.1 with one agent is all that is needed, and costs no memory that is not there already
- * (docs/decisions/0009-api-client.md has the figures).
+ * (docs/decisions/0011-api-client.md has the figures).
  */
 import { createHash } from 'node:crypto';
 import { type IncomingMessage, Agent as PlainAgent, request as plainRequest, type RequestOptions } from 'node:http';

@@ -4,7 +4,7 @@
  * replaces it long before it expires); an exec plugin is asked again when its credential has run out. Refuses plain HTTP outside loopback.
  *
  * The only import of `@kubernetes/client-node`, and a lazy one: it costs 80 MB of memory that an operator in its pod does not need
- * (docs/decisions/0009-api-client.md). What it is here for: kubeconfig files with all their ways to authenticate.
+ * (docs/decisions/0011-api-client.md). What it is here for: kubeconfig files with all their ways to authenticate.
  */
 import { readFile } from 'node:fs/promises';
 import type { RequestOptions } from 'node:https';

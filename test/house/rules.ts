@@ -13,6 +13,7 @@ const DECIDING: readonly RegExp[] = [
   /^frontend\/(session|picker)\.ts$/,
   /^operator\/(plan|topology|status|reasons|gathered|actions)\.ts$/,
   /^operator\/(resources|checks)\//,
+  /^operator\/kube\/(applied|backoff|event-book|failures|json-lines|kinds|kube-object|lease-record|object-cache|retrying)\.ts$/,
 ];
 
 /** Node modules without I/O, clock or randomness; with the only names allowed where the module also has others. */

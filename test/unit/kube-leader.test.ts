@@ -206,6 +206,29 @@ describe('leader election', () => {
     expect(world.lease().spec?.holderIdentity).toBe('');
   });
 
+  it('every write is told its last moment, which no renewal that failed has moved', async () => {
+    const world = await start(6, ['a']);
+    const [a] = world.operators as [Operator];
+    const given: number[] = [];
+    const ask = async (): Promise<void> => {
+      await a.leader.write(async ({ notAfterMs = Number.POSITIVE_INFINITY }) => {
+        given.push(notAfterMs);
+        return { ok: true, value: null };
+      });
+    };
+    await ask();
+    world.isAway = true;
+    await world.pass(5_000);
+    await ask();
+    await world.pass(4_000);
+    await ask();
+    await world.pass(2_000);
+    await ask();
+    expect(given).toHaveLength(3);
+    expect(given[1]).toBe(given[2]);
+    expect((given[2] ?? 0) - (given[0] ?? 0)).toBeLessThanOrEqual(LEASE_TIMES.retryMs * 1.1 + 100);
+  });
+
   it('a leader that is stopped as a process and wakes after another took over does not write', async () => {
     const world = await start(4, ['a', 'b']);
     const first = leaderOf(world);

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../common/platform/clock.ts';
 import { FIELD_MANAGER } from '../../operator/kube/api.ts';
-import { isApplied } from '../../operator/kube/applied.ts';
+import { isApplied, WISH } from '../../operator/kube/applied.ts';
 import { Applier } from '../../operator/kube/applier.ts';
 import { readModifyWrite } from '../../operator/kube/conflict.ts';
 import { describeFailure, failureOf, type KubeFailure, retryAfterMs } from '../../operator/kube/failures.ts';
@@ -238,6 +238,28 @@ describe('what is applied already', () => {
 
   it('everything wanted is there and ours; what others and the server added does not matter', () => {
     expect(isApplied(wanted(spec), owned(fields), FIELD_MANAGER)).toBe(true);
+  });
+
+  it('an empty list that the server dropped does not matter', () => {
+    expect(isApplied(wanted({ ...spec, mounts: [], extra: {} }), owned(fields), FIELD_MANAGER)).toBe(true);
+    expect(isApplied(wanted({ ...spec, ports: [] }), owned(fields), FIELD_MANAGER)).toBe(false);
+  });
+
+  it('of a wish that is known, what is still ours counts as it is; of another it does not', () => {
+    const marked = (some: KubeObject, wish: string): KubeObject => ({
+      ...some,
+      metadata: { ...some.metadata, annotations: { [WISH]: wish } },
+    });
+    const tree = { ...fields, 'f:metadata': { ...fields['f:metadata'], 'f:annotations': { [`f:${WISH}`]: {} } } };
+    // As the server writes it: not how we said it.
+    const wish = wanted({ ...spec, replicas: '2000m', ports: [{ name: 'smtp', port: '25' }] });
+    const there = marked(owned(tree), 'one');
+    expect(isApplied(marked(wish, 'one'), there, FIELD_MANAGER)).toBe(true);
+    expect(isApplied(marked(wish, 'two'), there, FIELD_MANAGER)).toBe(false);
+    const { 'f:replicas': _, ...taken } = tree['f:spec'];
+    expect(isApplied(marked(wish, 'one'), marked(owned({ ...tree, 'f:spec': taken }), 'one'), FIELD_MANAGER)).toBe(
+      false,
+    );
   });
 
   it.each([
