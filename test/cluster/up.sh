@@ -64,6 +64,7 @@ if [[ ! -e /sys/class/net/$BRIDGE ]]; then # this takes the subnet
   # kubelet sets some of these for the whole machine; the last down.sh puts them back.
   [[ -e $SYSCTLS ]] || sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops \
     kernel.keys.root_maxkeys kernel.keys.root_maxbytes fs.inotify.max_user_instances | sed 's/ = /=/' >"$SYSCTLS"
+  mountpoint -q /run/netns || touch "$NETNS"
   ip link add "$BRIDGE" type bridge
   ip addr add "172.30.$CLUSTER_INDEX.1/24" dev "$BRIDGE"
   ip link set "$BRIDGE" up
