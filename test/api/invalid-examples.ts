@@ -6,7 +6,7 @@
 export type Refusal =
   /** The API server, in its own words: those that name the field and what to do. */
   | { readonly by: 'schema'; readonly field: string; readonly says: readonly string[] }
-  /** `kubectl`, before anything is sent. */
+  /** On the way through `kubectl`: what it says. */
   | { readonly by: 'kubectl'; readonly says: readonly string[] }
   /** Nobody but `mailcluster validate`: it takes two objects to see it. */
   | { readonly by: 'validate' };
@@ -32,7 +32,8 @@ const schema = (field: string, ...says: string[]): Refusal => ({ by: 'schema', f
 export const REFUSALS: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
   ...SPANS_OBJECTS.map((name) => [name, { by: 'validate' }] as const),
   ['not-yaml', { by: 'kubectl', says: ['error parsing', 'line'] }],
-  ['key-twice', { by: 'kubectl', says: ['dags', 'already'] }],
+  // kubectl takes the last of two equal keys and says nothing; it is refused only because that one is empty. Our validator tells.
+  ['key-twice', { by: 'kubectl', says: ['spec.dags: Required value', 'the cluster has no transports'] }],
   ['unknown-kind', { by: 'kubectl', says: ['MailCluser', 'no matches for kind'] }],
   ['unknown-version', { by: 'kubectl', says: ['mailcluster.dev/v1', 'no matches for kind'] }],
   ['duplicate-dag-member', schema('spec.dags[0].members[1]', 'Duplicate value', 'seattle')],

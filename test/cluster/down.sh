@@ -12,6 +12,8 @@ if [[ ${CLUSTER_NODES:-0} -gt 0 ]]; then
   exec 7>"$LOCK"; flock 7
   [[ ! -e /sys/class/net/$BRIDGE ]] || ip link del "$BRIDGE"
   if [[ -s $SYSCTLS ]] && ! compgen -G '/sys/class/net/mc-*' >/dev/null; then sysctl -qp "$SYSCTLS"; rm "$SYSCTLS"; fi
+  # Nobody else may have put a namespace there since.
+  if [[ -e $NETNS && -z $(ls -A /run/netns) ]]; then umount /run/netns; rmdir /run/netns; rm "$NETNS"; fi
   exec 7>&-
   for ((i = 0; i < 50; i++)); do # the kernel empties a dead namespace's cgroups a moment later
     remove_cgroups "$CGROUP"

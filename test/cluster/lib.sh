@@ -86,6 +86,7 @@ BRIDGE=mc-$CLUSTER_NAME
 CGROUP=mc-$CLUSTER_NAME
 LOCK=/run/mailcluster.lock       # of the machine: its subnets and its sysctls
 SYSCTLS=/run/mailcluster.sysctls # as they were before the first cluster
+NETNS=/run/mailcluster.netns     # there: the first `ip netns add` of the machine was ours, and mounted /run/netns
 
 node_ip() { echo "172.30.$CLUSTER_INDEX.$((10 + ${1#n}))"; }
 pod_cidr() { echo "10.$((100 + CLUSTER_INDEX)).${1#n}.0/24"; }

@@ -12,7 +12,8 @@ finish() { "$HERE/down.sh" >/dev/null 2>&1 || true; rm -rf "$W"; }
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
-machine() { # what a cluster makes or changes, one line each
+machine() { # what a cluster makes or changes, one line each; what is not there has no line
+  set +e
   ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); print "link " $2 }'
   ip route | sed 's/^/route /'
   find /run/netns -mindepth 1 2>/dev/null | sed 's/^/netns /'
@@ -26,11 +27,11 @@ machine() { # what a cluster makes or changes, one line each
   done
 }
 
-machine | sort >"$W/before"
+(machine) | sort >"$W/before"
 T0=$EPOCHREALTIME
 "$HERE/up.sh" "$@"
 rc=0; "$HERE/smoke.sh" || rc=1
 "$HERE/down.sh"
-machine | sort >"$W/after"
+(machine) | sort >"$W/after"
 if ! diff "$W/before" "$W/after"; then echo "FAIL: the cluster left something behind (> above)"; rc=1; fi
 exit $rc

@@ -12,7 +12,17 @@ T0=$EPOCHREALTIME
 
 # A first start that fails leaves its logs and nothing else.
 first=; [[ ${SERVER:-} ]] || first=1
-trap 'rc=$?; trap - EXIT; if ((rc)) && [[ $first && -e $CLUSTER_DIR/cluster.conf ]]; then "$HERE/down.sh" --keep >&2; fi; exit $rc' EXIT
+ended() {
+  local rc=$?
+  trap - EXIT
+  ((rc)) || exit 0
+  kill "${boots[@]}" 2>/dev/null || true # a boot must not go on while down.sh removes the node
+  wait
+  if [[ $first && -e $CLUSTER_DIR/cluster.conf ]]; then "$HERE/down.sh" --keep >&2; fi
+  exit "$rc"
+}
+boots=()
+trap ended EXIT
 trap 'exit 130' INT TERM HUP
 
 if [[ -n ${SERVER:-} ]]; then # cluster.conf was there
@@ -64,6 +74,7 @@ if [[ ! -e /sys/class/net/$BRIDGE ]]; then # this takes the subnet
   # kubelet sets some of these for the whole machine; the last down.sh puts them back.
   [[ -e $SYSCTLS ]] || sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops \
     kernel.keys.root_maxkeys kernel.keys.root_maxbytes fs.inotify.max_user_instances | sed 's/ = /=/' >"$SYSCTLS"
+  mountpoint -q /run/netns || touch "$NETNS"
   ip link add "$BRIDGE" type bridge
   ip addr add "172.30.$CLUSTER_INDEX.1/24" dev "$BRIDGE"
   ip link set "$BRIDGE" up
@@ -121,7 +132,7 @@ running kube-scheduler || spawn kube-scheduler "${in_cp[@]}" "$BIN/kube-schedule
   --kubeconfig="$P/kube-scheduler.conf" --leader-elect=false \
   --secure-port=0
 
-boots=() # nodes boot while the controllers start
+# Nodes boot while the controllers start.
 IMAGES=$("$HERE/images.sh"); export IMAGES
 say "images packed"
 for n in $(nodes); do running "$n" || { "$HERE/node.sh" boot "$n" & boots+=($!); }; done
