@@ -1,4 +1,4 @@
-# MailCluster: everything a person types. `make` alone prints this list. Nothing here needs root; a few process tests do and say so.
+# MailCluster: everything a person types. `make` alone prints this list. Nothing here needs root except what says so.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,11 +11,11 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
 
-.PHONY: help setup demo test model bench soak lint types fmt docs clean
+.PHONY: help setup demo test cluster-build cluster-up cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nOne stage of the tests: node test/run.ts unit   (stages: node test/run.ts --list)\n'
 
 setup: $(SETUP_STAMP) ## Install the pinned npm packages (Node 24 among them) into node_modules, nothing elsewhere
@@ -34,14 +34,29 @@ $(SETUP_STAMP): package-lock.json .npmrc
 demo: setup ## Two sites, four transports, two front ends on this machine: send, kill, count (about a minute)
 	@node examples/demo.ts
 
-test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process
+test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process, api
 	@node test/run.ts
+
+cluster-build: ## Build the programs of the test cluster from Go modules into ~/.cache/mailcluster (minutes, once)
+	@test/cluster/build.sh
+
+cluster-up: setup ## As root: a real Kubernetes of three nodes on this machine; prints KUBECONFIG: make cluster-up NODES=2
+	@test/cluster/up.sh $(if $(NODES),--nodes $(NODES))
+
+cluster-down: ## As root: end that cluster and remove everything it made
+	@test/cluster/down.sh
+
+cluster-prove: setup ## As root: such a cluster up, 24 proofs by use, down, nothing left behind (minutes)
+	@test/cluster/prove.sh
 
 model: setup ## The protocol in Promela and its known-wrong variants, checked by spin: make model MODEL=intake
 	@node test/model/run.ts $(MODEL)
 
 bench: setup ## Accept rates side by side with Postfix, as root on a quiet machine: make bench ROUNDS=5 SCALE=0.1
 	@node test/bench/accept.ts --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) $(BENCH)
+
+bench-large: setup ## One of queued, takeover, resubmit, idle (docs/performance.md): make bench-large BENCH=takeover ARGS='--scale 0.1'
+	@node test/bench/$(or $(BENCH),queued).ts $(ARGS)
 
 soak: setup ## The simulator for hours: make soak SEEDS=1000000
 	@node test/run.ts --soak $(or $(SEEDS),1000000)

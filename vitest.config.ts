@@ -1,11 +1,13 @@
-/** How vitest runs our tests: explicit imports, every file in its own process, a count line that `test/run.ts` adds up. */
+/**
+ * How vitest runs our tests: explicit imports, every file in its own process, a count line that `test/run.ts` adds up. Files of `test/api`
+ * share one control plane, which comes up before the first of them and only for them.
+ */
 import { defineConfig } from 'vitest/config';
 import { CountsReporter } from './test/house/counts-reporter.ts';
 
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export of its configuration file
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 20_000,
@@ -13,6 +15,19 @@ export default defineConfig({
     teardownTimeout: 10_000,
     passWithNoTests: false,
     allowOnly: false,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'api',
+          include: ['test/api/**/*.test.ts'],
+          globalSetup: ['test/cluster/shared-cluster.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 180_000,
+        },
+      },
+      { extends: true, test: { name: 'tests', include: ['test/**/*.test.ts'], exclude: ['test/api/**'] } },
+    ],
     reporters: ['default', new CountsReporter()],
   },
 });

@@ -15,6 +15,7 @@ import type {
   ResubmitRequestConfig,
   RetiredIdentity,
   SendConnectorConfig,
+  SignerConfig,
   TlsFiles,
   TopologyDocument,
   TransportConfig,
@@ -365,11 +366,14 @@ const ledger = object<LedgerConfig>({
   passwordFile: nullable(text),
 });
 
+const signer = object<SignerConfig>({ url: text, serverName: text, tokenFile: text });
+
 const transportFields = object<TransportConfig>({
   name: text,
   topologyFile: text,
   queueDatabaseDirectory: text,
   tls: tlsFiles,
+  signer: nullable(signer),
   listen: endpoint,
   admin: endpoint,
   metrics: endpoint,
@@ -378,7 +382,7 @@ const transportFields = object<TransportConfig>({
   ledger: nullable(ledger),
   logLevel,
 });
-const transport = withDefaults(transportFields, { ledger: null });
+const transport = withDefaults(transportFields, { ledger: null, signer: null });
 
 const listener = object<ListenerConfig>({
   name: text,
@@ -406,11 +410,12 @@ const limits = object<FrontendLimits>({
   totalReplayBufferBytes: count,
 });
 
-const frontend = object<FrontendConfig>({
+const frontendFields = object<FrontendConfig>({
   name: text,
   site: text,
   topologyFile: text,
   tls: tlsFiles,
+  signer: nullable(signer),
   smtpTls: nullable(object<NonNullable<FrontendConfig['smtpTls']>>({ certificateFile: text, keyFile: text })),
   listeners: named(listener, 1),
   metrics: endpoint,
@@ -418,6 +423,7 @@ const frontend = object<FrontendConfig>({
   limits,
   logLevel,
 });
+const frontend = withDefaults(frontendFields, { signer: null });
 
 function run<T>(parse: Parse<T>, value: unknown): Parsed<T> {
   try {

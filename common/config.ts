@@ -134,12 +134,24 @@ export interface TlsFiles {
   readonly keyFile: string;
 }
 
+/** Where a pod has its certificate signed (`platform/pod-certificate.ts`); the key and certificate files of `TlsFiles` are then its own. */
+export interface SignerConfig {
+  /** https://HOST:PORT/v1/namespaces/NAMESPACE/clusters/NAME/certificates */
+  readonly url: string;
+  /** The name in the endpoint's certificate, signed by the authority in `TlsFiles.caFile`. */
+  readonly serverName: string;
+  /** A projected ServiceAccount token, re-read each time. */
+  readonly tokenFile: string;
+}
+
 export interface TransportConfig {
   readonly name: string;
   /** Where the topology document is; re-read when it changes. */
   readonly topologyFile: string;
   readonly queueDatabaseDirectory: string;
   readonly tls: TlsFiles;
+  /** Null: the files of `tls` are provided by somebody else. */
+  readonly signer: SignerConfig | null;
   readonly listen: { readonly host: string; readonly port: number };
   readonly admin: { readonly host: string; readonly port: number };
   readonly metrics: { readonly host: string; readonly port: number };
@@ -178,6 +190,8 @@ export interface FrontendConfig {
   readonly topologyFile: string;
   /** Identity for the inner hops. */
   readonly tls: TlsFiles;
+  /** Null: the files of `tls` are provided by somebody else. */
+  readonly signer: SignerConfig | null;
   /** Certificate shown to SMTP clients, or null: STARTTLS is then offered with the pod's own certificate. */
   readonly smtpTls: { readonly certificateFile: string; readonly keyFile: string } | null;
   readonly listeners: readonly ListenerConfig[];

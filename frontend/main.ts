@@ -7,6 +7,7 @@ import { readFrontendConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
+import { type PodCertificate, startPodCertificate } from '../common/platform/pod-certificate.ts';
 import { configFromArguments } from '../common/platform/program-config.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
@@ -22,20 +23,33 @@ const logger = createLogger({
   level: config.logLevel,
   descriptor: 1,
 });
+let certificate: PodCertificate | null = null;
 let running: RunningFrontend | null = null;
 const lifecycle = startLifecycle({
   logger,
   graceMs: GRACE_MS,
-  stop: async (reason) => running?.stop(reason !== 'parent gone'),
+  stop: async (reason) => {
+    certificate?.close();
+    await running?.stop(reason !== 'parent gone');
+  },
   reload: () => void running?.reload(),
 });
 
 try {
+  const metrics = createMetrics({ member: config.name, site: config.site });
+  if (config.signer !== null) {
+    certificate = await startPodCertificate(config.name, config.tls, config.signer, {
+      clock: systemClock,
+      random: systemRandom,
+      log: logger,
+      expires: (atMs) => metrics.set('certificate_expiration_timestamp_seconds', atMs / 1000, { purpose: 'peer' }),
+    });
+  }
   running = await startFrontend(config, {
     clock: systemClock,
     random: systemRandom,
     log: logger,
-    metrics: createMetrics({ member: config.name, site: config.site }),
+    metrics,
     openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
   });
   lifecycle.ready({ listeners: running.listeners, metricsPort: running.metricsPort });

@@ -6,6 +6,7 @@
 import { webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { Extension, JsonGeneralName, X509Certificate } from '@peculiar/x509';
+import { generateKeys, KEY_ALGORITHM, keyToPem, SIGNING, x509 } from '../common/platform/certificate-request.ts';
 import { type Clock, systemClock } from '../common/platform/clock.ts';
 import type { PeerRole } from '../common/platform/net.ts';
 import { peerUri } from '../common/platform/peer-identity.ts';
@@ -23,12 +24,17 @@ export interface PkiPorts {
   readonly random?: Random;
 }
 
-export interface CertificateRequest {
+/** What a certificate says. */
+export interface CertificateSubject {
   readonly cluster: string;
-  readonly role: PeerRole;
+  /** Null: no member of the cluster, only a server under the names in `hosts`. */
+  readonly role: PeerRole | null;
   readonly name: string;
   /** DNS names and IP addresses besides the identity, for clients that check a host name. */
   readonly hosts: readonly string[];
+}
+
+export interface CertificateRequest extends CertificateSubject {
   readonly days: number;
 }
 
@@ -37,26 +43,9 @@ export interface Authority extends CertificatePems {
   readonly key: webcrypto.CryptoKey;
 }
 
-const KEY_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256' } as const;
-const SIGNING = { name: 'ECDSA', hash: 'SHA-256' } as const;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const CA_DAYS = 3_650;
-
-/** Loaded when first needed: it is large, and its container wants `Reflect` prepared. */
-async function x509(): Promise<typeof import('@peculiar/x509')> {
-  await import('reflect-metadata');
-  return import('@peculiar/x509');
-}
-
-async function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
-  return webcrypto.subtle.generateKey(KEY_ALGORITHM, true, ['sign', 'verify']);
-}
-
-async function keyToPem(key: webcrypto.CryptoKey): Promise<string> {
-  const { PemConverter } = await x509();
-  return `${PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
-}
 
 /** RFC 5280 4.1.2.2: positive, at most 20 octets. */
 function serialNumber(random: Random): string {
@@ -68,10 +57,10 @@ function serialNumber(random: Random): string {
 /** An hour back, because clocks of pods differ; never beyond what the authority itself lives. */
 function validity(
   nowMs: number,
-  days: number,
+  lifetimeMs: number,
   latestMs = Number.POSITIVE_INFINITY,
 ): { notBefore: Date; notAfter: Date } {
-  return { notBefore: new Date(nowMs - HOUR_MS), notAfter: new Date(Math.min(nowMs + days * DAY_MS, latestMs)) };
+  return { notBefore: new Date(nowMs - HOUR_MS), notAfter: new Date(Math.min(nowMs + lifetimeMs, latestMs)) };
 }
 
 /** A new authority for one cluster. */
@@ -83,7 +72,7 @@ export async function createAuthority(cluster: string, ports: PkiPorts = {}): Pr
     {
       serialNumber: serialNumber(random),
       name: [{ CN: [`MailCluster ${cluster}`] }],
-      ...validity(clock.wallMs(), CA_DAYS),
+      ...validity(clock.wallMs(), CA_DAYS * DAY_MS),
       signingAlgorithm: SIGNING,
       keys,
       extensions: [
@@ -118,32 +107,76 @@ export async function issueCertificate(
   request: CertificateRequest,
   ports: PkiPorts = {},
 ): Promise<CertificatePems> {
-  const { clock = systemClock, random = systemRandom } = ports;
-  const lib = await x509();
   const keys = await generateKeys();
-  const names: JsonGeneralName[] = [{ type: 'url', value: peerUri(request.cluster, request) }];
-  for (const host of request.hosts) names.push({ type: isIP(host) === 0 ? 'dns' : 'ip', value: host });
+  const certificatePem = await certify(authority, request, keys.publicKey, request.days * DAY_MS, ports);
+  return { certificatePem, keyPem: await keyToPem(keys.privateKey) };
+}
+
+/** The request cannot be used; `message` says why. */
+export class CertificateRequestError extends Error {
+  readonly code = 'CERTIFICATE_REQUEST';
+}
+
+/**
+ * A certificate for the key of a PKCS #10 request (RFC 2986). Only the key is taken from it, once its signature shows that the asker has the
+ * private half; who is named is the caller's knowledge. Rejects with `CertificateRequestError`.
+ */
+export async function signRequest(
+  authority: Authority,
+  requestPem: string,
+  subject: CertificateSubject,
+  lifetimeMs: number,
+  ports: PkiPorts = {},
+): Promise<string> {
+  return certify(authority, subject, await publicKeyOf(requestPem), lifetimeMs, ports);
+}
+
+async function publicKeyOf(requestPem: string): Promise<webcrypto.CryptoKey> {
+  const lib = await x509();
+  try {
+    const request = new lib.Pkcs10CertificateRequest(requestPem);
+    const key = await request.publicKey.export(KEY_ALGORITHM, ['verify'], webcrypto);
+    if (await request.verify(webcrypto)) return key;
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new CertificateRequestError(`not a PKCS #10 request in PEM with an ECDSA P-256 key (${why})`);
+  }
+  throw new CertificateRequestError('the request is not signed with the key it asks a certificate for');
+}
+
+async function certify(
+  authority: Authority,
+  subject: CertificateSubject,
+  publicKey: webcrypto.CryptoKey,
+  lifetimeMs: number,
+  { clock = systemClock, random = systemRandom }: PkiPorts,
+): Promise<string> {
+  const lib = await x509();
+  const { cluster, role, name } = subject;
+  const names: JsonGeneralName[] = role === null ? [] : [{ type: 'url', value: peerUri(cluster, { role, name }) }];
+  for (const host of subject.hosts) names.push({ type: isIP(host) === 0 ? 'dns' : 'ip', value: host });
+  const { serverAuth, clientAuth } = lib.ExtendedKeyUsage;
   const extensions: Extension[] = [
     new lib.BasicConstraintsExtension(false, undefined, true),
     new lib.KeyUsagesExtension(lib.KeyUsageFlags.digitalSignature, true),
-    new lib.ExtendedKeyUsageExtension([lib.ExtendedKeyUsage.serverAuth, lib.ExtendedKeyUsage.clientAuth]),
+    new lib.ExtendedKeyUsageExtension(role === null ? [serverAuth] : [serverAuth, clientAuth]),
     new lib.SubjectAlternativeNameExtension(names),
-    await lib.SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+    await lib.SubjectKeyIdentifierExtension.create(publicKey, false, webcrypto),
     await lib.AuthorityKeyIdentifierExtension.create(authority.certificate, false, webcrypto),
   ];
   const certificate = await lib.X509CertificateGenerator.create(
     {
       serialNumber: serialNumber(random),
       // RFC 5280 upper bound of a common name is 64; the identity is in the SAN.
-      subject: [{ CN: [request.name.slice(0, 64)] }],
+      subject: [{ CN: [name.slice(0, 64)] }],
       issuer: authority.certificate.subjectName.toJSON(),
-      ...validity(clock.wallMs(), request.days, authority.certificate.notAfter.getTime()),
+      ...validity(clock.wallMs(), lifetimeMs, authority.certificate.notAfter.getTime()),
       signingAlgorithm: SIGNING,
-      publicKey: keys.publicKey,
+      publicKey,
       signingKey: authority.key,
       extensions,
     },
     webcrypto,
   );
-  return { certificatePem: `${certificate.toString('pem')}\n`, keyPem: await keyToPem(keys.privateKey) };
+  return `${certificate.toString('pem')}\n`;
 }

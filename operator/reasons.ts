@@ -56,6 +56,7 @@ export const REASONS = [
   'PutBack',
   'Recreating',
   'WaitingForController',
+  'ActionFailed',
   // Topology.
   'TopologyWritten',
   'TopologyRestored',

@@ -110,7 +110,8 @@ function memberStatus(word: MemberWord, former: MemberStatus | undefined): Membe
     name,
     ...known,
     state: answer.state,
-    selected: answer.selected,
+    // What it holds as a shadow and its primary answers for is counted there: each message once.
+    selected: Math.max(0, answer.selected - answer.covered),
     resubmitted: answer.resubmitted,
     byPrimaries: answer.byPrimary,
     byShadows: answer.byShadow,

@@ -8,6 +8,7 @@ import { readTopology, readTransportConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
+import { type PodCertificate, startPodCertificate } from '../common/platform/pod-certificate.ts';
 import { configFromArguments } from '../common/platform/program-config.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
@@ -29,20 +30,33 @@ const logger = createLogger({
   level: config.logLevel,
   descriptor: 1,
 });
+let certificate: PodCertificate | null = null;
 let running: RunningTransport | null = null;
 const lifecycle = startLifecycle({
   logger,
   graceMs: GRACE_MS,
-  stop: async () => running?.stop(),
+  stop: async () => {
+    certificate?.close();
+    await running?.stop();
+  },
   reload: () => void running?.reload(),
 });
 
 try {
+  const metrics = createMetrics(await labels(config));
+  if (config.signer !== null) {
+    certificate = await startPodCertificate(config.name, config.tls, config.signer, {
+      clock: systemClock,
+      random: systemRandom,
+      log: logger,
+      expires: (atMs) => metrics.set('certificate_expiration_timestamp_seconds', atMs / 1000, { purpose: 'peer' }),
+    });
+  }
   running = await startTransport(config, {
     clock: systemClock,
     random: systemRandom,
     log: logger,
-    metrics: createMetrics(await labels(config)),
+    metrics,
     openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
     onFatal: (reason) =>
       lifecycle.fatal(

@@ -54,7 +54,8 @@ export interface Load {
 /** Sent at least every heartbeat and when something changed; any frame counts as contact. */
 export interface Contact {
   readonly syncedSequence: number;
-  readonly wallMs: number;
+  /** The sender's elapsed time, which no jump of a wall clock moves (semantics.md S16). */
+  readonly trustedMs: number;
   readonly generation: number;
   /** Names of the members the sender has an authenticated connection to. */
   readonly hears: readonly string[];

@@ -103,7 +103,7 @@ export function contact(o: Fields): Contact {
   const load = object(o.load, 'load');
   return {
     syncedSequence: integer(o.syncedSequence, 'syncedSequence'),
-    wallMs: milliseconds(o.wallMs, 'wallMs'),
+    trustedMs: milliseconds(o.trustedMs, 'trustedMs'),
     generation: integer(o.generation, 'generation'),
     hears: list(o.hears, 'hears', 1_000, name),
     load: {

@@ -4,6 +4,7 @@
  * at once; an uncaught error or a broken invariant is logged with its reason, told to the parent and ends the process (architecture.md 5:
  * the peer has a copy). Messages to the parent: `{kind:'ready', ...}`, `{kind:'fatal', reason, remedy}`; from it: `{kind:'reload'}`.
  */
+import { flushCompileCache } from 'node:module';
 import { type Clock, systemClock } from './clock.ts';
 import type { FlushableLogger } from './pino-logger.ts';
 
@@ -102,6 +103,9 @@ export function startLifecycle(options: LifecycleOptions): Lifecycle {
   return {
     ready: (facts) => {
       logger.info(facts, 'ready');
+      // Node writes its compile cache (NODE_COMPILE_CACHE) at an orderly end only; a process that is killed shall leave it to the next one,
+      // which then starts three times as fast and without the 30 MiB that taking the types out of the sources costs.
+      flushCompileCache();
       void tellParent(logger, { kind: 'ready', ...facts });
     },
     fatal,

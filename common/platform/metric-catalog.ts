@@ -219,6 +219,54 @@ export const METRIC_CATALOG = declare({
   backpressure_level: { type: 'gauge', help: '0 Normal, 1 Medium, 2 High, by resource.', labels: ['resource'] },
   corrupt_records_total: { type: 'counter', help: 'Damaged records quarantined.', labels: [] },
 
+  // Operator
+  api_requests_total: {
+    type: 'counter',
+    help: 'Requests to the API server, each attempt counted, by verb, resource and HTTP code (none: no answer).',
+    labels: ['verb', 'resource', 'code'],
+  },
+  api_request_duration_seconds: {
+    type: 'histogram',
+    help: 'Duration of one request to the API server, watches excepted, by verb.',
+    labels: ['verb'],
+    buckets: LATENCY,
+  },
+  api_connections_total: { type: 'counter', help: 'Connections opened to the API server.', labels: [] },
+  relists_total: {
+    type: 'counter',
+    help: 'Times a resource was listed as a whole, by resource and why (start, gone).',
+    labels: ['resource', 'reason'],
+  },
+  watch_ends_total: {
+    type: 'counter',
+    help: 'Watches that ended, by resource and how (end, reset, stalled, gone, error, garbage, refused).',
+    labels: ['resource', 'reason'],
+  },
+  reconcile_total: {
+    type: 'counter',
+    help: 'Looks at one MailCluster, by result (done, again, retry, error).',
+    labels: ['result'],
+  },
+  reconcile_duration_seconds: {
+    type: 'histogram',
+    help: 'Duration of one look at one MailCluster: gather, plan, carry out, status.',
+    labels: [],
+    buckets: LATENCY,
+  },
+  restarts_total: { type: 'counter', help: 'Members restarted in order, by reason.', labels: ['reason'] },
+  workqueue_depth: { type: 'gauge', help: 'Keys that wait for a worker, by queue.', labels: ['queue'] },
+  workqueue_retries_total: {
+    type: 'counter',
+    help: 'Keys that failed and will be tried again, by queue.',
+    labels: ['queue'],
+  },
+  leader: { type: 'gauge', help: '1 while this operator holds the lease and may write.', labels: [] },
+  events_dropped_total: {
+    type: 'counter',
+    help: 'Kubernetes Events that were not written, by why (rate, backlog, failed).',
+    labels: ['reason'],
+  },
+
   // Process
   build_info: { type: 'gauge', help: 'Always 1; version and runtime in the labels.', labels: ['version', 'node'] },
   member_state: { type: 'gauge', help: '1 for the state this member is in.', labels: ['state'] },

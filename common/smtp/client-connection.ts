@@ -41,6 +41,16 @@ export interface TlsSettings {
   readonly ca?: string;
 }
 
+export interface DialAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The way to a server: a socket that is connecting. The seam for a network that is not the machine's. */
+export type Dial = (address: DialAddress) => Socket;
+
+const dialDirectly: Dial = ({ host, port }) => connectSocket({ host, port, noDelay: true });
+
 interface Expectation {
   readonly timeoutMs: number;
   readonly resolve: (answer: ServerReply | ClientError) => void;
@@ -74,15 +84,16 @@ export class ClientConnection {
   }
 
   static open(
-    address: { readonly host: string; readonly port: number },
+    address: DialAddress,
     timeoutMs: number,
     clock: Clock,
     limits: ReplyLimits,
     signal: AbortSignal | undefined,
+    dial: Dial = dialDirectly,
   ): Promise<ClientConnection | ClientError> {
     const { promise, resolve } = Promise.withResolvers<ClientConnection | ClientError>();
     if (signal?.aborted) return Promise.resolve(new ClientError('ABORTED', 'stopped'));
-    const socket = connectSocket({ host: address.host, port: address.port, noDelay: true });
+    const socket = dial(address);
     const settle = (outcome: ClientConnection | ClientError): void => {
       timer.cancel();
       signal?.removeEventListener('abort', onAbort);

@@ -9,7 +9,7 @@
  */
 import type { EnvelopeRecipient, Reply } from '../message.ts';
 import type { Clock } from '../platform/clock.ts';
-import { ClientConnection, ClientError, type TlsSettings } from './client-connection.ts';
+import { ClientConnection, ClientError, type Dial, type TlsSettings } from './client-connection.ts';
 import { DotStuffer } from './dot-stuffer.ts';
 import { DEFAULT_REPLY_LIMITS, formatReply, type ReplyLimits, type ServerReply } from './reply-parser.ts';
 
@@ -56,6 +56,10 @@ export interface ClientOptions {
   readonly clock: Clock;
   /** Cuts a connection attempt short. */
   readonly signal?: AbortSignal;
+  /** A TCP connection of this machine when absent. */
+  readonly dial?: Dial;
+  /** EHLO keywords not to be believed, upper case: servers exist that offer what they cannot do. */
+  readonly ignoredKeywords?: ReadonlySet<string>;
 }
 
 export interface OutgoingMessage {
@@ -104,7 +108,7 @@ export async function connectClient(options: ClientOptions): Promise<MailClient>
 async function openClient(options: ClientOptions, tls: TlsPolicy): Promise<MailClient> {
   const { clock, timeouts, signal } = options;
   const limits = options.replyLimits ?? DEFAULT_REPLY_LIMITS;
-  const opened = await ClientConnection.open(options, timeouts.connectMs, clock, limits, signal);
+  const opened = await ClientConnection.open(options, timeouts.connectMs, clock, limits, signal, options.dial);
   if (opened instanceof ClientError) throw opened;
   const onAbort = (): void => opened.destroy('ABORTED', 'stopped');
   signal?.addEventListener('abort', onAbort);
@@ -147,7 +151,8 @@ async function hello(connection: ClientConnection, options: ClientOptions): Prom
   const capabilities = new Map<string, string>();
   for (const line of demand(answer, 250, verb).lines.slice(1)) {
     const [keyword = '', ...parameters] = line.trim().split(/ +/);
-    capabilities.set(keyword.toUpperCase(), parameters.join(' '));
+    const name = keyword.toUpperCase();
+    if (options.ignoredKeywords?.has(name) !== true) capabilities.set(name, parameters.join(' '));
   }
   return capabilities;
 }

@@ -64,24 +64,36 @@ export interface EdgeServer {
   close(graceful: boolean): Promise<void>;
 }
 
+/** An edge that listens nowhere: whoever has connections hands them over. */
+export interface UnboundEdge extends EdgeServer {
+  /** `socket` is connected and was not read from. TLS needs a socket of the machine; without it any duplex that looks like one will do. */
+  accept(socket: Socket): void;
+}
+
 const DEFAULT_MAX_HOPS = 50;
 const BACKLOG = 1024;
 const MAX_QUEUED_REPLIES = 16 * 1024;
 
 export async function startEdge(options: EdgeOptions): Promise<EdgeServer> {
+  const edge = newEdge(options);
+  await edge.open();
+  return edge;
+}
+
+export const unboundEdge = (options: EdgeOptions): UnboundEdge => newEdge(options);
+
+function newEdge(options: EdgeOptions): Edge {
   if (options.tls === null && (options.listener.tls === 'StartTlsRequired' || options.listener.tls === 'Implicit')) {
     const problem = `listener ${options.listener.name} has tls: ${options.listener.tls} but there is no certificate`;
     throw Object.assign(new Error(problem), { code: 'EDGE_TLS' });
   }
-  const edge = new Edge(options);
-  await edge.open();
-  return edge;
+  return new Edge(options);
 }
 
 const libraryTls = (tls: EdgeTls | null): { key?: string; cert?: string } =>
   tls === null ? {} : { key: tls.key, cert: tls.ca === undefined ? tls.cert : `${tls.cert.trimEnd()}\n${tls.ca}` };
 
-class Edge implements EdgeServer {
+class Edge implements UnboundEdge {
   readonly ledger: ConnectionLedger;
   readonly sessions = new Set<EdgeConnection>();
   setting: ConversationSetting;
@@ -123,6 +135,10 @@ class Edge implements EdgeServer {
         resolve();
       });
     });
+  }
+
+  accept(socket: Socket): void {
+    this.#library.connect(socket);
   }
 
   setTls(tls: EdgeTls): void {

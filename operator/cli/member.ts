@@ -5,7 +5,8 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import { readTopology } from '../../common/config-files.ts';
 import type { Identity } from '../../common/message.ts';
-import { type Asked, type Cluster, gather, openCluster } from '../local/cluster.ts';
+import type { Asked } from '../admin-client.ts';
+import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import { isIdentity } from '../local/orders.ts';
 import { statePaths } from '../local/state-directory.ts';
 import { knownIdentities, type SetAside, setAside } from '../local/volumes.ts';

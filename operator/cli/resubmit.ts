@@ -5,7 +5,8 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import { readTopology } from '../../common/config-files.ts';
 import { systemRandom } from '../../common/platform/random.ts';
-import { type Asked, type Cluster, openCluster } from '../local/cluster.ts';
+import type { Asked } from '../admin-client.ts';
+import { type Cluster, openCluster } from '../local/cluster.ts';
 import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import { type StatePaths, statePaths } from '../local/state-directory.ts';
 import { knownIdentities } from '../local/volumes.ts';

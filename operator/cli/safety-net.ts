@@ -3,7 +3,8 @@
  * more than a page per member is ever held, here or there. A member that stops answering ends its part and is named.
  */
 
-import { type Asked, type Cluster, gather, openCluster } from '../local/cluster.ts';
+import type { Asked } from '../admin-client.ts';
+import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import type { RunTransport } from '../local/run-file.ts';
 import type { MessageDetailAnswer, SafetyNetAnswer, SafetyNetCountAnswer, SafetyNetPageAnswer } from './answers.ts';
 import {

@@ -2,7 +2,8 @@
 
 import type { TopologyDocument } from '../../common/config.ts';
 import { readTopology } from '../../common/config-files.ts';
-import { type Asked, type Cluster, gather, openCluster } from '../local/cluster.ts';
+import type { Asked } from '../admin-client.ts';
+import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import type { RunFile, RunFrontend, RunTransport } from '../local/run-file.ts';
 import { statePaths } from '../local/state-directory.ts';
@@ -83,7 +84,12 @@ async function noticesOf(cluster: Cluster, rows: readonly Row[]): Promise<readon
   const lost = new Map<string, string>();
   for (const { asked } of rows)
     for (const { member, identity, why } of (asked.kind === 'answer' ? asked.value.lost : undefined) ?? [])
-      lost.set(identity, `queue database ${identity} of ${member} was lost and is taken over (${why})`);
+      lost.set(
+        identity,
+        why === 'drained'
+          ? `queue database ${identity} of ${member} was drained; nothing is left on it`
+          : `queue database ${identity} of ${member} was lost and is taken over (${why})`,
+      );
   const paths = statePaths(cluster.run.state);
   const requests = await Promise.all((await resubmitNames(paths)).map((name) => readResubmit(paths, name)));
   const open = requests.flatMap((one) => {

@@ -10,6 +10,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { ResubmitRequestConfig, TopologyDocument } from '../../common/config.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { Random } from '../../common/platform/random.ts';
+import type { Asked } from '../admin-client.ts';
 import {
   expiredStatus,
   isOver,
@@ -19,7 +20,7 @@ import {
   requestResource,
   resubmitStatus,
 } from '../resubmit-status.ts';
-import { type Asked, type Cluster, NoCluster, openCluster } from './cluster.ts';
+import { type Cluster, NoCluster, openCluster } from './cluster.ts';
 import type { OrderBook } from './order-book.ts';
 import { isIdentity } from './orders.ts';
 import { codeOf, readJson, type StatePaths, writeJson } from './state-directory.ts';

@@ -43,7 +43,7 @@ export const BACKOFF = { firstMs: 200, lastMs: 10_000, healthyMs: 30_000 } as co
 const STOP_GRACE_MS = { frontend: 75_000, transport: 30_000, store: 10_000 } as const;
 /** A child without IPC of its own (the store) says it is ready with one line of JSON; longer first lines are not ours. */
 /** A transport keeps its queue in memory: a small young generation saves a hundred MiB (docs/internals.md). */
-const NODE_FLAGS = ['--max-semi-space-size=8'];
+export const TRANSPORT_NODE_FLAGS: readonly string[] = ['--max-semi-space-size=8'];
 const MAX_READY_LINE = 4_096;
 
 export class SupervisedChild {
@@ -148,7 +148,7 @@ export class SupervisedChild {
     const log = this.#events.openLog(this.spec.name);
     const child = spawn(
       process.execPath,
-      [...(this.spec.kind === 'transport' ? NODE_FLAGS : []), this.spec.entry, ...this.spec.args()],
+      [...(this.spec.kind === 'transport' ? TRANSPORT_NODE_FLAGS : []), this.spec.entry, ...this.spec.args()],
       {
         stdio: ['ignore', this.spec.kind === 'store' ? 'pipe' : log, log, 'ipc'],
         // Its own session: Ctrl-C reaches the runner alone, which then stops the children in order.

@@ -43,7 +43,7 @@ export interface Reader {
 }
 
 /** `old`: the spec before this change, for rules about changes; absent on creation. */
-export function parseDocument(document: SourceDocument, reader: Reader, old?: unknown): ParsedDocument {
+export function parseDocument(document: Pick<SourceDocument, 'value'>, reader: Reader, old?: unknown): ParsedDocument {
   const { apiVersion, kind } = document.value;
   if (kind === 'Namespace' && apiVersion === 'v1') return { kind: 'ignored', why: 'only Kubernetes needs a Namespace' };
   const envelope = envelopeProblem(apiVersion, kind);

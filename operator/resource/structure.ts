@@ -182,9 +182,12 @@ function checkString(schema: SchemaNode, value: string, path: Path, out: Finding
   }
 }
 
-/** RFC 3339 section 5.6. */
+/** RFC 3339 section 5.6, as the API server reads it: no 30 February, no hour 24, no leap second; `Date.parse` alone takes the first two. */
 function isDateTime(value: string): boolean {
-  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value) && !Number.isNaN(Date.parse(value));
+  const parts = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.exec(value);
+  if (parts === null || Number.isNaN(Date.parse(value))) return false;
+  const [year = 0, month = 0, day = 0, hour = 0] = parts.slice(1, 5).map(Number);
+  return day <= new Date(Date.UTC(year, month, 0)).getUTCDate() && hour <= 23;
 }
 
 function checkNumber(schema: SchemaNode, value: number, path: Path, out: Finding[]): void {

@@ -34,6 +34,9 @@ export function wasEdited(wanted: KubeObject, observed: KubeObject): boolean {
 const isNothing = (value: unknown): boolean =>
   value === undefined ||
   value === null ||
+  // Go leaves out what is false or empty where the field says omitempty (`readOnly: false`).
+  value === false ||
+  value === '' ||
   (Array.isArray(value) && value.length === 0) ||
   (isPlain(value) && Object.values(value).every(isNothing));
 

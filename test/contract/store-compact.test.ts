@@ -4,7 +4,7 @@ import type { CopyId, Envelope } from '../../common/message.ts';
 import { bloomHas, bloomKey, buildBloom } from '../../transport/store/bloom.ts';
 import { bodyPlace, commitPlace, extentsOf, segmentsOf } from '../../transport/store/body-place.ts';
 import { decodeRows, encodeRows } from '../../transport/store/checkpoint-rows.ts';
-import { Compactor } from '../../transport/store/compact.ts';
+import { Compactor, hasRecipients } from '../../transport/store/compact.ts';
 import type { CopyFacts, CopyState } from '../../transport/store/database.ts';
 import { copyId, delivered, factsOf, OWNER, pending, stateOf } from './samples.ts';
 
@@ -82,6 +82,29 @@ const STATES: readonly CopyState[] = [
 ];
 
 describe('compact copies', () => {
+  test.each(FACTS)('%s: held, then packed in place: equal all the time', (_, facts) => {
+    const compactor = new Compactor();
+    const held = compactor.hold(facts);
+    expect(compactor.hold(held)).toBe(held);
+    expect({ ...held }).toEqual(facts);
+    expect(held.envelope).toBe(facts.envelope);
+    compactor.pack(held);
+    expect(held.envelope).not.toBe(facts.envelope);
+    expect({ ...held }).toEqual(facts);
+    expect(plain(held)).toEqual(plain(facts));
+  });
+
+  test.each(FACTS)('%s: its recipients, and nobody else', (_, facts) => {
+    const addresses = facts.envelope.recipients.map(({ address }) => address);
+    const quoted = { ...facts, envelope: { ...facts.envelope, reversePath: `x,["a@b"],"${addresses.join()}` } };
+    for (const one of [facts, new Compactor().facts(facts), quoted, new Compactor().facts(quoted)]) {
+      expect(hasRecipients(one, addresses)).toBe(true);
+      expect(hasRecipients(one, [...addresses, 'more@example.org'])).toBe(false);
+      expect(hasRecipients(one, addresses.slice(1))).toBe(addresses.length === 0);
+      expect(hasRecipients(one, ['other@example.org'])).toBe(false);
+    }
+  });
+
   test.each(FACTS)('%s: equal, also spread and as JSON', (_, facts) => {
     const compactor = new Compactor();
     const packed = compactor.facts(facts);

@@ -11,7 +11,7 @@
  *   opens, returns   delivery.ts: startDelivery, recordResults; resubmit-walk.ts: isDeliveryOpen
  *   hears_progress   ownership.ts: stateReceived; copy.ts: mergeRecipient (the finality of the highest activation)
  *   takes_over       ownership.ts: promote; takeover.ts: takeOver
- *   meets            claims.ts: heardAbout; demotion.ts: demote
+ *   meets            claims.ts: heardAbout; demotion.ts: demote; resubmission.ts: cameToRest
  *   walks            resubmit-walk.ts: pageArrived, answerer, coverageHeard, lookAgain; resubmission.ts: isCovered
  *
  * Bug switches:
@@ -19,7 +19,7 @@
  *   NO_ACTIVATION    finality is merged without its activation: what was said before the failover is believed after it
  *   NOT_AT_PROMOTION the request is not looked at when a copy is taken over
  *   OPEN_DELIVERY    a delivery that was open to the old copy is final all the same (rule 20)
- *   FINAL_ELSEWHERE  "final" of another member ends a copy in transit although that finality is lost
+ *   FINAL_ELSEWHERE  "final" of another member ends a copy in transit, and the request does not look at it where it rests then
  *   PART_CLOSED      what a primary covered stays closed when that primary is lost afterwards (rule 21)
  *   LEDGER           a ledger of (copy, recipient) without the activation suppresses the second delivery (rule 23)
  */
@@ -95,9 +95,9 @@ inline reopen(m) { if :: LOST_FINALITY(m) -> first[m] = 0 :: else fi }
 
 /* Both have it, member 1 with the higher epoch. */
 #ifdef FINAL_ELSEWHERE
-#define ENDS(m) true
+#define ARRIVES(m) skip
 #else
-#define ENDS(m) (!LOST_FINALITY(m))
+#define ARRIVES(m) handled[m] = 0
 #endif
 #define meets \
   :: d_step { took_over && place[0] == TRANSIT && place[1] == TRANSIT && open[0] == 0 -> printf("0: becomes shadow of 1\n"); \
@@ -105,9 +105,9 @@ inline reopen(m) { if :: LOST_FINALITY(m) -> first[m] = 0 :: else fi }
   :: d_step { took_over && place[0] == SHADOW && place[1] == REST -> printf("0: hears finality\n"); \
        if :: first[1] > first[0] -> first[0] = first[1] :: else fi; place[0] = SHADOW_REST } \
   :: d_step { took_over && place[0] == TRANSIT && place[1] == REST && open[0] == 0 -> printf("0: hears from 1 that it is final\n"); \
-       if :: first[1] > first[0] -> first[0] = first[1] :: else fi; if :: ENDS(0) -> place[0] = SHADOW_REST :: else -> first[0] = 0 fi } \
+       if :: first[1] > first[0] -> first[0] = first[1] :: else fi; place[0] = SHADOW_REST; ARRIVES(0) } \
   :: d_step { took_over && place[1] == TRANSIT && place[0] == REST && open[1] == 0 -> printf("1: hears from 0 that it is final\n"); \
-       if :: first[0] > first[1] -> first[1] = first[0] :: else fi; if :: ENDS(1) -> place[1] = SHADOW_REST; own_entry = 1 :: else -> first[1] = 0 fi }
+       if :: first[0] > first[1] -> first[1] = first[0] :: else fi; place[1] = SHADOW_REST; own_entry = 1; ARRIVES(1) }
 
 /* What rests: the primary resubmits; a holder asks its primary, and resubmits what is not covered. */
 #define walks(m) \

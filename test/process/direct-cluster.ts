@@ -33,6 +33,7 @@ import {
   statePaths,
   writeJson,
 } from '../../operator/local/state-directory.ts';
+import { TRANSPORT_NODE_FLAGS } from '../../operator/local/supervisor.ts';
 import { readWanted, type Wanted } from '../../operator/local/wanted.ts';
 import { NO_DECISIONS, nextTopology } from '../../operator/topology.ts';
 import { until } from '../house/until.ts';
@@ -50,6 +51,8 @@ export interface DirectOptions {
   readonly place?: (name: string) => Place;
   /** Its own temporary directory when it is not given one. */
   readonly directory?: string;
+  /** Further options of node for transports. */
+  readonly flags?: readonly string[];
 }
 
 type Kind = 'transport' | 'frontend' | 'store';
@@ -149,6 +152,19 @@ export class DirectCluster extends ClusterView {
     await Promise.all(stores.map(({ name }) => this.launch(name)));
     await Promise.all(members.transports.map(({ name }) => this.launch(name)));
     await Promise.all(members.frontends.map(({ name }) => this.launch(name)));
+  }
+
+  /** The same for what no resource says: members that are lost, requests. */
+  async decide(change: (document: TopologyDocument) => Partial<TopologyDocument>): Promise<void> {
+    const document = this.#document;
+    if (document === null) throw new Error('not prepared');
+    this.#document = { ...document, ...change(document), generation: document.generation + 1 };
+    await writeJson(this.#paths.topology, this.#document);
+    for (const { process: child } of this.#children.values()) if (child.connected) child.send({ kind: 'reload' });
+  }
+
+  configFile(name: string): string {
+    return this.#paths.config(name);
   }
 
   /** Starts the process of that name and waits until it is ready. */
@@ -320,7 +336,8 @@ export class DirectCluster extends ClusterView {
   ): Promise<{ readonly child: Child; readonly ended: Promise<void> }> {
     const [file = process.execPath, ...before] = [...this.#place(name).command, process.execPath];
     const log = openLog(this.#paths.log(name));
-    const spawned = spawn(file, [...before, PROGRAMS[kind], ...args], {
+    const flags = kind === 'transport' ? [...TRANSPORT_NODE_FLAGS, ...(this.#options.flags ?? [])] : [];
+    const spawned = spawn(file, [...before, ...flags, PROGRAMS[kind], ...args], {
       stdio: ['ignore', kind === 'store' ? 'pipe' : log, log, 'ipc'],
       env: { ...process.env, NODE_COMPILE_CACHE: this.#paths.cache },
     });

@@ -88,6 +88,7 @@ beforeEach(async () => {
     site: 'site-0',
     topologyFile: join(directory, 'topology.json'),
     tls,
+    signer: null,
     smtpTls: null,
     listeners: [{ name: 'smtp', host: '127.0.0.1', port: 0, tls: 'StartTls', relayFrom: [], usersFile: null }],
     metrics: { host: '127.0.0.1', port: 0 },

@@ -146,7 +146,7 @@ export class ScriptedTransport {
     const { load } = this.script;
     session.send({
       kind: 'CONTACT',
-      contact: { syncedSequence: 1, wallMs: 1_700_000_000_000, generation: 1, hears: [], load },
+      contact: { syncedSequence: 1, trustedMs: 0, generation: 1, hears: [], load },
     });
   }
 

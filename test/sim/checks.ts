@@ -18,7 +18,9 @@ export interface Expectations {
 
 /** Known to be refused: nobody will ever deliver it. */
 const isRefused = (sent: Sent): boolean =>
-  sent.answer?.kind === 'refusedEarly' || (sent.answer?.kind === 'reply' && sent.answer.reply.code >= 400);
+  sent.answer?.kind === 'refusedEarly' ||
+  sent.answer?.kind === 'unfinished' ||
+  (sent.answer?.kind === 'reply' && sent.answer.reply.code >= 400);
 
 const failing = (address: string): boolean => address.includes('refused') || address.includes('unknown');
 
@@ -43,6 +45,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
   for (const offer of world.store.offers)
     if (!digests.has(offer.digest) && !world.view.dsns.has(offer.copyId))
       found.push(`S4: ${offer.address} got bytes nobody sent (${offer.copyId})`);
+  found.push(...(world.clients?.check() ?? []));
   checkRepeats(world, found);
   checkLingering(world, found);
   checkPromotions(world, found);

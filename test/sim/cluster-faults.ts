@@ -2,7 +2,7 @@
  * Faults of volumes, members and mailbox copies: what takeover, fencing, drain and resubmission are for. Owns: their doses. What would break the contract
  * (two volumes of one message) waits for a better moment and is skipped when none comes (`volumes.ts`).
  */
-import type { ResubmitRequestConfig } from '../../common/config.ts';
+import type { RequestFields } from './deeds.ts';
 import type { Doses, Fault } from './faults.ts';
 import { messageIdOf } from './mail.ts';
 import {
@@ -247,14 +247,14 @@ function mostDeliveries(world: World): Pod | undefined {
 
 function scheduleRequests(doses: Doses): void {
   const { world, random, at, later } = doses;
-  const draw = (): Partial<ResubmitRequestConfig> => {
+  const draw = (): RequestFields => {
     const sent = world.sent.length > 0 ? random.pick(world.sent) : null;
     const recipient = sent === null ? 'alpha-1@sim.example' : random.pick(sent.envelope.recipients).address;
     const window = {
       fromMs: wallOf(world) - random.integer(2_000, 30_000),
       toMs: random.chance(0.5) ? null : wallOf(world) + random.integer(-1_000, 5_000),
     };
-    return random.pick<Partial<ResubmitRequestConfig>>([
+    return random.pick<RequestFields>([
       { ...window, database: random.pick(['alpha', 'beta']) },
       { ...window, recipient },
       { ...window, sender: sent?.envelope.reversePath ?? 'nobody@elsewhere.example' },

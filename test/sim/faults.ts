@@ -66,8 +66,32 @@ export const CLUSTER = [
   'noTopology',
 ] as const;
 
+/** Of real SMTP clients (`smtp-mail.ts`), in worlds that have them; drawn per message, by those clients. */
+export const SMTP = [
+  /** Reset or closed in the middle of the content. */
+  'breaksOff',
+  /** Gone without a word in the middle of the content: the connection is half open. */
+  'goneInData',
+  /** Reset, closed or gone without a word shortly after the final dot. */
+  'goneAfterDot',
+  /** Pauses, some of them longer than a front end waits. */
+  'dawdles',
+  /** A bare CR, a bare LF, a NUL byte. */
+  'badContent',
+  /** A whole message behind the greeting or EHLO, without waiting. */
+  'talksTooSoon',
+] as const;
+export type SmtpFault = (typeof SMTP)[number];
+
 export const FAULTS = [...CLASSIC, ...CLUSTER] as const;
-export type Fault = (typeof FAULTS)[number];
+export type Fault = (typeof FAULTS)[number] | SmtpFault;
+
+const KINDS: readonly Fault[] = [...FAULTS, ...SMTP];
+const GROUPS: ReadonlyMap<string, readonly Fault[]> = new Map<string, readonly Fault[]>([
+  ['classic', CLASSIC],
+  ['cluster', CLUSTER],
+  ['smtp', SMTP],
+]);
 
 /** Kinds that need more time than a quick seed has. */
 const LONG: readonly Fault[] = ['absence', 'longCut', 'stall'];
@@ -81,13 +105,12 @@ export interface Selection {
 
 export const EVERYTHING: Selection = { only: null, without: new Set() };
 
-/** `classic` and `cluster` stand for their kinds. */
+/** `classic`, `cluster` and `smtp` stand for their kinds. */
 export function kindsOf(text: string): ReadonlySet<Fault> {
   const found = new Set<Fault>();
   for (const word of text.split(',').filter((part) => part !== '')) {
-    const group: readonly Fault[] | undefined =
-      word === 'classic' ? CLASSIC : word === 'cluster' ? CLUSTER : FAULTS.filter((fault) => fault === word);
-    if (group.length === 0) throw new Error(`no fault ${word}; there are classic, cluster, ${FAULTS.join(', ')}`);
+    const group = GROUPS.get(word) ?? KINDS.filter((fault) => fault === word);
+    if (group.length === 0) throw new Error(`no fault ${word}; there are ${[...GROUPS.keys(), ...KINDS].join(', ')}`);
     for (const fault of group) found.add(fault);
   }
   return found;
@@ -104,6 +127,14 @@ export const drawFaults = (random: SeededRandom, selection: Selection): Readonly
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
+
+/** What real clients do wrong, apart from the draws of everything else; a quarter of the seeds has only good ones. */
+export function drawSmtpFaults(random: SeededRandom, selection: Selection): readonly SmtpFault[] {
+  const share = random.chance(0.25) ? 0 : 0.35;
+  const drawn = SMTP.filter(() => random.chance(share));
+  const { only, without } = selection;
+  return (only === null ? drawn : SMTP.filter((fault) => only.has(fault))).filter((fault) => !without.has(fault));
+}
 
 /** Long histories cost as much as five others. */
 const isRare = (fault: Fault): boolean => LONG.includes(fault);

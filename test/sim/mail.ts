@@ -1,4 +1,7 @@
-/** The mail a seed sends. Owns: one SMTP transaction through a front end, what was answered, and what must be true at that very moment (S1, S3, R4). */
+/**
+ * The mail a seed sends. Owns: the ledger of what was sent and answered, what must be true at that very moment (S1, S3, R4), and one transaction that is
+ * handed to the message path of a front end directly; in a world with real SMTP clients it is `smtp-mail.ts` that sends.
+ */
 import { createHash } from 'node:crypto';
 import type { CopyId, Envelope } from '../../common/message.ts';
 import type { DataAnswer } from '../../common/smtp/edge-api.ts';
@@ -7,12 +10,13 @@ import type { World } from './world.ts';
 
 export interface Sent {
   readonly number: number;
-  readonly envelope: Envelope;
+  /** Its recipients are those the front end accepted. */
+  envelope: Envelope;
   readonly digest: string;
   readonly sizeBytes: number;
   id: CopyId | null;
-  /** `refusedEarly`: before the 354. */
-  answer: DataAnswer | { readonly kind: 'refusedEarly' } | { readonly kind: 'clientGone' } | null;
+  /** `refusedEarly`: before the end of data; `unfinished`: nobody said no, and the end of data was never sent. Neither may be delivered. */
+  answer: DataAnswer | { readonly kind: 'refusedEarly' | 'unfinished' | 'clientGone' } | null;
   answeredAtMs: number | null;
   /** Two databases held it when the 250 was said. */
   isProtected: boolean;
@@ -32,6 +36,41 @@ export const isAccepted = (sent: Sent): boolean => sent.answer?.kind === 'reply'
 
 export const messageIdOf = (number: number): string => `<${number}@sim>`;
 
+/** Into the ledger, before anything of it is sent. */
+export function enter(
+  world: World,
+  frontend: string,
+  recipients: readonly string[],
+  body: Buffer,
+  from: string | undefined,
+): Sent {
+  const number = world.sent.length;
+  const sent: Sent = {
+    number,
+    envelope: envelopeOf(number, frontend, recipients, from),
+    digest: createHash('sha256').update(body).digest('hex'),
+    sizeBytes: body.length,
+    id: null,
+    answer: null,
+    answeredAtMs: null,
+    isProtected: false,
+    life: world.pod(frontend)?.incarnation ?? null,
+  };
+  world.sent.push(sent);
+  return sent;
+}
+
+/** The client has heard what became of it. */
+export function answered(world: World, sent: Sent, said: DataAnswer): void {
+  sent.answer = said;
+  sent.answeredAtMs = world.scheduler.nowMs;
+  world.trace(
+    `message ${sent.number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`,
+  );
+  if (said.kind === 'reply' && said.reply.code === 250) checkAccepted(world, sent, said.reply.text);
+  if (said.kind === 'reply' && said.reply.code >= 400) checkRefused(world, sent);
+}
+
 /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
 export async function send(
   world: World,
@@ -45,20 +84,9 @@ export async function send(
     sizeBytes,
     `Subject: ${number}\r\nMessage-ID: ${messageIdOf(number)}\r\n\r\n${'x'.repeat(60)}\r\n`,
   );
+  const sent = enter(world, frontend, recipients, body, options.from);
+  const { life } = sent;
   const pod = world.pod(frontend);
-  const life = pod?.incarnation ?? null;
-  const sent: Sent = {
-    number,
-    envelope: envelopeOf(number, frontend, recipients, options.from),
-    digest: createHash('sha256').update(body).digest('hex'),
-    sizeBytes,
-    id: null,
-    answer: null,
-    answeredAtMs: null,
-    isProtected: false,
-    life,
-  };
-  world.sent.push(sent);
   if (pod?.proxy == null || life?.alive !== true) {
     sent.answer = { kind: 'clientGone' };
     return sent;
@@ -92,13 +120,7 @@ export async function send(
   }
   const said = await answer;
   if (!life.alive) return sent;
-  sent.answer = said;
-  sent.answeredAtMs = world.scheduler.nowMs;
-  world.trace(
-    `message ${number} answered ${said.kind === 'reply' ? `${said.reply.code} ${said.reply.text}` : 'by closing'}`,
-  );
-  if (said.kind === 'reply' && said.reply.code === 250) checkAccepted(world, sent, said.reply.text);
-  if (said.kind === 'reply' && said.reply.code >= 400) checkRefused(world, sent);
+  answered(world, sent, said);
   return sent;
 }
 

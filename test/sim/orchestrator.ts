@@ -2,28 +2,24 @@
  * What the operator (or `mailcluster run`) does to a cluster, by the only means it has: newer topology documents (architecture of issue 4), processes that
  * are started and stopped, volumes that are given out. Owns: who is a member, drains, words about lost members, failovers and resubmit requests.
  */
-import type {
-  MailboxDatabaseConfig,
-  MemberConfig,
-  ResubmitRequestConfig,
-  TopologyDocument,
-} from '../../common/config.ts';
+import type { MemberConfig } from '../../common/config.ts';
 import { resubmitViews } from '../../transport/core/resubmission.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
+import type { Deed, RequestFields } from './deeds.ts';
 import { deliverTo } from './incarnation.ts';
 import type { Pod } from './pod.ts';
 import { lose, replace } from './volumes.ts';
 import type { World } from './world.ts';
 
 /** The orchestrator's wall clock; pods differ from it by half a second. */
-export const wallOf = (world: World): number => 1_700_000_000_000 + Math.floor(world.scheduler.nowMs);
-
-type Change = (document: TopologyDocument) => Partial<TopologyDocument>;
+export const START_WALL_MS = 1_700_000_000_000;
+export const wallOf = (world: World): number => START_WALL_MS + Math.floor(world.scheduler.nowMs);
 
 /** A newer document; it reaches every pod by itself, some late (`maxDelayMs`), who is out of reach not before that ends. */
-export function publish(world: World, change: Change, maxDelayMs = 0): void {
-  const { document } = world;
-  world.document = { ...document, ...change(document), generation: document.generation + 1 };
+export function publish(world: World, deeds: readonly Deed[], maxDelayMs = 0): void {
+  const document = world.maker.next(world.document, deeds, wallOf(world));
+  if (document === null) return;
+  world.document = document;
   world.trace(`topology generation ${world.document.generation}`);
   for (const pod of world.pods) {
     const delayMs = maxDelayMs === 0 ? 0 : world.random.integer(0, maxDelayMs);
@@ -40,11 +36,9 @@ export function hand(world: World, pod: Pod): void {
   deliverTo(pod.incarnation, world.scheduler, () => {
     pod.server?.setTopology(document);
     pod.proxy?.setTopology(document);
+    pod.smtp?.setTopology(document);
   });
 }
-
-const withMember = (document: TopologyDocument, name: string, state: MemberConfig['state']): readonly MemberConfig[] =>
-  document.members.map((member) => (member.name === name ? { ...member, state } : member));
 
 /**
  * Who may hold the second copy of what `name` has: active members of its boundary, in the sites the policies name where there are any (semantics.md R4); for
@@ -61,11 +55,8 @@ export function partnersOf(world: World, name: string): readonly MemberConfig[] 
 export function sayLost(world: World, member: string, identity: Pod['volume']['identity']): void {
   if (identity === null) return;
   world.lostByWord.set(identity, world.scheduler.nowMs);
-  publish(
-    world,
-    (document) => ({ retired: [...document.retired, { member, identity, uid: null, reason: 'lost' }] }),
-    world.random.integer(0, 2_000),
-  );
+  const word: Deed = { kind: 'retire', identity: { member, identity, uid: null, reason: 'lost' } };
+  publish(world, [word], world.random.integer(0, 2_000));
 }
 
 // --- drain -----------------------------------------------------------------------------------------------------------
@@ -75,7 +66,7 @@ export function drain(world: World, pod: Pod): boolean {
   if (world.draining.size > 0 || pod.isGone || partnersOf(world, pod.name).length < 2) return false;
   if (world.document.members.find((member) => member.name === pod.name)?.state !== 'active') return false;
   world.trace(`${pod.name} is to be drained`);
-  publish(world, (document) => ({ members: withMember(document, pod.name, 'draining') }), 500);
+  publish(world, [{ kind: 'state', member: pod.name, state: 'draining' }], 500);
   world.draining.set(pod.name, { generation: world.document.generation });
   world.counted('drains');
   lookAtDrain(world, pod.name);
@@ -86,7 +77,7 @@ export function cancelDrain(world: World, name: string): void {
   if (!world.draining.delete(name)) return;
   world.trace(`drain of ${name} is cancelled`);
   world.counted('drainsCancelled');
-  publish(world, (document) => ({ members: withMember(document, name, 'active') }), 500);
+  publish(world, [{ kind: 'state', member: name, state: 'active' }], 500);
 }
 
 function lookAtDrain(world: World, name: string): void {
@@ -114,17 +105,12 @@ function leave(world: World, pod: Pod): void {
   world.counted('drained');
   const { identity } = volume;
   lose(world, volume);
-  publish(
-    world,
-    (document) => ({
-      members: withMember(document, pod.name, 'gone'),
-      retired:
-        identity === null
-          ? document.retired
-          : [...document.retired, { member: pod.name, identity, uid: null, reason: 'drained' }],
-    }),
-    500,
-  );
+  const gone: Deed = { kind: 'state', member: pod.name, state: 'gone' };
+  const retired: readonly Deed[] =
+    identity === null
+      ? []
+      : [{ kind: 'retire', identity: { member: pod.name, identity, uid: null, reason: 'drained' } }];
+  publish(world, [gone, ...retired], 500);
   world.checkKept();
 }
 
@@ -137,39 +123,23 @@ export function scaleUp(world: World, like: string): void {
     world.trace(`${gone.name} is a member again`);
     replace(world, pod);
     pod.isGone = false;
-    publish(world, (document) => ({ members: withMember(document, gone.name, 'active') }), 500);
+    publish(world, [{ kind: 'state', member: gone.name, state: 'active' }], 500);
     pod.document = world.document;
     return world.boot(pod.key);
   }
   const model = world.document.members.find((member) => member.name === like);
   if (model === undefined || world.document.members.length > 5) return;
-  const name = `t-x-${world.document.members.length}`;
-  world.trace(`${name} is a new member`);
-  const fresh: MemberConfig = { ...model, name, address: { host: name, port: 4000 }, state: 'active' };
-  publish(world, (document) => ({ members: [...document.members, fresh] }), 500);
-  world.addPod(name, name, 'transport');
-  world.boot(name);
+  const before = new Set(world.document.members.map((member) => member.name));
+  world.trace(`a new member beside ${like}`);
+  publish(world, [{ kind: 'add', beside: model }], 500);
+  for (const { name } of world.document.members) {
+    if (before.has(name)) continue;
+    world.addPod(name, name, 'transport');
+    world.boot(name);
+  }
 }
 
 // --- mailbox failover and resubmission -------------------------------------------------------------------------------
-
-const REQUEST_LIFE_MS = 3_600_000;
-
-const request = (world: World, fields: Partial<ResubmitRequestConfig> & { readonly name: string }) => ({
-  boundary: null,
-  database: null,
-  sender: null,
-  recipient: null,
-  messageId: null,
-  fromMs: 0,
-  toMs: null,
-  lostActivation: null,
-  createdAtMs: wallOf(world),
-  expiresAtMs: wallOf(world) + REQUEST_LIFE_MS,
-  dryRun: false,
-  cancelled: false,
-  ...fields,
-});
 
 /** The active copy changes to one that lags behind: activation and request come in one generation (protocol.md 19, 20). */
 export function failOver(world: World, name: string, lagMs: number): void {
@@ -180,45 +150,21 @@ export function failOver(world: World, name: string, lagMs: number): void {
   world.trace(`database ${name} fails over to ${next.name}, ${lagMs} ms behind: ${missing} deliveries missing`);
   world.counted('failovers');
   world.counted('deliveriesMissing', missing);
-  const failover = request(world, {
-    name: `failover-${name}-${database.activation + 1}`,
-    database: name,
-    fromMs: wallOf(world) - database.lossWindowMs - next.replayLagMs,
-    lostActivation: database.activation,
-  });
-  const moved: MailboxDatabaseConfig = { ...database, activeCopy: next.name, activation: database.activation + 1 };
-  publish(
-    world,
-    (document) => ({
-      databases: document.databases.map((entry) => (entry.name === name ? moved : entry)),
-      resubmitRequests: [...document.resubmitRequests, failover],
-    }),
-    world.random.integer(0, 3_000),
-  );
+  publish(world, [{ kind: 'activate', database: name, copy: next.name }], world.random.integer(0, 3_000));
 }
 
 /** A person asks. */
-export function resubmit(world: World, fields: Partial<ResubmitRequestConfig>): string {
+export function resubmit(world: World, fields: RequestFields): string {
   const name = `manual-${world.document.resubmitRequests.length}`;
   world.trace(`resubmit request ${name}: ${JSON.stringify(fields)}`);
   world.counted('requests');
-  publish(
-    world,
-    (document) => ({
-      resubmitRequests: [...document.resubmitRequests, request(world, { ...fields, name })],
-    }),
-    world.random.integer(0, 2_000),
-  );
+  publish(world, [{ kind: 'request', name, fields }], world.random.integer(0, 2_000));
   return name;
 }
 
 export function cancelRequest(world: World, name: string): void {
   world.trace(`resubmit request ${name} is cancelled`);
-  publish(world, (document) => ({
-    resubmitRequests: document.resubmitRequests.map((entry) =>
-      entry.name === name ? { ...entry, cancelled: true } : entry,
-    ),
-  }));
+  publish(world, [{ kind: 'cancel', request: name }]);
 }
 
 /** Requests that some living member has not finished, as lines. */
@@ -228,7 +174,9 @@ export function unfinishedRequests(world: World): string[] {
   for (const pod of world.transports) {
     if (pod.server === null) continue;
     const views = resubmitViews({ server: pod.server.core, nowMs: pod.server.deps.clock.monotonicMs() });
-    for (const { name, cancelled } of world.document.resubmitRequests) {
+    for (const { name, cancelled, boundary } of world.document.resubmitRequests) {
+      // Who is of another boundary has nothing of it and never hears of it (semantics.md N3).
+      if (boundary !== null && boundary !== world.boundaryOf(pod.name)) continue;
       const view = views.find((entry) => entry.name === name);
       const isDone = view?.state === 'Done' || view?.state === 'Cancelled' || cancelled;
       if (!isDone)

@@ -10,6 +10,7 @@ import type { SimDisk } from './disk.ts';
 import type { Volume } from './durable-view.ts';
 import { deliverTo, type Incarnation } from './incarnation.ts';
 import type { Scheduler, SeededRandom } from './scheduler.ts';
+import type { SmtpFront } from './smtp-front.ts';
 
 export interface Pod {
   /** Unique; a second process under one name has a mark behind it. */
@@ -25,6 +26,8 @@ export interface Pod {
   server: TransportServer | null;
   database: QueueDatabase | null;
   proxy: MessageProxy | null;
+  /** What real SMTP clients connect to, in worlds that have them. */
+  smtp: SmtpFront | null;
   lives: number;
   jumpWall: ((deltaMs: number) => void) | null;
   /** Called when a commit is handed to the engine; for deaths at the worst moment. */

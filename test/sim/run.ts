@@ -1,8 +1,9 @@
 /**
  * The simulator stage of `make test` and the whole of `make soak`:
- * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--only KINDS] [--without KINDS]`, or one history with its trace:
- * `node test/sim/run.ts --seed N [--mutant NAME] [--only KINDS] [--without KINDS] [--out-of-contract]`. KINDS: names of faults.ts with commas, `classic` and
- * `cluster` among them. Owns: the totals, the coverage of the transition table, the proof that a seed is one history, and the promise that every known-wrong
+ * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--edge EDGE] [--only KINDS] [--without KINDS]`, or one history with its trace:
+ * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [--only KINDS] [--without KINDS] [--out-of-contract]`. KINDS: names of faults.ts with commas,
+ * `classic`, `cluster` and `smtp` among them. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients
+ * speak with the real edge; without it a run has N seeds of the first kind and a third as many of the second, and one history is direct. Owns: the totals, the coverage of the transition table, the proof that a seed is one history, and the promise that every known-wrong
  * variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
  */
 import { fork } from 'node:child_process';
@@ -19,6 +20,10 @@ import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
 const SEEDS = 4_000;
 /** In how many of a hundred seeds the fault budget is off. */
 const OUT_OF_CONTRACT_PERCENT = 2;
+/** On so many seeds without SMTP clients comes one with them. */
+const SEEDS_PER_SMTP_SEED = 3;
+/** The first seeds of a kind are run twice: a seed is one history. */
+const TWICE = 5;
 
 /**
  * Not yet failing the run, counted and printed in full (docs/reliability.md, "Known open"): nothing is lost in these, but a delivered message rests on one
@@ -35,7 +40,11 @@ interface Job {
   /** Run each seed twice and compare the traces. */
   readonly twice: boolean;
   readonly outOfContract: boolean;
+  /** Mail goes in by real SMTP conversations. */
+  readonly smtp: boolean;
 }
+
+const PLAIN = { mutant: null, twice: false, outOfContract: false, smtp: false } as const;
 
 interface JobResult {
   readonly seeds: number;
@@ -65,7 +74,7 @@ async function runJob(job: Job): Promise<JobResult> {
   for (const seed of job.seeds) {
     seeds += 1;
     try {
-      const options = optionsOf(job.mutant, job.outOfContract);
+      const options = optionsOf(job.mutant, job.outOfContract, job.smtp);
       const outcome = await runSeed(seed, options);
       sent += outcome.sent;
       accepted += outcome.accepted;
@@ -77,11 +86,11 @@ async function runJob(job: Job): Promise<JobResult> {
       // A variant is caught by what it does wrong, not by what is wrong anyway.
       const grave = job.mutant === null ? violations.filter((line) => !KNOWN_OPEN.test(line)) : violations;
       if (grave.length === 0 && violations.length > 0) open.push(seed);
-      const isOwn = grave.length > 0 && (job.mutant === null || (await isClean(seed)));
+      const isOwn = grave.length > 0 && (job.mutant === null || (await isClean(seed, job.smtp)));
       if (isOwn) failures.push({ seed, violations });
     } catch (error) {
       const violations = [error instanceof Error ? (error.stack ?? error.message) : String(error)];
-      if (job.mutant === null || (await isClean(seed))) failures.push({ seed, violations });
+      if (job.mutant === null || (await isClean(seed, job.smtp))) failures.push({ seed, violations });
     }
     if (job.mutant !== null && failures.length > 0) break;
   }
@@ -98,9 +107,9 @@ async function runJob(job: Job): Promise<JobResult> {
   };
 }
 
-async function isClean(seed: number): Promise<boolean> {
+async function isClean(seed: number, smtp: boolean): Promise<boolean> {
   try {
-    return (await runSeed(seed, optionsOf(null, false))).violations.length === 0;
+    return (await runSeed(seed, optionsOf(null, false, smtp))).violations.length === 0;
   } catch {
     return false;
   }
@@ -116,18 +125,27 @@ function selection(): Selection {
   return { only: only === null ? null : kindsOf(only), without: kindsOf(text('without') ?? '') };
 }
 
-const optionsOf = (mutant: Mutant | null, outOfContract: boolean): SeedOptions => ({
+const optionsOf = (mutant: Mutant | null, outOfContract: boolean, smtp = false): SeedOptions => ({
   mutants: new Set(mutant === null ? [] : [mutant]),
   selection: selection(),
   outOfContract,
+  smtp,
 });
+
+/** Null: a run has both kinds. */
+function edge(): 'direct' | 'smtp' | null {
+  const word = text('edge');
+  if (word !== null && word !== 'direct' && word !== 'smtp') throw new Error('--edge is direct or smtp');
+  return word;
+}
 
 /** What of the command line makes another history of a seed. */
 const SELECTING = ['only', 'without'] as const;
-const replayFlags = (outOfContract: boolean): string =>
+const replayFlags = ({ outOfContract, smtp }: Job): string =>
   [
     ...SELECTING.map((name) => (text(name) === null ? '' : ` --${name} ${text(name)}`)),
     outOfContract ? ' --out-of-contract' : '',
+    smtp ? ' --edge smtp' : '',
   ].join('');
 
 /** Hands the jobs to worker processes, one at a time each. */
@@ -168,11 +186,11 @@ function option(name: string, fallback: number): number {
   return value;
 }
 
-/** Seeds that once found a bug: run first, always. */
-const knownSeeds = (): number[] =>
+/** Seeds that once found a bug, in lines `SEED why` or `SEED smtp why`: run first, always. */
+const knownSeeds = (smtp: boolean): number[] =>
   readFileSync(join(import.meta.dirname, 'seeds.txt'), 'utf8')
     .split('\n')
-    .filter((line) => /^\d/.test(line))
+    .filter((line) => (smtp ? /^\d+ smtp / : /^\d+ (?!smtp )/).test(line))
     .map((line) => Number.parseInt(line, 10));
 
 /** Seeds that caught a variant before, tried first: `name seed` a line. */
@@ -189,10 +207,11 @@ function mutantSeedsKnown(): ReadonlyMap<string, readonly number[]> {
 const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, index) => from + index);
 
 function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
-  const plain = { mutant: null, twice: false, outOfContract: false };
+  const plain = { ...PLAIN, smtp: edge() === 'smtp' };
   const jobs: Job[] = [
-    { ...plain, seeds: knownSeeds() },
-    { ...plain, seeds: range(from, Math.min(5, seeds)), twice: true },
+    { ...PLAIN, seeds: knownSeeds(false) },
+    { ...PLAIN, smtp: true, seeds: knownSeeds(true) },
+    { ...plain, seeds: range(from, Math.min(TWICE, seeds)), twice: true },
   ];
   const caughtBefore = mutantSeedsKnown();
   if (mutantSeeds > 0)
@@ -201,8 +220,16 @@ function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
   const outside = Math.floor((seeds * OUT_OF_CONTRACT_PERCENT) / 100);
   for (let done = 0; done < outside; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, outside - done)), outOfContract: true });
-  for (let done = jobs[1]?.seeds.length ?? 0; done < seeds; done += 25)
+  for (let done = TWICE; done < seeds; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, seeds - done)) });
+  return edge() === null ? [...jobs, ...smtpJobs(Math.ceil(seeds / SEEDS_PER_SMTP_SEED), from)] : jobs;
+}
+
+/** The same seeds with real SMTP clients: other histories. */
+function smtpJobs(seeds: number, from: number): Job[] {
+  const jobs: Job[] = [{ ...PLAIN, smtp: true, seeds: range(from, Math.min(TWICE, seeds)), twice: true }];
+  for (let done = TWICE; done < seeds; done += 25)
+    jobs.push({ ...PLAIN, smtp: true, seeds: range(from + done, Math.min(25, seeds - done)) });
   return jobs;
 }
 
@@ -210,7 +237,7 @@ class Totals {
   passed = 0;
   failed = 0;
   /** Seeds of `KNOWN_OPEN`: neither passed nor failed. */
-  readonly open: number[] = [];
+  readonly open: string[] = [];
   sent = 0;
   accepted = 0;
   events = 0;
@@ -230,10 +257,10 @@ class Totals {
     }
   }
 
-  addSeeds(result: JobResult, outOfContract: boolean): void {
+  addSeeds(result: JobResult, job: Job): void {
     this.seeds += result.seeds;
     this.passed += result.seeds - result.failures.length - result.open.length;
-    this.open.push(...result.open);
+    this.open.push(...result.open.map((seed) => `${seed}${replayFlags(job)}`));
     this.failed += result.failures.length;
     this.sent += result.sent;
     this.accepted += result.accepted;
@@ -243,7 +270,7 @@ class Totals {
     for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
       console.log(
-        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(outOfContract)}`,
+        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(job)}`,
       );
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
@@ -289,7 +316,7 @@ async function many(): Promise<number> {
   for (const job of jobs) {
     const result = results.get(job);
     if (result === undefined) continue;
-    if (job.mutant === null) total.addSeeds(result, job.outOfContract);
+    if (job.mutant === null) total.addSeeds(result, job);
     else total.addMutant(job.mutant, result);
   }
   total.addCoverage(seeds);
@@ -300,7 +327,7 @@ async function many(): Promise<number> {
   );
   if (total.open.length > 0)
     console.log(
-      `KNOWN OPEN: ${total.open.length} seeds ended with one of the findings known to be open: ${total.open.join(' ')}`,
+      `KNOWN OPEN: ${total.open.length} seeds ended with one of the findings known to be open: ${total.open.join(', ')}`,
     );
   console.log(`${total.passed} passed, ${total.failed} failed, ${total.open.length} skipped`);
   return total.failed === 0 ? 0 : 1;
@@ -312,7 +339,7 @@ async function one(seed: number): Promise<number> {
   if (mutant !== undefined && !(mutant in EVERY_MUTANT))
     throw new Error(`no mutant ${mutant}; there are ${Object.keys(EVERY_MUTANT).join(', ')}`);
   const outcome = await runSeed(seed, {
-    ...optionsOf(mutant ?? null, process.argv.includes('--out-of-contract')),
+    ...optionsOf(mutant ?? null, process.argv.includes('--out-of-contract'), edge() === 'smtp'),
     trace: (line) => console.log(line),
   });
   const violations = [...outcome.violations, ...escapes()];

@@ -3,6 +3,7 @@
  * time; all promise reactions it causes settle before the next one. Equal times are ordered by a seeded tie-break, so that a
  * seed is one history, reproducible to the byte.
  */
+import { setImmediate as turn } from 'node:timers';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { Random } from '../../common/platform/random.ts';
 
@@ -42,8 +43,8 @@ export class SeededRandom implements Random {
   }
 }
 
-/** Lets every promise reaction of the present event run. */
-const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** Lets every promise reaction and tick of the present event run. The real one, whatever the global of that name is (escapes.ts). */
+const settled = (): Promise<void> => new Promise((resolve) => turn(resolve));
 
 interface Entry {
   atMs: number;

@@ -1,6 +1,7 @@
 /**
  * One seed, one history. Owns: what a seed draws (topology, policies, sizes, which kinds of fault), the phase of faults and the phase of healing in which
- * progress is required. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--only KIND,KIND] [--without KIND,KIND]` prints its whole trace.
+ * progress is required; and of its two histories - mail put straight into front ends, or real SMTP clients and the operator's plan - that what only the second
+ * draws does not shift what both do. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--edge smtp] [--only KINDS] [--without KINDS]`.
  */
 import { createHash } from 'node:crypto';
 import type { Mutant } from '../../transport/core/mutants.ts';
@@ -8,9 +9,19 @@ import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { checkEnd, hasPartner } from './checks.ts';
-import { CLUSTER, drawFaults, EVERYTHING, type Fault, isLong, type Selection, scheduleFaults } from './faults.ts';
+import {
+  CLUSTER,
+  drawFaults,
+  drawSmtpFaults,
+  EVERYTHING,
+  type Fault,
+  isLong,
+  type Selection,
+  scheduleFaults,
+} from './faults.ts';
 import { isAccepted } from './mail.ts';
-import { hand, unfinishedRequests } from './orchestrator.ts';
+import { SimOperator } from './operator.ts';
+import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
 import { watch } from './watch.ts';
@@ -36,6 +47,11 @@ export interface SeedOptions {
   readonly selection?: Selection;
   /** No fault budget: two volumes of one message may go, and exactly what had no other holder may be missing. */
   readonly outOfContract?: boolean;
+  /**
+   * What surrounds the transports is the product's: mail goes in by SMTP, the operator's plan makes the topology documents. Another history of the same seed,
+   * with the same draws of everything else.
+   */
+  readonly smtp?: boolean;
 }
 
 /** What a seed is about besides its faults. */
@@ -100,20 +116,24 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
   const drawn = drawFaults(random, options.selection ?? EVERYTHING);
   // What expires is another story.
   const enabled = plan.expiry ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
+  const smtpFaults =
+    options.smtp === true ? drawSmtpFaults(new SeededRandom(seed ^ 0x0fa7), options.selection ?? EVERYTHING) : null;
   const hash = createHash('sha256');
+  const maker = options.smtp === true ? new SimOperator(plan) : null;
   const world = new World({
     seed,
-    document: simTopology(plan),
+    ...(maker === null ? { document: simTopology(plan) } : { document: maker.first(START_WALL_MS), maker }),
     ...(options.mutants === undefined ? {} : { mutants: options.mutants }),
     resetChance: enabled.has('resets') ? 0.002 : 0,
     outOfContract: options.outOfContract ?? false,
+    ...(smtpFaults === null ? {} : { smtp: { faults: smtpFaults } }),
     trace: (line) => {
       hash.update(line);
       options.trace?.(line);
     },
   });
   world.trace(
-    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}`,
+    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
   );
   const faults = await live(world, random, plan, enabled);
   const violations = await checkEnd(world, { expiry: plan.expiry });
@@ -124,7 +144,7 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
     sent: world.sent.length,
     accepted: world.sent.filter(isAccepted).length,
     coverage: world.coverage,
-    faults,
+    faults: [...faults, ...(world.clients?.done ?? [])],
     counts: countsOf(world),
     traceHash: hash.digest('hex'),
   };
@@ -142,18 +162,17 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   const start = scheduler.nowMs;
   sendMail(world, random, enabled, phaseMs);
   if (plan.withoutConnector === true)
-    scheduler.schedule(random.integer(2_000, 9_000), () =>
-      world.setTopology({
-        ...world.document,
-        sendConnectors: simTopology({ ...plan, withoutConnector: false }).sendConnectors,
-      }),
-    );
+    scheduler.schedule(random.integer(2_000, 9_000), () => {
+      const connectors = simTopology({ ...plan, withoutConnector: false }).sendConnectors;
+      publish(world, [{ kind: 'connect', connectors }]);
+    });
   if (plan.expiry) world.store.down.add('alpha');
   const faults = scheduleFaults(world, random, enabled, phaseMs);
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
   watch(world);
   await scheduler.run(() => false, start + phaseMs);
   heal(world);
+  world.clients?.quit();
   if (plan.expiry) {
     world.store.down.add('alpha');
     await scheduler.run(() => false, start + 30_000);
@@ -290,7 +309,10 @@ export async function settle(world: World): Promise<void> {
     world.transports.every(
       (pod) => pod.server !== null && pod.server.core.placings.size === 0 && pod.server.core.copies.size === 0,
     ) && world.transports.every((pod) => isAtHome(pod.server?.core));
-  const idle = (): boolean => world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) && quiet();
+  const idle = (): boolean =>
+    world.sent.every((sent) => sent.answer !== null || sent.life?.alive !== true) &&
+    world.clients?.isQuiet !== false &&
+    quiet();
   const done = (): boolean =>
     idle() &&
     world.view.isQuiet &&

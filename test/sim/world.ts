@@ -1,5 +1,5 @@
 /**
- * One simulated cluster: real front-end proxy, real peer protocol, real transport core and runtime, real queue database, over simulated network,
+ * One simulated cluster: real front-end proxy (with the real SMTP edge before it, where clients speak SMTP), real peer protocol, real transport core and runtime, real queue database, over simulated network,
  * disk and clock. Owns: the pods, their lives and deaths, and what the checkers need to know. Mail is in `mail.ts`, volumes in `volumes.ts`, what the
  * operator does in `orchestrator.ts`; the checkers are `durable-view.ts` (every write), `watch.ts` (while it runs) and `checks.ts` (at the end).
  */
@@ -16,27 +16,35 @@ import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
+import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
 import { DurableView, type Volume } from './durable-view.ts';
+import { lendProcess } from './escapes.ts';
+import type { SmtpFault } from './faults.ts';
 import type { Incarnation } from './incarnation.ts';
 import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
-import { publish } from './orchestrator.ts';
 import { type Pod, podClock, type Trouble } from './pod.ts';
-import { Scheduler, type SeededRandom } from './scheduler.ts';
+import { Scheduler, SeededRandom } from './scheduler.ts';
+import { SmtpFront } from './smtp-front.ts';
+import { SmtpClients } from './smtp-mail.ts';
 import { lose, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
   readonly seed: number;
+  /** The first one, and who makes the later ones; by hand when absent. */
   readonly document: TopologyDocument;
+  readonly maker?: DocumentMaker;
   readonly mutants?: ReadonlySet<Mutant>;
   /** Every line of the trace, for a failing seed. */
   readonly trace?: (line: string) => void;
   readonly resetChance?: number;
   /** Two volumes of one message may go: exactly what had no other holder may be missing. */
   readonly outOfContract?: boolean;
+  /** Mail goes in through real SMTP conversations, which have these faults; else straight into the message path of the front end. */
+  readonly smtp?: { readonly faults: readonly SmtpFault[] };
 }
 
 const SEGMENT_BYTES = 131_072;
@@ -52,6 +60,7 @@ export class World {
   readonly network: SimNetwork;
   readonly store: MailStore;
   document: TopologyDocument;
+  readonly maker: DocumentMaker;
   readonly sent: Sent[] = [];
   readonly coverage: TransitionCoverage = new Map();
   readonly violations: string[] = [];
@@ -71,6 +80,7 @@ export class World {
   readonly lostByWord = new Map<Identity, number>();
   /** What happened, for the totals of a run. */
   readonly counts = new Map<string, number>();
+  readonly clients: SmtpClients | null;
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -81,11 +91,16 @@ export class World {
     this.network = new SimNetwork(this.scheduler, { resetChance: options.resetChance ?? 0 });
     this.store = new MailStore(this.scheduler);
     this.document = options.document;
+    this.maker = options.maker ?? HAND_MADE;
     this.isOutOfContract = options.outOfContract ?? false;
     this.view = new DurableView(
       (line) => this.violate(line),
       options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure,
     );
+    const { seed, smtp } = options;
+    this.clients = smtp === undefined ? null : new SmtpClients(this, seed, smtp.faults);
+    // smtp-server knows no ports.
+    lendProcess(smtp === undefined ? null : { scheduler: this.scheduler, random: new SeededRandom(seed ^ 0x1d) });
   }
 
   violate(line: string): void {
@@ -147,6 +162,7 @@ export class World {
       server: null,
       database: null,
       proxy: null,
+      smtp: null,
       lives: 0,
       jumpWall: null,
       onCommit: null,
@@ -191,12 +207,13 @@ export class World {
 
   #bootFrontend(pod: Pod, network: Network): void {
     const site = pod.document.frontends.find((entry) => entry.name === pod.name)?.site ?? '';
+    const clock = podClock(this.scheduler, this.random, pod);
     pod.proxy = new MessageProxy(
       {
         name: pod.name,
         site,
         uid: `${pod.name}-${pod.lives}`,
-        clock: podClock(this.scheduler, this.random, pod),
+        clock,
         random: this.random.fork(),
         network,
         log: silentLogger,
@@ -206,6 +223,9 @@ export class World {
       pod.document,
     );
     pod.proxy.start();
+    if (this.clients === null) return;
+    const { name, incarnation: life, proxy } = pod;
+    pod.smtp = new SmtpFront({ name, life, clock, proxy }, pod.document);
   }
 
   async #bootTransport(pod: Pod, network: Network): Promise<void> {
@@ -361,6 +381,8 @@ export class World {
     pod.server = null;
     pod.database = null;
     pod.proxy = null;
+    pod.smtp?.died();
+    pod.smtp = null;
     if (pod.role === 'transport' && how === 'power') pod.disk.crash();
     // `silent`: the machine vanished, connections stay half open; else a process death resets them.
     this.network.reap(silent);
@@ -383,11 +405,6 @@ export class World {
   troubled(who: readonly string[], forMs: number): void {
     const { nowMs } = this.scheduler;
     this.troubles.push({ who, fromMs: nowMs - 1_000, untilMs: nowMs + forMs + 12_000 });
-  }
-
-  /** A newer topology document for everybody who lives; the others read it when they start. */
-  setTopology(document: TopologyDocument): void {
-    publish(this, () => document);
   }
 
   onNextCommit(key: string, act: () => void): void {
@@ -415,6 +432,7 @@ export class World {
 
   /** One SMTP transaction through `frontend`; resolves when the client knows its answer or has gone. */
   send(frontend: string, recipients: readonly string[], sizeBytes: number, options: SendOptions = {}): Promise<Sent> {
+    if (this.clients !== null) return this.clients.send(frontend, recipients, sizeBytes, options);
     return send(this, frontend, recipients, sizeBytes, options);
   }
 

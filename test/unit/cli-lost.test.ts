@@ -166,7 +166,10 @@ Not checked:
 
 test('status tells of drains, databases taken over, requests, and what to do about set-aside volumes, as notices', async () => {
   const drain = { state: 'draining' as const, copies: 2, safetyNet: 5, tombstones: 0, waitingFor: [] };
-  const lost = [{ member: 'b', identity: 'OLD', why: 'said by the orchestrator' }];
+  const lost = [
+    { member: 'b', identity: 'OLD', why: 'said by the orchestrator' },
+    { member: 'b', identity: 'EMPTY', why: 'drained' },
+  ];
   const world = await open({ status: status('a', { drain, lost }) });
   const fenced = join(world.directory, 'transports', 'b', 'queue.fenced-1');
   await mkdir(fenced, { recursive: true });
@@ -184,9 +187,10 @@ test('status tells of drains, databases taken over, requests, and what to do abo
   expect(code).toBe(0);
   expect(out.slice(out.indexOf('No problems found.'))).toBe(`No problems found.
 
-4 notices:
+5 notices:
   a is draining: 2 messages, 5 in Safety Net, 0 answers owed
   queue database OLD of b was lost and is taken over (said by the orchestrator)
+  queue database EMPTY of b was drained; nothing is left on it
   resubmit request db01-failover-2 is Running: 3 of 5 resubmitted; waits for b
   set aside: b: ${fenced} (restored? from a copy, 2026): it was an old or foreign copy of the queue database and is not used; read what is in it with "mailcluster store export ${fenced} --all OUT", then remove it
 `);

@@ -126,6 +126,7 @@ const TRANSPORT: TransportConfig = {
   topologyFile: 't.json',
   queueDatabaseDirectory: 'queue',
   tls: TLS,
+  signer: null,
   listen: ANY,
   admin: ANY,
   metrics: ANY,
@@ -139,6 +140,7 @@ const FRONTEND: FrontendConfig = {
   site: 'seattle',
   topologyFile: 't.json',
   tls: TLS,
+  signer: null,
   smtpTls: null,
   listeners: [
     {
@@ -185,7 +187,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 }
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
-const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger']);
+const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'signer']);
 
 /** Every field of every object, as a path. */
 function fields(value: unknown, path: readonly (string | number)[] = []): readonly (readonly (string | number)[])[] {
@@ -223,7 +225,8 @@ describe.each([
   it('reads a document of an older version, which lacks the later fields', () => {
     const later = fields(value).filter((path) => LATER.has(String(path.at(-1))));
     const older = later.reduce<unknown>((at, path) => changed(at, path, undefined), value);
-    const empty = (path: readonly (string | number)[]) => (path.length === 1 && path[0] !== 'ledger' ? [] : null);
+    const empty = (path: readonly (string | number)[]) =>
+      path.length === 1 && !['ledger', 'signer'].includes(String(path[0])) ? [] : null;
     const read = later.reduce<unknown>((at, path) => changed(at, path, empty(path)), value);
     expect(parse(older)).toEqual({ kind: 'ok', value: read });
   });

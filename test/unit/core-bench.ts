@@ -384,7 +384,7 @@ export class CoreBench {
   }
 
   contact(member: string, load: Partial<Load> = {}, hears: readonly string[] = []): void {
-    const contact = { syncedSequence: 0, wallMs: 0, generation: 1, hears, load: { ...NO_LOAD, ...load } };
+    const contact = { syncedSequence: 0, trustedMs: 0, generation: 1, hears, load: { ...NO_LOAD, ...load } };
     this.event({ kind: 'PeerContact', member, contact });
   }
 

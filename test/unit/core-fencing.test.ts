@@ -96,7 +96,7 @@ async function meet(
       onStream: () => undefined,
       contact: () => ({
         syncedSequence: 0,
-        wallMs: 0,
+        trustedMs: 0,
         generation: 1,
         load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
       }),

@@ -173,6 +173,35 @@ describe('ownership', () => {
     expect(kinds(bench, before).slice(0, 2)).toEqual(['CLAIM', 'LIST']);
   });
 
+  test('a doubt that was under way when the process stood still begins anew (seed 33643)', () => {
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+    bench.up(PEER);
+    bench.nowMs += 40_000;
+    bench.event({ kind: 'TimerFired' });
+    expect(bench.seen('Deliver')).toHaveLength(0);
+    expect(bench.sent('CLAIM')).toHaveLength(2);
+    bench.pass(6_000);
+    expect(bench.seen('Deliver')).toHaveLength(1);
+  });
+
+  test('the late stream of an earlier try finds what a later one finished here, and is told (seed 30399)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.streamEnded(
+      bench.streamOpened(OTHER, 'shadow', sharedOf('M1', { epoch: epochOf(C, 2), standing: 'intake' })),
+    );
+    const recipients = [{ address: ALPHA, outcome: 'delivered' as const }];
+    bench.state(OTHER, 'final', sharedOf('M1', { epoch: epochOf(C, 2), recipients, final: true }));
+    expect(bench.resting.get(copyId('M1'))?.queue).toBe('shadowSafetyNet');
+    // A first try is not looked up at rest (runtime/server.ts).
+    bench.streamOpened(PEER, 'shadow', sharedOf('M1', { epoch: epochOf(B), standing: 'intake' }));
+    expect(bench.seen('RefuseStream')).toHaveLength(1);
+    expect(bench.sent('GRANT').at(-1)).toMatchObject({ to: PEER, frame: { grant: { items: [{ verdict: 'final' }] } } });
+    bench.pass(130_000);
+    expect(bench.server.tombstones.size).toBe(0);
+  });
+
   test('a claim during a delivery is answered when the delivery is over, with what became of it', () => {
     const bench = new CoreBench({ members: 3 });
     bench.join(PEER);
@@ -186,7 +215,8 @@ describe('ownership', () => {
       to: OTHER,
       frame: { grant: { items: [{ granted: true, verdict: 'final' }] } },
     });
-    expect(bench.resting.get(copyId('M1'))?.queue).toBe('primarySafetyNet');
+    // Seed 30581: the claimant answers for it, under its epoch; two primaries at rest would each take the other for its shadow.
+    expect(bench.resting.get(copyId('M1'))).toMatchObject({ queue: 'shadowSafetyNet', epoch: epochOf(C, 2) });
   });
 
   test('two makers of one report: finality of either ends both, other bytes never protect', () => {

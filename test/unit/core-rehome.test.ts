@@ -13,6 +13,7 @@ import {
   DIGEST,
   epochOf,
   factsOf,
+  identityOf,
   OTHER,
   PEER,
   SELF,
@@ -96,6 +97,55 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.answers().map(({ outcome }) => outcome)).toEqual(['stored', 'stored']);
     bench.streamOpened(PEER, 'rest', rest('M1', B), shadowEntry('M1', B));
     expect(bench.lastSeen('RefuseStream').refuse.held).toBe(true);
+  });
+
+  test('two answer for one entry: the lower epoch hears of the higher when it offers its own (seeds 30581, 33065)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    const mine = primaryEntry('M1');
+    const higher = { ...mine, state: { ...mine.state, epoch: epochOf(A, 1, 1) } };
+    bench.streamOpened(PEER, 'rest', rest('M1', B), higher);
+    expect(bench.lastSeen('RefuseStream').refuse.held).toBe(true);
+    const claimed = { kind: 'CLAIM', claim: { items: [{ id: 'M1', epoch: epochOf(A, 1, 1) }] } };
+    expect(bench.sent('CLAIM').at(-1)).toMatchObject({ to: PEER, frame: claimed });
+    // It handed this to me, and does not know that it came through.
+    bench.streamOpened(PEER, 'rest', sharedOf('M1', { ...rest('M1', A), epoch: epochOf(A, 1, 1) }), higher);
+    expect(bench.sent('CLAIM')).toHaveLength(2);
+  });
+
+  test('HandedOver: a drained entry that nobody else takes is left to a partner, and is not given up for that', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.memberState(SELF, 'draining');
+    bench.pass(1_100);
+    bench.resting.set(copyId('M1'), primaryEntry('M1').state);
+    bench.page([primaryEntry('M1')]);
+    for (let second = 0; second < 60 && bench.lastSeen('OpenCandidate').member === OTHER; second++) {
+      const { id, attempt } = bench.lastSeen('OpenCandidate');
+      bench.event({ kind: 'CandidateRefused', member: OTHER, id, attempt, held: false });
+      bench.passHearing(1_000, { [PEER]: [], [OTHER]: [] });
+    }
+    expect(bench.lastSeen('OpenCandidate')).toMatchObject({ member: PEER, state: { epoch: epochOf(B, 1, 1) } });
+    const { id, attempt } = bench.lastSeen('OpenCandidate');
+    bench.event({ kind: 'CandidateRefused', member: PEER, id, attempt, held: true });
+    expect(bench.server.coverage.get('HandedOver')).toBeUndefined();
+    // The partner claims what it answers for now.
+    const stored = new Map([[copyId('M1'), primaryEntry('M1')]]);
+    const claim = { items: [{ id: copyId('M1'), epoch: epochOf(B, 1, 1) }] };
+    bench.event({ kind: 'ClaimReceived', member: PEER, claim, stored });
+    expect(bench.lastSeen('ChangeResting').state).toMatchObject({ queue: 'shadowSafetyNet', epoch: epochOf(B, 1, 1) });
+    bench.passHearing(2_000, { [PEER]: [], [OTHER]: [] });
+    expect(bench.sent('COVER').at(-1)).toMatchObject({ to: PEER });
+  });
+
+  test('HandedOver: what a drained member gives away comes to another site than its partner is in', () => {
+    const bench = new CoreBench({ shape: { sites: [2, 2] } });
+    for (const member of [PEER, 't-1-0', 't-1-1']) bench.join(member);
+    bench.memberState(SELF, 'draining');
+    bench.pass(1_100);
+    bench.page([primaryEntry('M1', heldBy('t-1-0', identityOf('t-1-0')))]);
+    expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', member: PEER });
   });
 
   test('HandedOver: a drained member gives an entry up only after another has it', () => {

@@ -98,3 +98,25 @@ describe('D5: delay notice and expiry', () => {
     expect(bench.copy('M1').queue).toBe('unreachable');
   });
 });
+
+describe('S16: time spent down', () => {
+  const aDay = 86_400_000;
+
+  test('counts as far as a member has seen it pass, not as far as a clock that was wrong before says (seed 2993)', () => {
+    const bench = new CoreBench();
+    // Wrong while it runs, right again after the restart: a day seems to have passed.
+    bench.wallOffsetMs = -aDay;
+    bench.pass(31_000);
+    bench.wallOffsetMs = 0;
+    bench.restart(2_000);
+    const before = bench.server.trusted.baseMs;
+    expect(bench.server.trusted.unwitnessedMs).toBeGreaterThan(aDay);
+    bench.up(PEER);
+    const load = { queued: 0, intake: 0, backPressure: 'Normal', accepting: true } as const;
+    const contact = { syncedSequence: 0, trustedMs: before + 2_500, generation: 1, hears: [], load };
+    bench.event({ kind: 'PeerContact', member: PEER, contact });
+    expect(bench.server.trusted.baseMs - before).toBeGreaterThan(0);
+    expect(bench.server.trusted.baseMs - before).toBeLessThanOrEqual(2_500);
+    expect(bench.server.trusted.unwitnessedMs).toBe(0);
+  });
+});

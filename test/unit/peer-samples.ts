@@ -55,7 +55,7 @@ export const sampleResult: Result = {
 
 export const sampleContact: Contact = {
   syncedSequence: 7,
-  wallMs: 1,
+  trustedMs: 1,
   generation: 1,
   hears: ['back'],
   load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
@@ -209,7 +209,7 @@ export const frameArbitraries: { readonly [K in WireFrame['kind']]: fc.Arbitrary
     kind: one('CONTACT'),
     contact: fc.record({
       syncedSequence: count,
-      wallMs: ms,
+      trustedMs: ms,
       generation: count,
       hears: fc.array(name, { maxLength: 5 }),
       load: fc.record({

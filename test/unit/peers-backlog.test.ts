@@ -85,7 +85,7 @@ async function rig() {
       onStream: () => undefined,
       contact: () => ({
         syncedSequence: 0,
-        wallMs: 0,
+        trustedMs: 0,
         generation: 1,
         load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
       }),

@@ -343,6 +343,30 @@ describe('references', () => {
   });
 });
 
+describe('times', () => {
+  const request = (to: string) =>
+    `${CLUSTER}${DATABASE}---
+apiVersion: mailcluster.dev/v1alpha1
+kind: ResubmitRequest
+metadata: { name: again }
+spec: { clusterRef: { name: contoso }, selector: { database: db01 }, window: { from: "2026-01-01T00:00:00Z", to: "${to}" } }
+`;
+  it.each(['2026-02-28T23:59:59Z', '2028-02-29T00:00:00.5+01:00'])('%s is one', (time) => {
+    expect(load(request(time)).ok).toBe(true);
+  });
+
+  it.each([
+    '2026-02-30T00:00:00Z',
+    '2027-02-29T00:00:00Z',
+    '2026-02-28T24:00:00Z',
+    '2026-02-28T00:00:60Z',
+    '2026-02-28',
+  ])('%s is none, as for the API server', (time) => {
+    const loaded = load(request(time));
+    expect(loaded.ok ? [] : loaded.problems.map(({ problem }) => problem)).toEqual([`"${time}" is no RFC 3339 time`]);
+  });
+});
+
 describe('files', () => {
   const made: string[] = [];
   const directory = (): string => {

@@ -5,12 +5,12 @@
 import { type CopyId, compareEpochs, type Epoch, type SharedState, sameEpoch } from '../../common/message.ts';
 import type { Claim, Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, StoredCopy } from '../store/database.ts';
-import { type Copy, merge, register, sharedState } from './copy.ts';
+import { type Copy, isFinal, merge, register, sharedState } from './copy.ts';
 import { finishIfFinal } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { announceHeld, answerFor, confirmHolder } from './ownership.ts';
+import { announceHeld, answerFor, confirmHolder, placementAnswered } from './ownership.ts';
 import { changeOwner } from './resting.ts';
 import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn, wrong } from './state.ts';
@@ -88,8 +88,20 @@ function grantFor(
     announceHeld(turn, copy);
   }
   const peer = server.peers.get(member);
-  if (peer !== undefined) register(copy, member, peer.session);
-  return { id, granted: true, verdict: 'pending', state: sharedState(copy.facts, copy.state) };
+  if (peer !== undefined) register(copy, member, peer);
+  const state = order === 0 && saysNothing(copy) ? null : sharedState(copy.facts, copy.state);
+  return { id, granted: true, verdict: 'pending', state };
+}
+
+/**
+ * What the owner asks about after a restart is mostly as it was: it gets a yes for each of a hundred thousand copies, not each of their states. A state also
+ * tells which claim is answered: the first epoch there is was claimed once only. That it is held here, our LIST says as well (but not for DSNs).
+ */
+function saysNothing({ facts, state }: Copy): boolean {
+  const { epoch, standing, abortedThrough, recipients } = state;
+  const isFirst = epoch.try === 1 && epoch.term === 0;
+  const isUntouched = standing === 'released' && abortedThrough === 0 && recipients?.some(isFinal) !== true;
+  return facts.kind !== 'dsn' && isFirst && isUntouched;
 }
 
 /** Claimed, offered a shadow of it, known to hold it, or owner of a higher epoch: nobody else has a say in a copy of mine. */
@@ -103,7 +115,7 @@ function maySpeak(turn: Turn, member: string, { id, state }: Grant['items'][numb
     compareEpochs(state.epoch, copy.state.epoch) > 0;
   return (
     isHigherOwner ||
-    copy?.doubt?.waiting.has(member) === true ||
+    copy?.doubt?.waiting.includes(member) === true ||
     copy?.registered.has(member) === true ||
     unasked.get(member)?.has(id) === true ||
     placings.get(id)?.attempts.some((attempt) => attempt.member === member) === true
@@ -117,6 +129,8 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   for (const item of grant.items) {
     const mayBeHeard = maySpeak(turn, member, item);
     if (server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
+    // Who says so itself has nothing left to be told.
+    if (item.verdict === 'final') placementAnswered(turn, item.id, peer.identity);
     const copy = server.copies.get(item.id);
     if (copy === undefined || !mayBeHeard) continue;
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
@@ -148,7 +162,7 @@ function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): bo
   return (
     remote.epoch.owner === server.peers.get(member)?.identity ||
     compareEpochs(remote.epoch, copy.state.epoch) > 0 ||
-    copy.doubt?.waiting.has(member) === true ||
+    copy.doubt?.waiting.includes(member) === true ||
     copy.registered.has(member) ||
     server.placings.get(copy.facts.id)?.attempts.some((attempt) => attempt.member === member) === true
   );
@@ -180,7 +194,7 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     sameEpoch(remote.epoch, copy.state.epoch) &&
     copy.state.standing === 'released'
   ) {
-    register(copy, member, peer.session);
+    register(copy, member, peer);
     // protocol.md 8: only equal bytes protect.
     if (remote.digest === copy.facts.digest) confirmHolder(turn, copy, member, peer.identity);
   }

@@ -10,12 +10,15 @@ import {
   type RecipientState,
   type SharedState,
 } from '../../common/message.ts';
+import { hasRecipients } from '../store/compact.ts';
 import type { CopyFacts, CopyState, Placement, Queue } from '../store/database.ts';
 
 /** Volatile companions of a durable copy; lost at a restart on purpose. */
 export interface Copy {
-  readonly facts: CopyFacts;
+  facts: CopyFacts;
   state: CopyState;
+  /** What the database holds of it, while nothing was written since it was recovered (state.ts). */
+  recovered: CopyState | null;
   /** Recovered or replayed: ask the members once before it is delivered (protocol.md 7, 14). */
   doubt: Doubt | null;
   /** It was in doubt once: what goes out may be a repeat. */
@@ -28,24 +31,29 @@ export interface Copy {
   registered: ReadonlyMap<string, number>;
   /** Monotonic time of the next delivery attempt per next hop. */
   retryAtMs: ReadonlyMap<string, number>;
+  /** The owner that said, after its own commit, that it has this copy too (protocol.md 11). */
+  vouchedBy: Identity | null;
 }
 
+/** Replaced, never changed: a hundred thousand copies that came into doubt together share one. */
 export interface Doubt {
   readonly untilMs: number;
   /** Members whose answer is still awaited. */
-  readonly waiting: Set<string>;
+  readonly waiting: readonly string[];
 }
 
 export function newCopy(facts: CopyFacts, state: CopyState): Copy {
   return {
     facts,
     state,
+    recovered: null,
     doubt: null,
     wasDoubtful: false,
     delivering: NONE,
     demoteTo: null,
     registered: NOTHING,
     retryAtMs: NOTHING,
+    vouchedBy: null,
   };
 }
 
@@ -53,8 +61,16 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
 const NONE: ReadonlySet<number> = new Set();
 const NOTHING: ReadonlyMap<string, number> = new Map();
 
-export function register(copy: Copy, member: string, session: number): void {
-  copy.registered = new Map(copy.registered).set(member, session);
+/** `peer`: the session; copies that are registered on one session only share its map. */
+export function register(copy: Copy, member: string, peer: Registrar): void {
+  const others = copy.registered.size - (copy.registered.has(member) ? 1 : 0);
+  copy.registered = others === 0 ? peer.alone : new Map(copy.registered).set(member, peer.session);
+}
+
+export interface Registrar {
+  readonly session: number;
+  /** What is registered on this session alone. */
+  readonly alone: ReadonlyMap<string, number>;
 }
 
 export function retryAt(copy: Copy, hop: string, atMs: number): void {
@@ -93,6 +109,8 @@ export const freshState = (first: Pick<CopyState, 'queue' | 'epoch' | 'standing'
 export function everyRecipient(facts: CopyFacts, state: CopyState): CopyState {
   const known: readonly (RecipientState | null | undefined)[] | null = state.recipients;
   if (known === null) return state;
+  const addresses = known.map((one) => one?.address ?? '');
+  if (!addresses.includes('') && hasRecipients(facts, addresses)) return state;
   const { recipients } = facts.envelope;
   const length = Math.max(known.length, recipients.length);
   let isWhole = true;

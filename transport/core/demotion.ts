@@ -7,12 +7,11 @@ import type { Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
 import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
-import { enqueue } from './delivery.ts';
-import { announceHeld, settle, tellHolders, tombstoneState } from './ownership.ts';
+import { announceHeld, tellHolders, tombstoneState } from './ownership.ts';
 import { finish, otherHolders } from './placing.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
-import { reopened } from './resubmission.ts';
+import { cameToRest } from './resubmission.ts';
 import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { everyMemberListed, putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
@@ -40,10 +39,6 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     detail: remote.final ? 'final elsewhere' : 'owned elsewhere',
   });
   const { registered } = copy;
-  // What was final elsewhere under an activation that is lost is not final (protocol.md 19): it stays mine to deliver.
-  const recipients = remote.final && merged.recipients !== null ? reopened(turn, merged.recipients) : merged.recipients;
-  if (recipients !== merged.recipients && !wrong(turn, 'lost-finality-demotes'))
-    return keepReopened(turn, copy, recipients);
   if (remote.final) {
     const left = obligations(turn, copy);
     dropCopy(turn, copy);
@@ -54,6 +49,9 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
       transition(server.coverage, 'TakenOverFinal', from, isMine ? 'primary' : 'shadow', queue);
       const resting: CopyState = { ...base, queue, finalAtMs: trustedNow(turn) };
       commit(turn, { kind: 'move', id, state: resting });
+      // What was final elsewhere under an activation that is lost is not final (protocol.md 19). Those who call it final take no shadow of it, so that it would
+      // be left on one database and a drain wait for it for ever (seeds 30840, 31646): the request looks at it where it rests, as at what they rest.
+      if (!wrong(turn, 'lost-finality-demotes')) cameToRest(turn, { facts: copy.facts, state: resting });
       if (isMine) restsAlone(turn, { facts: copy.facts, state: resting });
     } else {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');
@@ -78,18 +76,9 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   answerOwned(turn, copy);
   setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
   announceHeld(turn, copy);
-  // The new owner's and this one make two.
-  if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
   // Shadows of this copy re-parent to the new owner (row 9); those not connected hear it when they list.
   tellHolders(turn, copy.facts, copy.state, registered, 'owner');
   return true;
-}
-
-function keepReopened(turn: Turn, copy: Copy, recipients: CopyState['recipients']): boolean {
-  setState(turn, copy, { ...copy.state, recipients }, 'commit');
-  settle(turn, copy);
-  enqueue(turn, copy);
-  return false;
 }
 
 /** It is not mine to deliver any more. */
@@ -126,7 +115,9 @@ export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
 
 /** The tombstone of a final copy, unless nobody can be left who asks, or the Safety Net answers for it. */
 export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements: readonly Placement[]): void {
-  if (placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true) return;
+  const isUnasked = placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true;
+  // An earlier try may still be under way to here (`rememberFinal`).
+  if (isUnasked && state.epoch.try === 1) return;
   const { epoch, abortedThrough, recipients } = state;
   const { id, digest } = copy.facts;
   const tombstone = { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements } as const;

@@ -4,7 +4,7 @@
  */
 import type { CopyId, Epoch } from '../../common/message.ts';
 import type { Claim } from '../../common/peer/messages.ts';
-import type { Copy } from './copy.ts';
+import type { Copy, Doubt } from './copy.ts';
 import { enqueue } from './delivery.ts';
 import { settle } from './ownership.ts';
 import { DEADLINES, late, setTimer, type Turn, wrong } from './state.ts';
@@ -22,18 +22,31 @@ export function beginDoubt(turn: Turn, copy: Copy, who: 'all' | 'reachable'): vo
   if (who === 'all' && wrong(turn, 'reconcile-skipped')) return;
   if (who === 'reachable' && wrong(turn, 'promoted-without-claim')) return;
   const id = copy.facts.id;
-  const waiting = new Set<string>();
+  const waiting: string[] = [];
   for (const { name } of server.boundary) {
-    if (who === 'all' || server.peers.has(name)) waiting.add(name);
+    if (who === 'all' || server.peers.has(name)) waiting.push(name);
     else askLater(turn, name, id, copy.state.epoch);
   }
-  if (waiting.size === 0) return;
+  if (waiting.length === 0) return;
   copy.wasDoubtful = true;
-  copy.doubt = { untilMs: turn.nowMs + DEADLINES.doubtMs, waiting };
+  copy.doubt = doubtOf(turn, waiting);
+  // Behind all others: `doubtful` is in the order in which the waits end.
+  server.doubtful.delete(id);
   server.doubtful.add(id);
   for (const hop of server.hops.values()) hop.ready.delete(id);
-  setTimer(turn, DEADLINES.doubtMs, 'doubt', id);
   for (const member of waiting) if (server.peers.has(member)) claim(turn, member, id, copy.state.epoch);
+}
+
+/** One object and one timer for all that come into doubt together. */
+function doubtOf(turn: Turn, waiting: readonly string[]): Doubt {
+  const { server } = turn;
+  const untilMs = turn.nowMs + DEADLINES.doubtMs;
+  const last = server.lastDoubt;
+  const isSame = last?.waiting.length === waiting.length && waiting.every((name, at) => name === last.waiting[at]);
+  if (last !== null && isSame && last.untilMs === untilMs) return last;
+  setTimer(turn, DEADLINES.doubtMs, 'doubt');
+  server.lastDoubt = { untilMs, waiting };
+  return server.lastDoubt;
 }
 
 function askLater(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
@@ -48,6 +61,11 @@ export function claimAtRest(turn: Turn, id: CopyId, epoch: Epoch): void {
   for (const { name } of turn.server.boundary)
     if (turn.server.peers.has(name)) claim(turn, name, id, epoch);
     else askLater(turn, name, id, epoch);
+}
+
+/** One member shows that it does not know yet whose this is. */
+export function claimFrom(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
+  if (turn.server.peers.has(member)) claim(turn, member, id, epoch);
 }
 
 /** Goes out with the others of this step. */
@@ -72,15 +90,19 @@ export function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyI
 }
 
 /** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
-export function doubtTimedOut(turn: Turn, id: CopyId): void {
-  const copy = turn.server.copies.get(id);
-  // The timer of an earlier doubt.
-  if (copy === undefined || copy.doubt === null || turn.nowMs < copy.doubt.untilMs) return;
-  for (const member of copy.doubt.waiting) {
+export function doubtsTimedOut(turn: Turn): void {
+  const { doubtful, copies } = turn.server;
+  for (const id of doubtful) {
+    const copy = copies.get(id);
+    if (copy === undefined || copy.doubt === null) {
+      doubtful.delete(id);
+      continue;
+    }
+    if (turn.nowMs < copy.doubt.untilMs) return;
     // Also who is connected, until it has answered: the next session may be another.
-    askLater(turn, member, id, copy.state.epoch);
+    for (const member of copy.doubt.waiting) askLater(turn, member, id, copy.state.epoch);
+    endDoubt(turn, copy);
   }
-  endDoubt(turn, copy);
 }
 
 function endDoubt(turn: Turn, copy: Copy): void {
@@ -94,6 +116,8 @@ function endDoubt(turn: Turn, copy: Copy): void {
 
 export function answered(turn: Turn, copy: Copy, member: string): void {
   if (copy.doubt === null) return;
-  copy.doubt.waiting.delete(member);
-  if (copy.doubt.waiting.size === 0) endDoubt(turn, copy);
+  const { untilMs, waiting } = copy.doubt;
+  const left = waiting.filter((name) => name !== member);
+  if (left.length === 0) endDoubt(turn, copy);
+  else if (left.length < waiting.length) copy.doubt = { untilMs, waiting: left };
 }

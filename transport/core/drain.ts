@@ -3,16 +3,18 @@
  * proof that it is empty. Promise: nothing is on fewer copies than before at any moment; every step can be repeated, so a crash or a change of mind at any of
  * them only means that the rest is done later, or not at all.
  */
+
 import { compareEpochs, type Epoch, type Identity, sameEpoch } from '../../common/message.ts';
 import type { Release, ReleaseAck, Resign } from '../../common/peer/messages.ts';
 import type { DrainView } from '../runtime/view.ts';
 import type { CopyState, Placement, StoredCopy } from '../store/database.ts';
+import { armAge } from './ages.ts';
 import { type Copy, IN_TRANSIT, merge, register, sharedState, withoutPlacement, withPlacement } from './copy.ts';
 import { forgetDelivery } from './demotion.ts';
 import { beginDoubt } from './doubt.ts';
 import { announceHeld, settle, tellHolders } from './ownership.ts';
 import { reopened } from './resubmission.ts';
-import { armAge, commit, dropCopy, late, note, type Peer, type Server, setState, type Turn, wrong } from './state.ts';
+import { commit, dropCopy, late, note, type Peer, type Server, setState, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 /** Copies handed over in one round. */
@@ -146,7 +148,7 @@ export function becomeOwner(turn: Turn, copy: Copy, peer: Peer, epoch: Epoch, re
     unprotected: null,
   };
   setState(turn, copy, next, 'commit');
-  register(copy, member, peer.session);
+  register(copy, member, peer);
   armAge(turn, copy);
   // The RESIGN was lost, and with it what had become of the recipients: ask first.
   if (remote === null) beginDoubt(turn, copy, 'reachable');

@@ -8,19 +8,18 @@ import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch 
 import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
+import { armAge } from './ages.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { refetched } from './damage.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
-import { promote, tombstoneState } from './ownership.ts';
+import { announceHeld, promote, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
-import { dsnSafe } from './reports.ts';
 import { restEnded, restOpened } from './resting.ts';
 import {
   addCopy,
-  armAge,
   commit,
   dropCopy,
   early,
@@ -295,12 +294,14 @@ export function shadowEnded(
   const { standing, abortedThrough, recipients } = opening.state;
   const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
-  addCopy(server, newCopy(facts, state));
+  const copy = newCopy(facts, state);
+  addCopy(server, copy);
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });
-  commit(turn, { kind: 'commit', facts, state, stream });
+  commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
   late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
   answer('stored');
-  if (facts.kind === 'dsn') dsnSafe(turn, facts.id);
+  // Its owner answers when its own is durable.
+  if (facts.kind === 'dsn') announceHeld(turn, copy);
 }
 
 /** Two members made the same DSN (one id, other bytes): the one of the owner stays, the other makes room for it. */
@@ -321,6 +322,7 @@ function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: s
   const copy = existing;
   server.held.get(copy.state.epoch.owner)?.delete(copy.facts.id);
   copy.state = merged;
+  copy.recovered = null;
   const held = server.held.get(merged.epoch.owner) ?? new Set<CopyId>();
   held.add(copy.facts.id);
   server.held.set(merged.epoch.owner, held);

@@ -2,6 +2,7 @@
  * Who owns a copy and who holds it (protocol.md sections 4 and 5): LIST, STATE, CLAIM and their answers, discard by pull, doubt, demotion.
  * Owns: that a copy changes hands or leaves `shadow` only by what its owner durably said, and never by age or ignorance.
  */
+
 import {
   type CopyId,
   compareEpochs,
@@ -11,10 +12,12 @@ import {
   sameEpoch,
 } from '../../common/message.ts';
 import type { List, State, StateAck, Verdict } from '../../common/peer/messages.ts';
+import { hasRecipients } from '../store/compact.ts';
 import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/database.ts';
+import { setAge } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
-import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
+import { type Copy, IN_TRANSIT, isFinal, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
 import { categorize } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
@@ -22,22 +25,11 @@ import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { everybodyAccountedFor } from './presence.ts';
-import { dsnSafe, resumeFailures } from './reports.ts';
+import { dsnSafe, ownerHasReport, resumeFailures } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
-import {
-  commit,
-  dropCopy,
-  late,
-  needsShadow,
-  type Server,
-  setState,
-  setTimer,
-  type Turn,
-  trustedNow,
-  wrong,
-} from './state.ts';
+import { commit, dropCopy, late, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { identityMet } from './takeover.ts';
-import { forgetIfAnswered, sweepTombstones } from './tombstones.ts';
+import { forgetIfAnswered, rememberFinal, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** Something just made this copy safe (or accepted by policy): go on with it. */
@@ -70,6 +62,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     openCounter,
     nonce,
     session: server.sessions,
+    alone: new Map([[member, server.sessions]]),
     hears: [],
     load: null,
     listed: false,
@@ -82,7 +75,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   const claims = new Map(server.unasked.get(member) ?? []);
   for (const id of server.doubtful) {
     const copy = server.copies.get(id);
-    if (copy?.doubt?.waiting.has(member) === true) claims.set(id, copy.state.epoch);
+    if (copy?.doubt?.waiting.includes(member) === true) claims.set(id, copy.state.epoch);
   }
   // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
   for (const id of claims.keys()) {
@@ -140,7 +133,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
       sendState(turn, member, answerFor(turn, item.id, stored.get(item.id) ?? null, item.epoch));
       continue;
     }
-    register(copy, member, peer.session);
+    register(copy, member, peer);
     if (copy.state.epoch.owner !== server.me) {
       sendState(turn, member, { id: item.id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
     } else if (isReleasing(copy, peer.identity) && !sameEpoch(item.epoch, copy.state.epoch)) {
@@ -150,7 +143,8 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
       // A DSN that was composed again after a crash has its epoch, but other bytes; a list does not tell (protocol.md 8).
       if (sameEpoch(item.epoch, copy.state.epoch) && copy.facts.kind !== 'dsn')
         confirmHolder(turn, copy, member, peer.identity);
-      sendState(turn, member, { id: item.id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
+      if (isNews(copy, item))
+        sendState(turn, member, { id: item.id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
     }
   }
   if (!list.complete) return;
@@ -161,6 +155,19 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
   peer.owing.clear();
   sweepTombstones(turn);
   findSingles(turn);
+}
+
+/** Whether the holder would learn anything: after a restart a hundred thousand answers would say what the lists said. */
+function isNews({ facts, state }: Copy, item: List['items'][number]): boolean {
+  const { recipients } = state;
+  if (facts.kind === 'dsn' || item.standing !== state.standing || !sameEpoch(item.epoch, state.epoch)) return true;
+  if (recipients === null) return false;
+  // Resolved as they came in, nobody final: that is what the holder would do itself (protocol.md 18).
+  if (recipients.some(isFinal)) return true;
+  return !hasRecipients(
+    facts,
+    recipients.map(({ address }) => address),
+  );
 }
 
 /** A confirmation that came after the search for a shadow was over. */
@@ -174,7 +181,7 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
     if (server.tombstones.has(id)) sendState(turn, member, answerFor(turn, id, null, epoch));
     return;
   }
-  register(copy, member, peer.session);
+  register(copy, member, peer);
   if (copy.state.epoch.owner !== server.me)
     return sendState(turn, member, { id, verdict: 'owner', state: sharedState(copy.facts, copy.state) });
   if (copy.state.standing !== 'released') return;
@@ -318,6 +325,9 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   // Only who owns it, or owned it for all I know, says whose it is and what became of it (semantics.md S3, S14).
   const isPast = compareEpochs(remote.epoch, copy.state.epoch) < 0;
   if ((!saysOwner && copy.state.epoch.owner !== peer.identity) || isPast) {
+    // The owner of a lower epoch finished it before it heard of mine: nothing is left to do, as when it says so to a claim (seed 4615).
+    if (state.verdict === 'final' && saysOwner && copy.state.epoch.owner === server.me)
+      return finalReceived(turn, member, copy, remote);
     // A former owner has nothing left to wait for: whoever owns it now tells.
     if (state.verdict === 'final' && copy.state.epoch.owner !== server.me)
       acknowledge(turn, member, state.id, remote.epoch, 'unknown');
@@ -330,13 +340,14 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
     return;
   }
   const merged = merge(copy.state, wrong(turn, 'progress-ignored') ? { ...remote, recipients: null } : remote);
-  if (merged === copy.state) return;
+  if (merged === copy.state) return sameEpoch(remote.epoch, copy.state.epoch) ? ownerHasReport(turn, copy) : undefined;
   const reparented = merged.epoch !== copy.state.epoch;
   const isMine = merged.epoch.owner === server.me;
   const recipients = merged.recipients !== null && isMine ? reopened(turn, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
+  else ownerHasReport(turn, copy);
 }
 
 /** Lists one copy to its new owner, so that the owner knows and answers. */
@@ -379,7 +390,7 @@ export function promote(turn: Turn, copy: Copy): void {
     'commit',
   );
   needsShadow(server, copy.facts.id);
-  setTimer(turn, 1_000, 'age', copy.facts.id);
+  setAge(turn, 1_000, copy.facts.id);
   beginDoubt(turn, copy, 'reachable');
   resumeFailures(turn, copy);
   settle(turn, copy);
@@ -395,7 +406,7 @@ function removeShadow(turn: Turn, copy: Copy, member: string): void {
 function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedState): void {
   const { server } = turn;
   if (copy.state.epoch.owner === server.me) {
-    demote(turn, copy, { ...remote, final: true });
+    if (demote(turn, copy, { ...remote, final: true })) acknowledge(turn, member, copy.facts.id, remote.epoch, 'moved');
     return;
   }
   if (copy.state.queue !== 'shadow') return;
@@ -412,6 +423,7 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
     transition(server.coverage, 'DiscardNotifiedFailed', 'shadow', 'shadow', 'removed');
     commit(turn, { kind: 'remove', id: copy.facts.id });
   }
+  rememberFinal(turn, copy.facts, merged);
   // Another maker's report about a message of mine is done as well.
   if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
   late(turn, { copy: null, kind: 'Count', what: 'discarded' });

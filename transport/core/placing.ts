@@ -3,12 +3,14 @@
  * The same search serves an intake (the client waits) and a copy that has no shadow (nobody waits).
  */
 
+import type { MemberConfig } from '../../common/config.ts';
 import { type CopyId, sameEpoch } from '../../common/message.ts';
 import type { Result } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { abortIntake, abortSettled } from './aborting.ts';
+import { armAge } from './ages.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
 import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
@@ -16,7 +18,6 @@ import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
   addCopy,
-  armAge,
   commit,
   DEADLINES,
   early,
@@ -71,6 +72,7 @@ export function pickCandidate(
   turn: Turn,
   tried: readonly Attempt[],
   exclude: ReadonlySet<string> = NOBODY,
+  from: MemberConfig = turn.server.self,
 ): string | null {
   const { server } = turn;
   const members = wrong(turn, 'shadow-outside-boundary')
@@ -90,7 +92,7 @@ export function pickCandidate(
   }));
   const policy = server.document.policies.shadowRedundancy;
   return nextCandidate({
-    self: server.self,
+    self: from,
     boundary: members,
     healthy,
     tried,
@@ -99,9 +101,13 @@ export function pickCandidate(
   });
 }
 
-/** For what was accepted long ago: where policy would have it, else anywhere - a second copy in the wrong site is better than none. */
-export function pickHome(turn: Turn, exclude: ReadonlySet<string>): string | null {
-  const preferred = pickCandidate(turn, [], exclude);
+/** For what was accepted long ago: where policy would have it beside `from`, else anywhere - a second copy in the wrong site is better than none. */
+export function pickHome(
+  turn: Turn,
+  exclude: ReadonlySet<string>,
+  from: MemberConfig = turn.server.self,
+): string | null {
+  const preferred = pickCandidate(turn, [], exclude, from);
   if (preferred !== null) return preferred;
   const { server } = turn;
   const able = server.boundary.filter(
@@ -304,7 +310,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
   if (placing.phase === 'aborting' || copy === undefined || !sameEpoch(copy.state.epoch, placing.epoch)) return;
   attempt.status = 'stored';
   const peer = server.peers.get(attempt.member);
-  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer.session);
+  if (peer?.identity === attempt.identity) register(copy, attempt.member, peer);
   const placement: Placement = {
     identity: attempt.identity,
     member: attempt.member,

@@ -115,7 +115,7 @@ function isolation(turn: Turn): void {
   if (turn.nowMs - server.aloneSinceMs < STANDSTILL_MS || server.aloneSinceMs === Number.POSITIVE_INFINITY) return;
   // Asked once; copies accepted from now on are not doubtful.
   server.aloneSinceMs = Number.POSITIVE_INFINITY;
-  doubtEverything(turn);
+  doubtEverything(turn, false);
 }
 
 /** Called with every step, before anything else: a process that stood still may have been taken over from. */
@@ -124,14 +124,15 @@ export function notice(turn: Turn): void {
   const stoodStillMs = turn.nowMs - server.lastStepMs;
   server.lastStepMs = turn.nowMs;
   if (stoodStillMs > STANDSTILL_MS) server.awakeSinceMs = turn.nowMs;
-  if (stoodStillMs > STANDSTILL_MS && !wrong(turn, 'standstill-unnoticed')) doubtEverything(turn);
+  if (stoodStillMs > STANDSTILL_MS && !wrong(turn, 'standstill-unnoticed')) doubtEverything(turn, true);
 }
 
-function doubtEverything(turn: Turn): void {
+/** `anew`: the time of a doubt that was under way passed while nothing could be heard (seed 33643). */
+function doubtEverything(turn: Turn, anew: boolean): void {
   const { server } = turn;
   const ids: CopyId[] = [];
-  for (const [id, copy] of server.copies)
-    if (copy.state.epoch.owner === server.me && copy.state.standing === 'released' && copy.doubt === null) ids.push(id);
+  for (const [id, { state, doubt }] of server.copies)
+    if (state.epoch.owner === server.me && state.standing === 'released' && (anew || doubt === null)) ids.push(id);
   for (const id of ids) {
     const copy = server.copies.get(id);
     if (copy !== undefined && IN_TRANSIT.has(copy.state.queue)) beginDoubt(turn, copy, 'all');

@@ -12,6 +12,7 @@ import type { StoredCopies } from './events.ts';
 import { pickHome } from './placing.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
+import { isKnownHolder, isLeftToPartner, noSuccessors } from './successors.ts';
 import { transition } from './transitions.ts';
 
 const PAGE = 50;
@@ -58,7 +59,7 @@ export interface Rehoming {
   /** What the present walk has met. */
   met: number;
   unreadable: number;
-  /** Nothing was in transit here when the walk began: what it meets is all there is. */
+  /** Nothing was in transit here when the walk began, and nothing at rest has changed since: what it meets is all there is. */
   cleanStart: boolean;
   /** The fact says so. */
   marked: boolean;
@@ -263,10 +264,14 @@ export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, st
       continue;
     }
     const placements = copy.state.placements.filter(({ identity }) => identity !== asker);
-    const covered = placements.some((placement) => hasHome(server, placement));
+    // That it is going is durable before it may go: it would count as a holder again once its drain is cancelled.
+    const isForgotten = placements.length === copy.state.placements.length;
+    if (!isForgotten) changeResting(turn, id, { ...copy.state, placements });
+    const hasOther = placements.some((placement) => hasHome(server, placement));
+    const covered = hasOther && isForgotten;
     items.push({ id, covered });
     const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
-    if (!covered && !isUnderWay)
+    if (!hasOther && !isUnderWay)
       restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements }, notAt: member });
   }
   const covered: Covered = { request: REHOME_COVER, items };
@@ -314,8 +319,18 @@ function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
 
 /** Not a commit of this step: what expires at this very moment cannot be changed, and that must not end the process. */
 function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
-  early(turn, { kind: 'ChangeResting', id: facts.id, state });
+  changeResting(turn, facts.id, state);
   cameToRest(turn, { facts, state });
+}
+
+/** It has another place in the log then, behind what a walk under way will look at: that walk proves nothing (seed 32118). */
+export function changeResting(turn: Turn, id: CopyId, state: CopyState): void {
+  const { rehoming } = turn.server;
+  rehoming.cleanStart = false;
+  // What waits its turn was read before.
+  for (const list of [rehoming.waiting, rehoming.later])
+    for (const [index, copy] of list.entries()) if (copy.facts.id === id) list[index] = { ...copy, state };
+  early(turn, { kind: 'ChangeResting', id, state });
 }
 
 /** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */
@@ -324,12 +339,13 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   const partners = new Set(copy.state.placements.map((placement) => placement.member));
   const owner = memberWith(server, copy.state.epoch.owner);
   if (owner !== null) partners.add(owner);
-  const turnedAway = server.rehoming.turnedAway.get(copy.facts.id) ?? new Set<string>();
-  const others = server.boundary.filter((one) => one.state === 'active' && !partners.has(one.name));
-  const exclude = new Set(turnedAway);
+  const exclude = new Set(server.rehoming.turnedAway.get(copy.facts.id));
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
-  if (need === 'handOver' && others.length > 0) for (const partner of partners) exclude.add(partner);
-  return pickHome(turn, exclude);
+  if (need === 'handOver') for (const name of noSuccessors(turn, copy.facts.id, partners)) exclude.add(name);
+  // Of a drained entry it is the partner's site that counts: both copies would else come to be in one.
+  const partner =
+    need === 'handOver' ? server.boundary.find((one) => one.state === 'active' && partners.has(one.name)) : undefined;
+  return pickHome(turn, exclude, partner);
 }
 
 function send(
@@ -368,16 +384,11 @@ export function rehomeOpened(turn: Turn, id: CopyId, attempt: number): boolean {
 export function rehomeRefused(turn: Turn, id: CopyId, attempt: number, held: boolean): boolean {
   const sending = sendingOf(turn, id, attempt);
   if (sending === null) return false;
-  if (!held) turnedAway(turn, sending);
-  else if (isKnownHolder(turn, sending)) settled(turn, sending);
+  const isHandOver = sending.mode === 'handOver';
+  if (!held || (isHandOver && isLeftToPartner(turn, sending))) turnedAway(turn, sending);
+  else if (!isHandOver || isKnownHolder(turn, sending)) settled(turn, sending);
   else foundHolder(turn, sending);
   return true;
-}
-
-/** A drained copy is gone from here only after it has come to a member that did not have it, unless all that stay have it. */
-function isKnownHolder(turn: Turn, { mode, member, state }: Sending): boolean {
-  if (mode !== 'handOver' || wrong(turn, 'partner-counts-as-successor')) return true;
-  return state.placements.some((placement) => placement.member === member);
 }
 
 function foundHolder(turn: Turn, sending: Sending): void {

@@ -44,9 +44,16 @@ export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): vo
   });
 }
 
-/** A shadow was confirmed, or this is the shadow. */
-const onTwoDatabases = (turn: Turn, dsn: Copy): boolean =>
-  dsn.state.epoch.owner !== turn.server.me || confirmedPlacements(dsn.state).length > 0;
+/** A shadow was confirmed; or this is the shadow, and its owner has said that it has it: the body came before that one's own commit was durable (seed 4299). */
+const onTwoDatabases = (turn: Turn, { state, vouchedBy }: Copy): boolean =>
+  state.epoch.owner === turn.server.me ? confirmedPlacements(state).length > 0 : vouchedBy === state.epoch.owner;
+
+/** The owner of this report has it durably, at the epoch its shadow here knows. */
+export function ownerHasReport(turn: Turn, dsn: Copy): void {
+  if (dsn.facts.kind !== 'dsn' || dsn.state.queue !== 'shadow' || dsn.vouchedBy === dsn.state.epoch.owner) return;
+  dsn.vouchedBy = dsn.state.epoch.owner;
+  dsnSafe(turn, dsn.facts.id);
+}
 
 /** The report is there already, made for an earlier try of the same message or by another member. */
 function dsnExists(turn: Turn, parent: Copy, id: CopyId, isSafe: boolean): void {

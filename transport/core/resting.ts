@@ -6,11 +6,13 @@ import { compareEpochs, type RecipientState, type Reply, type SharedState } from
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, StoredCopy } from '../store/database.ts';
 import { freshState } from './copy.ts';
+import { claimFrom } from './doubt.ts';
 import { takesNothing } from './drain.ts';
 import type { ShadowOpening } from './intake.ts';
-import { restsAlone } from './rehome.ts';
+import { changeResting, restsAlone } from './rehome.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, type IncomingShadow, late, type Turn, trustedNow } from './state.ts';
+import { rememberFinal } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** A copy that is final elsewhere shall rest here too (rehome.ts). A member that is drained hands over what it holds for others as well. */
@@ -28,6 +30,11 @@ export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Re
   // Its new owner says so itself, or its former one hands it to me.
   const isTrue = owner === opening.identity || (owner === server.me && stored?.state.epoch.owner === opening.identity);
   if (isHeld && isSucceeded && isTrue) changeOwner(turn, stored, state.epoch);
+  // I answer for it under a higher epoch than the sender's: that one is my shadow (row 34). It may have finished it without having heard that I took it over
+  // (seed 30581), or have died after it handed it to me and before it gave its own up (seed 33065).
+  const isMine = stored !== null && stored.state.epoch.owner === server.me;
+  if (isHeld && isMine && compareEpochs(stored.state.epoch, state.epoch) >= (owner === server.me ? 0 : 1))
+    claimFrom(turn, opening.member, opening.id, stored.state.epoch);
   if (isHeld) return refuse(reply('localError'), true);
   // Two members that send the same entry at once: one is enough.
   for (const other of server.incoming.values()) if (other.id === opening.id) return refuse(reply('backPressure'));
@@ -42,7 +49,7 @@ export function changeOwner(turn: Turn, { facts, state }: StoredCopy, epoch: Sha
   const isMine = epoch.owner === turn.server.me;
   const queue = isMine ? 'primarySafetyNet' : 'shadowSafetyNet';
   const next: CopyState = { ...state, epoch, queue, placements: [] };
-  early(turn, { kind: 'ChangeResting', id: facts.id, state: next });
+  changeResting(turn, facts.id, next);
   cameToRest(turn, { facts, state: next });
   if (isMine) restsAlone(turn, { facts, state: next });
 }
@@ -64,6 +71,7 @@ export function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts,
   transition(server.coverage, 'RestReceived', '-', isMine ? 'primary' : 'shadow', queue);
   commit(turn, { kind: 'commit', facts, state, stream });
   commit(turn, { kind: 'move', id: facts.id, state: { ...state, queue } });
+  rememberFinal(turn, facts, state);
   cameToRest(turn, { facts, state: { ...state, queue } });
   if (isMine || server.lost.has(epoch.owner)) restsAlone(turn, { facts, state: { ...state, queue } });
   late(turn, {

@@ -8,14 +8,16 @@ import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { Contact } from '../../common/peer/messages.ts';
 import { assert, unreachable } from '../../common/platform/assert.ts';
+import { Compactor } from '../store/compact.ts';
 import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
+import { setAge, takeAges } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { bodyDamaged, damageTick } from './damage.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
-import { beginDoubt, doubtTimedOut, flushClaims } from './doubt.ts';
+import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, LATCH_FACT, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
 import { inquiryAnswered } from './inquiry.ts';
@@ -153,6 +155,7 @@ function newServer(options: CoreOptions, now: Now): Server {
     listedOnce: new Set(),
     single: new Set(),
     doubtful: new Set(),
+    lastDoubt: null,
     unasked: new Map(),
     guarded: new Map(),
     resolveWaiters: new Map(),
@@ -163,6 +166,9 @@ function newServer(options: CoreOptions, now: Now): Server {
     nextAttempt: 0,
     timers: [],
     timersBound: TIMERS_BOUND,
+    ages: { due: new Map(), size: 0, bound: TIMERS_BOUND },
+    compactor: new Compactor(),
+    recent: [],
     coverage: options.coverage ?? new Map(),
     startedAtMs: now.monotonicMs,
     trusted: {
@@ -213,8 +219,13 @@ function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' 
 function recover(turn: Turn, recovered: Recovered): void {
   const { server } = turn;
   for (const tombstone of recovered.tombstones) guard(turn, tombstone.id);
-  for (const stored of recovered.copies)
-    addCopy(server, newCopy(stored.facts, everyRecipient(stored.facts, stored.state)));
+  for (const { facts, state } of recovered.copies) {
+    const copy = newCopy(facts, everyRecipient(facts, state));
+    // What had to be mended is not what the database holds.
+    const isWhole = copy.state === state;
+    addCopy(server, copy);
+    if (isWhole) copy.recovered = copy.state;
+  }
   for (const copy of server.copies.values()) {
     if (roleOf(copy.state, server.me) !== 'primary') {
       if (wrong(turn, 'shadows-dropped-at-restart')) server.copies.delete(copy.facts.id);
@@ -227,7 +238,7 @@ function recover(turn: Turn, recovered: Recovered): void {
     // Held in intake counts as accepted; queues are rebuilt from scratch: routes may have changed, attempts were cut off.
     transition(server.coverage, 'RecoveredHeld', copy.state.queue, 'primary', 'submission');
     copy.state = { ...copy.state, standing: 'released', queue: 'submission' };
-    setTimer(turn, 1_000, 'age', copy.facts.id);
+    setAge(turn, 1_000, copy.facts.id);
     copy.wasDoubtful = true;
     beginDoubt(turn, copy, 'all');
     settle(turn, copy);
@@ -260,6 +271,8 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return reshadowRound(turn);
     case 'PeerDown':
       server.peers.delete(event.member);
+      // Its last frame may be younger than its last CONTACT: silence counts from here (protocol.md 3).
+      server.lastHeardMs.set(event.member, turn.nowMs);
       return;
     case 'PeerContact':
       return contactHeard(turn, event.member, event.contact);
@@ -332,7 +345,7 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
-  return witness(turn, contact.wallMs);
+  return witness(turn, contact.trustedMs);
 }
 
 type RestEvent = Extract<
@@ -427,7 +440,7 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       resolveCapReached(turn, id);
       break;
     case 'doubt':
-      doubtTimedOut(turn, id);
+      doubtsTimedOut(turn);
       break;
     case 'hop':
       hopDue(turn, top.id);
@@ -436,7 +449,7 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       retryDue(turn, id);
       break;
     case 'age':
-      ageDue(turn, id);
+      for (const due of takeAges(server, top.number)) ageDue(turn, due);
       break;
     case 'guard':
       guardOver(turn, id);

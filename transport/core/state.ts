@@ -5,8 +5,10 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
+import type { Compactor } from '../store/compact.ts';
 import type { CopyState, Tombstone } from '../store/database.ts';
-import type { Copy } from './copy.ts';
+import type { Ages } from './ages.ts';
+import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Mutant } from './mutants.ts';
@@ -29,6 +31,7 @@ export interface Peer {
   readonly openCounter: number;
   readonly nonce: string;
   readonly session: number;
+  readonly alone: ReadonlyMap<string, number>;
   /** Whom it hears, by its last CONTACT. */
   hears: readonly string[];
   load: Load | null;
@@ -213,7 +216,9 @@ export interface Server {
   readonly listedOnce: Set<string>;
   /** Released in-transit copies without a confirmed shadow. */
   readonly single: Set<CopyId>;
+  /** In the order in which their waits end. */
   readonly doubtful: Set<CopyId>;
+  lastDoubt: Doubt | null;
   /** Members to be asked about these copies, at these epochs, when they come back (protocol.md 13) - also when the copy is final by then. */
   readonly unasked: Map<string, Map<CopyId, Epoch>>;
   /** Tombstones that stay at least until this time, because a front end may still ask for them (tombstones.ts). */
@@ -227,6 +232,11 @@ export interface Server {
   nextAttempt: number;
   readonly timers: CoreTimer[];
   timersBound: number;
+  readonly ages: Ages;
+  /** What many copies have in common is held once; what rests long is held as text (docs/decisions/0010-memory-of-copies.md). */
+  readonly compactor: Compactor;
+  /** Copies that came to be lately, oldest first: still as they came. */
+  readonly recent: Copy[];
   readonly coverage: TransitionCoverage;
   readonly startedAtMs: number;
   /** Elapsed time that wall-clock jumps cannot move (semantics.md S16), as an epoch-like number. */
@@ -253,10 +263,10 @@ export interface Turn {
 
 export const wrong = (turn: Turn, mutant: Mutant): boolean => turn.server.mutants.has(mutant);
 
-export function trustedNow(turn: Turn): number {
-  const { trusted } = turn.server;
-  return Math.floor(trusted.baseMs + (turn.nowMs - trusted.monotonicAtBaseMs));
-}
+export const trustedNow = (turn: Turn): number => trustedTime(turn.server, turn.nowMs);
+
+export const trustedTime = ({ trusted }: Server, nowMs: number): number =>
+  Math.floor(trusted.baseMs + (nowMs - trusted.monotonicAtBaseMs));
 
 export const commit = (turn: Turn, write: CoreWrite): void => {
   turn.out.commit.push(write);
@@ -282,7 +292,7 @@ export function setTimer(turn: Turn, delayMs: number, kind: TimerKind, id = '', 
 /** Length of the timer heap at which dead ones are first looked for. */
 export const TIMERS_BOUND = 4_096;
 /** Kinds that mean nothing without their copy or their search. */
-const OF_COPIES: ReadonlySet<TimerKind> = new Set(['retry', 'age', 'doubt']);
+const OF_COPIES: ReadonlySet<TimerKind> = new Set(['retry']);
 const OF_PLACINGS: ReadonlySet<TimerKind> = new Set(['attempt', 'placing']);
 
 function dropDeadTimers(server: Server): void {
@@ -329,12 +339,21 @@ export function popTimer(heap: CoreTimer[]): CoreTimer | undefined {
 export function setState(
   turn: Turn,
   copy: Copy,
-  state: CopyState,
+  next: CopyState,
   how: 'commit' | 'lazy',
   outcomes?: readonly number[],
 ): void {
-  reindex(turn.server, copy, state);
+  const { server } = turn;
+  const { recovered } = copy;
+  reindex(server, copy, next);
+  if (recovered !== null && how === 'lazy' && outcomes === undefined && saysTheSame(next, recovered)) {
+    // After a restart most copies are found to be where they were: nothing is written, and the state is held once.
+    copy.state = recovered;
+    return;
+  }
+  const state = server.compactor.thin(next, copy.state);
   copy.state = state;
+  copy.recovered = null;
   const recipients = state.recipients;
   const patch =
     outcomes !== undefined && recipients !== null
@@ -356,6 +375,17 @@ export function setState(
   else note(turn, write);
 }
 
+function saysTheSame(a: CopyState, b: CopyState): boolean {
+  for (const key of Object.keys(b) as (keyof CopyState)[]) {
+    const one = a[key];
+    const other = b[key];
+    if (one === other) continue;
+    if (!Array.isArray(one) || !Array.isArray(other) || one.length !== other.length) return false;
+    if (one.some((item, at) => item !== other[at])) return false;
+  }
+  return true;
+}
+
 /** Keeps `held` in step with who owns a shadow copy. */
 export function reindex(server: Server, copy: Copy, next: CopyState | null): void {
   const id = copy.facts.id;
@@ -373,9 +403,25 @@ export function reindex(server: Server, copy: Copy, next: CopyState | null): voi
   server.held.set(next.epoch.owner, set);
 }
 
+/** Copies that stay as they came: most are delivered before they are older than that. */
+const RECENT = 1_000;
+
+/** A new one becomes what everybody else, the database included, shall hold of it: write `copy.facts` and `copy.state` afterwards. */
 export function addCopy(server: Server, copy: Copy): void {
-  server.copies.set(copy.facts.id, copy);
+  const { compactor, recent } = server;
+  const facts = compactor.hold(copy.facts);
+  if (facts !== copy.facts) {
+    copy.facts = facts;
+    copy.state = compactor.thin(copy.state, null);
+    recent.push(copy);
+    if (recent.length >= 2 * RECENT) packOldest(server);
+  }
+  server.copies.set(facts.id, copy);
   if (copy.state.epoch.owner !== server.me) reindex(server, copy, copy.state);
+}
+
+function packOldest({ recent, copies, compactor }: Server): void {
+  for (const copy of recent.splice(0, RECENT)) if (copies.get(copy.facts.id) === copy) compactor.pack(copy.facts);
 }
 
 /** The copy leaves memory: moved to a Safety Net, aborted or removed. */
@@ -409,13 +455,6 @@ export function endSearch(turn: Turn, id: CopyId, except: Attempt | null): void 
 export function needsShadow(server: Server, id: CopyId): void {
   server.single.add(id);
   server.shadowless.add(id);
-}
-
-/** Delay notice and expiry of a copy that is mine to deliver. */
-export function armAge(turn: Turn, copy: Copy): void {
-  const { messageExpirationMs, delayNotificationMs } = turn.server.document.policies.queues;
-  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
-  setTimer(turn, Math.max(1, Math.min(messageExpirationMs - ageMs, delayNotificationMs)), 'age', copy.facts.id);
 }
 
 /** The connected member that runs on this identity now, or null. */

@@ -57,6 +57,8 @@ export class Peers {
   readonly #dials = new Map<string, { failures: number; timer: Timer | null; busy: boolean }>();
   readonly #problems = new Map<string, string>();
   readonly #lastContactMs = new Map<string, number>();
+  /** The last CONTACT of the round, and when. */
+  readonly #said = new WeakMap<PeerSession, { readonly said: string; readonly atMs: number }>();
   readonly #backlogs = new Map<PeerSession, ControlFrame[]>();
   #onMet: (() => void) | null = null;
   #contactTimer: Timer | null = null;
@@ -433,15 +435,29 @@ export class Peers {
     if (seen !== undefined && syncedSequence > seen.syncedSequence) this.#saw({ ...seen, syncedSequence });
   }
 
+  #contact(): Contact {
+    return { ...this.#handlers.contact(), hears: [...this.#members.keys()] };
+  }
+
   #sendContact(session: PeerSession): void {
-    session.send({ kind: 'CONTACT', contact: { ...this.#handlers.contact(), hears: [...this.#members.keys()] } });
+    session.send({ kind: 'CONTACT', contact: this.#contact() });
   }
 
   #contactLater(): void {
-    const everyMs = Math.min(1_000, this.#document.policies.shadowRedundancy.heartbeatFrequencyMs);
+    const { heartbeatFrequencyMs } = this.#document.policies.shadowRedundancy;
+    const everyMs = Math.min(1_000, heartbeatFrequencyMs);
     this.#contactTimer = this.#deps.clock.setTimer(everyMs, () => {
-      for (const session of this.#members.values()) this.#sendContact(session);
-      for (const session of this.#frontends.values()) this.#sendContact(session);
+      const contact = this.#contact();
+      const said = JSON.stringify({ ...contact, wallMs: 0 });
+      const nowMs = this.#deps.clock.monotonicMs();
+      for (const session of this.#members.values()) {
+        const last = this.#said.get(session);
+        // Fifty peers that have nothing new to say say so once a heartbeat; that they are there the session itself tells (PING).
+        if (last?.said === said && nowMs - last.atMs < heartbeatFrequencyMs - everyMs / 2) continue;
+        this.#said.set(session, { said, atMs: nowMs });
+        session.send({ kind: 'CONTACT', contact });
+      }
+      for (const session of this.#frontends.values()) session.send({ kind: 'CONTACT', contact });
       this.#contactLater();
     });
   }

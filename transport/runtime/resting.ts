@@ -1,12 +1,12 @@
 /**
- * What rests in the Safety Nets here, looked up for frames that ask about it. Owns: that nothing is called unknown that is here, and that frames which need a look
- * stay in the order they came in. Fails: an entry that cannot be read is reported, and whoever asks about it gets no answer.
+ * What rests in the Safety Nets here: looked up for frames that ask about it, and changed. Owns: that nothing is called unknown that is here, that frames which
+ * need a look stay in the order they came in, and that they find only what is durable of a change. Fails: an entry that cannot be read is reported, and whoever asks about it gets no answer.
  */
-import type { CopyId } from '../../common/message.ts';
+import { type CopyId, compareEpochs } from '../../common/message.ts';
 import type { PeerSession } from '../../common/peer/session-api.ts';
 import type { StoredCopies } from '../core/events.ts';
 import type { Server } from '../core/state.ts';
-import type { StoredCopy } from '../store/database.ts';
+import type { CopyState, StoredCopy } from '../store/database.ts';
 import type { TransportDeps } from './deps.ts';
 
 type Use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void;
@@ -15,6 +15,7 @@ export class Resting {
   readonly #core: Server;
   readonly #deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>;
   readonly #order = new WeakMap<PeerSession, Promise<void>>();
+  #changes: Promise<void> = Promise.resolve();
 
   constructor(core: Server, deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>) {
     this.#core = core;
@@ -55,6 +56,30 @@ export class Resting {
     }
   }
 
+  /**
+   * One change at a time: whose it is only goes up (semantics.md S7), also when the core decided by what a walk read a while ago. What has ended meanwhile is not
+   * changed, and that is no failure.
+   */
+  change(id: CopyId, state: CopyState): void {
+    const { database, log } = this.#deps;
+    const change = async (): Promise<void> => {
+      const there = await this.lookup(id);
+      if (there !== null && there !== 'unreadable' && compareEpochs(there.state.epoch, state.epoch) > 0) return;
+      await database.commit([
+        { kind: 'recall', id, state: { ...state, queue: 'submission' } },
+        { kind: 'move', id, state },
+      ]);
+    };
+    this.#changes = this.#changes.then(change).catch((error: unknown) => {
+      log.debug({ attemptId: id, err: String(error) }, 'no longer at rest');
+    });
+  }
+
+  /** All changes so far are durable. */
+  settled(): Promise<void> {
+    return this.#changes;
+  }
+
   /** Frames that need a look into the Safety Net first stay in the order they came in: a LIST must not overtake the CLAIM before it. */
   inOrder(
     session: PeerSession,
@@ -67,7 +92,7 @@ export class Resting {
     const answer = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
       if (!session.closed) use(stored, unreadable);
     };
-    const turn = before.then(() => this.withStored(ids, answer, which));
+    const turn = before.then(() => this.#changes).then(() => this.withStored(ids, answer, which));
     this.#order.set(session, turn);
   }
 }

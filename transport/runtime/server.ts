@@ -13,8 +13,8 @@ import { reply } from '../../common/smtp/replies.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
-import type { Server } from '../core/state.ts';
-import type { CopyFacts, CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
+import { type Server, trustedTime } from '../core/state.ts';
+import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import type { TransportDeps } from './deps.ts';
@@ -216,7 +216,7 @@ export class TransportServer {
     for (const [queue, size] of this.#queueSizes()) if (IN_TRANSIT.has(queue)) queued += size;
     return {
       syncedSequence: this.deps.database.syncedSequence,
-      wallMs: this.deps.clock.wallMs(),
+      trustedMs: trustedTime(this.core, this.deps.clock.monotonicMs()),
       generation: this.core.document.generation,
       load: {
         queued,
@@ -322,9 +322,10 @@ export class TransportServer {
         });
         return;
       case 'ScanSafetyNet':
-        return this.#scans.start(effect.scan, effect.filter, effect.pageSize);
+        // What is being changed has a new place in the log: a walk that began before would meet it at neither.
+        return void this.#resting.settled().then(() => this.#scans.start(effect.scan, effect.filter, effect.pageSize));
       case 'ChangeResting':
-        return this.#changeResting(effect.id, effect.state);
+        return this.#resting.change(effect.id, effect.state);
       case 'NextSafetyNetPage':
         return this.#scans.next(effect.scan);
       case 'EndScan':
@@ -346,16 +347,6 @@ export class TransportServer {
     if (shed.messages === 0) return;
     log.error({ ...shed, quotaBytes }, 'Safety Net over its quota: the oldest entries were given up');
     this.deps.metrics.increment('safety_net_shed_total', {}, shed.messages);
-  }
-
-  #changeResting(id: CopyId, state: CopyState): void {
-    const { database, log } = this.deps;
-    database
-      .commit([
-        { kind: 'recall', id, state: { ...state, queue: 'submission' } },
-        { kind: 'move', id, state },
-      ])
-      .catch((error: unknown) => log.debug({ attemptId: id, err: String(error) }, 'no longer at rest'));
   }
 
   /** One id, one copy: another maker's resubmission, or an earlier one of ours, may rest here already. */

@@ -4,7 +4,7 @@
  * takes nothing apart. Both directions.
  */
 import type { CopyId, CopyKind, Epoch, RecipientState } from '../../common/message.ts';
-import type { BodyPlace } from './body-place.ts';
+import { type BodyPlace, numbersOf, packPlace } from './body-place.ts';
 import { type Compactor, type Profile, packedParts } from './compact.ts';
 import type { CopyFacts, CopyState, Placement } from './database.ts';
 
@@ -35,7 +35,7 @@ type CopyRow = readonly [
   sharedPlacements: number,
   ageMs: number,
   finalAtMs: number | null,
-  body: BodyPlace,
+  body: readonly number[],
 ];
 
 export interface CopyRows {
@@ -87,7 +87,7 @@ export function encodeRows(copies: readonly CheckpointCopy[], compactor: Compact
       shared.number(placements),
       ageMs,
       finalAtMs,
-      body,
+      numbersOf(body),
     ];
   });
   return { shared: shared.values, rows };
@@ -117,6 +117,6 @@ export function* decodeRows({ shared, rows }: CopyRows, compactor: Compactor): I
       ageMs,
       finalAtMs,
     });
-    yield { facts, state, body };
+    yield { facts, state, body: packPlace(body) };
   }
 }

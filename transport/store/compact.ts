@@ -3,7 +3,7 @@
  * parts those are, and bounds on what is remembered. Promise: the result equals what came in, also when it is spread or made JSON of;
  * nothing of what came in is kept. Decoded JSON is many small objects: facts and state of a message with one recipient are 2.3 KB of
  * them, a third of that here. Whoever keeps many copies passes them through one of these first; the queue database does so with what
- * it recovers.
+ * it recovers, the core with what comes to be (it packs facts later: most copies are gone before that pays).
  *
  * Envelope and events become one text, taken apart again when they are asked for (a few microseconds; the last one is remembered).
  */
@@ -50,10 +50,13 @@ interface Unpacked {
 
 const TEXT = Symbol('text');
 const PROFILE = Symbol('profile');
+const OPEN = Symbol('open');
 
+/** As text, or still open as it came. */
 interface Packed {
-  readonly [TEXT]: string;
-  readonly [PROFILE]: Profile;
+  [TEXT]: string;
+  [PROFILE]: Profile | null;
+  [OPEN]: Unpacked | null;
 }
 
 export type BriefFacts = Omit<CopyFacts, 'envelope' | 'events'>;
@@ -67,8 +70,9 @@ class PackedFacts implements Packed {
   readonly sizeBytes: number;
   readonly acceptedAtMs: number;
   readonly takenFrom: CopyFacts['takenFrom'];
-  declare readonly [TEXT]: string;
-  declare readonly [PROFILE]: Profile;
+  declare [TEXT]: string;
+  declare [PROFILE]: Profile | null;
+  declare [OPEN]: Unpacked | null;
 
   constructor(facts: BriefFacts, takenFrom: CopyFacts['takenFrom']) {
     this.id = facts.id;
@@ -113,24 +117,43 @@ export class Compactor {
   }
 
   facts(facts: CopyFacts): CopyFacts {
+    const held = this.hold(facts);
+    this.pack(held);
+    return held;
+  }
+
+  /** The same facts, open: they can be packed later, by whoever holds them, for everybody who does. */
+  hold(facts: CopyFacts): CopyFacts {
     if (facts instanceof PackedFacts) return facts as unknown as CopyFacts;
     const { envelope, events } = facts;
-    return this.#packed(facts, textOf(envelope, events), this.#profile(profileOf(envelope)));
+    return this.#held(facts, '', null, { envelope, events });
+  }
+
+  /** In place. */
+  pack(facts: CopyFacts): void {
+    if (!(facts instanceof PackedFacts) || facts[OPEN] === null) return;
+    const { envelope, events } = facts[OPEN];
+    facts[TEXT] = textOf(envelope, events);
+    facts[PROFILE] = this.#profile(profileOf(envelope));
+    facts[OPEN] = null;
   }
 
   /** Facts of which the text is known already (`packedParts`). */
   unpacked(brief: BriefFacts, text: string, profile: Profile): CopyFacts {
-    return this.#packed(brief, text, this.#profile(profile));
+    return this.#held(brief, text, this.#profile(profile), null);
   }
 
-  #packed(brief: BriefFacts, text: string, profile: Profile): CopyFacts {
+  #held(brief: BriefFacts, text: string, profile: Profile | null, open: Unpacked | null): CopyFacts {
     const packed = new PackedFacts(brief, this.#takenFrom(brief.takenFrom));
-    Object.defineProperty(packed, TEXT, { value: text });
-    Object.defineProperty(packed, PROFILE, { value: profile });
+    Object.defineProperty(packed, TEXT, { value: text, writable: true });
+    Object.defineProperty(packed, PROFILE, { value: profile, writable: true });
+    Object.defineProperty(packed, OPEN, { value: open, writable: true });
     return Object.defineProperties(packed, this.#shown) as unknown as CopyFacts;
   }
 
-  #unpack({ [TEXT]: text, [PROFILE]: profile }: Packed): Unpacked {
+  #unpack({ [TEXT]: text, [PROFILE]: profile, [OPEN]: open }: Packed): Unpacked {
+    if (open !== null) return open;
+    if (profile === null) throw new Error('facts that are neither open nor packed');
     if (this.#last?.text !== text || this.#last.profile !== profile)
       this.#last = { text, profile, unpacked: unpackText(text, profile) };
     return this.#last.unpacked;
@@ -153,6 +176,13 @@ export class Compactor {
       dsns: state.dsns.length === 0 ? NONE : state.dsns,
       attempts: state.attempts,
     };
+  }
+
+  /** The same state where what a change brought anew is held once; `before`: the state it came from. */
+  thin(state: CopyState, before: CopyState | null): CopyState {
+    const epoch = state.epoch === before?.epoch ? state.epoch : this.epoch(state.epoch);
+    const placements = state.placements === before?.placements ? state.placements : this.#placed(state.placements);
+    return epoch === state.epoch && placements === state.placements ? state : { ...state, epoch, placements };
   }
 
   /** The same text, held once. */
@@ -228,8 +258,19 @@ const profileOf = ({ body, smtputf8, frontend, listener, client: { protocol, tls
 
 /** What packed facts are made of. */
 export function packedParts(facts: CopyFacts): { readonly text: string; readonly profile: Profile } {
-  if (!(facts instanceof PackedFacts)) throw new Error('these facts are not packed');
+  if (!(facts instanceof PackedFacts) || facts[PROFILE] === null) throw new Error('these facts are not packed');
   return { text: facts[TEXT], profile: facts[PROFILE] };
+}
+
+/** Whether the envelope has just these recipients, in this order; without taking it apart when it is the plain case. */
+export function hasRecipients(facts: CopyFacts, addresses: readonly string[]): boolean {
+  if (addresses.length > 0 && facts instanceof PackedFacts && facts[OPEN] === null) {
+    const text = facts[TEXT];
+    // A quote inside the reverse-path is written with a backslash: it cannot be taken for this list.
+    if (text.startsWith(`${JSON.stringify(addresses)},`, text.indexOf(',[') + 1)) return true;
+  }
+  const { recipients } = facts.envelope;
+  return recipients.length === addresses.length && recipients.every(({ address }, at) => address === addresses[at]);
 }
 
 function textOf(envelope: Envelope, events: readonly TrackingEvent[]): string {

@@ -1,0 +1,131 @@
+/**
+ * The operator's side of the admin API of transports (`transport/runtime/admin.ts`): HTTPS with a client certificate of the role
+ * `operator`. Owns: one request and what may come of it. Promise: who answers is checked by certificate, whatever the address says; an
+ * answer is bounded in time and size; a member that does not answer, or answers nonsense, is a value, never an exception.
+ */
+import { type ClientRequest, request as httpRequest } from 'node:http';
+import { type Agent, request as httpsRequest } from 'node:https';
+import type { TLSSocket } from 'node:tls';
+import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
+
+export type Asked<T> =
+  | {
+      readonly kind: 'answer';
+      readonly member: string;
+      readonly value: T;
+      /** End of the certificate that it showed, ms since the epoch. */
+      readonly certificateNotAfterMs: number | null;
+    }
+  /** The member answered that it does not know. */
+  | { readonly kind: 'absent'; readonly member: string }
+  | { readonly kind: 'unreachable'; readonly member: string; readonly reason: string };
+
+const DEADLINE_MS = 5_000;
+const MAX_ANSWER_BYTES = 64 << 20;
+
+interface HttpAnswer {
+  readonly status: number;
+  readonly body: string;
+  readonly certificateNotAfterMs: number | null;
+}
+
+export interface AskOptions {
+  /** Keeps connections between questions; absent: one for each. */
+  readonly agent?: Agent;
+  readonly deadlineMs?: number;
+}
+
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.message;
+}
+
+/** PEM, and the cluster that certificates must name. */
+export interface AdminTls {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly cluster: string;
+}
+
+function startRequest(url: string, tls: AdminTls | null, member: string, options: AskOptions): ClientRequest {
+  const { agent = false, deadlineMs = DEADLINE_MS } = options;
+  const common = { signal: AbortSignal.timeout(deadlineMs), agent };
+  if (tls === null) return httpRequest(url, common);
+  return httpsRequest(url, {
+    ...common,
+    ca: tls.ca,
+    cert: tls.cert,
+    key: tls.key,
+    servername: '',
+    minVersion: 'TLSv1.3',
+    // Who answers stands in the certificate, whatever the address says.
+    checkServerIdentity: (_host, certificate) => {
+      const peer = peerOfSubjectAltName(certificate.subjectaltname, tls.cluster);
+      if (typeof peer === 'string') return new Error(peer);
+      return peer.role === 'transport' && peer.name === member
+        ? undefined
+        : new Error(`it is ${peer.role} ${peer.name}`);
+    },
+  });
+}
+
+export function get(url: string, tls: AdminTls | null, member: string, options: AskOptions = {}): Promise<HttpAnswer> {
+  return new Promise((resolve, reject) => {
+    const request = startRequest(url, tls, member, options);
+    request.once('error', (error) => reject(error.name === 'AbortError' ? new Error('no answer in time') : error));
+    request.once('response', (response) => {
+      const chunks: Buffer[] = [];
+      let total = 0;
+      response.on('data', (chunk: Buffer) => {
+        total += chunk.length;
+        if (total > MAX_ANSWER_BYTES) request.destroy(new Error('answer too large'));
+        else chunks.push(chunk);
+      });
+      response.once('error', reject);
+      response.once('end', () =>
+        resolve({
+          status: response.statusCode ?? 0,
+          body: Buffer.concat(chunks).toString('utf8'),
+          certificateNotAfterMs: tls === null ? null : notAfterMs(response.socket as TLSSocket),
+        }),
+      );
+    });
+    request.end();
+  });
+}
+
+function notAfterMs(socket: TLSSocket): number | null {
+  const at = Date.parse(socket.getPeerCertificate().valid_to ?? '');
+  return Number.isNaN(at) ? null : at;
+}
+
+function messageOf(body: string): string {
+  try {
+    const value = JSON.parse(body) as { error?: { message?: unknown } };
+    return typeof value.error?.message === 'string' ? value.error.message : body.slice(0, 200);
+  } catch (error) {
+    if (error instanceof SyntaxError) return body.slice(0, 200);
+    throw error;
+  }
+}
+
+/** Asks one member; `adminUrl` like https://10.1.2.3:2526, `path` like /v1/status. */
+export async function askMember<T>(
+  adminUrl: string,
+  path: string,
+  tls: AdminTls,
+  member: string,
+  options: AskOptions = {},
+): Promise<Asked<T>> {
+  try {
+    const answer = await get(adminUrl.replace(/\/$/, '') + path, tls, member, options);
+    if (answer.status === 404) return { kind: 'absent', member };
+    if (answer.status !== 200)
+      return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };
+    const { certificateNotAfterMs } = answer;
+    return { kind: 'answer', member, value: JSON.parse(answer.body) as T, certificateNotAfterMs };
+  } catch (error) {
+    return { kind: 'unreachable', member, reason: reasonOf(error) };
+  }
+}

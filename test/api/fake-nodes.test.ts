@@ -1,0 +1,135 @@
+/** Fake nodes under the real scheduler and controllers: what tests of the operator will rely on. */
+import { expect, it, type TestContext } from 'vitest';
+import type { ApiAccess } from '../cluster/api-access.ts';
+import { FakeNodes } from '../cluster/fake-nodes.ts';
+import type { KubeObject } from '../cluster/kube-client.ts';
+import { until } from '../house/until.ts';
+import { ownApiServer } from './rig.ts';
+
+const NODES = ['a', 'b', 'c'].map((letter) => ({ name: `node-${letter}`, zone: `zone-${letter}` }));
+const SOON = { deadlineMs: 30_000 };
+
+const statefulSet = (replicas: number): KubeObject => {
+  const labels = { app: 'queue' };
+  const spread = {
+    ...{ maxSkew: 1, topologyKey: 'topology.kubernetes.io/zone', whenUnsatisfiable: 'DoNotSchedule' },
+    labelSelector: { matchLabels: labels },
+  };
+  return {
+    ...{ apiVersion: 'apps/v1', kind: 'StatefulSet', metadata: { namespace: 'default', name: 'queue' } },
+    spec: {
+      ...{ replicas, serviceName: 'queue', podManagementPolicy: 'Parallel', selector: { matchLabels: labels } },
+      template: {
+        metadata: { labels },
+        spec: {
+          terminationGracePeriodSeconds: 30,
+          topologySpreadConstraints: [spread],
+          containers: [{ name: 'queue', image: 'localhost/queue:1' }],
+        },
+      },
+    },
+  };
+};
+
+interface Stage {
+  readonly access: ApiAccess;
+  readonly nodes: FakeNodes;
+}
+
+async function stage(context: TestContext, replicas: number): Promise<Stage> {
+  const cluster = await ownApiServer(context, { nodeGraceSeconds: 8, tolerationSeconds: 2 });
+  const nodes = await FakeNodes.start(cluster.client, NODES);
+  context.onTestFinished(() => nodes.stop());
+  await cluster.client.mustApply(statefulSet(replicas));
+  return { access: cluster, nodes };
+}
+
+const PODS = '/api/v1/namespaces/default/pods';
+const podOf = async ({ access }: Stage, name: string): Promise<KubeObject | null> => {
+  const { status, body } = await access.client.call('GET', `${PODS}/${name}`);
+  return status === 200 ? body : null;
+};
+const isReady = (pod: KubeObject | null): boolean =>
+  (pod?.status?.conditions as KubeObject[] | undefined)?.some(
+    ({ type, status }) => type === 'Ready' && status === 'True',
+  ) ?? false;
+const readyReplicas = async ({ access }: Stage): Promise<number> =>
+  (await access.client.get('/apis/apps/v1/namespaces/default/statefulsets/queue')).status.readyReplicas ?? 0;
+
+it('a StatefulSet becomes ready, one pod in each zone, and shrinks by its highest ordinal', async (context) => {
+  const here = await stage(context, 3);
+  await until('three ready', async () => (await readyReplicas(here)) === 3, SOON);
+  const pods = (await here.access.client.get(PODS)).items as KubeObject[];
+  expect(pods.map(({ spec }) => spec.nodeName).sort()).toEqual(['node-a', 'node-b', 'node-c']);
+  expect(new Set(pods.map(({ status }) => status.podIP)).size).toBe(3);
+  await here.access.client.mustApply(statefulSet(2));
+  await until('queue-2 to be gone', async () => (await podOf(here, 'queue-2')) === null, SOON);
+  expect(isReady(await podOf(here, 'queue-1'))).toBe(true);
+  expect(here.nodes.failure).toBeNull();
+});
+
+it('hooks keep pods pending, crashing, without image or not ready, and let them go', async (context) => {
+  const here = await stage(context, 0);
+  const states = {
+    'queue-0': 'pending',
+    'queue-1': 'crashLoop',
+    'queue-2': 'imageMissing',
+    'queue-3': 'notReady',
+  } as const;
+  here.nodes.behave(({ metadata }) => ({ state: states[metadata.name as keyof typeof states] ?? 'running' }));
+  await here.access.client.mustApply(statefulSet(5));
+  await until('queue-4 ready', async () => isReady(await podOf(here, 'queue-4')), SOON);
+  const shown = async (): Promise<Readonly<Record<string, string>>> => {
+    const { stdout } = await here.access.kubectl(['get', 'pods', '--no-headers']);
+    return Object.fromEntries(
+      stdout
+        .trim()
+        .split('\n')
+        .map((row) => row.split(/\s+/))
+        .map(([name, ready, state]) => [name, `${ready} ${state}`]),
+    );
+  };
+  const wanted = {
+    'queue-0': '0/1 Pending',
+    'queue-1': '0/1 CrashLoopBackOff',
+    'queue-2': '0/1 ImagePullBackOff',
+    'queue-3': '0/1 Running',
+    'queue-4': '1/1 Running',
+  };
+  await until('every pod as the hook says', async () => JSON.stringify(await shown()) === JSON.stringify(wanted), SOON);
+  here.nodes.behave(() => ({ state: 'running' }));
+  await until('all ready', async () => (await readyReplicas(here)) === 5, SOON);
+});
+
+it('a lost node is NotReady, keeps its pod Terminating, and lets it go when out of service', async (context) => {
+  const here = await stage(context, 3);
+  await until('three ready', async () => (await readyReplicas(here)) === 3, SOON);
+  const lost = await podOf(here, 'queue-1');
+  const node = String(lost?.spec.nodeName);
+  here.nodes.lose(node);
+  const nodeReady = async (): Promise<string> => {
+    const { conditions } = (await here.access.client.get(`/api/v1/nodes/${node}`)).status;
+    return (conditions as KubeObject[]).find(({ type }) => type === 'Ready')?.status;
+  };
+  await until('the node to be NotReady', async () => (await nodeReady()) === 'Unknown', SOON);
+  await until(
+    'its pod to be Terminating',
+    async () => (await podOf(here, 'queue-1'))?.metadata.deletionTimestamp !== undefined,
+    SOON,
+  );
+  expect((await podOf(here, 'queue-1'))?.metadata.uid).toBe(lost?.metadata.uid);
+  await here.nodes.outOfService(node);
+  const isGone = async (): Promise<boolean> => (await podOf(here, 'queue-1'))?.metadata.uid !== lost?.metadata.uid;
+  // The pod garbage collector looks every 20 s.
+  await until('the pod object to be gone', isGone, { deadlineMs: 45_000 });
+}, 150_000);
+
+it('follows the API server through a restart', async (context) => {
+  const cluster = await ownApiServer(context);
+  await using nodes = await FakeNodes.start(cluster.client, NODES);
+  const here: Stage = { access: cluster, nodes };
+  await cluster.apiServer.kill();
+  await cluster.startAgain(cluster.apiServer);
+  await cluster.client.mustApply(statefulSet(3));
+  await until('three ready', async () => (await readyReplicas(here)) === 3, { deadlineMs: 50_000 });
+}, 150_000);

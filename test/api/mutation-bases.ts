@@ -1,0 +1,78 @@
+/** Valid specs that use as many fields as go together: what `resource-mutations.test.ts` breaks. Data only. */
+import type { Kind } from '../../operator/resource/schema.ts';
+
+export interface Base {
+  readonly kind: Kind;
+  readonly name: string;
+  readonly spec: unknown;
+}
+
+export const BASES: readonly Base[] = [
+  {
+    kind: 'MailCluster',
+    name: 'with everything',
+    spec: {
+      sites: [
+        { name: 'seattle', nodeLabels: { 'topology.kubernetes.io/zone': 'west-1' } },
+        { name: 'portland', nodeLabels: { 'topology.kubernetes.io/zone': 'west-2' } },
+        { name: 'denver', hubSite: true },
+      ],
+      siteLinks: [
+        { name: 'sea-pdx', sites: ['seattle', 'portland'], cost: 10 },
+        { name: 'pdx-den', sites: ['portland', 'denver'], cost: 50, maxMessageSize: '25Mi' },
+      ],
+      dags: [
+        {
+          name: 'dag1',
+          members: [
+            { site: 'seattle', replicas: 2 },
+            { site: 'portland', replicas: 2 },
+          ],
+        },
+      ],
+      standalone: [{ site: 'denver', replicas: 2 }],
+      frontend: {
+        replicas: 3,
+        listeners: [
+          { name: 'smtp', port: 25, tls: 'StartTls', relayFrom: ['10.1.0.0/16'] },
+          { name: 'submission', port: 587, tls: 'StartTlsRequired', auth: { secretRef: { name: 'relay-users' } } },
+        ],
+      },
+      acceptedDomains: [{ name: 'contoso.com' }, { name: 'partner.example', type: 'ExternalRelay' }],
+      sendConnectors: [
+        {
+          name: 'internet',
+          addressSpaces: [{ domain: '*' }],
+          delivery: 'SmartHost',
+          smartHosts: [{ host: 'relay.example.net', port: 25 }],
+          sites: ['denver'],
+        },
+      ],
+      redis: { mode: 'None' },
+    },
+  },
+  {
+    kind: 'MailboxDatabase',
+    name: 'of a dag',
+    spec: {
+      clusterRef: { name: 'contoso' },
+      dag: 'dag1',
+      recipients: { domains: ['contoso.com'] },
+      copies: [
+        { name: 'sea', site: 'seattle', lmtp: 'dovecot-sea.mail.svc:24' },
+        { name: 'pdx', site: 'portland', lmtp: 'dovecot-pdx.mail.svc:24', replayLag: '0s' },
+      ],
+      activeCopy: 'sea',
+      failover: { mode: 'Manual', lossWindow: '15m' },
+    },
+  },
+  {
+    kind: 'ResubmitRequest',
+    name: 'by sender',
+    spec: {
+      clusterRef: { name: 'contoso' },
+      selector: { sender: 'alice@contoso.com' },
+      window: { from: '2026-01-01T00:00:00Z', to: '2026-01-02T00:00:00Z' },
+    },
+  },
+];

@@ -1,0 +1,232 @@
+/**
+ * The operator against a real API server: one in this process per test, watching one namespace. Owns: its ports, its client, its end with the test. The
+ * process that plays it in `operator-restart.test.ts` is the real program.
+ */
+import { randomBytes } from 'node:crypto';
+import type { TestContext } from 'vitest';
+import { systemClock } from '../../common/platform/clock.ts';
+import { silentLogger } from '../../common/platform/log.ts';
+import { createMetrics } from '../../common/platform/prom-metrics.ts';
+import { systemRandom } from '../../common/platform/random.ts';
+import { KubeClient } from '../../operator/kube/client.ts';
+import { kubeconfigIdentity } from '../../operator/kube/kube-config.ts';
+import { type OperatorConfig, parseOperatorConfig } from '../../operator/operator-config.ts';
+import { type RunningOperator, startOperator } from '../../operator/program.ts';
+import type { ApiAccess } from '../cluster/api-access.ts';
+import { FakeNodes } from '../cluster/fake-nodes.ts';
+import type { KubeObject } from '../cluster/kube-client.ts';
+import { until } from '../house/until.ts';
+
+/** Short, so that a test does not wait for a lease that nobody had. */
+const LEASE = { durationMs: 3_000, renewDeadlineMs: 2_000, retryMs: 300 };
+
+export const PATIENCE = { deadlineMs: 60_000, everyMs: 50 };
+
+export interface OperatorHandle extends RunningOperator {
+  readonly userAgent: string;
+}
+
+export function operatorConfig(namespace: string, identity: string, kubeconfig = ''): OperatorConfig {
+  const settings = {
+    image: 'localhost/mailcluster:test',
+    imagePullPolicy: 'Never',
+    redisImage: 'localhost/valkey:test',
+    namespace,
+    signerUrl: 'https://mailcluster-operator.mail.svc:8443',
+    signerPort: 8443,
+  };
+  const loopback = { host: '127.0.0.1', port: 0 };
+  const value = {
+    ...{ kubeconfig, watchNamespace: namespace, lease: { namespace, ...LEASE }, identity, settings, concurrency: 4 },
+    ...{ signer: loopback, metrics: loopback },
+  };
+  return parseOperatorConfig(value, '0.0.0-test');
+}
+
+/** Ends with the test, or before when the test stops it. */
+export async function ownOperator(
+  access: ApiAccess,
+  context: TestContext,
+  namespace: string,
+  name = 'operator',
+): Promise<OperatorHandle> {
+  const userAgent = `mailcluster-operator/${name}-${namespace}`;
+  const metrics = createMetrics({});
+  const side = { clock: systemClock, random: systemRandom, log: silentLogger, metrics };
+  const identity = await kubeconfigIdentity({ file: access.kubeconfig });
+  const api = new KubeClient({ identity, userAgent, ...side });
+  const running = await startOperator(operatorConfig(namespace, name), { api, ...side });
+  let ended: Promise<void> | null = null;
+  const stop = (): Promise<void> => {
+    ended ??= running.stop().then(() => api.close());
+    return ended;
+  };
+  context.onTestFinished(stop);
+  return { facts: running.facts, stop, userAgent };
+}
+
+/** Two machines in the two zones of `twoSites`, for one file of tests. */
+export async function ownNodes(access: ApiAccess): Promise<FakeNodes> {
+  const suffix = randomBytes(3).toString('hex');
+  const nodes = ['west-1', 'west-2'].map((zone) => ({ name: `fake-${zone}-${suffix}`, zone }));
+  return await FakeNodes.start(access.client, nodes);
+}
+
+/** Volumes for the claims of one namespace, gone with the test. */
+export async function ownVolumes(
+  access: ApiAccess,
+  context: TestContext,
+  namespace: string,
+  many = 6,
+): Promise<string> {
+  const storageClass = `class-${namespace}`;
+  const names = Array.from({ length: many }, (_, index) => `volume-${namespace}-${index}`);
+  await access.client.mustApply({
+    ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name: storageClass } },
+    ...{ provisioner: 'kubernetes.io/no-provisioner', allowVolumeExpansion: true, volumeBindingMode: 'Immediate' },
+  });
+  for (const name of names)
+    await access.client.mustApply({
+      ...{ apiVersion: 'v1', kind: 'PersistentVolume', metadata: { name } },
+      spec: {
+        capacity: { storage: '1Ti' },
+        accessModes: ['ReadWriteOnce'],
+        storageClassName: storageClass,
+        persistentVolumeReclaimPolicy: 'Retain',
+        hostPath: { path: `/nowhere/${name}` },
+      },
+    });
+  context.onTestFinished(async () => {
+    for (const name of names) await access.client.call('DELETE', `/api/v1/persistentvolumes/${name}`);
+    await access.client.call('DELETE', `/apis/storage.k8s.io/v1/storageclasses/${storageClass}`);
+  });
+  return storageClass;
+}
+
+/** A MailCluster of two sites with two transports each, and what it refers to. */
+export function twoSites(namespace: string, spec: KubeObject = {}): readonly KubeObject[] {
+  return [
+    {
+      apiVersion: 'mailcluster.dev/v1alpha1',
+      kind: 'MailCluster',
+      metadata: { name: 'contoso', namespace },
+      spec: {
+        sites: [
+          { name: 'seattle', nodeLabels: { 'topology.kubernetes.io/zone': 'west-1' } },
+          { name: 'portland', nodeLabels: { 'topology.kubernetes.io/zone': 'west-2' } },
+        ],
+        dags: [
+          {
+            name: 'dag1',
+            members: [
+              { site: 'seattle', replicas: 2 },
+              { site: 'portland', replicas: 2 },
+            ],
+          },
+        ],
+        frontend: { replicas: 2, listeners: [{ name: 'smtp', port: 25, tls: 'StartTls' }] },
+        acceptedDomains: [{ name: 'contoso.com' }],
+        redis: { mode: 'None' },
+        ...spec,
+      },
+    },
+    {
+      apiVersion: 'mailcluster.dev/v1alpha1',
+      kind: 'MailboxDatabase',
+      metadata: { name: 'db01', namespace },
+      spec: {
+        clusterRef: { name: 'contoso' },
+        dag: 'dag1',
+        recipients: { domains: ['contoso.com'] },
+        copies: [
+          { name: 'sea', site: 'seattle', lmtp: 'dovecot-sea.mail.svc:24' },
+          { name: 'pdx', site: 'portland', lmtp: 'dovecot-pdx.mail.svc:24' },
+        ],
+        activeCopy: 'sea',
+      },
+    },
+  ];
+}
+
+export async function applyAll(access: ApiAccess, objects: readonly KubeObject[]): Promise<void> {
+  for (const object of objects) await access.client.mustApply(object, { fieldManager: 'a-person' });
+}
+
+const PATHS = {
+  mailclusters: '/apis/mailcluster.dev/v1alpha1',
+  resubmitrequests: '/apis/mailcluster.dev/v1alpha1',
+  mailboxdatabases: '/apis/mailcluster.dev/v1alpha1',
+  statefulsets: '/apis/apps/v1',
+  deployments: '/apis/apps/v1',
+  poddisruptionbudgets: '/apis/policy/v1',
+  networkpolicies: '/apis/networking.k8s.io/v1',
+  events: '/apis/events.k8s.io/v1',
+  leases: '/apis/coordination.k8s.io/v1',
+  configmaps: '/api/v1',
+  secrets: '/api/v1',
+  services: '/api/v1',
+  serviceaccounts: '/api/v1',
+  pods: '/api/v1',
+  persistentvolumeclaims: '/api/v1',
+} as const;
+export type Plural = keyof typeof PATHS;
+
+export const pathOf = (namespace: string, plural: Plural, name?: string): string =>
+  `${PATHS[plural]}/namespaces/${namespace}/${plural}${name === undefined ? '' : `/${name}`}`;
+
+export async function list(access: ApiAccess, namespace: string, plural: Plural): Promise<readonly KubeObject[]> {
+  return (await access.client.get(pathOf(namespace, plural))).items as KubeObject[];
+}
+
+export const namesOf = (objects: readonly KubeObject[]): readonly string[] =>
+  objects.map((one) => String(one.metadata.name)).sort();
+
+export async function statusOf(access: ApiAccess, namespace: string, name = 'contoso'): Promise<KubeObject> {
+  return ((await access.client.get(pathOf(namespace, 'mailclusters', name))).status ?? {}) as KubeObject;
+}
+
+export async function conditionOf(access: ApiAccess, namespace: string, type: string): Promise<KubeObject | null> {
+  const { conditions = [] } = await statusOf(access, namespace);
+  return (conditions as KubeObject[]).find((one) => one.type === type) ?? null;
+}
+
+export async function awaitCondition(
+  access: ApiAccess,
+  namespace: string,
+  type: string,
+  wanted: { readonly status?: string; readonly reason?: string },
+): Promise<KubeObject> {
+  const fits = (found: KubeObject | null): boolean =>
+    found !== null && Object.entries(wanted).every(([field, value]) => found[field] === value);
+  return await until(
+    `condition ${type} to be ${JSON.stringify(wanted)}`,
+    async () => {
+      const found = await conditionOf(access, namespace, type);
+      if (!fits(found)) throw new Error(JSON.stringify(found));
+      return found;
+    },
+    PATIENCE,
+  );
+}
+
+/** Writes of one operator in one namespace but for its lease. */
+export async function writesOf(access: ApiAccess, namespace: string, userAgent: string) {
+  return await access.audit.writes(
+    (one) => one.namespace === namespace && one.userAgent === userAgent && one.resource !== 'leases',
+  );
+}
+
+/** It has nothing left to write: two looks in a row found the same number of writes. */
+export async function awaitQuiet(access: ApiAccess, namespace: string, userAgent: string): Promise<number> {
+  let before = -1;
+  return await until(
+    'the operator to have nothing left to write',
+    async () => {
+      const now = (await writesOf(access, namespace, userAgent)).length;
+      const isQuiet = now === before && now > 0;
+      before = now;
+      return isQuiet && now;
+    },
+    { deadlineMs: 60_000, everyMs: 3_000 },
+  );
+}

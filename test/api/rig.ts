@@ -1,0 +1,37 @@
+/**
+ * What every test of `test/api` starts with. Owns: the connection of one file to the shared control plane, closed with the file, and the
+ * namespaces its tests asked for, removed with the test.
+ */
+import { afterAll, inject, type TestContext } from 'vitest';
+import { ApiAccess } from '../cluster/api-access.ts';
+import { type ApiCluster, type ApiServerOptions, missingForApiServer, startApiServer } from '../cluster/api-server.ts';
+
+/** Skips the test, with the reason, when there is no control plane to be had. */
+export type Access = (context: TestContext) => ApiAccess;
+
+/** Once per file, at its top. */
+export function sharedAccess(): Access {
+  const shared = inject('sharedCluster');
+  const access = 'missing' in shared ? null : new ApiAccess(shared);
+  afterAll(() => access?.client.close());
+  return (context) => {
+    if (access === null) return context.skip('missing' in shared ? shared.missing : '');
+    return access;
+  };
+}
+
+export async function ownNamespace(access: ApiAccess, context: TestContext, prefix?: string): Promise<string> {
+  const { name, remove } = await access.namespace(prefix);
+  context.onTestFinished(remove);
+  return name;
+}
+
+/** A control plane that this test may break; gone with the test, its logs kept when the test fails. */
+export async function ownApiServer(context: TestContext, options: ApiServerOptions = {}): Promise<ApiCluster> {
+  const missing = await missingForApiServer();
+  if (missing !== null) return context.skip(missing);
+  const cluster = await startApiServer(options);
+  context.onTestFailed(() => cluster.keepLogs());
+  context.onTestFinished(() => cluster.stop());
+  return cluster;
+}

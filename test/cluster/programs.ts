@@ -1,0 +1,48 @@
+/**
+ * Where the built programs of the test cluster are, or what is missing. Owns: no state; `build.sh` decides the directory and builds.
+ * Never builds by itself: that takes minutes and is a step of its own (`make cluster-build`, and `test/run.ts` before its stage `api`).
+ */
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+export const CONTROL_PLANE = [
+  'etcd',
+  'kube-apiserver',
+  'kube-controller-manager',
+  'kube-scheduler',
+  'kubectl',
+] as const;
+export type ProgramName = (typeof CONTROL_PLANE)[number];
+
+export type Programs = { readonly [Name in ProgramName]: string } | { readonly missing: string };
+
+const run = promisify(execFile);
+
+/** Absolute paths, all of them there; or what a person has to do. */
+export async function findPrograms(): Promise<Programs> {
+  const directory = await programDirectory();
+  if (typeof directory !== 'string') return directory;
+  const absent = CONTROL_PLANE.filter((name) => !existsSync(join(directory, name)));
+  if (absent.length > 0) return { missing: `${absent.join(', ')} not built yet: make cluster-build` };
+  if (!['/usr/bin/setpriv', '/bin/setpriv'].some(existsSync)) return { missing: 'needs setpriv of util-linux' };
+  const paths = CONTROL_PLANE.map((name) => [name, join(directory, name)] as const);
+  return Object.fromEntries(paths) as { [Name in ProgramName]: string };
+}
+
+async function programDirectory(): Promise<string | { readonly missing: string }> {
+  try {
+    const { stdout } = await run(join(import.meta.dirname, 'build.sh'), ['--where']);
+    return stdout.trim();
+  } catch (error) {
+    const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : String(error);
+    return {
+      missing:
+        said
+          .split('\n')
+          .at(-1)
+          ?.replace(/^build\.sh: /, '') ?? 'build.sh failed',
+    };
+  }
+}

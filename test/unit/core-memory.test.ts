@@ -1,0 +1,103 @@
+/** What a hundred thousand queued copies must not cost (docs/decisions/0010-memory-of-copies.md): records, frames, timers for each. */
+import { describe, expect, test } from 'vitest';
+import type { RecipientState } from '../../common/message.ts';
+import type { CopyState } from '../../transport/store/database.ts';
+import { A, B, CoreBench, copyId, DIGEST, epochOf, factsOf, PEER, pending, stateOf } from './core-bench.ts';
+
+const QUEUED: CopyState = stateOf({
+  queue: 'delivery',
+  recipients: [pending('x@far.example')],
+  placements: [{ identity: B, member: PEER, epoch: epochOf(A), status: 'confirmed' }],
+});
+const relayed: RecipientState = { address: 'x@far.example', outcome: 'relayed', connector: 'internet', atMs: 1 };
+
+const held = (id: string) => ({ id: copyId(id), epoch: epochOf(A), standing: 'released' as const });
+const grantOf = (id: string) => ({ id: copyId(id), granted: true, verdict: 'pending' as const, state: null });
+
+function restarted(more: Partial<CopyState> = {}): CoreBench {
+  return new CoreBench({
+    stored: ['M1', 'M2', 'M3'].map((id) => ({ facts: factsOf(id), state: { ...QUEUED, ...more } })),
+  });
+}
+
+describe('after a restart', () => {
+  test('a copy that is where it was is not written again, and is held once', () => {
+    const bench = restarted();
+    const before = bench.server.copies.get(copyId('M1'))?.recovered;
+    bench.join(PEER, ['M1', 'M2', 'M3'].map(held));
+    const { note, commit } = bench.event({
+      kind: 'GrantReceived',
+      member: PEER,
+      grant: { items: ['M1', 'M2', 'M3'].map(grantOf) },
+    });
+    expect([...note, ...commit].filter(({ kind }) => kind === 'state')).toEqual([]);
+    expect(bench.copy('M1')).toBe(before);
+    expect(bench.copy('M1').queue).toBe('delivery');
+  });
+
+  test('one that finds no route any more is', () => {
+    const bench = new CoreBench({
+      stored: [{ facts: factsOf('M1'), state: QUEUED }],
+      shape: { withoutConnector: true },
+    });
+    bench.join(PEER, [held('M1')]);
+    bench.event({ kind: 'GrantReceived', member: PEER, grant: { items: [grantOf('M1')] } });
+    expect(bench.copy('M1').queue).not.toBe('delivery');
+    expect(bench.stored('M1')).toEqual(bench.copy('M1'));
+  });
+
+  test('all wait for the same answers, and one timer ends the wait', () => {
+    const bench = restarted();
+    const [first, ...others] = [...bench.server.copies.values()].map(({ doubt }) => doubt);
+    expect(first).not.toBeNull();
+    for (const other of others) expect(other).toBe(first);
+    expect(bench.server.timers.filter(({ kind }) => kind === 'doubt').length).toBe(1);
+    expect(bench.server.timers.filter(({ kind }) => kind === 'age').length).toBe(1);
+    bench.pass(5_000);
+    for (const id of ['M1', 'M2', 'M3']) expect(bench.copy(id).queue).toBe('delivery');
+  });
+});
+
+describe('what is said about a copy', () => {
+  test('a list that says all there is to say needs no answer', () => {
+    const bench = restarted();
+    bench.join(PEER, ['M1', 'M2', 'M3'].map(held));
+    expect(bench.sent('STATE')).toEqual([]);
+  });
+
+  test.each([
+    ['somebody is final', { recipients: [relayed, pending('y@far.example')] }],
+    ['it goes to others than it came for', { recipients: [pending('z@far.example')] }],
+    ['it goes to more', { recipients: [pending('x@far.example'), pending('z@far.example')] }],
+    ['its epoch is another', { epoch: epochOf(A, 1, 2) }],
+  ] as const)('an answer when %s', (_, more) => {
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: { ...QUEUED, ...more } }] });
+    bench.join(PEER, [held('M1')]);
+    expect(bench.sent('STATE').map(({ frame }) => frame.state.id)).toEqual(['M1']);
+  });
+
+  const claimed = (state: Partial<CopyState>, epoch = epochOf(B)) => {
+    const shadow = stateOf({ queue: 'shadow', epoch, ...state });
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1', { digest: DIGEST }), state: shadow }] });
+    bench.join(PEER);
+    bench.event({
+      kind: 'ClaimReceived',
+      member: PEER,
+      claim: { items: [{ id: copyId('M1'), epoch }] },
+      stored: new Map(),
+    });
+    return bench.sent('GRANT').flatMap(({ frame }) => frame.grant.items);
+  };
+
+  test('a grant that says nothing new carries no state', () => {
+    expect(claimed({})).toEqual([grantOf('M1')]);
+  });
+
+  test.each([
+    ['somebody is final', { recipients: [relayed] }, epochOf(B)],
+    ['an earlier claim may be answered', {}, epochOf(B, 1, 1)],
+    ['an earlier try may be answered', {}, epochOf(B, 2)],
+  ] as const)('it does when %s', (_, more, epoch) => {
+    expect(claimed(more, epoch)[0]?.state?.epoch).toEqual(epoch);
+  });
+});
