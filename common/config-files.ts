@@ -17,12 +17,18 @@ export class ConfigurationError extends Error {
   }
 }
 
-async function read<T>(file: string, parse: (value: unknown) => Parsed<T>): Promise<T> {
-  const parsed = parseJson(parse, await readFile(file, 'utf8'));
+/** What is done to a document before it is parsed: a pod fills in what it alone knows. */
+export type Prepare = (value: unknown) => Promise<unknown>;
+
+async function read<T>(file: string, parse: (value: unknown) => Parsed<T>, prepare?: Prepare): Promise<T> {
+  const json = parseJson<unknown>((value) => ({ kind: 'ok', value }), await readFile(file, 'utf8'));
+  const parsed = json.kind === 'error' ? json : parse(prepare === undefined ? json.value : await prepare(json.value));
   if (parsed.kind === 'error') throw new ConfigurationError(file, parsed.path, parsed.problem);
   return parsed.value;
 }
 
 export const readTopology = (file: string): Promise<TopologyDocument> => read(file, parseTopologyDocument);
-export const readFrontendConfig = (file: string): Promise<FrontendConfig> => read(file, parseFrontendConfig);
-export const readTransportConfig = (file: string): Promise<TransportConfig> => read(file, parseTransportConfig);
+export const readFrontendConfig = (file: string, prepare?: Prepare): Promise<FrontendConfig> =>
+  read(file, parseFrontendConfig, prepare);
+export const readTransportConfig = (file: string, prepare?: Prepare): Promise<TransportConfig> =>
+  read(file, parseTransportConfig, prepare);

@@ -18,7 +18,7 @@ import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
 import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
-import { parseUsers } from '../common/smtp/users.ts';
+import { UsersReader } from '../common/smtp/users-directory.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
 
@@ -58,6 +58,7 @@ class Frontend implements RunningFrontend {
   readonly #proxy: MessageProxy;
   readonly #edge: FrontendEdge;
   readonly #ledger = new ConnectionLedger();
+  readonly #users: UsersReader;
   #topology: TopologyDocument;
   #servers: { readonly listener: ListenerConfig; readonly server: EdgeServer }[] = [];
   #closeMetrics: (() => Promise<void>) | null = null;
@@ -75,6 +76,7 @@ class Frontend implements RunningFrontend {
     const { clock, random, log, metrics } = ports;
     this.#config = config;
     this.#ports = ports;
+    this.#users = new UsersReader(ports.random);
     this.#topology = topology;
     this.#network = network;
     const { name, site, limits, listeners } = config;
@@ -118,7 +120,10 @@ class Frontend implements RunningFrontend {
     const served = await startMetricsServer(config.metrics, metrics, () => this.#readiness());
     this.#closeMetrics = () => served.close();
     this.metricsPort = served.port;
-    const users = config.listeners.flatMap((listener) => listener.usersFile ?? []);
+    // Both a file and a mounted directory are seen: watches are on the directory of what is named.
+    const users = config.listeners.flatMap(({ usersFile }) =>
+      usersFile === null ? [] : [usersFile, `${usersFile}/.`],
+    );
     const files = [config.topologyFile, this.#smtpTls.certificateFile, this.#smtpTls.keyFile, ...users];
     this.#watched = new WatchedFiles(files, clock, log, () => void this.reload());
   }
@@ -174,7 +179,7 @@ class Frontend implements RunningFrontend {
 
   async #readUsers(): Promise<void> {
     for (const { name, usersFile } of this.#config.listeners)
-      if (usersFile !== null) this.#edge.setUsers(name, parseUsers(await readFile(usersFile, 'utf8')));
+      if (usersFile !== null) this.#edge.setUsers(name, await this.#users.read(usersFile));
   }
 
   /** Without a certificate for clients STARTTLS is offered with the pod's own. */

@@ -137,13 +137,7 @@ export class Gatherer {
 
   /** Other people's ConfigMaps are not kept whole: those that are referred to are read when they change. */
   async #referredConfigMaps(namespace: string, databases: readonly Watched[]): Promise<readonly ConfigMap[]> {
-    const names = new Set(
-      databases.flatMap(({ spec }) => {
-        const recipients = (spec as { recipients?: { addressesFrom?: { name?: string } | { name?: string }[] } })
-          .recipients;
-        return [recipients?.addressesFrom ?? []].flat().flatMap(({ name }) => name ?? []);
-      }),
-    );
+    const names = referredConfigMaps(databases);
     const found: ConfigMap[] = [];
     for (const name of names) {
       const watched = this.#side.world.get(CONFIG_MAP, namespace, name);
@@ -168,6 +162,16 @@ export class Gatherer {
       data: (data as Readonly<Record<string, string>> | undefined) ?? {},
     };
   }
+}
+
+/** `recipients.addressesFrom.configMapRef` (crds/mailboxdatabase.yaml). */
+export function referredConfigMaps(databases: readonly Pick<Watched, 'spec'>[]): ReadonlySet<string> {
+  type Spec = {
+    readonly recipients?: { readonly addressesFrom?: { readonly configMapRef?: { readonly name?: string } } };
+  };
+  return new Set(
+    databases.flatMap(({ spec }) => (spec as Spec | undefined)?.recipients?.addressesFrom?.configMapRef?.name ?? []),
+  );
 }
 
 /** By its label; a claim whose labels were taken away still has the name of a member. */

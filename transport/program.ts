@@ -17,6 +17,7 @@ import { nodeFiles } from '../common/platform/node-files.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
+import { passwordIn } from '../common/pod-config.ts';
 import { documentRefusal } from './document-refusal.ts';
 import { markFenced, setAsideIfFenced } from './fence.ts';
 import { type AdminServer, startAdminServer } from './runtime/admin.ts';
@@ -122,7 +123,7 @@ async function readPassword(config: TransportConfig, log: Logger): Promise<strin
   const file = config.ledger?.passwordFile ?? null;
   if (file === null) return null;
   try {
-    return (await readFile(file, 'utf8')).replace(/\r?\n$/, '');
+    return passwordIn(await readFile(file, 'utf8'));
   } catch (error) {
     log.error({ error: describeError(error) }, 'password of the shared ledger not readable');
     return null;

@@ -47,7 +47,11 @@ class Draft {
 export function decideMembership(situation: Situation, losses: Losses): Membership {
   const draft = new Draft();
   const { document } = situation.previous;
-  for (const member of situation.members) draft.states.set(member.name, stateIn(document, member.name) ?? 'active');
+  for (const member of situation.members) {
+    const state = stateIn(document, member.name);
+    // A new one above one that is still on its way out would leave a hole in the StatefulSet: it comes when that is removed.
+    if (state !== null || !hasGoneBelow(situation, member)) draft.states.set(member.name, state ?? 'active');
+  }
   const boundaries = Map.groupBy(situation.members, ({ group }) => group.boundary);
   for (const [boundary, members] of boundaries) {
     for (const member of members.toReversed())
@@ -58,6 +62,11 @@ export function decideMembership(situation: Situation, losses: Losses): Membersh
   }
   return draft;
 }
+
+const hasGoneBelow = ({ members, previous }: Situation, { group, ordinal }: Member): boolean =>
+  members.some(
+    (one) => one.group === group && one.ordinal < ordinal && stateIn(previous.document, one.name) === 'gone',
+  );
 
 const isSurplus = ({ ordinal, group }: Member): boolean => ordinal >= group.desired;
 const isLeaving = (members: readonly Member[]): boolean => members.every(({ group }) => group.desired === 0);

@@ -13,11 +13,11 @@ import type { Clock } from '../../common/platform/clock.ts';
 import type { PeerRole } from '../../common/platform/net.ts';
 import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Random } from '../../common/platform/random.ts';
+import { parseRedisUrl, type RedisUrl } from '../../common/redis-url.ts';
 import { UsersFileError, usersFileFromSecret } from '../../common/smtp/users.ts';
 import { type Authority, createAuthority, issueCertificate, loadAuthority } from '../pki.ts';
 import type { Secret } from '../resource/parse.ts';
 import type { MembershipPlan } from '../topology.ts';
-import { parseRedisUrl, type RedisUrl } from './redis-url.ts';
 import { codeOf, StateDirectoryError, type StatePaths, writeDocument } from './state-directory.ts';
 
 const CERTIFICATE_DAYS = 365;

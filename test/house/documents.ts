@@ -48,7 +48,7 @@ export interface NamedTest {
 
 /** Rows `| R1 | promise | `path` "title"; `path` |`, also of rules (`rule 9`) and transitions (`row 18`), of docs/guarantees.md. */
 export function shownBy(markdown: string): readonly ShownBy[] {
-  return [...markdown.matchAll(/^\| ((?:[RSDN]|row |rule )\d+) \|(?:[^|]*)\|([^|]*)\|$/gm)].map((found) => ({
+  return [...markdown.matchAll(/^\| ((?:[RSDNK]|row |rule )\d+) \|(?:[^|]*)\|([^|]*)\|$/gm)].map((found) => ({
     name: found[1] ?? '',
     tests: testsIn(found[2] ?? ''),
     isPartly: /\bnot yet: \w/.test(found[2] ?? ''),

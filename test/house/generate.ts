@@ -1,6 +1,6 @@
 /**
  * Documents that come from the code: the state table and its picture in ARCHITECTURE.md,
- * docs/metrics.md, the types of the resources. `--write` writes them,
+ * docs/metrics.md, docs/reference.md, the types of the resources. `--write` writes them,
  * `--check` (what `test/tidy.test.ts` does through `generated()`) exits 1 and names what is stale.
  */
 import { writeFileSync } from 'node:fs';
@@ -9,6 +9,7 @@ import { METRIC_CATALOG, type MetricDeclaration } from '../../common/platform/me
 import { renderTypes } from '../../operator/resource/generate-types.ts';
 import { loadSchemas } from '../../operator/resource/schema.ts';
 import { type Place, TRANSITIONS, type TransitionRow } from '../../transport/core/transitions.ts';
+import { reference } from './reference.ts';
 import { ROOT, readText } from './sources.ts';
 
 export interface Generated {
@@ -26,6 +27,7 @@ export function generated(): readonly Generated[] {
       wanted: replaceSection(architecture, 'transitions', `${picture(TRANSITIONS)}\n\n${table(TRANSITIONS)}`),
     },
     { path: 'docs/metrics.md', current: readIfThere('docs/metrics.md'), wanted: metrics(METRIC_CATALOG) },
+    { path: 'docs/reference.md', current: readIfThere('docs/reference.md'), wanted: reference(loadSchemas()) },
     {
       path: 'operator/resource/generated.ts',
       current: readIfThere('operator/resource/generated.ts'),

@@ -306,7 +306,7 @@ export class ClusterModel extends ClusterState {
     }
   }
 
-  /** Whoever drains hands over to an active member, and is empty the next time. */
+  /** Whoever drains hands over to an active member, and is empty some looks later. */
   #drain(): void {
     const { document } = this;
     for (const member of document?.members ?? []) {
@@ -321,9 +321,11 @@ export class ClusterModel extends ClusterState {
         store.latched = true;
         continue;
       }
-      const moved = store.copies;
-      to.copies += moved;
-      store.copies -= moved;
+      // In transit first; what rests goes the next time.
+      const resting = store.copies === 0;
+      to.copies += store.copies;
+      store.copies = 0;
+      if (!resting) continue;
       to.safetyNet += store.safetyNet;
       store.safetyNet = 0;
       store.tombstones = 0;

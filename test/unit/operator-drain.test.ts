@@ -133,6 +133,28 @@ describe('a member that is wanted no more', () => {
     expect(model.document?.retired).toMatchObject([{ identity, reason: 'drained' }]);
   });
 
+  it('that is gone holds up new ones above it, so that the ordinals have no hole', () => {
+    const model = running(sized(3, 2));
+    const last = memberOf(model, 'seattle', 2);
+    resize(model, 2, 2);
+    roundsUntil(model, 'gone', () => stateOf(model, last) === 'gone');
+    resize(model, 4, 2);
+    converge(model);
+    expect(inSite(model, 'seattle')).toHaveLength(4);
+    expect(model.document?.members.every(({ state }) => state === 'active')).toBe(true);
+  });
+
+  it('is not believed to be empty before it says so', () => {
+    const model = running(sized(3, 2));
+    const last = memberOf(model, 'seattle', 2);
+    resize(model, 2, 2);
+    roundsUntil(model, 'draining', () => stateOf(model, last) === 'draining');
+    Object.assign(model.member(last), { latched: false, copies: 3 });
+    round(model);
+    expect(stateOf(model, last)).toBe('draining');
+    expect(model.condition('Draining')).toMatchObject({ status: 'True', reason: 'WaitingForEmpty' });
+  });
+
   it('that never ran is removed as it is', () => {
     const model = running();
     resize(model, 3, 2);

@@ -14,7 +14,7 @@ export function round(model: ClusterModel, seconds = 5): readonly string[] {
 }
 
 /** A member that hands over needs a round in which the operator only waits. */
-const IDLE_ROUNDS = 3;
+const IDLE_ROUNDS = 4;
 
 /** Plans and carries out until nothing is planned for a while; returns what was done in each round. */
 export function converge(model: ClusterModel, most = 120): readonly (readonly string[])[] {

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemRandom } from '../../common/platform/random.ts';
+import { parseRedisUrl } from '../../common/redis-url.ts';
 import { SecretStore, type WantedSecrets } from '../../operator/local/credentials.ts';
-import { parseRedisUrl } from '../../operator/local/redis-url.ts';
 import { prepareStateDirectory, type StatePaths, statePaths } from '../../operator/local/state-directory.ts';
 import type { Secret } from '../../operator/resource/parse.ts';
 
