@@ -58,6 +58,8 @@ export class World {
   /** What is durable where; survives the pods. */
   readonly view: DurableView;
   readonly troubles: Trouble[] = [];
+  /** Higher tries of one message: who has which since when. */
+  readonly replays: { readonly id: CopyId; readonly by: string; readonly atMs: number }[] = [];
   /** True while no fault of any kind has been injected. */
   calm = true;
   /** Faults are over. */
@@ -86,6 +88,7 @@ export class World {
       (line) => this.violate(line),
       options.document.policies.shadowRedundancy.rejectMessageOnShadowFailure,
     );
+    this.view.onReplay = (id, by) => this.replays.push({ id, by, atMs: this.scheduler.nowMs });
   }
 
   violate(line: string): void {
