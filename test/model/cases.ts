@@ -120,7 +120,9 @@ const FAILOVER: readonly ModelCase[] = [
     NO_ACTIVATION: ['finality is merged without its activation'],
     NOT_AT_PROMOTION: ['a promoted copy keeps a lost finality'],
     OPEN_DELIVERY: ['a delivery open to the lost copy counts'],
-    FINAL_ELSEWHERE: ["another member's lost finality ends a copy in transit, and the request does not look at it at rest"],
+    FINAL_ELSEWHERE: [
+      "another member's lost finality ends a copy in transit, and the request does not look at it at rest",
+    ],
     PART_CLOSED: ['what a primary covered stays closed when it is lost'],
     LEDGER: ['a ledger without the activation suppresses the second delivery'],
   }),

@@ -376,7 +376,8 @@ export class World {
     if (pod === undefined || !pod.incarnation.alive) return;
     this.trace(`${key} stands still for ${forMs} ms`);
     this.troubled([pod.name], forMs);
-    pod.incarnation.resumeAtMs = this.scheduler.nowMs + forMs;
+    // One that begins while another lasts does not end it.
+    pod.incarnation.resumeAtMs = Math.max(pod.incarnation.resumeAtMs ?? 0, this.scheduler.nowMs + forMs);
     if (forMs <= STANDSTILL_MS) return;
     const owned = [...pod.volume.live].filter(([, stored]) => stored.state.standing === 'released').map(([id]) => id);
     pod.doubts.push({ sinceMs: this.scheduler.nowMs + forMs, ids: new Set(owned), isStandstill: true });
