@@ -3,6 +3,7 @@
  * lost, unexpected, duplicated; and that nothing lingers. Violations are lines a person can read.
  */
 import type { CopyId } from '../../common/message.ts';
+import { DEADLINES } from '../../transport/core/state.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { dsnIdOf } from './durable-view.ts';
 import { isAccepted } from './mail.ts';
@@ -135,7 +136,7 @@ async function restingQueue(lookup: Promise<{ readonly state: { readonly queue: 
 }
 
 /**
- * S8: a repeated offer needs an excuse: the reply was lost; it is a resubmission, or the copy it went to was lost by a failover; it was taken over; or who
+ * S8: a repeated offer needs an excuse: the reply was lost; it is a resubmission, a replay that waited in vain, or the copy it went to was lost by a failover; it was taken over; or who
  * delivered died, was fenced or could not be asked. Two owners that can reach each other never both deliver (protocol.md 7, 13).
  */
 function checkRepeats(world: World, found: string[]): void {
@@ -157,6 +158,15 @@ function checkRepeats(world: World, found: string[]): void {
         trouble.untilMs >= earlier.atMs &&
         (trouble.who.length === 1 || trouble.who.includes(offer.by)),
     );
+    // A replay whose owner waited as long as it may for a delivery that the owner of a lower try had open (protocol.md 14; `replays` in section 9's S8): then loss is
+    // worse than a duplicate. Before that it has to wait (known-wrong variant `claim-ignored`).
+    const replayed = world.replays.some(
+      (replay) =>
+        replay.id === offer.copyId &&
+        earlier.by !== offer.by &&
+        [earlier, offer].some((one) => one.by === replay.by && one.atMs >= replay.atMs + DEADLINES.doubtMs),
+    );
+    if (replayed) continue;
     // A takeover: the former owner may have been in the middle of it.
     const used = excuses.get(key) ?? 0;
     const takeovers = world.view.promotions.filter((one) => one.id === offer.copyId).length;

@@ -50,6 +50,8 @@ export class DurableView {
   readonly promotions: { readonly id: CopyId; readonly by: string; readonly of: Identity }[] = [];
   /** Called with every promotion, for who knows the pods (watch.ts). */
   onPromotion: (id: CopyId, by: string, of: Identity) => void = () => undefined;
+  /** Called when the primary of a higher try has its copy durably: a front end's replay (protocol.md 7). */
+  onReplay: (id: CopyId, by: string) => void = () => undefined;
   /** Every (copy, epoch, digest) an identity ever had durably. */
   readonly #had = new Map<Identity, Set<string>>();
   /** Where a copy became final as its owner's. */
@@ -263,6 +265,8 @@ export class DurableView {
 
   #committed(volume: Volume, stored: StoredCopy): void {
     const { id, kind, digest } = stored.facts;
+    const { epoch } = stored.state;
+    if (epoch.try > 1 && epoch.owner === volume.identity && !isResting(stored.state)) this.onReplay(id, volume.member);
     const before = volume.live.get(id);
     if (before?.state.queue === 'shadow' && before.facts.digest !== digest && kind !== 'dsn')
       this.#violate(`S5: ${volume.member} replaced the shadow copy of ${id} by other bytes`);

@@ -67,6 +67,8 @@ export class World {
   /** What is durable where; survives the pods. */
   readonly view: DurableView;
   readonly troubles: Trouble[] = [];
+  /** Higher tries of one message: who has which since when. */
+  readonly replays: { readonly id: CopyId; readonly by: string; readonly atMs: number }[] = [];
   /** True while no fault of any kind has been injected. */
   calm = true;
   /** Faults are over. */
@@ -101,6 +103,7 @@ export class World {
     this.clients = smtp === undefined ? null : new SmtpClients(this, seed, smtp.faults);
     // smtp-server knows no ports.
     lendProcess(smtp === undefined ? null : { scheduler: this.scheduler, random: new SeededRandom(seed ^ 0x1d) });
+    this.view.onReplay = (id, by) => this.replays.push({ id, by, atMs: this.scheduler.nowMs });
   }
 
   violate(line: string): void {
@@ -395,7 +398,8 @@ export class World {
     if (pod === undefined || !pod.incarnation.alive) return;
     this.trace(`${key} stands still for ${forMs} ms`);
     this.troubled([pod.name], forMs);
-    pod.incarnation.resumeAtMs = this.scheduler.nowMs + forMs;
+    // One that begins while another lasts does not end it.
+    pod.incarnation.resumeAtMs = Math.max(pod.incarnation.resumeAtMs ?? 0, this.scheduler.nowMs + forMs);
     if (forMs <= STANDSTILL_MS) return;
     const owned = [...pod.volume.live].filter(([, stored]) => stored.state.standing === 'released').map(([id]) => id);
     pod.doubts.push({ sinceMs: this.scheduler.nowMs + forMs, ids: new Set(owned), isStandstill: true });

@@ -173,6 +173,20 @@ describe('ownership', () => {
     expect(kinds(bench, before).slice(0, 2)).toEqual(['CLAIM', 'LIST']);
   });
 
+  test('who has seen a higher owner opens no delivery any more, whatever is still open', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.accept('M1', [ALPHA, FAR]);
+    const [first] = bench.seen('Deliver');
+    expect(bench.seen('Deliver')).toHaveLength(2);
+    bench.claim(OTHER, [{ id: copyId('M1'), epoch: epochOf(C, 2) }]);
+    if (first !== undefined)
+      bench.delivered(first, [{ index: 0, kind: 'deferred', reply: '450 4.2.0 busy', host: false }]);
+    bench.passHearing(900_000, { [PEER]: [], [OTHER]: [] });
+    expect(bench.seen('Deliver')).toHaveLength(2);
+  });
+
   test('a doubt that was under way when the process stood still begins anew (seed 33643)', () => {
     const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf() }] });
     bench.up(PEER);

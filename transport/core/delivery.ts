@@ -117,7 +117,8 @@ export function pump(turn: Turn, key: string): void {
     hop.ready.delete(id);
     const copy = server.copies.get(id);
     if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
-    if (copy.doubt !== null || server.damaged.has(id)) continue;
+    // A higher owner was seen: what is open comes to its end, nothing is opened any more (semantics.md S7).
+    if (copy.doubt !== null || copy.demoteTo !== null || server.damaged.has(id)) continue;
     startDelivery(turn, copy, hop);
   }
 }
