@@ -23,7 +23,6 @@ import {
   peakMiB,
   preparedCluster,
   residentMiB,
-  seenOf,
   transitState,
 } from './queue-rig.ts';
 
@@ -50,7 +49,8 @@ async function prepare(cluster: DirectCluster, owner: string, other: string): Pr
   const epoch = { try: 1, term: 0, owner: mine.identity };
   const placements = [{ identity: theirs.identity, member: other, epoch, status: 'confirmed' as const }];
   const bytes = Buffer.alloc(Number(values.bytes), 'x');
-  await mine.commit([seenOf(other, theirs.identity)]);
+  const last = theirs.chain.at(-1) ?? { openCounter: 1, nonce: '' };
+  await mine.commit([{ kind: 'seen', seen: { member: other, identity: theirs.identity, ...last, syncedSequence: 0 } }]);
   await fill(mine, ENTRIES, bytes, (n, digest) => {
     const database = n % DATABASES === 0 ? 'db01' : `other-${n % DATABASES}`;
     const address = `mailbox-${n % 20_000}@example.com`;

@@ -36,6 +36,12 @@ export function presenceTick(turn: Turn): void {
   isolation(turn);
 }
 
+/** Its last frame may be younger than its last CONTACT: silence counts from here (protocol.md 3). */
+export function peerDown(turn: Turn, member: string): void {
+  turn.server.peers.delete(member);
+  turn.server.lastHeardMs.set(member, turn.nowMs);
+}
+
 /** Time since a member was heard, counted from this process's own start or waking at the earliest (protocol.md 3). */
 function silentFor(turn: Turn, member: string): number {
   const { awakeSinceMs, lastHeardMs } = turn.server;

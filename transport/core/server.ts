@@ -43,7 +43,7 @@ import {
   reshadow,
   reshadowRound,
 } from './placing.ts';
-import { memberGone, notice, presenceTick } from './presence.ts';
+import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   fetchReceived,
   newRehoming,
@@ -270,10 +270,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       peerUp(turn, event.member, event.identity, event.openCounter, event.nonce);
       return reshadowRound(turn);
     case 'PeerDown':
-      server.peers.delete(event.member);
-      // Its last frame may be younger than its last CONTACT: silence counts from here (protocol.md 3).
-      server.lastHeardMs.set(event.member, turn.nowMs);
-      return;
+      return peerDown(turn, event.member);
     case 'PeerContact':
       return contactHeard(turn, event.member, event.contact);
     case 'IntakeOpened':
