@@ -217,6 +217,12 @@ export const METRIC_CATALOG = declare({
   },
   store_free_bytes: { type: 'gauge', help: 'Bytes the queue database can still take.', labels: [] },
   backpressure_level: { type: 'gauge', help: '0 Normal, 1 Medium, 2 High, by resource.', labels: ['resource'] },
+  scrubbed_bytes_total: { type: 'counter', help: 'Bytes of the queue database looked at for damage.', labels: [] },
+  scrub_last_full_pass_timestamp_seconds: {
+    type: 'gauge',
+    help: 'When the queue database was last looked at from end to end; subtract from time(). 0: never yet.',
+    labels: [],
+  },
   corrupt_records_total: { type: 'counter', help: 'Damaged records quarantined.', labels: [] },
 
   // Process

@@ -5,6 +5,7 @@
  */
 import { checkEnd } from '../sim/checks.ts';
 import { dsnIdOf } from '../sim/durable-view.ts';
+import { scrubbed } from '../sim/scrub-checks.ts';
 import { everybodyKnows, heal, settle } from '../sim/seed.ts';
 import { simTopology } from '../sim/topology.ts';
 import { watch } from '../sim/watch.ts';
@@ -46,6 +47,7 @@ export class Script {
     }
     heal(this.world);
     await settle(this.world);
+    await scrubbed(this.world);
     const violations = await checkEnd(this.world, { expiry: false });
     if (violations.length > 0) throw new Error(violations.join('\n'));
   }
@@ -102,6 +104,7 @@ export class Script {
       sites: (options.get('sites') ?? '1+1').split('+').map(Number),
       dag: options.get('dag') !== 'no',
       frontends: Number(options.get('frontends') ?? 1),
+      ...(options.has('hold') ? { holdTimeMs: Number(options.get('hold')) } : {}),
       policies: {
         preference,
         rejectMessageOnShadowFailure: options.get('reject') !== 'no',
@@ -322,6 +325,11 @@ export class Script {
     switch (what) {
       case 'fenced':
         return this.#until(`${member} to be fenced`, () => pods.some((pod) => pod.setAside.length > 0));
+      case 'mended':
+        // Damaged by an act before, found and fetched again since.
+        return this.#until(`what is damaged on ${member} to be fetched again`, () =>
+          pods.some((pod) => pod.server?.core.damaged.size === 0 && this.#acts.isMended(this.world, pod.name)),
+        );
       case 'left':
         return this.#until(`${member} to leave`, () => pods.every((pod) => pod.isGone));
       case 'up':

@@ -9,6 +9,7 @@ import { isAccepted } from './mail.ts';
 import type { Offer } from './mail-store.ts';
 import { partnersOf, unfinishedRequests } from './orchestrator.ts';
 import { checkResubmissions } from './resubmission-checks.ts';
+import { checkScrubbed } from './scrub-checks.ts';
 import type { Sent, World } from './world.ts';
 
 export interface Expectations {
@@ -46,6 +47,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
   checkRepeats(world, found);
   checkLingering(world, found);
   checkPromotions(world, found);
+  await checkScrubbed(world, found);
   found.push(...checkResubmissions(world), ...unfinishedRequests(world).map((line) => `N6: ${line}`));
   // What is damaged cannot be handed over: the drain waits and says so.
   for (const name of world.counts.has('damages') ? [] : world.draining.keys())
@@ -105,7 +107,7 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
     const queue = await world.scheduler.await(restingQueue(pod.database?.lookup(id)));
     if (queue !== null) resting.add(queue);
   }
-  // Damage at rest is found when it is read; until it is (rule 29: scrub, not there yet) the second copy is missing unnoticed.
+  // Damage that recovery met may have taken the last trace of a copy at rest; what is still listed is looked at by `checkScrubbed`.
   // Which of two incarnations of one database had it, nobody can tell (semantics.md S9).
   if (resting.has('damaged') || world.counts.has('damages') || world.counts.has('clones')) return;
   // What a restored volume had received within the last second nobody had seen of it (protocol.md 1): at rest it is not missed.

@@ -12,6 +12,7 @@ import { CLUSTER, drawFaults, EVERYTHING, type Fault, isLong, type Selection, sc
 import { isAccepted } from './mail.ts';
 import { hand, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
+import { scrubbed } from './scrub-checks.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
 import { watch } from './watch.ts';
 import { World } from './world.ts';
@@ -161,6 +162,7 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   }
   if (plan.hold) await holdDeliveries(world);
   await settle(world);
+  await scrubbed(world);
   if (plan.expiry || plan.hold) await forget(world);
   return faults;
 }

@@ -60,9 +60,9 @@ test('status of a healthy cluster', async () => {
   expect(err).toBe('');
   expect(out).toBe(`Cluster contoso, topology generation 1, runner 99
 
-NAME  DAG   SITE      STATE  QUEUED  SHADOW  UNPROTECTED  DISCARDS  SAFETY NET P/S  PEERS  PRESSURE  PID  IDENTITY
-a     dag1  seattle   ready       2       3            0         0            11/7    1/1  Normal    100  IDENTITY-a
-b     dag1  portland  ready       2       3            0         0            11/7    1/1  Normal    100  IDENTITY-b
+NAME  DAG   SITE      STATE  QUEUED  SHADOW  UNPROTECTED  DISCARDS  SAFETY NET P/S  PEERS  PRESSURE  SCRUB              PID  IDENTITY
+a     dag1  seattle   ready       2       3            0         0            11/7    1/1  Normal    2026-01-02T02:04Z  100  IDENTITY-a
+b     dag1  portland  ready       2       3            0         0            11/7    1/1  Normal    2026-01-02T02:04Z  100  IDENTITY-b
 
 FRONT END  SITE     HEALTH  LISTENERS            PID
 front-0    seattle  ready   smtp=127.0.0.1:2525  101

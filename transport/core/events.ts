@@ -165,6 +165,10 @@ export type CoreEvent =
   | { readonly kind: 'BodyNotCopied'; readonly id: CopyId; readonly reason: 'atRest' | 'unreadable' }
   /** The stored body of a copy in transit or of a shadow copy cannot be read. */
   | { readonly kind: 'BodyDamaged'; readonly id: CopyId }
+  /** Bytes of a copy at rest cannot be read; of `stored` nothing is known when its last record is what is damaged. */
+  | { readonly kind: 'RestingDamaged'; readonly id: CopyId; readonly stored: StoredCopy | null }
+  /** The whole log was looked at since then (monotonic): what was not found damaged again is whole, or gone. */
+  | { readonly kind: 'ScrubPassed'; readonly sinceMs: number }
   /** Somebody outside the boundary was reached: a front end, the operator, a delivery target (protocol.md 3). */
   | { readonly kind: 'OutsideReached' }
   | { readonly kind: 'TimerFired' };

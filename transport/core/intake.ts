@@ -11,6 +11,7 @@ import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/datab
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { refetched } from './damage.ts';
+import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
@@ -202,6 +203,7 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   // Only the owner places a copy of what it owns, inside its boundary (semantics.md S14).
   const mayPlace = opening.state.epoch.owner === opening.identity || wrong(turn, 'anybody-places');
   if (!sameBoundary) return refuse(reply('localError'));
+  if (refetchAtRestOpened(turn, opening, refuse)) return;
   // Whoever has the bytes may send what is damaged here.
   if (server.damaged.has(opening.id) && server.copies.get(opening.id)?.facts.digest === opening.state.digest) {
     server.incoming.set(opening.stream, { ...opening, isRefetch: true });
@@ -262,6 +264,7 @@ export function shadowEnded(
     refetched(turn, existing, stream);
     return answer('stored');
   }
+  if (refetchedAtRest(turn, opening, digest, sizeBytes, events, stream)) return answer('stored');
   // What it was for came to rest, or was mended, meanwhile: nothing new comes to be from it.
   if (opening.isRefetch === true) {
     early(turn, { kind: 'DiscardBody', stream });

@@ -14,6 +14,7 @@ import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { bodyDamaged, damageTick } from './damage.ts';
+import { restingDamaged, scrubPassed } from './damage-at-rest.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { beginDoubt, doubtTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, LATCH_FACT, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
@@ -349,6 +350,8 @@ type RestEvent = Extract<
       | 'ReleaseAcked'
       | 'FetchReceived'
       | 'BodyDamaged'
+      | 'RestingDamaged'
+      | 'ScrubPassed'
       | 'OutsideReached';
   }
 >;
@@ -383,6 +386,10 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
       return fetchReceived(turn, event.member, event.fetch, event.stored);
     case 'BodyDamaged':
       return bodyDamaged(turn, event.id);
+    case 'RestingDamaged':
+      return restingDamaged(turn, event.id, event.stored);
+    case 'ScrubPassed':
+      return scrubPassed(turn, event.sinceMs);
     case 'OutsideReached':
       server.outsideReachedMs = turn.nowMs;
       return;

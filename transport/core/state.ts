@@ -5,7 +5,7 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
-import type { CopyState, Tombstone } from '../store/database.ts';
+import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Copy } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
@@ -89,6 +89,8 @@ export interface IncomingShadow {
   readonly purpose: 'shadow' | 'copy' | 'rest';
   /** Its body shall take the place of a damaged one. */
   readonly isRefetch?: true;
+  /** What is known of the damaged copy when it is one at rest; null: its last record is what is damaged. */
+  readonly rests?: StoredCopy | null;
   readonly id: CopyId;
   readonly envelope: Envelope;
   readonly state: SharedState;

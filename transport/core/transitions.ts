@@ -74,6 +74,7 @@ const row = (
 ): TransitionRow => ({ row: number, event, from, role, to, guard, committed });
 
 const TRANSIT = ['submission', 'delivery', 'unreachable'] as const;
+const AT_REST = ['primarySafetyNet', 'shadowSafetyNet'] as const;
 
 /** Rows that issue 3 uses; takeover, resubmission, drain, poison and quarantine add theirs. */
 export const TRANSITIONS: readonly TransitionRow[] = [
@@ -211,8 +212,16 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   ),
   row(35, 'Resigned', [...TRANSIT], 'shadow', ['shadow'], 'D confirmed, no delivery open', 'RESIGN'),
   row(36, 'BecameOwner', ['shadow'], 'primary', ['submission'], 'its owner names me, higher epoch', 'EPOCH'),
-  row(38, 'Quarantined', [...TRANSIT, 'shadow'], 'any', ['same'], 'the body cannot be read', 'volatile'),
-  row(39, 'Refetched', [...TRANSIT, 'shadow'], 'any', ['same'], 'digest equal', 'COMMIT'),
+  row(
+    38,
+    'Quarantined',
+    [...TRANSIT, 'shadow', ...AT_REST],
+    'any',
+    ['same'],
+    'it cannot be read, or scrub',
+    'volatile',
+  ),
+  row(39, 'Refetched', [...TRANSIT, 'shadow', ...AT_REST], 'any', ['same'], 'digest equal', 'COMMIT'),
   row(
     41,
     'ResubmitRequested',

@@ -14,7 +14,7 @@ import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
-import type { CopyFacts, CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
+import type { CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import type { TransportDeps } from './deps.ts';
@@ -26,7 +26,8 @@ import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
 import { Resting } from './resting.ts';
 import { SafetyNetScans } from './safety-net-scans.ts';
-import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
+import { Scrubbing } from './scrubbing.ts';
+import { track } from './track.ts';
 
 const SWEEP_MS = 1_000;
 /** Part of the Safety Net quota from which on it is said that something will be shed. */
@@ -46,6 +47,7 @@ export class TransportServer {
   readonly core: Server;
   readonly peers: Peers;
   readonly bodies: Bodies;
+  readonly scrubbing: Scrubbing;
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #resting: Resting;
@@ -120,14 +122,25 @@ export class TransportServer {
       committed: () => undefined,
       fatal: (reason) => deps.onFatal(reason),
     });
+    this.scrubbing = this.#newScrubbing();
     // The core has what it needs of it: what the database recovered need not be kept twice.
     database.releaseRecovered();
     this.#loop.apply(started.result);
   }
 
+  #newScrubbing(): Scrubbing {
+    return new Scrubbing({
+      ...this.deps,
+      holdTimeMs: () => this.core.document.policies.safetyNet.holdTimeMs,
+      onDamaged: (id) => this.bodyDamaged(id),
+      onPassed: (sinceMs) => this.#loop.handle({ kind: 'ScrubPassed', sinceMs }),
+    });
+  }
+
   async start(): Promise<void> {
     await this.peers.start();
     this.state = 'ready';
+    this.scrubbing.start();
     this.#sweepLater();
   }
 
@@ -135,9 +148,19 @@ export class TransportServer {
     return this.peers.port;
   }
 
-  /** A delivery could not read the body of this copy (row 38). */
+  /** The bytes of this copy cannot be read: a delivery, another member's question or the scrub met that (row 38). */
   bodyDamaged(id: CopyId): void {
-    if (!this.#stopped) this.#loop.handle({ kind: 'BodyDamaged', id });
+    if (this.#stopped) return;
+    if (this.core.copies.has(id)) return this.#loop.handle({ kind: 'BodyDamaged', id });
+    void this.#resting.withStored(
+      [id],
+      (stored, unreadable) => {
+        const found = stored.get(id) ?? null;
+        if (this.#stopped || (found === null && !unreadable.has(id))) return;
+        this.#loop.handle({ kind: 'RestingDamaged', id, stored: found });
+      },
+      'all',
+    );
   }
 
   setTopology(document: TopologyDocument): void {
@@ -150,6 +173,7 @@ export class TransportServer {
     this.state = 'stopping';
     this.#stopped = true;
     this.#sweep?.cancel();
+    this.scrubbing.stop();
     await this.peers.stop();
     await this.deps.delivery.close();
     this.#loop.stop();
@@ -244,7 +268,9 @@ export class TransportServer {
     if ((open.kind === 'intake' || open.kind === 'shadow') && open.epoch.try === 1)
       return this.#opened(session, stream, number, null);
     const use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
-      if (unreadable.size > 0) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
+      // What cannot be read is what it may be sent for.
+      const isMissed = unreadable.size > 0 && !this.core.damaged.has(open.id);
+      if (isMissed) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
       else if (stream.closed) this.bodies.discard(number);
       else this.#opened(session, stream, number, stored.get(open.id) ?? null);
     };
@@ -409,7 +435,7 @@ export class TransportServer {
       case 'Deliver':
         return this.#deliver(effect);
       case 'Track':
-        return this.#track(effect);
+        return track(this.deps, effect);
       case 'Count':
         return count(this.deps.metrics, effect);
     }
@@ -446,44 +472,4 @@ export class TransportServer {
         this.#loop.handle({ kind: 'DeliveryDone', requestId: effect.requestId, results: results.map(toCore) }),
     );
   }
-
-  #track(effect: Extract<LateEffect, { readonly kind: 'Track' }>): void {
-    const { facts, id, peer, detail, addresses } = effect;
-    const messageId = facts?.events.find((event) => event.event === 'MESSAGE-ID')?.detail;
-    this.deps.tracking.record({
-      atMs: this.deps.clock.wallMs(),
-      event: effect.event,
-      source: this.deps.name,
-      attemptId: id,
-      ...(facts === null
-        ? {}
-        : {
-            from: facts.envelope.reversePath,
-            recipients: addresses ?? facts.envelope.recipients.map((entry) => entry.address),
-          }),
-      ...(peer === undefined ? {} : { peer }),
-      ...(detail === undefined ? {} : { detail }),
-      ...(messageId === undefined ? {} : { messageId }),
-      ...(effect.event === 'RECEIVE' && facts !== null ? { history: historyOf(facts) } : {}),
-    });
-    const fields = {
-      attemptId: id,
-      event: effect.event,
-      ...(peer === undefined ? {} : { peer }),
-      ...(detail === undefined ? {} : { detail }),
-    };
-    if (BOOKKEEPING.has(effect.event)) this.deps.log.debug(fields, 'message event');
-    else this.deps.log.info(fields, 'message event');
-  }
 }
-
-/**
- * Events that repeat what another line at `info` says: a primary logs RECEIVE and the outcome, a shadow its discard. Message tracking has all of them.
- */
-const BOOKKEEPING: ReadonlySet<TrackingEventName> = new Set(['HAREDIRECT', 'HARECEIVE', 'SAFETYNET']);
-
-/** What the front end told of the message, for one record with RECEIVE. */
-const historyOf = (facts: CopyFacts): readonly TrackingHistory[] =>
-  facts.events.flatMap(({ event, atMs, source, detail }): TrackingHistory[] =>
-    event === 'FRONTEND' ? [{ atMs, event, source, ...(detail === undefined ? {} : { detail }) }] : [],
-  );

@@ -41,6 +41,8 @@ interface Suspect {
   readonly generation: number;
   readonly from: number;
   readonly to: number;
+  /** Nothing was ever written there, or all of it is gone: the copies say which. */
+  readonly isBlank: boolean;
 }
 
 interface Cursor {
@@ -124,10 +126,10 @@ export class Scrubber {
     }
     if (cursor.offset >= limit) return null;
     const to = await this.#nextGroup(segment, cursor.offset, limit);
-    const isUnused = to === limit && limit === segment.sizeBytes && (await this.#isBlank(segment, cursor.offset));
-    const suspect = { generation, from: cursor.offset, to };
+    const isBlank = to === limit && limit === segment.sizeBytes && (await this.#isBlank(segment, cursor.offset));
+    const suspect = { generation, from: cursor.offset, to, isBlank };
     cursor.offset = to;
-    return isUnused ? null : suspect;
+    return suspect;
   }
 
   /** Where something readable begins again. */
@@ -164,6 +166,7 @@ export class Scrubber {
 
   async #concerned(suspect: Suspect): Promise<Pick<ScrubStep, 'damaged' | 'newPlaces'>> {
     const damaged = [...(await this.#inTransit(suspect)), ...(await this.#atRest(suspect))];
+    if (suspect.isBlank && damaged.length === 0) return NOTHING;
     if (this.#options.isReplayed(suspect.generation)) await this.#options.wantCheckpoint();
     const key = `${suspect.generation}:${suspect.from}`;
     const isNew = !this.#known.has(key);
