@@ -164,7 +164,7 @@ const member: Parse<MemberConfig> = (value, path) => {
   return found;
 };
 
-const databaseFields = object<MailboxDatabaseConfig>({
+const databaseKeys = object<MailboxDatabaseConfig>({
   name: text,
   boundary,
   domains: list(lowerCase),
@@ -182,7 +182,11 @@ const databaseFields = object<MailboxDatabaseConfig>({
   activeCopy: text,
   activation: positive,
   lossWindowMs: milliseconds,
+  hidesClientRetries: flag,
 });
+
+/** Documents of programs before this was a setting. */
+const databaseFields = withDefaults(databaseKeys, { hidesClientRetries: true });
 
 const database: Parse<MailboxDatabaseConfig> = (value, path) => {
   const found = databaseFields(value, path);

@@ -35,6 +35,8 @@ export interface MailboxDatabaseConfig {
   /** Raised by every change of the active copy (protocol.md section 1). */
   readonly activation: number;
   readonly lossWindowMs: number;
+  /** The store is told by what it knows a client's own retry (protocol.md 24). */
+  readonly hidesClientRetries: boolean;
 }
 
 export interface SendConnectorConfig {

@@ -273,6 +273,7 @@ function databases(
         activeCopy: spec.activeCopy,
         activation: former === undefined ? generation : former.activation + risen,
         lossWindowMs: durationMs(spec.failover.lossWindow),
+        hidesClientRetries: spec.duplicateSuppression.clientRetries === 'Hide',
       };
     })
     .sort(byName);

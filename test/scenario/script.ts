@@ -61,6 +61,14 @@ export class Script {
         return this.#cluster(rest);
       case 'send':
         return this.#send(rest);
+      case 'again': {
+        // again NAME FRONTEND OF: the client of OF sends the same bytes once more, as a new attempt
+        const of = this.#sent(rest[2] ?? '');
+        const to = of.envelope.recipients.map(({ address }) => address);
+        this.#mails.set(first, { number: this.world.sent.length, frontend: second, release: () => undefined });
+        void this.world.send(second, to, of.sizeBytes, { again: of });
+        return;
+      }
       case 'wait':
         await world?.scheduler.run(() => false, world.scheduler.nowMs + Number(first));
         return;

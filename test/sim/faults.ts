@@ -66,7 +66,13 @@ export const CLUSTER = [
   'noTopology',
 ] as const;
 
-export const FAULTS = [...CLASSIC, ...CLUSTER] as const;
+/** Drawn apart, so that the histories of earlier seeds stay what they are. */
+export const LATER = [
+  /** Clients send again what they did not hear of, or did. */
+  'clientRetry',
+] as const;
+
+export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER] as const;
 export type Fault = (typeof FAULTS)[number];
 
 /** Kinds that need more time than a quick seed has. */
@@ -98,11 +104,16 @@ export const drawFaults = (random: SeededRandom, selection: Selection): Readonly
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
   const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
   const isClassic = new Set<Fault>(CLASSIC);
-  const drawn = FAULTS.filter((fault) =>
+  const drawn = [...CLASSIC, ...CLUSTER].filter((fault) =>
     random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare),
   );
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
+};
+
+export const drawLater = (random: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
+  if (selection.only !== null) return new Set();
+  return new Set(LATER.filter((fault) => random.chance(0.2) && !selection.without.has(fault)));
 };
 
 /** Long histories cost as much as five others. */

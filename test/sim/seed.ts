@@ -8,8 +8,17 @@ import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { checkEnd, hasPartner } from './checks.ts';
-import { CLUSTER, drawFaults, EVERYTHING, type Fault, isLong, type Selection, scheduleFaults } from './faults.ts';
-import { isAccepted } from './mail.ts';
+import {
+  CLUSTER,
+  drawFaults,
+  drawLater,
+  EVERYTHING,
+  type Fault,
+  isLong,
+  type Selection,
+  scheduleFaults,
+} from './faults.ts';
+import { isAccepted, type Sent } from './mail.ts';
 import { hand, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
 import { scrubbed } from './scrub-checks.ts';
@@ -98,7 +107,9 @@ const drawSize = (random: SeededRandom, big: boolean): number =>
 export async function runSeed(seed: number, options: SeedOptions = {}): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
   const plan = drawPlan(random);
-  const drawn = drawFaults(random, options.selection ?? EVERYTHING);
+  const selection = options.selection ?? EVERYTHING;
+  const later = drawLater(new SeededRandom(seed ^ 0x1a7e), selection);
+  const drawn = new Set([...drawFaults(random, selection), ...later]);
   // What expires is another story.
   const enabled = plan.expiry ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
   const hash = createHash('sha256');
@@ -187,9 +198,26 @@ function sendMail(world: World, random: SeededRandom, enabled: ReadonlySet<Fault
       };
       world
         .send(frontend, recipients, size, { leaveAfterEnd: leave, halfway, ended })
+        .then((sent) => retry(world, sent, enabled))
         .catch((error: unknown) => scheduler.fail(error));
     });
   }
+}
+
+/** RFC 5321 4.5.4.1: who did not get a final answer sends again; who sends again after a 250 had lost it on the way. */
+async function retry(world: World, sent: Sent, enabled: ReadonlySet<Fault>): Promise<void> {
+  if (!enabled.has('clientRetry') || world.isHealing) return;
+  const random = new SeededRandom(world.sent.length ^ (sent.number * 7919));
+  if (sent.answer?.kind === 'reply' && sent.answer.reply.code >= 500) return;
+  if (isAccepted(sent) && random.chance(0.5)) return;
+  world.scheduler.schedule(random.integer(1, 4_000), () => {
+    if (world.isHealing) return;
+    world.counted('client retries');
+    const to = sent.envelope.recipients.map(({ address }) => address);
+    world
+      .send(random.pick(world.frontends).name, to, sent.sizeBytes, { again: sent })
+      .catch((error: unknown) => world.scheduler.fail(error));
+  });
 }
 
 /** For the totals of a run. */

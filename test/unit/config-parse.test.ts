@@ -71,6 +71,7 @@ const TOPOLOGY: TopologyDocument = {
       activeCopy: 'sea',
       activation: 3,
       lossWindowMs: 0,
+      hidesClientRetries: false,
     },
   ],
   sendConnectors: [
@@ -185,7 +186,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 }
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
-const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger']);
+const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'hidesClientRetries']);
 
 /** Every field of every object, as a path. */
 function fields(value: unknown, path: readonly (string | number)[] = []): readonly (readonly (string | number)[])[] {
@@ -223,7 +224,8 @@ describe.each([
   it('reads a document of an older version, which lacks the later fields', () => {
     const later = fields(value).filter((path) => LATER.has(String(path.at(-1))));
     const older = later.reduce<unknown>((at, path) => changed(at, path, undefined), value);
-    const empty = (path: readonly (string | number)[]) => (path.length === 1 && path[0] !== 'ledger' ? [] : null);
+    const empty = (path: readonly (string | number)[]) =>
+      path.at(-1) === 'hidesClientRetries' ? true : path.length === 1 && path[0] !== 'ledger' ? [] : null;
     const read = later.reduce<unknown>((at, path) => changed(at, path, empty(path)), value);
     expect(parse(older)).toEqual({ kind: 'ok', value: read });
   });

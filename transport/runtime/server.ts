@@ -10,6 +10,7 @@ import type { IncomingStream, PeerSession } from '../../common/peer/session-api.
 import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
+import { contentKeyOf } from '../core/content-key.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
@@ -461,6 +462,10 @@ export class TransportServer {
         requestId: effect.requestId,
         copyId: facts.id,
         deliveryId: effect.deliveryId,
+        contentKey:
+          this.deps.mutants?.has('retry-shown') === true
+            ? null
+            : contentKeyOf(facts, route, this.core.document, hashId),
         epoch,
         mayBeRepeat,
         envelope: facts.envelope,
