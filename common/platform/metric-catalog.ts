@@ -110,6 +110,11 @@ export const METRIC_CATALOG = declare({
     help: 'Shadow copies given up because another member holds them now.',
     labels: [],
   },
+  poisoned_total: {
+    type: 'counter',
+    help: 'Messages put aside because the process died twice while it had only them in its hands.',
+    labels: [],
+  },
   quarantined_total: { type: 'counter', help: 'Copies whose body turned out to be unreadable.', labels: [] },
   refetched_total: { type: 'counter', help: 'Unreadable bodies fetched again from another member.', labels: [] },
   drained: { type: 'gauge', help: '1 once this member has proved that it holds nothing any more.', labels: [] },

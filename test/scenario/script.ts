@@ -3,6 +3,7 @@
  * language (README: the files themselves) and who is meant by `primary(m)`, `shadow(m)`, `other(m)`. An expectation waits, with a deadline in simulated time;
  * a failure carries the whole trace. At the end every invariant of the simulator must hold.
  */
+import type { CopyId } from '../../common/message.ts';
 import { checkEnd } from '../sim/checks.ts';
 import { dsnIdOf } from '../sim/durable-view.ts';
 import { scrubbed } from '../sim/scrub-checks.ts';
@@ -94,6 +95,9 @@ export class Script {
       case 'up':
         world?.store.down.delete(first);
         return;
+      case 'order':
+        // order resume|remove NAME: the program is mended, a person decides
+        return world?.poison.order(world, first as 'resume' | 'remove', this.#id(second) as CopyId);
       case 'let':
         this.#names.set(first, this.#who(second));
         return;
@@ -149,7 +153,11 @@ export class Script {
       : async (): Promise<void> => undefined;
     this.#mails.set(name, { number, frontend, release });
     world
-      .send(frontend, to.split(','), Number(bytes), { halfway, leaveAfterEnd: flags.includes('leaves') })
+      .send(frontend, to.split(','), Number(bytes), {
+        halfway,
+        leaveAfterEnd: flags.includes('leaves'),
+        isPoison: flags.includes('poison'),
+      })
       .catch((error: unknown) => world.scheduler.fail(error));
     if (flags.includes('held'))
       await this.#until('half of the body', () => isHalf || world.sent[number]?.answer !== null);
@@ -310,6 +318,13 @@ export class Script {
       case 'owners':
         await this.#until(`${first} owners of ${name}`, () => owners().length === Number(first));
         return;
+      case 'poison': {
+        // Once is enough: who holds it may be called its owner before it has looked.
+        const { digest } = this.#sent(name);
+        return this.#until(`${name} in poison`, () =>
+          world.view.liveAnywhere(digest).some(({ stored }) => stored.state.queue === 'poison'),
+        );
+      }
       case 'taken-over':
         return this.#until(`${name} to be taken over`, () =>
           world.view.promotions.some((promotion) => promotion.id === this.#id(name)),

@@ -80,7 +80,7 @@ function checkFate(
 ): void {
   const { id } = sent;
   const address = sent.envelope.recipients[index]?.address ?? '';
-  if (id === null || world.doomed.has(id)) return;
+  if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
   const reports = (kind: string): number =>
     world.store.offers.filter(
       (offer) =>
@@ -103,7 +103,8 @@ function checkFate(
 /** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net, by the word of the databases. */
 async function checkResting(world: World, sent: Sent, found: string[]): Promise<void> {
   const { id } = sent;
-  if (id === null || world.doomed.has(id)) return;
+  // What a person removed may have been delivered under another attempt of its client.
+  if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
   const resting = new Set<string>();
   for (const pod of world.transports) {
     const queue = await world.scheduler.await(restingQueue(pod.database?.lookup(id)));

@@ -70,6 +70,8 @@ export const CLUSTER = [
 export const LATER = [
   /** Clients send again what they did not hear of, or did. */
   'clientRetry',
+  /** A message that ends whoever categorises it. */
+  'poison',
 ] as const;
 
 export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER] as const;

@@ -28,6 +28,8 @@ export interface SendOptions {
   readonly ended?: () => void;
   /** The client's own retry of this one: the same bytes, a new attempt. */
   readonly again?: Sent;
+  /** Ends whoever categorises it. */
+  readonly isPoison?: boolean;
 }
 
 export const isAccepted = (sent: Sent): boolean => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250;
@@ -66,6 +68,7 @@ export async function send(
     life,
   };
   world.sent.push(sent);
+  if (options.isPoison === true) world.poison.bodies.add(sent.digest);
   if (pod?.proxy == null || life?.alive !== true) {
     sent.answer = { kind: 'clientGone' };
     return sent;

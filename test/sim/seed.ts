@@ -197,7 +197,12 @@ function sendMail(world: World, random: SeededRandom, enabled: ReadonlySet<Fault
         if (loseReply) scheduler.schedule(random.next() * 6, () => loseReplies(world, frontend));
       };
       world
-        .send(frontend, recipients, size, { leaveAfterEnd: leave, halfway, ended })
+        .send(frontend, recipients, size, {
+          leaveAfterEnd: leave,
+          halfway,
+          ended,
+          isPoison: enabled.has('poison') && number === 1,
+        })
         .then((sent) => retry(world, sent, enabled))
         .catch((error: unknown) => scheduler.fail(error));
     });
@@ -311,6 +316,7 @@ export function heal(world: World): void {
     hand(world, pod);
     world.boot(pod.key);
   }
+  world.poison.mend(world);
 }
 
 /** Progress is required: every session answered, every queue empty, every drain and request done, within a bound of simulated time. */

@@ -25,6 +25,7 @@ import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
 import { publish } from './orchestrator.ts';
 import { type Pod, podClock, type Trouble } from './pod.ts';
+import { Poison } from './poison.ts';
 import { Scheduler, type SeededRandom } from './scheduler.ts';
 import { lose, replace, setAside } from './volumes.ts';
 
@@ -71,6 +72,8 @@ export class World {
   readonly lostByWord = new Map<Identity, number>();
   /** What happened, for the totals of a run. */
   readonly counts = new Map<string, number>();
+  /** Messages that end the process. */
+  readonly poison = new Poison();
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -148,6 +151,7 @@ export class World {
       database: null,
       proxy: null,
       lives: 0,
+      mark: null,
       jumpWall: null,
       onCommit: null,
       document: this.document,
@@ -249,6 +253,7 @@ export class World {
       document: pod.document,
       ...(mutants === undefined ? {} : { mutants }),
       coverage: this.coverage,
+      risk: this.poison.marksOf(this, pod),
       onFatal: fatal,
     });
     await pod.server.start();
@@ -362,6 +367,7 @@ export class World {
     pod.database = null;
     pod.proxy = null;
     if (pod.role === 'transport' && how === 'power') pod.disk.crash();
+    if (how === 'power') pod.mark = null;
     // `silent`: the machine vanished, connections stay half open; else a process death resets them.
     this.network.reap(silent);
     this.checkKept();

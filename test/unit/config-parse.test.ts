@@ -7,7 +7,7 @@ import {
   parseTopologyDocument,
   parseTransportConfig,
 } from '../../common/config-parse.ts';
-import type { Identity } from '../../common/message.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 
 const TOPOLOGY: TopologyDocument = {
   cluster: 'contoso',
@@ -87,6 +87,7 @@ const TOPOLOGY: TopologyDocument = {
     { member: 'm0', identity: '01JABCDEFGHJKMNPQRSTVWXYZ0' as Identity, uid: null, reason: 'lost' },
     { member: 'm1', identity: '01JABCDEFGHJKMNPQRSTVWXYZ1' as Identity, uid: 'u', reason: 'drained' },
   ],
+  messageOrders: [{ id: 'o1', message: '01JABCDEFGHJKMNPQRSTVWXYZ2' as CopyId, action: 'remove', by: 'ann' }],
   resubmitRequests: [
     {
       name: 'db01-failover-3',
@@ -186,7 +187,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 }
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
-const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'hidesClientRetries']);
+const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'hidesClientRetries', 'messageOrders']);
 
 /** Every field of every object, as a path. */
 function fields(value: unknown, path: readonly (string | number)[] = []): readonly (readonly (string | number)[])[] {

@@ -28,7 +28,7 @@ describe('content key', () => {
     },
   ];
   const route: Route = { kind: 'mailbox', database: 'db01', copy: 'c1', activation: 1, host: 'h', port: 24 };
-  const keyOf = (facts: typeof first, hides = true, where = route): string | null =>
+  const keyOf = (facts: typeof first, hides = true, where: Route = route): string | null =>
     contentKeyOf(facts, where, { databases: databases(hides) }, hashId);
 
   test('is the same for a retry and for a resubmission, under every id', () => {

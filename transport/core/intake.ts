@@ -295,8 +295,8 @@ export function shadowEnded(
     restEnded(turn, opening, facts, stream);
     return answer('stored');
   }
-  const { standing, abortedThrough, recipients } = opening.state;
-  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients });
+  const { standing, abortedThrough, recipients, crashes: crashCount = 0 } = opening.state;
+  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients, crashCount });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
   addCopy(server, newCopy(facts, state));
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });

@@ -15,12 +15,12 @@ import type { CopyState, Placement, StoredCopy, Tombstone } from '../store/datab
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
-import { categorize } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
 import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
+import { enterRisk } from './poison.ts';
 import { everybodyAccountedFor } from './presence.ts';
 import { dsnSafe, resumeFailures } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
@@ -56,7 +56,7 @@ export function settle(turn: Turn, copy: Copy): void {
     copy.doubt === null &&
     copy.state.epoch.owner === turn.server.me
   )
-    categorize(turn, copy);
+    enterRisk(turn, copy);
 }
 
 // --- contact ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import type { Copy } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Mutant } from './mutants.ts';
+import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
 import type { Resubmissions } from './resubmission.ts';
 import type { TransitionCoverage } from './transitions.ts';
@@ -208,6 +209,7 @@ export interface Server {
   /** Scans of the Safety Net under way are numbered; a number is never used twice. */
   nextScan: number;
   readonly resubmissions: Resubmissions;
+  readonly risk: Risk;
   sessions: number;
   /** Shadow copies by the identity that owns them, for LIST. */
   readonly held: Map<Identity, Set<CopyId>>;

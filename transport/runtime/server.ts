@@ -12,7 +12,7 @@ import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { contentKeyOf } from '../core/content-key.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
-import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
+import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
 import type { CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
@@ -76,6 +76,7 @@ export class TransportServer {
         draw: () => randomFraction(deps.random),
         hashId,
         ...(deps.mutants === undefined ? {} : { mutants: deps.mutants }),
+        ...(deps.risk === undefined ? {} : { risk: deps.risk }),
         ...(deps.coverage === undefined ? {} : { coverage: deps.coverage }),
       },
       now,
@@ -342,7 +343,7 @@ export class TransportServer {
       case 'DiscardBody':
         return this.bodies.discard(effect.stream);
       case 'ComposeDsn':
-        return void this.#composeDsn(effect);
+        return void this.#markedReport(effect);
       case 'ExpireSafetyNet':
         this.#trimSafetyNet(effect.beforeMs).catch((error: unknown) => {
           this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
@@ -401,7 +402,16 @@ export class TransportServer {
     }
   }
 
-  async #composeDsn(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<void> {
+  /** It reads and parses what a stranger wrote. */
+  async #markedReport(effect: ComposeDsn): Promise<void> {
+    const { parent, alone } = effect;
+    this.deps.risk?.marks.begin(parent, alone === true);
+    await this.#composeDsn(effect);
+    this.deps.risk?.marks.end(parent);
+    if (alone === true && !this.#stopped) this.#loop.handle({ kind: 'RiskLeft', id: parent });
+  }
+
+  async #composeDsn(effect: ComposeDsn): Promise<void> {
     // Another maker's report of the same failure may rest here already: one id, one copy (protocol.md section 1).
     if ((await this.#resting.lookup(effect.id)) !== null) {
       if (!this.#stopped) this.#loop.handle({ kind: 'DsnAtRest', id: effect.id, parent: effect.parent });
@@ -425,6 +435,8 @@ export class TransportServer {
     switch (effect.kind) {
       case 'OpenCandidate':
         return this.bodies.openCandidate(this.peers.member(effect.member), effect);
+      case 'EnterRisk':
+        return this.#loop.handle({ kind: 'RiskEntered', id: effect.id });
       case 'AnswerStream':
         return this.bodies.answer(effect.stream, this.#dated(effect.result));
       case 'Send':
