@@ -74,6 +74,11 @@ export function problemsOf(rows: readonly Row[], nowMs: number): readonly string
       ...(status.quarantined > 0
         ? [`${member.name} has ${count(status.quarantined, 'damaged record')} in quarantine`]
         : []),
+      ...(queued(status, ['poison']) > 0
+        ? [
+            `${member.name} has ${count(queued(status, ['poison']), 'message')} in the queue poison, of which it died: "mailcluster message list --queue poison", then "message resume ID" or "message remove ID"`,
+          ]
+        : []),
       ...(status.scrub?.isTooSlow === true
         ? [`${member.name} has more on its disk than a scrub at full pace can look at in a quarter of the hold time`]
         : []),
