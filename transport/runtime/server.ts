@@ -343,7 +343,7 @@ export class TransportServer {
       case 'DiscardBody':
         return this.bodies.discard(effect.stream);
       case 'ComposeDsn':
-        return void this.#markedReport(effect);
+        return this.#markedReport(effect);
       case 'ExpireSafetyNet':
         this.#trimSafetyNet(effect.beforeMs).catch((error: unknown) => {
           this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
@@ -402,13 +402,17 @@ export class TransportServer {
     }
   }
 
-  /** It reads and parses what a stranger wrote. */
-  async #markedReport(effect: ComposeDsn): Promise<void> {
+  /** It reads and parses what a stranger wrote. The mark is written, or the loop fails, before anything is read. */
+  #markedReport(effect: ComposeDsn): void {
     const { parent, alone } = effect;
-    this.deps.risk?.marks.begin(parent, alone === true);
-    await this.#composeDsn(effect);
-    this.deps.risk?.marks.end(parent);
-    if (alone === true && !this.#stopped) this.#loop.handle({ kind: 'RiskLeft', id: parent });
+    const { risk, onFatal } = this.deps;
+    risk?.marks.begin(parent, alone === true);
+    this.#composeDsn(effect)
+      .then(() => {
+        risk?.marks.end(parent);
+        if (alone === true && !this.#stopped) this.#loop.handle({ kind: 'RiskLeft', id: parent });
+      })
+      .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
   }
 
   async #composeDsn(effect: ComposeDsn): Promise<void> {
