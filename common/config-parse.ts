@@ -11,6 +11,7 @@ import type {
   ListenerConfig,
   MailboxDatabaseConfig,
   MemberConfig,
+  MessageOrder,
   PoliciesConfig,
   ResubmitRequestConfig,
   RetiredIdentity,
@@ -20,7 +21,7 @@ import type {
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
-import type { Identity } from './message.ts';
+import type { CopyId, Identity } from './message.ts';
 
 export type Parsed<T> =
   | { readonly kind: 'ok'; readonly value: T }
@@ -165,7 +166,7 @@ const member: Parse<MemberConfig> = (value, path) => {
   return found;
 };
 
-const databaseFields = object<MailboxDatabaseConfig>({
+const databaseKeys = object<MailboxDatabaseConfig>({
   name: text,
   boundary,
   domains: list(lowerCase),
@@ -183,7 +184,11 @@ const databaseFields = object<MailboxDatabaseConfig>({
   activeCopy: text,
   activation: positive,
   lossWindowMs: milliseconds,
+  hidesClientRetries: flag,
 });
+
+/** Documents of programs before this was a setting. */
+const databaseFields = withDefaults(databaseKeys, { hidesClientRetries: true });
 
 const database: Parse<MailboxDatabaseConfig> = (value, path) => {
   const found = databaseFields(value, path);
@@ -255,6 +260,14 @@ const retired = object<RetiredIdentity>({
   reason: oneOf('lost', 'drained'),
 });
 
+/** Like an identity: 26 characters of Crockford's base 32. */
+const messageOrder = object<MessageOrder>({
+  id: text,
+  message: identity as unknown as Parse<CopyId>,
+  action: oneOf('resume', 'remove'),
+  by: text,
+});
+
 const requestFields = object<ResubmitRequestConfig>({
   name: text,
   boundary: nullable(boundary),
@@ -300,11 +313,12 @@ const topologyFields = object<TopologyDocument>({
   sendConnectors: named(sendConnector),
   retired: list(retired),
   resubmitRequests: named(resubmitRequest),
+  messageOrders: list(messageOrder),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
-  const found = withDefaults(topologyFields, { retired: [], resubmitRequests: [] })(value, path);
+  const found = withDefaults(topologyFields, { retired: [], resubmitRequests: [], messageOrders: [] })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));
   for (const field of ['members', 'frontends'] as const) {

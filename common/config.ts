@@ -3,7 +3,7 @@
  * configuration. Written by `operator/topology.ts` (operator and `mailcluster run` alike), parsed here, nowhere else.
  * Refuses: anything that does not match; the error names the path. All durations are milliseconds, all sizes bytes.
  */
-import type { Identity } from './message.ts';
+import type { CopyId, Identity } from './message.ts';
 
 export interface MemberConfig {
   /** Name of the pod or process; the SAN of its certificate. */
@@ -35,6 +35,8 @@ export interface MailboxDatabaseConfig {
   /** Raised by every change of the active copy (protocol.md section 1). */
   readonly activation: number;
   readonly lossWindowMs: number;
+  /** The store is told by what it knows a client's own retry (protocol.md 24). */
+  readonly hidesClientRetries: boolean;
 }
 
 export interface SendConnectorConfig {
@@ -125,6 +127,16 @@ export interface TopologyDocument {
   readonly sendConnectors: readonly SendConnectorConfig[];
   readonly retired: readonly RetiredIdentity[];
   readonly resubmitRequests: readonly ResubmitRequestConfig[];
+  /** What people decided about single messages; each is done once, by whoever owns the message. Absent: nothing. */
+  readonly messageOrders?: readonly MessageOrder[];
+}
+
+export interface MessageOrder {
+  readonly id: string;
+  readonly message: CopyId;
+  readonly action: 'resume' | 'remove';
+  /** For the audit. */
+  readonly by: string;
 }
 
 /** Files of the private identity of a pod, PEM. Re-read on change without a restart. */

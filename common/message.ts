@@ -116,4 +116,6 @@ export interface SharedState {
   readonly recipients: readonly RecipientState[] | null;
   /** The owner says: every recipient is final. */
   readonly final: boolean;
+  /** Deaths of a process that had only this one in its hands (protocol.md 18); absent: none. */
+  readonly crashes?: number;
 }

@@ -11,6 +11,7 @@ import type {
   FrontendLimits,
   MailboxDatabaseConfig,
   MemberConfig,
+  MessageOrder,
   PoliciesConfig,
   RetiredIdentity,
   SendConnectorConfig,
@@ -57,9 +58,10 @@ export interface Decisions {
   readonly retired: readonly RetiredIdentity[];
   /** Names of resubmit requests. */
   readonly cancelled: ReadonlySet<string>;
+  readonly messages: readonly MessageOrder[];
 }
 
-export const NO_DECISIONS: Decisions = { members: new Map(), retired: [], cancelled: new Set() };
+export const NO_DECISIONS: Decisions = { members: new Map(), retired: [], cancelled: new Set(), messages: [] };
 
 export interface TopologyInput {
   readonly cluster: MailCluster;
@@ -181,6 +183,7 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     acceptedDomains: cluster.spec.acceptedDomains.map(({ name, type }) => ({ name, type })).sort(byName),
     sendConnectors: sendConnectors(cluster),
     retired: allRetired(previous?.retired ?? [], decisions.retired),
+    messageOrders: decisions.messages,
     resubmitRequests: requests,
   };
   if (previous !== null && isDeepStrictEqual({ ...document, generation: previous.generation }, previous)) {
@@ -283,6 +286,7 @@ function databases(
         activeCopy: spec.activeCopy,
         activation: former === undefined ? generation : former.activation + risen,
         lossWindowMs: durationMs(spec.failover.lossWindow),
+        hidesClientRetries: spec.duplicateSuppression.clientRetries === 'Hide',
       };
     })
     .concat((previous?.databases ?? []).filter(({ name }) => frozen.has(name)))

@@ -11,6 +11,7 @@ import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import type { Logger } from '../common/platform/log.ts';
+import { type MarkFile, openMarkFile } from '../common/platform/mark-file.ts';
 import { startMetricsServer } from '../common/platform/metrics-server.ts';
 import type { Network } from '../common/platform/net.ts';
 import { nodeFiles } from '../common/platform/node-files.ts';
@@ -18,6 +19,7 @@ import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
 import { passwordIn } from '../common/pod-config.ts';
+import type { RiskOptions } from './core/poison.ts';
 import { documentRefusal } from './document-refusal.ts';
 import { markFenced, setAsideIfFenced } from './fence.ts';
 import { type AdminServer, startAdminServer } from './runtime/admin.ts';
@@ -28,6 +30,7 @@ import { withLedger } from './runtime/delivery-ledger.ts';
 import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
 import { FencedError } from './runtime/peers.ts';
 import { openRedisLedger, type RedisLedger } from './runtime/redis-ledger.ts';
+import { markedBy } from './runtime/risk-marks.ts';
 import { TransportServer } from './runtime/server.ts';
 import { openTracking } from './runtime/tracking.ts';
 import { transportView } from './runtime/transport-view.ts';
@@ -165,6 +168,13 @@ function ended(config: TransportConfig, ports: TransportPorts, database: QueueDa
   );
 }
 
+/** What the life before had in its hands when it died (protocol.md 18). */
+function riskOf(mark: MarkFile, log: Logger): RiskOptions {
+  const risk = markedBy(mark);
+  if (risk.marked.ids.length > 0) log.warn({ ...risk.marked }, 'the process before ended with these in a risky step');
+  return risk;
+}
+
 export async function startTransport(config: TransportConfig, ports: TransportPorts): Promise<RunningTransport> {
   const { clock, random, log, metrics } = ports;
   const { name, hostname, listen } = config;
@@ -182,6 +192,8 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
   const delivery = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
+  const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
+  started.defer(async () => mark.close());
   const uid = random.bytes(16).toString('hex');
   const peerSide = { name, hostname, listen, uid, network, document };
   const server = new TransportServer({
@@ -193,6 +205,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     database,
     delivery,
     tracking,
+    risk: riskOf(mark, log),
     onFatal: (reason) => ended(config, ports, database, reason),
   });
   damaged = (id) => {

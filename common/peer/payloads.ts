@@ -183,6 +183,7 @@ function sharedState(value: unknown, field: string): SharedState {
       list(items, itemsField, MAX_LIST_ITEMS, recipientState),
     ),
     final: boolean(o.final, 'state.final'),
+    ...(o.crashes === undefined ? {} : { crashes: integer(o.crashes, 'state.crashes') }),
   };
 }
 

@@ -110,6 +110,11 @@ export const METRIC_CATALOG = declare({
     help: 'Shadow copies given up because another member holds them now.',
     labels: [],
   },
+  poisoned_total: {
+    type: 'counter',
+    help: 'Messages put aside because the process died twice while it had only them in its hands.',
+    labels: [],
+  },
   quarantined_total: { type: 'counter', help: 'Copies whose body turned out to be unreadable.', labels: [] },
   refetched_total: { type: 'counter', help: 'Unreadable bodies fetched again from another member.', labels: [] },
   drained: { type: 'gauge', help: '1 once this member has proved that it holds nothing any more.', labels: [] },
@@ -217,6 +222,12 @@ export const METRIC_CATALOG = declare({
   },
   store_free_bytes: { type: 'gauge', help: 'Bytes the queue database can still take.', labels: [] },
   backpressure_level: { type: 'gauge', help: '0 Normal, 1 Medium, 2 High, by resource.', labels: ['resource'] },
+  scrubbed_bytes_total: { type: 'counter', help: 'Bytes of the queue database looked at for damage.', labels: [] },
+  scrub_last_full_pass_timestamp_seconds: {
+    type: 'gauge',
+    help: 'When the queue database was last looked at from end to end; subtract from time(). 0: never yet.',
+    labels: [],
+  },
   corrupt_records_total: { type: 'counter', help: 'Damaged records quarantined.', labels: [] },
 
   // Operator

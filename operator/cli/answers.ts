@@ -24,6 +24,13 @@ export interface StatusAnswer {
   readonly unprotected: number | null;
   readonly discardsPending: number;
   readonly quarantined: number;
+  readonly scrub?: {
+    readonly isRunning: boolean;
+    readonly doneBytes: number;
+    readonly leftBytes: number;
+    readonly isTooSlow: boolean;
+    readonly lastFullPassMs: number | null;
+  };
   readonly backPressure: string;
   readonly drain?: {
     readonly state: 'none' | 'draining' | 'empty';

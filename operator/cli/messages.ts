@@ -1,4 +1,4 @@
-/** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Reads only. */
+/** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Orders are in `message-order.ts`. */
 
 import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import type { MessageAnswer, MessageDetailAnswer, TraceAnswer } from './answers.ts';
@@ -15,6 +15,7 @@ import {
 } from './command.ts';
 import { lostMessages } from './lost.ts';
 import { renderCopy } from './message-detail.ts';
+import { orderMessage } from './message-order.ts';
 import { count, duration, json, size, table } from './output.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 
@@ -91,13 +92,16 @@ async function showMessage(args: readonly string[], context: CommandContext): Pr
 }
 
 export const messageCommand: Command = {
-  summary: 'list messages, show one with all its copies, list those that are lost',
+  summary: 'list messages, show one with all its copies, resume or remove one, list those that are lost',
   help: `Usage: mailcluster message list [--queue QUEUE] [--limit N] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
+       mailcluster message resume ID [--state DIR]
+       mailcluster message remove ID [--state DIR]
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
 QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply.
-"show" exits with 1 when no transport holds the message. "lost" compares what the front ends acknowledged (their logs) with what
+"show" exits with 1 when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
+nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 
   --queue QUEUE      only this queue
@@ -112,8 +116,9 @@ Examples:
     const [what, ...rest] = args;
     if (what === 'list') return listMessages(rest, context);
     if (what === 'show') return showMessage(rest, context);
+    if (what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
     if (what === 'lost') return lostMessages(rest, context);
-    throw new UsageError('say "message list", "message show ID" or "message lost"');
+    throw new UsageError('say "message list", "message show ID", "message resume|remove ID" or "message lost"');
   },
 };
 

@@ -23,6 +23,14 @@ function field(read: (status: StatusAnswer) => string | number | null): (row: Ro
 const queued = (status: StatusAnswer, queues: readonly string[]): number =>
   queues.reduce((sum, queue) => sum + (status.queues[queue]?.messages ?? 0), 0);
 
+/** How much of the pass under way is done, or when the last one ended. */
+function scrubText({ scrub }: StatusAnswer): string | null {
+  if (scrub === undefined) return null;
+  const { isRunning, doneBytes, leftBytes, lastFullPassMs } = scrub;
+  if (isRunning) return `${Math.floor((100 * doneBytes) / Math.max(1, doneBytes + leftBytes))} %`;
+  return lastFullPassMs === null ? 'not yet' : new Date(lastFullPassMs).toISOString().slice(0, 16).concat('Z');
+}
+
 const TRANSPORTS: readonly Column<Row>[] = [
   { title: 'NAME', value: (row) => row.member.name },
   { title: 'DAG', value: (row) => row.member.dag },
@@ -47,6 +55,7 @@ const TRANSPORTS: readonly Column<Row>[] = [
     right: true,
   },
   { title: 'PRESSURE', value: field((status) => status.backPressure) },
+  { title: 'SCRUB', value: (row) => (row.asked.kind === 'answer' ? scrubText(row.asked.value) : null) },
   { title: 'PID', value: (row) => row.member.pid, right: true },
   { title: 'IDENTITY', value: field((status) => status.identity) },
 ];
@@ -65,6 +74,14 @@ export function problemsOf(rows: readonly Row[], nowMs: number): readonly string
         : []),
       ...(status.quarantined > 0
         ? [`${member.name} has ${count(status.quarantined, 'damaged record')} in quarantine`]
+        : []),
+      ...(queued(status, ['poison']) > 0
+        ? [
+            `${member.name} has ${count(queued(status, ['poison']), 'message')} in the queue poison, of which it died: "mailcluster message list --queue poison", then "message resume ID" or "message remove ID"`,
+          ]
+        : []),
+      ...(status.scrub?.isTooSlow === true
+        ? [`${member.name} has more on its disk than a scrub at full pace can look at in a quarter of the hold time`]
         : []),
       ...(status.backPressure === 'Normal' ? [] : [`${member.name} is under ${status.backPressure} back pressure`]),
       ...peers.map((peer) => {

@@ -4,8 +4,8 @@
  * command or of the runner at any step they mean the same. Refuses, with a text: the drain of the last active member, orders about what is
  * not there. PURE.
  */
-import type { MemberConfig, RetiredIdentity, TopologyDocument } from '../../common/config.ts';
-import type { Identity } from '../../common/message.ts';
+import type { MemberConfig, MessageOrder, RetiredIdentity, TopologyDocument } from '../../common/config.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 import type { ResubmitRequest } from '../resource/generated.ts';
 import type { WantedRequest } from '../resubmit-requests.ts';
 import { type Decisions, drainRefusal } from '../topology.ts';
@@ -49,7 +49,15 @@ export interface ResubmitOrder extends OrderHead {
   readonly resource: ResubmitRequest;
 }
 
-export type Order = MemberOrder | GoneOrder | LostOrder | CancelOrder | ResubmitOrder;
+/** What shall become of one message, in whose hands it ever is. A later order about it replaces an earlier one. */
+export interface MessageOrderDocument extends OrderHead {
+  readonly kind: 'message';
+  readonly message: CopyId;
+  readonly action: MessageOrder['action'];
+  readonly by: string;
+}
+
+export type Order = MessageOrderDocument | MemberOrder | GoneOrder | LostOrder | CancelOrder | ResubmitOrder;
 
 /** Name of its file in `orders/`. */
 export function orderFile(order: Order): string {
@@ -59,6 +67,8 @@ export function orderFile(order: Order): string {
       return `${order.kind}-${order.member}.json`;
     case 'lost':
       return `lost-${order.identity}.json`;
+    case 'message':
+      return `message-${order.message}.json`;
     case 'cancel':
       return `cancel-${order.request}.json`;
     case 'resubmit':
@@ -74,6 +84,7 @@ const TEXTS: Readonly<Record<Order['kind'], readonly string[]>> = {
   gone: ['member', 'order', 'identity'],
   lost: ['member', 'identity', 'why'],
   cancel: ['request'],
+  message: ['message', 'action', 'by'],
   resubmit: [],
 };
 
@@ -89,10 +100,17 @@ export function parseOrder(value: unknown, readResource: (value: unknown) => Res
   if (missing !== undefined) return `${missing}: not a text`;
   if ('identity' in order && !isIdentity(order.identity)) return 'identity: not the identity of a queue database';
   if (kind === 'member' && order.state !== 'active' && order.state !== 'draining') return 'state: active or draining';
+  if (kind === 'message') {
+    if (!isIdentity(order.message)) return 'message: not the id of a message';
+    if (order.action !== 'resume' && order.action !== 'remove') return 'action: resume or remove';
+  }
   if (kind !== 'resubmit') return value as Order;
   const resource = readResource(order.resource);
   return typeof resource === 'string' ? resource : { kind, id: order.id, atMs: order.atMs, resource };
 }
+
+/** Older ones have long been carried out; the document is read by everybody. */
+const MOST_MESSAGE_ORDERS = 500;
 
 const before = (a: OrderHead, b: OrderHead): number => a.atMs - b.atMs || (a.id < b.id ? -1 : 1);
 
@@ -158,6 +176,7 @@ function refusalOf(document: TopologyDocument, accepted: readonly Order[], order
       return `there is no database ${database}; there is ${databases.map(({ name }) => name).join(', ') || 'none'}`;
     }
     case 'gone':
+    case 'message':
       return null;
   }
 }
@@ -171,7 +190,12 @@ export function decisionsOf(orders: readonly Order[]): Decisions {
     return [{ member, identity, uid: null, reason: order.kind === 'lost' ? 'lost' : 'drained' }];
   });
   const cancelled = new Set(orders.flatMap((order) => (order.kind === 'cancel' ? [order.request] : [])));
-  return { members: states, retired, cancelled };
+  const messages = orders
+    .flatMap((one) => (one.kind === 'message' ? [one] : []))
+    .sort(before)
+    .slice(-MOST_MESSAGE_ORDERS)
+    .map(({ id, message, action, by }): MessageOrder => ({ id, message, action, by }));
+  return { members: states, retired, cancelled, messages };
 }
 
 export function requestsOf(orders: readonly Order[]): readonly WantedRequest[] {
@@ -194,6 +218,8 @@ export function acceptance(order: Order, generation: number): string {
       return `resubmit request ${order.request} is cancelled since ${since}`;
     case 'resubmit':
       return `resubmit request ${order.resource.metadata.name} is there since ${since}`;
+    case 'message':
+      return `${order.message}: ${order.action} ordered in ${since}; its owner carries it out`;
     case 'gone':
       return `${order.member} is gone since ${since}`;
   }

@@ -1,14 +1,16 @@
 /**
- * Finds the value of `X-MailCluster-Delivery` while a message streams by. Owns: the first bytes of the header. Memory and work are
+ * Finds the values of `X-MailCluster-Delivery` and `X-MailCluster-Content` while a message streams by. Owns: the first bytes of the header. Memory and work are
  * bounded: the sender puts the field in front of everything but its `Received:`; one that comes after the first 64 KB is not seen.
  */
 const MAX_BYTES = 65_536;
-const FIELD = /^X-MailCluster-Delivery[ \t]*:[ \t]*([\x21-\x7e]{1,200})[ \t]*$/im;
+const DELIVERY = /^X-MailCluster-Delivery[ \t]*:[ \t]*([\x21-\x7e]{1,200})[ \t]*$/im;
+const CONTENT = /^X-MailCluster-Content[ \t]*:[ \t]*([\x21-\x7e]{1,200})[ \t]*$/im;
 
 export class DeliveryIdReader {
   #header = '';
   #done = false;
   #id: string | null = null;
+  #contentKey: string | null = null;
 
   push(content: Buffer): void {
     if (this.#done) return;
@@ -27,9 +29,17 @@ export class DeliveryIdReader {
     return this.#id;
   }
 
+  /** The same: what a client's own retry has as well. */
+  get contentKey(): string | null {
+    if (!this.#done) this.#finish(this.#header);
+    return this.#contentKey;
+  }
+
   #finish(header: string): void {
     this.#done = true;
     this.#header = '';
-    this.#id = FIELD.exec(header.replaceAll('\r', ''))?.[1] ?? null;
+    const lines = header.replaceAll('\r', '');
+    this.#id = DELIVERY.exec(lines)?.[1] ?? null;
+    this.#contentKey = CONTENT.exec(lines)?.[1] ?? null;
   }
 }

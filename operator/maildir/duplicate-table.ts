@@ -1,5 +1,5 @@
 /**
- * What one mailbox has received: keys of (delivery id, recipient), kept durably in a file beside its `tmp`, `new` and `cur`.
+ * What one mailbox has received: keys of (delivery id, recipient) and of (content, recipient), kept durably in a file beside its `tmp`, `new` and `cur`.
  * Owns: that file. Promise: `add` resolves when the key survives power loss; a torn or damaged line costs that line only; keys older
  * than the window are dropped when the table is read. Format: lines of 46 characters and LF, `<32 hex> <13-digit ms>`.
  */
@@ -18,10 +18,11 @@ export class DuplicateTable {
   readonly #files: Files;
   readonly #path: string;
   readonly #handle: FileHandle;
-  readonly #keys: Set<string>;
+  /** When. */
+  readonly #keys: Map<string, number>;
   #endBytes: number;
 
-  private constructor(files: Files, path: string, handle: FileHandle, keys: Set<string>, endBytes: number) {
+  private constructor(files: Files, path: string, handle: FileHandle, keys: Map<string, number>, endBytes: number) {
     this.#files = files;
     this.#path = path;
     this.#handle = handle;
@@ -39,21 +40,23 @@ export class DuplicateTable {
   ): Promise<DuplicateTable> {
     const handle = await openOrCreate(files, directory, path);
     const { entries, lines } = await readEntries(handle, oldestMs);
-    const keys = new Set([...entries.keys(), ...present]);
+    const keys = new Map([...present.map((key) => [key, oldestMs] as const), ...entries]);
     const table = new DuplicateTable(files, path, handle, keys, lines * LINE_BYTES);
     return lines - entries.size > MAX_DEAD_LINES ? await table.#compacted(directory, entries, keys) : table;
   }
 
-  has(key: string): boolean {
-    return this.#keys.has(key);
+  /** `sinceMs`: and not before then. */
+  has(key: string, sinceMs = 0): boolean {
+    const atMs = this.#keys.get(key);
+    return atMs !== undefined && atMs >= sinceMs;
   }
 
-  async add(key: string, atMs: number): Promise<void> {
+  async add(keys: readonly string[], atMs: number): Promise<void> {
     const position = this.#endBytes;
-    this.#endBytes += LINE_BYTES;
-    await this.#handle.writev([lineOf(key, atMs)], position);
+    this.#endBytes += LINE_BYTES * keys.length;
+    await this.#handle.writev([Buffer.concat(keys.map((key) => lineOf(key, atMs)))], position);
     await this.#handle.datasync();
-    this.#keys.add(key);
+    for (const key of keys) this.#keys.set(key, atMs);
   }
 
   close(): Promise<void> {
@@ -63,7 +66,7 @@ export class DuplicateTable {
   async #compacted(
     directory: string,
     entries: ReadonlyMap<string, number>,
-    keys: Set<string>,
+    keys: Map<string, number>,
   ): Promise<DuplicateTable> {
     const path = `${this.#path}.new`;
     await removeIfThere(this.#files, path);

@@ -248,9 +248,7 @@ class LmtpSession {
       await Promise.all(receivers.map((receiver) => writeTo(receiver, content)));
     }
     if (rest === null) return null;
-    const replies = await Promise.all(
-      receivers.map((receiver) => this.#finish(receiver, scanner.rejected, idReader.id)),
-    );
+    const replies = await Promise.all(receivers.map((receiver) => this.#finish(receiver, scanner.rejected, idReader)));
     for (const [at, reply] of replies.entries()) {
       this.#options.log.info(
         { recipient: this.#recipients[at]?.address, attemptId: idReader.id, reply },
@@ -263,13 +261,13 @@ class LmtpSession {
     return rest;
   }
 
-  async #finish({ delivery, failure }: Receiver, rejected: Reply | null, deliveryId: string | null): Promise<Reply> {
+  async #finish({ delivery, failure }: Receiver, rejected: Reply | null, keys: DeliveryIdReader): Promise<Reply> {
     if (delivery === null || failure !== null || rejected !== null) {
       await this.#abort(delivery);
       return failure === null ? (rejected ?? OK) : this.#diskReply(failure);
     }
     try {
-      const result = await delivery.commit(deliveryId);
+      const result = await delivery.commit(keys.id, keys.contentKey);
       return said(250, '2.0.0', result === 'stored' ? 'Stored' : 'Stored before, duplicate suppressed');
     } catch (error) {
       return this.#diskReply(asError(error));

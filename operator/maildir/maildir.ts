@@ -6,6 +6,7 @@
  *   `new`, then of the duplicate table - in this order, so that a crash between them can double a message and never lose one.
  * - A message with a delivery id goes to a recipient once (protocol.md 23). The file name is made of the key, so that what a crash left
  *   in `new` or `cur` before the table knew of it is recognised as well. Without a delivery id there is no suppression.
+ * - What has the same content key as a delivery of the last five days is a client's own retry, and is not stored either (24).
  * Refuses: a second process on the same directory. Fails: rejects with the disk's error; nothing is then in `new` unless a sync failed.
  */
 import { createHash } from 'node:crypto';
@@ -26,6 +27,8 @@ export interface MaildirOptions {
 
 /** 30 days. */
 export const DEFAULT_DUPLICATE_WINDOW_MS = 30 * 86_400_000;
+/** RFC 5321 4.5.4.1: a client gives up after 4 to 5 days. */
+const RETRY_WINDOW_MS = 5 * 86_400_000;
 
 const TABLE = 'mailcluster-deliveries';
 const SUFFIX = '.mailcluster';
@@ -78,8 +81,8 @@ export class MaildirStore {
       );
       const handle = await this.#options.files.open(temporary, 'create');
       isOpen = true;
-      const delivery = new MaildirDelivery(this.#options.files, handle, temporary, (file, deliveryId) =>
-        this.#place(mailbox, name, file, deliveryId),
+      const delivery = new MaildirDelivery(this.#options.files, handle, temporary, (file, ids) =>
+        this.#place(mailbox, name, file, ids),
       );
       delivery.onEnd = () => this.#leave(name, entry);
       return await delivery.started(head);
@@ -99,7 +102,7 @@ export class MaildirStore {
     mailbox: Mailbox,
     name: string,
     file: { readonly handle: FileHandle; readonly path: string },
-    deliveryId: string | null,
+    { deliveryId, contentKey }: Ids,
   ): Promise<'stored' | 'duplicate'> {
     const { files, clock, random } = this.#options;
     if (deliveryId === null) {
@@ -108,12 +111,17 @@ export class MaildirStore {
       return 'stored';
     }
     const key = keyOf(deliveryId, name);
-    return this.#oneAtATime(`${name} ${key}`, async () => {
-      if (mailbox.table.has(key)) return 'duplicate';
-      await moveIn(files, mailbox, file, `${key}${SUFFIX}`);
-      await mailbox.table.add(key, clock.wallMs());
-      return 'stored';
-    });
+    const second = contentKey === null ? null : keyOf(`content ${contentKey}`, name);
+    const place = (): Promise<'stored' | 'duplicate'> =>
+      this.#oneAtATime(`${name} ${key}`, async () => {
+        if (mailbox.table.has(key)) return 'duplicate';
+        if (second !== null && mailbox.table.has(second, clock.wallMs() - RETRY_WINDOW_MS)) return 'duplicate';
+        await moveIn(files, mailbox, file, `${key}${SUFFIX}`);
+        await mailbox.table.add(second === null ? [key] : [key, second], clock.wallMs());
+        return 'stored';
+      });
+    // Outer key first, always: nobody waits in a circle.
+    return second === null ? place() : this.#oneAtATime(`${name} ${second}`, place);
   }
 
   async #oneAtATime<T>(key: string, run: () => Promise<T>): Promise<T> {
@@ -166,8 +174,13 @@ export class MaildirStore {
 
 type Place = (
   file: { readonly handle: FileHandle; readonly path: string },
-  deliveryId: string | null,
+  ids: Ids,
 ) => Promise<'stored' | 'duplicate'>;
+
+interface Ids {
+  readonly deliveryId: string | null;
+  readonly contentKey: string | null;
+}
 
 /** One message on its way to one mailbox: `write`s, then `commit` or `abort`. */
 export class MaildirDelivery {
@@ -202,10 +215,10 @@ export class MaildirDelivery {
     await this.#handle.writev([chunk], position);
   }
 
-  async commit(deliveryId: string | null): Promise<'stored' | 'duplicate'> {
+  async commit(deliveryId: string | null, contentKey: string | null = null): Promise<'stored' | 'duplicate'> {
     let isPlaced = false;
     try {
-      const result = await this.#place({ handle: this.#handle, path: this.#path }, deliveryId);
+      const result = await this.#place({ handle: this.#handle, path: this.#path }, { deliveryId, contentKey });
       isPlaced = result === 'stored';
       return result;
     } finally {

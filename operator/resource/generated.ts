@@ -366,6 +366,10 @@ export interface MailboxDatabaseSpec {
     /** How much a failover may have lost; that much more is resubmitted. */
     readonly lossWindow: string;
   };
+  readonly duplicateSuppression: {
+    /** Hide: a client which lost our reply and sends the same bytes with the same Message-ID again is seen once, and so is who does that on purpose. Show: both. */
+    readonly clientRetries: 'Hide' | 'Show';
+  };
 }
 
 export interface MailboxDatabaseStatus {

@@ -90,6 +90,7 @@ function requestFor(
     requestId: 1,
     copyId: 'COPY' as CopyId,
     deliveryId: 'ELDEST',
+    contentKey: null,
     epoch: { try: 1, term: 0, owner: 'ME' as Identity },
     mayBeRepeat: false,
     envelope: ENVELOPE,

@@ -62,6 +62,7 @@ function deliver(copyId: string, deliveryId: string, body: string, addresses: re
         requestId: requestId++,
         copyId: copyId as CopyId,
         deliveryId,
+        contentKey: null,
         epoch: { try: 1, term: 0, owner: 'ME' as Identity },
         mayBeRepeat: false,
         envelope: ENVELOPE,

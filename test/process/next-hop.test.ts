@@ -64,6 +64,7 @@ function startAgent() {
           requestId: requestId++,
           copyId,
           deliveryId: copyId,
+          contentKey: null,
           epoch: { try: 1, term: 0, owner: 'ME' as Identity },
           mayBeRepeat: false,
           envelope: ENVELOPE,

@@ -2,11 +2,18 @@
 import type { ResubmitRequestConfig } from '../../common/config.ts';
 import { cancelDrain, cancelRequest, drain, failOver, hand, resubmit, sayLost, scaleUp } from '../sim/orchestrator.ts';
 import type { Pod } from '../sim/pod.ts';
+import { damageRest } from '../sim/scrub-checks.ts';
 import { clone, restore, type Snapshot, snapshot, wipe } from '../sim/volumes.ts';
 import type { World } from '../sim/world.ts';
 
 export class ClusterActs {
   readonly #snapshots = new Map<string, Snapshot>();
+  /** How many copies had been fetched again when the medium of a member was damaged. */
+  readonly #refetches = new Map<string, number>();
+
+  isMended(world: World, name: string): boolean {
+    return refetches(world) > (this.#refetches.get(name) ?? 0);
+  }
 
   /** False when the verb is none of these. */
   act(world: World, verb: string, who: (word: string) => string, words: readonly string[]): boolean {
@@ -36,6 +43,10 @@ export class ClusterActs {
         world.boot(pod().key);
         return true;
       }
+      case 'damage':
+        damageRest(world, pod());
+        this.#refetches.set(pod().name, refetches(world));
+        return true;
       case 'clone':
         world.troubled([pod().name], 60_000);
         world.boot(clone(world, pod()).key);
@@ -74,6 +85,8 @@ export class ClusterActs {
     }
   }
 }
+
+const refetches = (world: World): number => world.coverage.get('Refetched') ?? 0;
 
 function podOf(world: World, name: string): Pod {
   const pod = world.pod(name);

@@ -3,8 +3,10 @@
  * language (README: the files themselves) and who is meant by `primary(m)`, `shadow(m)`, `other(m)`. An expectation waits, with a deadline in simulated time;
  * a failure carries the whole trace. At the end every invariant of the simulator must hold.
  */
+import type { CopyId } from '../../common/message.ts';
 import { checkEnd } from '../sim/checks.ts';
 import { dsnIdOf } from '../sim/durable-view.ts';
+import { scrubbed } from '../sim/scrub-checks.ts';
 import { everybodyKnows, heal, settle } from '../sim/seed.ts';
 import { simTopology } from '../sim/topology.ts';
 import { watch } from '../sim/watch.ts';
@@ -46,6 +48,7 @@ export class Script {
     }
     heal(this.world);
     await settle(this.world);
+    await scrubbed(this.world);
     const violations = await checkEnd(this.world, { expiry: false });
     if (violations.length > 0) throw new Error(violations.join('\n'));
   }
@@ -59,6 +62,14 @@ export class Script {
         return this.#cluster(rest);
       case 'send':
         return this.#send(rest);
+      case 'again': {
+        // again NAME FRONTEND OF: the client of OF sends the same bytes once more, as a new attempt
+        const of = this.#sent(rest[2] ?? '');
+        const to = of.envelope.recipients.map(({ address }) => address);
+        this.#mails.set(first, { number: this.world.sent.length, frontend: second, release: () => undefined });
+        void this.world.send(second, to, of.sizeBytes, { again: of });
+        return;
+      }
       case 'wait':
         await world?.scheduler.run(() => false, world.scheduler.nowMs + Number(first));
         return;
@@ -84,6 +95,9 @@ export class Script {
       case 'up':
         world?.store.down.delete(first);
         return;
+      case 'order':
+        // order resume|remove NAME: the program is mended, a person decides
+        return world?.poison.order(world, first as 'resume' | 'remove', this.#id(second) as CopyId);
       case 'let':
         this.#names.set(first, this.#who(second));
         return;
@@ -102,6 +116,7 @@ export class Script {
       sites: (options.get('sites') ?? '1+1').split('+').map(Number),
       dag: options.get('dag') !== 'no',
       frontends: Number(options.get('frontends') ?? 1),
+      ...(options.has('hold') ? { holdTimeMs: Number(options.get('hold')) } : {}),
       policies: {
         preference,
         rejectMessageOnShadowFailure: options.get('reject') !== 'no',
@@ -138,7 +153,11 @@ export class Script {
       : async (): Promise<void> => undefined;
     this.#mails.set(name, { number, frontend, release });
     world
-      .send(frontend, to.split(','), Number(bytes), { halfway, leaveAfterEnd: flags.includes('leaves') })
+      .send(frontend, to.split(','), Number(bytes), {
+        halfway,
+        leaveAfterEnd: flags.includes('leaves'),
+        isPoison: flags.includes('poison'),
+      })
       .catch((error: unknown) => world.scheduler.fail(error));
     if (flags.includes('held'))
       await this.#until('half of the body', () => isHalf || world.sent[number]?.answer !== null);
@@ -299,6 +318,13 @@ export class Script {
       case 'owners':
         await this.#until(`${first} owners of ${name}`, () => owners().length === Number(first));
         return;
+      case 'poison': {
+        // Once is enough: who holds it may be called its owner before it has looked.
+        const { digest } = this.#sent(name);
+        return this.#until(`${name} in poison`, () =>
+          world.view.liveAnywhere(digest).some(({ stored }) => stored.state.queue === 'poison'),
+        );
+      }
       case 'taken-over':
         return this.#until(`${name} to be taken over`, () =>
           world.view.promotions.some((promotion) => promotion.id === this.#id(name)),
@@ -322,6 +348,11 @@ export class Script {
     switch (what) {
       case 'fenced':
         return this.#until(`${member} to be fenced`, () => pods.some((pod) => pod.setAside.length > 0));
+      case 'mended':
+        // Damaged by an act before, found and fetched again since.
+        return this.#until(`what is damaged on ${member} to be fetched again`, () =>
+          pods.some((pod) => pod.server?.core.damaged.size === 0 && this.#acts.isMended(this.world, pod.name)),
+        );
       case 'left':
         return this.#until(`${member} to leave`, () => pods.every((pod) => pod.isGone));
       case 'up':

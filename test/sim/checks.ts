@@ -6,10 +6,11 @@ import type { CopyId } from '../../common/message.ts';
 import { DEADLINES } from '../../transport/core/state.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { dsnIdOf } from './durable-view.ts';
-import { isAccepted } from './mail.ts';
+import { isAccepted, isRetried } from './mail.ts';
 import type { Offer } from './mail-store.ts';
 import { partnersOf, unfinishedRequests } from './orchestrator.ts';
 import { checkResubmissions } from './resubmission-checks.ts';
+import { checkScrubbed } from './scrub-checks.ts';
 import type { Sent, World } from './world.ts';
 
 export interface Expectations {
@@ -37,9 +38,11 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
       const visible = world.store.seen(address, sent.digest);
       if (visible > 0) delivered += 1;
       if (isAccepted(sent)) checkFate(world, sent, index, offers, expectations, found);
-      if (isRefused(sent) && offers.length > 0 && !isUndone(world))
+      if (isRefused(sent) && offers.length > 0 && !isUndone(world) && !isRetried(world, sent))
         found.push(`S3: message ${sent.number} for ${address} was refused and delivered all the same`);
-      if (visible > 1) found.push(`S8: message ${sent.number} is seen ${visible} times by ${address}`);
+      // Outside nobody knows that it is a retry (protocol.md 24).
+      const isKnown = address.endsWith('@sim.example') || !isRetried(world, sent);
+      if (visible > 1 && isKnown) found.push(`S8: message ${sent.number} is seen ${visible} times by ${address}`);
     }
     if (isAccepted(sent) && delivered > 0) await checkResting(world, sent, found);
   }
@@ -50,6 +53,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
   checkRepeats(world, found);
   checkLingering(world, found);
   checkPromotions(world, found);
+  await checkScrubbed(world, found);
   found.push(...checkResubmissions(world), ...unfinishedRequests(world).map((line) => `N6: ${line}`));
   // What is damaged cannot be handed over: the drain waits and says so.
   for (const name of world.counts.has('damages') ? [] : world.draining.keys())
@@ -80,7 +84,7 @@ function checkFate(
 ): void {
   const { id } = sent;
   const address = sent.envelope.recipients[index]?.address ?? '';
-  if (id === null || world.doomed.has(id)) return;
+  if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
   const reports = (kind: string): number =>
     world.store.offers.filter(
       (offer) =>
@@ -103,13 +107,14 @@ function checkFate(
 /** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net, by the word of the databases. */
 async function checkResting(world: World, sent: Sent, found: string[]): Promise<void> {
   const { id } = sent;
-  if (id === null || world.doomed.has(id)) return;
+  // What a person removed may have been delivered under another attempt of its client.
+  if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
   const resting = new Set<string>();
   for (const pod of world.transports) {
     const queue = await world.scheduler.await(restingQueue(pod.database?.lookup(id)));
     if (queue !== null) resting.add(queue);
   }
-  // Damage at rest is found when it is read; until it is (rule 29: scrub, not there yet) the second copy is missing unnoticed.
+  // Damage that recovery met may have taken the last trace of a copy at rest; what is still listed is looked at by `checkScrubbed`.
   // Which of two incarnations of one database had it, nobody can tell (semantics.md S9).
   if (resting.has('damaged') || world.counts.has('damages') || world.counts.has('clones')) return;
   // What a restored volume had received within the last second nobody had seen of it (protocol.md 1): at rest it is not missed.

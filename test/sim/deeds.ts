@@ -25,6 +25,8 @@ export type Deed =
   | { readonly kind: 'activate'; readonly database: string; readonly copy: string }
   | { readonly kind: 'request'; readonly name: string; readonly fields: RequestFields }
   | { readonly kind: 'cancel'; readonly request: string }
+  /** About messages that were put aside as poison. */
+  | { readonly kind: 'order'; readonly orders: TopologyDocument['messageOrders'] }
   | { readonly kind: 'connect'; readonly connectors: readonly SendConnectorConfig[] };
 
 /** Makes the next document; null when there is nothing to change. */
@@ -66,6 +68,8 @@ function changed(document: TopologyDocument, deed: Deed, nowMs: number): Partial
           one.name === deed.request ? { ...one, cancelled: true } : one,
         ),
       };
+    case 'order':
+      return { messageOrders: deed.orders };
     default:
       return { sendConnectors: deed.connectors };
   }

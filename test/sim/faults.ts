@@ -66,6 +66,14 @@ export const CLUSTER = [
   'noTopology',
 ] as const;
 
+/** Drawn apart, so that the histories of earlier seeds stay what they are. */
+export const LATER = [
+  /** Clients send again what they did not hear of, or did. */
+  'clientRetry',
+  /** A message that ends whoever categorises it. */
+  'poison',
+] as const;
+
 /** Of real SMTP clients (`smtp-mail.ts`), in worlds that have them; drawn per message, by those clients. */
 export const SMTP = [
   /** Reset or closed in the middle of the content. */
@@ -83,7 +91,7 @@ export const SMTP = [
 ] as const;
 export type SmtpFault = (typeof SMTP)[number];
 
-export const FAULTS = [...CLASSIC, ...CLUSTER] as const;
+export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER] as const;
 export type Fault = (typeof FAULTS)[number] | SmtpFault;
 
 const KINDS: readonly Fault[] = [...FAULTS, ...SMTP];
@@ -121,7 +129,7 @@ export const drawFaults = (random: SeededRandom, selection: Selection): Readonly
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
   const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
   const isClassic = new Set<Fault>(CLASSIC);
-  const drawn = FAULTS.filter((fault) =>
+  const drawn = [...CLASSIC, ...CLUSTER].filter((fault) =>
     random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare),
   );
   const wanted = selection.only === null ? drawn : [...selection.only];
@@ -135,6 +143,11 @@ export function drawSmtpFaults(random: SeededRandom, selection: Selection): read
   const { only, without } = selection;
   return (only === null ? drawn : SMTP.filter((fault) => only.has(fault))).filter((fault) => !without.has(fault));
 }
+
+export const drawLater = (random: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
+  if (selection.only !== null) return new Set();
+  return new Set(LATER.filter((fault) => random.chance(0.2) && !selection.without.has(fault)));
+};
 
 /** Long histories cost as much as five others. */
 const isRare = (fault: Fault): boolean => LONG.includes(fault);

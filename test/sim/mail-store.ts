@@ -12,6 +12,7 @@ import type { Scheduler, SeededRandom } from './scheduler.ts';
 export interface Offer {
   readonly copyId: CopyId;
   readonly deliveryId: string;
+  readonly contentKey: string | null;
   readonly address: string;
   readonly digest: string;
   readonly by: string;
@@ -141,15 +142,19 @@ export class MailStore {
   }
 
   #take(by: string, request: DeliveryRequest, address: string, digest: string, replyLost: boolean): void {
-    const { copyId, deliveryId, route } = request;
+    const { copyId, deliveryId, contentKey, route } = request;
     const place = route.kind === 'mailbox' ? `${route.database}/${route.copy}` : route.connector;
     const database = route.kind === 'mailbox' ? route.database : '';
     const table = this.#table(place);
     const key = keyOf({ deliveryId, address });
-    const visible = !table.has(key);
+    const isRetry = [...table.values()].some(
+      (one) => contentKey !== null && one.contentKey === contentKey && one.address === address,
+    );
+    const visible = !table.has(key) && !isRetry;
     const offer = {
       copyId,
       deliveryId,
+      contentKey,
       address,
       digest,
       by,

@@ -30,9 +30,17 @@ export interface SendOptions {
   /** Awaited once half of the body was given to the front end (and after each later chunk). */
   readonly halfway?: () => Promise<void>;
   readonly ended?: () => void;
+  /** The client's own retry of this one: the same bytes, a new attempt. */
+  readonly again?: Sent;
+  /** Ends whoever categorises it. */
+  readonly isPoison?: boolean;
 }
 
 export const isAccepted = (sent: Sent): boolean => sent.answer?.kind === 'reply' && sent.answer.reply.code === 250;
+
+/** Another attempt of the same message by its client. */
+export const isRetried = (world: World, sent: Sent): boolean =>
+  world.sent.some((other) => other !== sent && other.digest === sent.digest);
 
 export const messageIdOf = (number: number): string => `<${number}@sim>`;
 
@@ -80,13 +88,15 @@ export async function send(
   options: SendOptions,
 ): Promise<Sent> {
   const number = world.sent.length;
+  const text = options.again?.number ?? number;
   const body = Buffer.alloc(
     sizeBytes,
-    `Subject: ${number}\r\nMessage-ID: ${messageIdOf(number)}\r\n\r\n${'x'.repeat(60)}\r\n`,
+    `Subject: ${text}\r\nMessage-ID: ${messageIdOf(text)}\r\n\r\n${'x'.repeat(60)}\r\n`,
   );
-  const sent = enter(world, frontend, recipients, body, options.from);
+  const sent = enter(world, frontend, recipients, body, options.again?.envelope.reversePath ?? options.from);
   const { life } = sent;
   const pod = world.pod(frontend);
+  if (options.isPoison === true) world.poison.bodies.add(sent.digest);
   if (pod?.proxy == null || life?.alive !== true) {
     sent.answer = { kind: 'clientGone' };
     return sent;
@@ -126,6 +136,7 @@ export async function send(
 
 /** S3: a refusal after the 354 means that no disk holds a copy that somebody would still deliver. */
 function checkRefused(world: World, sent: Sent): void {
+  if (isRetried(world, sent)) return;
   // The second of two incarnations has recovered what the first one still decides about.
   for (const { member, stored, volume } of world.view.liveAnywhere(sent.digest))
     if (!volume.isContested)

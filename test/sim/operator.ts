@@ -33,6 +33,7 @@ export class SimOperator implements DocumentMaker {
   readonly #retired: RetiredIdentity[] = [];
   readonly #cancelled = new Set<string>();
   readonly #requests: WantedRequest[] = [];
+  #messages: Decisions['messages'] = [];
 
   constructor(shape: ShapeOptions) {
     // What the cluster is to look like: the hand-made document says it in numbers.
@@ -54,7 +55,12 @@ export class SimOperator implements DocumentMaker {
 
   #plan(previous: TopologyDocument | null, nowMs: number): TopologyDocument | null {
     const { transports } = planMembers(this.#cluster);
-    const decisions: Decisions = { members: this.#states, retired: this.#retired, cancelled: this.#cancelled };
+    const decisions: Decisions = {
+      members: this.#states,
+      retired: this.#retired,
+      cancelled: this.#cancelled,
+      messages: this.#messages,
+    };
     const next = nextTopology(previous, {
       cluster: this.#cluster,
       databases: this.#databases,
@@ -77,6 +83,9 @@ export class SimOperator implements DocumentMaker {
         return this.#setState(deed.member, deed.state);
       case 'retire':
         this.#retired.push(deed.identity);
+        return;
+      case 'order':
+        this.#messages = deed.orders;
         return;
       case 'add':
         this.#cluster = { ...this.#cluster, spec: withOneMore(this.#cluster.spec, deed.beside) };

@@ -29,6 +29,8 @@ export interface Pod {
   /** What real SMTP clients connect to, in worlds that have them. */
   smtp: SmtpFront | null;
   lives: number;
+  /** What was in a risky step (protocol.md 18). */
+  mark: string | null;
   jumpWall: ((deltaMs: number) => void) | null;
   /** Called when a commit is handed to the engine; for deaths at the worst moment. */
   onCommit: (() => void) | null;

@@ -12,6 +12,7 @@ import { checkEnd, hasPartner } from './checks.ts';
 import {
   CLUSTER,
   drawFaults,
+  drawLater,
   drawSmtpFaults,
   EVERYTHING,
   type Fault,
@@ -19,10 +20,11 @@ import {
   type Selection,
   scheduleFaults,
 } from './faults.ts';
-import { isAccepted } from './mail.ts';
+import { isAccepted, type Sent } from './mail.ts';
 import { SimOperator } from './operator.ts';
 import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
+import { scrubbed } from './scrub-checks.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
 import { watch } from './watch.ts';
 import { World } from './world.ts';
@@ -113,7 +115,9 @@ const drawSize = (random: SeededRandom, big: boolean): number =>
 export async function runSeed(seed: number, options: SeedOptions = {}): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
   const plan = drawPlan(random);
-  const drawn = drawFaults(random, options.selection ?? EVERYTHING);
+  const selection = options.selection ?? EVERYTHING;
+  const later = drawLater(new SeededRandom(seed ^ 0x1a7e), selection);
+  const drawn = new Set([...drawFaults(random, selection), ...later]);
   // What expires is another story.
   const enabled = plan.expiry ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
   const smtpFaults =
@@ -180,6 +184,7 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   }
   if (plan.hold) await holdDeliveries(world);
   await settle(world);
+  await scrubbed(world);
   if (plan.expiry || plan.hold) await forget(world);
   return faults;
 }
@@ -203,10 +208,32 @@ function sendMail(world: World, random: SeededRandom, enabled: ReadonlySet<Fault
         if (loseReply) scheduler.schedule(random.next() * 6, () => loseReplies(world, frontend));
       };
       world
-        .send(frontend, recipients, size, { leaveAfterEnd: leave, halfway, ended })
+        .send(frontend, recipients, size, {
+          leaveAfterEnd: leave,
+          halfway,
+          ended,
+          isPoison: enabled.has('poison') && number === 1,
+        })
+        .then((sent) => retry(world, sent, enabled))
         .catch((error: unknown) => scheduler.fail(error));
     });
   }
+}
+
+/** RFC 5321 4.5.4.1: who did not get a final answer sends again; who sends again after a 250 had lost it on the way. */
+async function retry(world: World, sent: Sent, enabled: ReadonlySet<Fault>): Promise<void> {
+  if (!enabled.has('clientRetry') || world.isHealing) return;
+  const random = new SeededRandom(world.sent.length ^ (sent.number * 7919));
+  if (sent.answer?.kind === 'reply' && sent.answer.reply.code >= 500) return;
+  if (isAccepted(sent) && random.chance(0.5)) return;
+  world.scheduler.schedule(random.integer(1, 4_000), () => {
+    if (world.isHealing) return;
+    world.counted('client retries');
+    const to = sent.envelope.recipients.map(({ address }) => address);
+    world
+      .send(random.pick(world.frontends).name, to, sent.sizeBytes, { again: sent })
+      .catch((error: unknown) => world.scheduler.fail(error));
+  });
 }
 
 /** For the totals of a run. */
@@ -300,6 +327,7 @@ export function heal(world: World): void {
     hand(world, pod);
     world.boot(pod.key);
   }
+  world.poison.mend(world);
 }
 
 /** Progress is required: every session answered, every queue empty, every drain and request done, within a bound of simulated time. */

@@ -86,6 +86,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       activeCopy: 'main',
       activation: 1,
       lossWindowMs: LOSS_WINDOW_MS,
+      hidesClientRetries: true,
     })),
     retired: [],
     resubmitRequests: [],

@@ -65,6 +65,7 @@ export function wipe(world: World, pod: Pod, silent: boolean): void {
 
 export function replace(world: World, pod: Pod): void {
   pod.disk = new SimDisk(world.scheduler);
+  pod.mark = null;
   pod.volume = world.view.newVolume(pod.name);
 }
 

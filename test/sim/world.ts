@@ -27,6 +27,7 @@ import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
 import { type Pod, podClock, type Trouble } from './pod.ts';
+import { Poison } from './poison.ts';
 import { Scheduler, SeededRandom } from './scheduler.ts';
 import { SmtpFront } from './smtp-front.ts';
 import { SmtpClients } from './smtp-mail.ts';
@@ -83,6 +84,8 @@ export class World {
   /** What happened, for the totals of a run. */
   readonly counts = new Map<string, number>();
   readonly clients: SmtpClients | null;
+  /** Messages that end the process. */
+  readonly poison = new Poison();
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -167,6 +170,7 @@ export class World {
       proxy: null,
       smtp: null,
       lives: 0,
+      mark: null,
       jumpWall: null,
       onCommit: null,
       document: this.document,
@@ -272,6 +276,7 @@ export class World {
       document: pod.document,
       ...(mutants === undefined ? {} : { mutants }),
       coverage: this.coverage,
+      risk: this.poison.marksOf(this, pod),
       onFatal: fatal,
     });
     await pod.server.start();
@@ -387,6 +392,7 @@ export class World {
     pod.smtp?.died();
     pod.smtp = null;
     if (pod.role === 'transport' && how === 'power') pod.disk.crash();
+    if (how === 'power') pod.mark = null;
     // `silent`: the machine vanished, connections stay half open; else a process death resets them.
     this.network.reap(silent);
     this.checkKept();

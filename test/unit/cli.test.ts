@@ -60,9 +60,9 @@ test('status of a healthy cluster', async () => {
   expect(err).toBe('');
   expect(out).toBe(`Cluster contoso, topology generation 1, runner 99
 
-NAME  DAG   SITE      STATE  QUEUED  SHADOW  UNPROTECTED  DISCARDS  SAFETY NET P/S  PEERS  PRESSURE  PID  IDENTITY
-a     dag1  seattle   ready       2       3            0         0            11/7    1/1  Normal    100  IDENTITY-a
-b     dag1  portland  ready       2       3            0         0            11/7    1/1  Normal    100  IDENTITY-b
+NAME  DAG   SITE      STATE  QUEUED  SHADOW  UNPROTECTED  DISCARDS  SAFETY NET P/S  PEERS  PRESSURE  SCRUB              PID  IDENTITY
+a     dag1  seattle   ready       2       3            0         0            11/7    1/1  Normal    2026-01-02T02:04Z  100  IDENTITY-a
+b     dag1  portland  ready       2       3            0         0            11/7    1/1  Normal    2026-01-02T02:04Z  100  IDENTITY-b
 
 FRONT END  SITE     HEALTH  LISTENERS            PID
 front-0    seattle  ready   smtp=127.0.0.1:2525  101
@@ -84,16 +84,22 @@ test('status names what needs attention, shows who is unreachable, and exits wit
     identity: null,
     problem: 'ECONNREFUSED',
   };
-  const a = status('a', { unprotected: 2, backPressure: 'High', state: 'recovering', quarantined: 1, peers: [peer] });
+  const plain = status('a');
+  const queues = { ...plain.queues, poison: { messages: 1, bytes: 9, oldestMs: NOW_MS } };
+  const scrub = { ...plain.scrub, isTooSlow: true };
+  const bad = { unprotected: 2, backPressure: 'High', state: 'recovering', quarantined: 1, peers: [peer] } as const;
+  const a = status('a', { ...bad, queues, scrub });
   await world.cluster({ ...CONTENTS, a: { ...CONTENTS.a, status: a } });
   await world.stopAdmin('b');
   const { code, out } = await run(statusCommand, world);
   expect(code).toBe(1);
   expect(out).toMatch(/^b +dag1 +portland +unreachable +- /m);
-  expect(out.slice(out.indexOf('6 problems:'))).toBe(`6 problems:
+  expect(out.slice(out.indexOf('8 problems:'))).toBe(`8 problems:
   a is recovering
   a has 2 messages with one copy only
   a has 1 damaged record in quarantine
+  a has 1 message in the queue poison, of which it died: "mailcluster message list --queue poison", then "message resume ID" or "message remove ID"
+  a has more on its disk than a scrub at full pace can look at in a quarter of the hold time
   a is under High back pressure
   a has no connection to b (heard 1.5m ago; ECONNREFUSED)
   b is unreachable: ECONNREFUSED

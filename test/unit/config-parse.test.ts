@@ -7,7 +7,7 @@ import {
   parseTopologyDocument,
   parseTransportConfig,
 } from '../../common/config-parse.ts';
-import type { Identity } from '../../common/message.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 
 const TOPOLOGY: TopologyDocument = {
   cluster: 'contoso',
@@ -71,6 +71,7 @@ const TOPOLOGY: TopologyDocument = {
       activeCopy: 'sea',
       activation: 3,
       lossWindowMs: 0,
+      hidesClientRetries: false,
     },
   ],
   sendConnectors: [
@@ -86,6 +87,7 @@ const TOPOLOGY: TopologyDocument = {
     { member: 'm0', identity: '01JABCDEFGHJKMNPQRSTVWXYZ0' as Identity, uid: null, reason: 'lost' },
     { member: 'm1', identity: '01JABCDEFGHJKMNPQRSTVWXYZ1' as Identity, uid: 'u', reason: 'drained' },
   ],
+  messageOrders: [{ id: 'o1', message: '01JABCDEFGHJKMNPQRSTVWXYZ2' as CopyId, action: 'remove', by: 'ann' }],
   resubmitRequests: [
     {
       name: 'db01-failover-3',
@@ -187,7 +189,10 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 }
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
-const LATER = new Set(['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'signer']);
+const LATER = new Set([
+  ...['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'signer'],
+  ...['hidesClientRetries', 'messageOrders'],
+]);
 
 /** Every field of every object, as a path. */
 function fields(value: unknown, path: readonly (string | number)[] = []): readonly (readonly (string | number)[])[] {
@@ -226,7 +231,11 @@ describe.each([
     const later = fields(value).filter((path) => LATER.has(String(path.at(-1))));
     const older = later.reduce<unknown>((at, path) => changed(at, path, undefined), value);
     const empty = (path: readonly (string | number)[]) =>
-      path.length === 1 && !['ledger', 'signer'].includes(String(path[0])) ? [] : null;
+      path.at(-1) === 'hidesClientRetries'
+        ? true
+        : path.length === 1 && !['ledger', 'signer'].includes(String(path[0]))
+          ? []
+          : null;
     const read = later.reduce<unknown>((at, path) => changed(at, path, empty(path)), value);
     expect(parse(older)).toEqual({ kind: 'ok', value: read });
   });

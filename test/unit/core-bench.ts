@@ -22,7 +22,7 @@ import type {
   LateEffect,
   StepResult,
 } from '../../transport/core/events.ts';
-import { startCore, step } from '../../transport/core/server.ts';
+import { type CoreOptions, startCore, step } from '../../transport/core/server.ts';
 import type { Server } from '../../transport/core/state.ts';
 import type {
   BodyWriter,
@@ -177,6 +177,7 @@ export class CoreBench {
   readonly #draw: () => number;
   readonly name: string;
   readonly identity: Identity;
+  risk: Pick<CoreOptions, 'risk'> = {};
 
   constructor(options: BenchOptions = {}) {
     this.#lazy = options.powerCuts === true ? [] : null;
@@ -211,10 +212,9 @@ export class CoreBench {
       created: false,
     };
     const hashId = (text: string): CopyId => copyId(`dsn:${text}`);
-    const { server, result } = startCore(
-      { name: this.name, identity: this.identity, document: this.document, recovered, draw: this.#draw, hashId },
-      this.#now(),
-    );
+    const { name, identity, document } = this;
+    const given = { name, identity, document, recovered, draw: this.#draw, hashId, ...this.risk };
+    const { server, result } = startCore(given, this.#now());
     this.#take(result);
     return server;
   }

@@ -123,6 +123,7 @@ function database(name: string, more: Partial<MailboxDatabaseConfig>): MailboxDa
     activeCopy: 'two',
     activation: 7,
     lossWindowMs: 1,
+    hidesClientRetries: true,
     ...more,
   };
 }

@@ -51,7 +51,11 @@ async function startPeer(script: PeerScript = {}): Promise<ScriptedPeer> {
 interface Agent {
   readonly agent: DeliveryAgent;
   readonly damaged: CopyId[];
-  deliver(route: DeliveryRoute, addresses?: readonly string[]): Promise<readonly RecipientResult[]>;
+  deliver(
+    route: DeliveryRoute,
+    addresses?: readonly string[],
+    contentKey?: string | null,
+  ): Promise<readonly RecipientResult[]>;
 }
 
 function startAgent(settings: Partial<DeliverySettings> = {}, readBody?: (id: CopyId) => AsyncIterable<Buffer>): Agent {
@@ -72,11 +76,12 @@ function startAgent(settings: Partial<DeliverySettings> = {}, readBody?: (id: Co
   });
   cleanups.push(() => agent.close());
   let requestId = 0;
-  const deliver: Agent['deliver'] = (route, addresses = ['bob@x']) => {
+  const deliver: Agent['deliver'] = (route, addresses = ['bob@x'], contentKey = null) => {
     const request: DeliveryRequest = {
       requestId: requestId++,
       copyId: 'COPY' as CopyId,
       deliveryId: 'ELDEST',
+      contentKey,
       epoch: { try: 1, term: 0, owner: 'ME' as Identity },
       mayBeRepeat: false,
       envelope: ENVELOPE,
@@ -124,6 +129,19 @@ describe('a mailbox store', () => {
     );
     const size = Number(/SIZE=(\d+)/.exec(peer.lines[1] ?? '')?.[1]);
     expect(size).toBeGreaterThanOrEqual((peer.messages[0]?.wire.length ?? 0) - 1);
+  });
+
+  test('gets the key of a retry when there is one, and never one that came with the message', async () => {
+    const peer = await startPeer({ protocol: 'LMTP' });
+    const forged = 'x-mailcluster-content: forged\r\n folded\r\nSubject: x\r\n\r\nX-MailCluster-Content: text\r\n';
+    const { deliver } = startAgent({}, async function* () {
+      for (let at = 0; at < forged.length; at += 5) yield Buffer.from(forged.slice(at, at + 5));
+    });
+    for (const contentKey of ['KEY', null]) await deliver(mailbox(peer), ['bob@x'], contentKey);
+    expect(peer.messages.map(({ wire }) => wire.slice(wire.indexOf('X-MailCluster-Delivery')))).toEqual([
+      'X-MailCluster-Delivery: ELDEST\r\nX-MailCluster-Content: KEY\r\nSubject: x\r\n\r\nX-MailCluster-Content: text\r\n',
+      'X-MailCluster-Delivery: ELDEST\r\nSubject: x\r\n\r\nX-MailCluster-Content: text\r\n',
+    ]);
   });
 
   test('answers each recipient for itself', async () => {
@@ -210,7 +228,7 @@ describe('connections', () => {
   test('are bounded per destination; those who wait get theirs', async () => {
     const peer = await startPeer({ protocol: 'LMTP' });
     const { deliver } = startAgent({ maxConnectionsPerDestination: 2 });
-    const all = await Promise.all(Array.from({ length: 20 }, () => deliver(mailbox(peer))));
+    const all = await Promise.all(Array.from({ length: 20 }, (_, n) => deliver(mailbox(peer), [`bob${n}@x`])));
     expect(all.flat().every(({ kind }) => kind === 'delivered')).toBe(true);
     expect(peer.connections).toBe(2);
   });
@@ -220,8 +238,8 @@ describe('connections', () => {
     const good = await startPeer({ protocol: 'LMTP' });
     const { deliver } = startAgent({ maxConnectionsPerDestination: 1 });
     let answered = 0;
-    const slow = Array.from({ length: 10 }, () =>
-      deliver(mailbox(hanging)).then((results) => {
+    const slow = Array.from({ length: 10 }, (_, n) =>
+      deliver(mailbox(hanging), [`carol${n}@x`]).then((results) => {
         answered++;
         return results;
       }),

@@ -64,18 +64,25 @@ async function send(
   return recipients;
 }
 
+const MONTH_MS = 30 * 86_400_000;
+
 interface Running {
   readonly client: MailClient;
+  readonly port: number;
   stop(): Promise<void>;
 }
 
-async function start(files: Files = nodeFiles, clock: Clock = systemClock): Promise<Running> {
+async function start(
+  files: Files = nodeFiles,
+  clock: Clock = systemClock,
+  duplicateWindowMs = 1_000_000,
+): Promise<Running> {
   const store = await MaildirStore.open({
     files,
     clock,
     random: systemRandom,
     directory,
-    duplicateWindowMs: 1_000_000,
+    duplicateWindowMs,
   });
   const server = await LmtpServer.start({
     store,
@@ -92,7 +99,7 @@ async function start(files: Files = nodeFiles, clock: Clock = systemClock): Prom
     await store.close();
   };
   cleanups.push(stop);
-  return { client: await connect(server.port), stop };
+  return { client: await connect(server.port), port: server.port, stop };
 }
 
 const mails = async (address: string, where = 'new'): Promise<string[]> => {
@@ -135,6 +142,31 @@ describe('the store', () => {
       { kind: 'accepted', reply: { text: expect.stringContaining('duplicate') } },
     ]);
     expect(await mails('bob@x')).toHaveLength(2);
+  });
+
+  test('a client’s own retry: another id, the same content key; at once, after a restart, for five days', async () => {
+    let now = Date.now();
+    const clock: Clock = { ...systemClock, wallMs: () => now };
+    const attempt = (id: string, key: string): string => `${id}\r\nX-MailCluster-Content: ${key}`;
+    const first = await start(nodeFiles, clock, MONTH_MS);
+    const second = await connect(first.port);
+    await Promise.all([
+      send(first.client, attempt('M1', 'K'), ['bob@x', 'carol@x']),
+      send(second, attempt('M2', 'K'), ['BOB@x', 'carol@x']),
+    ]);
+    await send(first.client, attempt('M3', 'OTHER'), ['bob@x']);
+    await send(first.client, 'M4', ['bob@x']);
+    expect(await mails('bob@x')).toHaveLength(3);
+    expect(await mails('carol@x')).toHaveLength(1);
+    await first.stop();
+    now += 4 * 86_400_000;
+    const again = await start(nodeFiles, clock, MONTH_MS);
+    expect(await send(again.client, attempt('M5', 'K'), ['bob@x'])).toMatchObject([
+      { kind: 'accepted', reply: { text: expect.stringContaining('duplicate') } },
+    ]);
+    now += 2 * 86_400_000;
+    await send(again.client, attempt('M6', 'K'), ['bob@x']);
+    expect(await mails('bob@x')).toHaveLength(4);
   });
 
   test('without a delivery id nothing is suppressed', async () => {

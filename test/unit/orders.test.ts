@@ -4,9 +4,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
-import type { Identity } from '../../common/message.ts';
+import type { CopyId, Identity } from '../../common/message.ts';
 import { OrderBook } from '../../operator/local/order-book.ts';
-import { acceptance, admit, decisionsOf, type Order, orderFile, requestsOf } from '../../operator/local/orders.ts';
+import {
+  acceptance,
+  admit,
+  decisionsOf,
+  type Order,
+  orderFile,
+  parseOrder,
+  requestsOf,
+} from '../../operator/local/orders.ts';
 import { prepareStateDirectory, type StatePaths, statePaths } from '../../operator/local/state-directory.ts';
 import {
   identityIn,
@@ -78,6 +86,14 @@ const lost = (name: string, identity = TWO): Order => ({
   member: name,
   identity,
   why: 'it does not answer',
+});
+const message = (n: number, action: 'resume' | 'remove' = 'resume', atMs = n): Order => ({
+  kind: 'message',
+  id: `message-${n}`,
+  atMs,
+  message: `01J${String(n).padStart(23, '0')}` as CopyId,
+  action,
+  by: 'ann',
 });
 const cancel = (request: string): Order => ({ kind: 'cancel', id: 'cancel', atMs: 3, request });
 const resubmit = (name: string, database = 'db01', atMs = 2): Order => ({
@@ -174,14 +190,29 @@ describe('what orders come to', () => {
     });
   });
 
+  it('about messages are in the document, the newest of very many', () => {
+    const orders = Array.from({ length: 700 }, (_, n) => message(n, n % 2 === 0 ? 'resume' : 'remove', 1_000 - n));
+    const { messages } = decisionsOf(orders);
+    expect(messages).toHaveLength(500);
+    expect(messages.at(-1)).toEqual({
+      id: 'message-0',
+      message: '01J00000000000000000000000',
+      action: 'resume',
+      by: 'ann',
+    });
+    for (const wrong of [{ action: 'drop' }, { message: '../x' }, { by: 7 }])
+      expect(parseOrder({ ...message(1), ...wrong }, () => 'no')).toBeTypeOf('string');
+  });
+
   it('is told to the person', () => {
-    const orders = [drain('a'), active('a'), lost('a'), cancel('again'), resubmit('again')];
+    const orders = [drain('a'), active('a'), lost('a'), cancel('again'), resubmit('again'), message(1, 'remove')];
     expect(orders.map((order) => acceptance(order, 4))).toEqual([
       'a is draining since topology generation 4',
       'a is active since topology generation 4',
       `queue database ${TWO} of a is lost since topology generation 4`,
       'resubmit request again is cancelled since topology generation 4',
       'resubmit request again is there since topology generation 4',
+      '01J00000000000000000000001: remove ordered in topology generation 4; its owner carries it out',
     ]);
   });
 });
@@ -190,7 +221,7 @@ describe('the book of orders', () => {
   const book = () => new OrderBook(paths, (line) => said.push(line));
 
   it('gives back what was written, of every kind', async () => {
-    const orders = [drain('a'), gone('a'), lost('a'), cancel('again'), resubmit('again')];
+    const orders = [drain('a'), gone('a'), lost('a'), cancel('again'), resubmit('again'), message(7)];
     for (const order of orders) await book().write(order);
     const byId = (a: Order, b: Order): number => (a.id < b.id ? -1 : 1);
     const found = [...(await book().read())].sort(byId);

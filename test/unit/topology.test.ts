@@ -141,6 +141,7 @@ describe('the document', () => {
         activeCopy: 'sea',
         activation: 1,
         lossWindowMs: 900_000,
+        hidesClientRetries: true,
       },
     ]);
     expect(policies.queues.retryIntervalsMs).toEqual(

@@ -36,6 +36,7 @@ function traceInput(more: Partial<Envelope> = {}, client: Partial<ClientInfo> = 
   return {
     copyId: 'COPY1' as CopyId,
     deliveryId: 'ELDEST',
+    contentKey: null,
     envelope,
     hostname: 'mx.example.com',
     member: 'transport-0',

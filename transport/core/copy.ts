@@ -130,7 +130,7 @@ export function roleOf(state: CopyState, me: Identity): Role {
   return state.epoch.owner === me ? 'primary' : 'shadow';
 }
 
-export const IN_TRANSIT: ReadonlySet<Queue> = new Set(['submission', 'delivery', 'unreachable']);
+export const IN_TRANSIT: ReadonlySet<Queue> = new Set(['submission', 'delivery', 'unreachable', 'poison']);
 
 export const isFinal = (recipient: RecipientState): boolean => recipient.outcome !== 'pending';
 
@@ -167,6 +167,7 @@ export function sharedState(facts: CopyFacts, state: CopyState): SharedState {
         isAnnounceable(recipient) || !isFinal(recipient) ? recipient : pendingAgain(recipient),
       ) ?? null,
     final: allFinal(state.recipients),
+    ...(state.crashCount > 0 ? { crashes: state.crashCount } : {}),
   };
 }
 
@@ -191,12 +192,15 @@ export function merge(local: CopyState, remote: SharedState): CopyState {
   const standing = local.standing === 'released' || remote.standing === 'released' ? 'released' : 'intake';
   const abortedThrough = Math.max(local.abortedThrough, remote.abortedThrough);
   const recipients = mergeRecipients(local.recipients, remote.recipients);
+  // The mark travels (protocol.md 18).
+  const crashCount = Math.max(local.crashCount, remote.crashes ?? 0);
   const unchanged =
+    crashCount === local.crashCount &&
     epoch === local.epoch &&
     standing === local.standing &&
     abortedThrough === local.abortedThrough &&
     recipients === local.recipients;
-  return unchanged ? local : { ...local, epoch, standing, abortedThrough, recipients };
+  return unchanged ? local : { ...local, epoch, standing, abortedThrough, recipients, crashCount };
 }
 
 function mergeRecipients(

@@ -11,7 +11,14 @@ import { transition } from './transitions.ts';
 export interface Damage {
   readonly sinceMs: number;
   readonly digest: string;
+  /** It rests in a Safety Net: when it was last found to be damaged there (damage-at-rest.ts). */
+  readonly seenMs?: number;
 }
+
+/** In place of a digest that cannot be read any more. */
+export const ANY_DIGEST = '0'.repeat(64);
+/** Copies at rest asked for in one round: live mail shall hardly notice. */
+const RESTING_AT_ONCE = 16;
 
 /** With everybody there and nobody answering this long, the message is reported as lost; it stays listed and is asked for all the same. */
 const LISTED_AFTER_MS = 60_000;
@@ -32,10 +39,14 @@ export function bodyDamaged(turn: Turn, id: CopyId): void {
 /** Every second: those who came back are asked as well. */
 export function damageTick(turn: Turn): void {
   const { server } = turn;
-  for (const [id, { digest }] of server.damaged) askFor(turn, id, digest);
+  let resting = 0;
+  for (const [id, { digest, seenMs }] of server.damaged) {
+    if (seenMs !== undefined) resting += 1;
+    if (seenMs === undefined || resting <= RESTING_AT_ONCE) askFor(turn, id, digest);
+  }
 }
 
-function askFor(turn: Turn, id: CopyId, digest: string): void {
+export function askFor(turn: Turn, id: CopyId, digest: string): void {
   for (const { name } of turn.server.boundary)
     if (turn.server.peers.has(name))
       late(turn, { copy: id, kind: 'Send', to: name, frame: { kind: 'FETCH', fetch: { id, digest } } });

@@ -21,6 +21,7 @@ import {
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
 import { settle, tellHolders } from './ownership.ts';
+import { isPoison } from './poison.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
@@ -72,7 +73,12 @@ export function categorize(turn: Turn, copy: Copy): void {
   finishIfFinal(turn, copy);
 }
 
-const finalNow = (turn: Turn, recipient: RecipientState, outcome: RecipientOutcome, reply: string): RecipientState => ({
+export const finalNow = (
+  turn: Turn,
+  recipient: RecipientState,
+  outcome: RecipientOutcome,
+  reply: string,
+): RecipientState => ({
   ...recipient,
   outcome,
   reply,
@@ -360,7 +366,8 @@ const homes = (copy: Copy): CopyState['placements'] => confirmedPlacements(copy.
 export function ageDue(turn: Turn, id: CopyId): void {
   const { server } = turn;
   const copy = server.copies.get(id);
-  if (copy === undefined || copy.state.epoch.owner !== server.me) return;
+  // Poison waits for a person (protocol.md 18).
+  if (copy === undefined || copy.state.epoch.owner !== server.me || isPoison(copy.state)) return;
   const { messageExpirationMs, delayNotificationMs } = server.document.policies.queues;
   const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
   if (ageMs >= messageExpirationMs) return expire(turn, copy);

@@ -300,3 +300,8 @@ export function drainView(server: Server, resting: number): DrainView {
   }
   return { state, copies: server.copies.size, safetyNet: resting, tombstones, waitingFor };
 }
+
+export function latchOf(facts: ReadonlyMap<string, unknown>): number | null {
+  const latch = facts.get(LATCH_FACT) as { readonly generation: number } | undefined;
+  return latch?.generation ?? null;
+}

@@ -165,6 +165,12 @@ export type CoreEvent =
   | { readonly kind: 'BodyNotCopied'; readonly id: CopyId; readonly reason: 'atRest' | 'unreadable' }
   /** The stored body of a copy in transit or of a shadow copy cannot be read. */
   | { readonly kind: 'BodyDamaged'; readonly id: CopyId }
+  /** Bytes of a copy at rest cannot be read; of `stored` nothing is known when its last record is what is damaged. */
+  | { readonly kind: 'RestingDamaged'; readonly id: CopyId; readonly stored: StoredCopy | null }
+  /** The whole log was looked at since then (monotonic): what was not found damaged again is whole, or gone. */
+  | { readonly kind: 'ScrubPassed'; readonly sinceMs: number }
+  | { readonly kind: 'RiskEntered'; readonly id: CopyId }
+  | { readonly kind: 'RiskLeft'; readonly id: CopyId }
   /** Somebody outside the boundary was reached: a front end, the operator, a delivery target (protocol.md 3). */
   | { readonly kind: 'OutsideReached' }
   | { readonly kind: 'TimerFired' };
@@ -215,6 +221,18 @@ export interface OpenCandidate {
   readonly state: SharedState;
 }
 
+/** Reads the original: the copy `parent` is marked meanwhile; `alone`: RiskLeft follows. */
+export interface ComposeDsn {
+  readonly kind: 'ComposeDsn';
+  readonly id: CopyId;
+  readonly parent: CopyId;
+  readonly dsn: DsnKind;
+  readonly recipient: number;
+  readonly facts: CopyFacts;
+  readonly state: CopyState;
+  readonly alone?: true;
+}
+
 /** Effects that promise nothing: they may leave before anything is durable. */
 export type EarlyEffect =
   | { readonly kind: 'AcceptStream'; readonly stream: number }
@@ -230,15 +248,7 @@ export type EarlyEffect =
     }
   | { readonly kind: 'DropCandidate'; readonly id: CopyId; readonly attempt: number; readonly reason: string }
   | { readonly kind: 'DiscardBody'; readonly stream: number }
-  | {
-      readonly kind: 'ComposeDsn';
-      readonly id: CopyId;
-      readonly parent: CopyId;
-      readonly dsn: DsnKind;
-      readonly recipient: number;
-      readonly facts: CopyFacts;
-      readonly state: CopyState;
-    }
+  | ComposeDsn
   | { readonly kind: 'ExpireSafetyNet'; readonly beforeMs: number }
   /** Starts a walk over the Safety Nets, oldest first; the first page comes at once, the next when asked for. */
   | {
@@ -259,6 +269,8 @@ export type LateEffect = {
   readonly copy: CopyId | null;
 } /** With a state that says final: nobody hears of that before it is durable. */ & (
   | OpenCandidate
+  /** A suspect goes alone (poison.ts): answered by RiskEntered. */
+  | { readonly kind: 'EnterRisk'; readonly id: CopyId }
   | { readonly kind: 'AnswerStream'; readonly stream: number; readonly result: Result }
   | { readonly kind: 'Send'; readonly to: string; readonly frame: ControlFrame }
   | {
@@ -303,6 +315,7 @@ export type CoreCount =
   | 'quarantined'
   | 'refetched'
   | 'drained'
+  | 'poison'
   | 'acceptDuration';
 
 export interface StepResult {

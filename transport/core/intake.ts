@@ -12,6 +12,7 @@ import { armAge } from './ages.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { refetched } from './damage.ts';
+import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
@@ -201,6 +202,7 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   // Only the owner places a copy of what it owns, inside its boundary (semantics.md S14).
   const mayPlace = opening.state.epoch.owner === opening.identity || wrong(turn, 'anybody-places');
   if (!sameBoundary) return refuse(reply('localError'));
+  if (refetchAtRestOpened(turn, opening, refuse)) return;
   // Whoever has the bytes may send what is damaged here.
   if (server.damaged.has(opening.id) && server.copies.get(opening.id)?.facts.digest === opening.state.digest) {
     server.incoming.set(opening.stream, { ...opening, isRefetch: true });
@@ -261,6 +263,7 @@ export function shadowEnded(
     refetched(turn, existing, stream);
     return answer('stored');
   }
+  if (refetchedAtRest(turn, opening, digest, sizeBytes, events, stream)) return answer('stored');
   // What it was for came to rest, or was mended, meanwhile: nothing new comes to be from it.
   if (opening.isRefetch === true) {
     early(turn, { kind: 'DiscardBody', stream });
@@ -291,8 +294,8 @@ export function shadowEnded(
     restEnded(turn, opening, facts, stream);
     return answer('stored');
   }
-  const { standing, abortedThrough, recipients } = opening.state;
-  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients });
+  const { standing, abortedThrough, recipients, crashes: crashCount = 0 } = opening.state;
+  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients, crashCount });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
   const copy = newCopy(facts, state);
   addCopy(server, copy);

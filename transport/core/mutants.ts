@@ -47,6 +47,10 @@ export const MUTANTS = {
   'arrivals-unwalked': 'what came to rest here during a failover is forgotten by it',
   'dsn-from-resubmission': 'the sender of a message delivered days ago hears that it failed',
   'ancestor-forgotten': 'after a mailbox failover every message of the window is there twice',
+  'deaths-uncounted': 'one message that ends the process ends it again and again, and no mail flows',
+  'retry-shown': 'a client that lost our reply sends again, and the user has the message twice',
+  'damage-at-rest-ignored':
+    'a bad sector takes the copy at rest, and nobody notices before the mailbox failover that needs it',
   'empty-while-resting': 'a drained member is removed with the last Safety Net copies on it',
 } as const;
 

@@ -18,12 +18,12 @@ import { setAge } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isFinal, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
-import { categorize } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
 import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
+import { enterRisk } from './poison.ts';
 import { everybodyAccountedFor } from './presence.ts';
 import { dsnSafe, ownerHasReport, resumeFailures } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
@@ -48,7 +48,7 @@ export function settle(turn: Turn, copy: Copy): void {
     copy.doubt === null &&
     copy.state.epoch.owner === turn.server.me
   )
-    categorize(turn, copy);
+    enterRisk(turn, copy);
 }
 
 // --- contact ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import type { CopyId, SharedState } from '../../common/message.ts';
 import type { Cover, Covered, Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { roleOf, sharedState, withPlacement } from './copy.ts';
+import { ANY_DIGEST } from './damage.ts';
 import { claimAtRest } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
 import { pickHome } from './placing.ts';
@@ -488,7 +489,10 @@ export function fetchReceived(turn: Turn, member: string, fetch: Fetch, stored: 
   const { server } = turn;
   const live = server.copies.get(fetch.id);
   const copy: StoredCopy | null = live === undefined ? stored : { facts: live.facts, state: live.state };
-  if (copy === null || copy.facts.digest !== fetch.digest || server.damaged.has(fetch.id)) return;
+  if (copy === null || copy.damaged !== undefined || server.damaged.has(fetch.id)) return;
+  // Who cannot read even what it had asks for whatever rests under that id.
+  const isWanted = copy.facts.digest === fetch.digest || (live === undefined && fetch.digest === ANY_DIGEST);
+  if (!isWanted) return;
   if (server.rehoming.sending.has(fetch.id) || !server.boundary.some((one) => one.name === member)) return;
   send(turn, copy, 'fetch', member, 'copy', sharedState(copy.facts, copy.state));
 }

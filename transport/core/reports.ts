@@ -7,9 +7,10 @@ import type { CopyFacts } from '../store/database.ts';
 import { type Copy, confirmedPlacements, newCopy } from './copy.ts';
 import { finishIfFinal } from './delivery.ts';
 import { isReportWanted } from './dsn.ts';
-import type { DsnKind } from './events.ts';
+import type { ComposeDsn, DsnKind } from './events.ts';
 import { settle } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
+import { isPoison, reportWaits } from './poison.ts';
 import { early, late, needsShadow, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
@@ -31,9 +32,9 @@ export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): vo
   const id = dsnIdOf(turn, copy.facts.id, index, dsn);
   const existing = server.copies.get(id);
   if (existing !== undefined) return dsnExists(turn, copy, id, onTwoDatabases(turn, existing));
-  if (server.composing.has(id)) return;
+  if (server.composing.has(id) || isPoison(copy.state)) return;
   server.composing.add(id);
-  early(turn, {
+  const effect: ComposeDsn = {
     kind: 'ComposeDsn',
     id,
     parent: copy.facts.id,
@@ -41,7 +42,8 @@ export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): vo
     recipient: index,
     facts: copy.facts,
     state: copy.state,
-  });
+  };
+  if (!reportWaits(turn, effect)) early(turn, effect);
 }
 
 /** A shadow was confirmed; or this is the shadow, and its owner has said that it has it: the body came before that one's own commit was durable (seed 4299). */

@@ -86,7 +86,7 @@ export function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts,
 }
 
 /** It keeps the place in time it had (semantics.md N1): the last recipient's. */
-function finalAt(turn: Turn, recipients: readonly RecipientState[]): number {
+export function finalAt(turn: Turn, recipients: readonly RecipientState[]): number {
   const times = recipients.flatMap(({ atMs }) => (atMs === undefined ? [] : [atMs]));
   return times.length === 0 ? trustedNow(turn) : Math.min(trustedNow(turn), Math.max(...times));
 }

@@ -15,10 +15,10 @@ import { setAge, takeAges } from './ages.ts';
 import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
-import { bodyDamaged, damageTick } from './damage.ts';
+import { damageTick } from './damage.ts';
 import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
-import { drainTick, LATCH_FACT, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
+import { drainTick, latchOf, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
 import { inquiryAnswered } from './inquiry.ts';
 import {
@@ -43,6 +43,7 @@ import {
   reshadow,
   reshadowRound,
 } from './placing.ts';
+import { carryOut, countDeath, newRisk, openDoor, type RiskOptions } from './poison.ts';
 import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   fetchReceived,
@@ -84,6 +85,7 @@ import {
   trustedNow,
   wrong,
 } from './state.ts';
+import { type StoreEvent, storeEvent } from './store-events.ts';
 import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
 import { guard, guardOver, sweepTombstones } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
@@ -97,6 +99,8 @@ export interface CoreOptions {
   readonly draw: () => number;
   readonly hashId: (text: string) => CopyId;
   readonly mutants?: ReadonlySet<Mutant>;
+  /** Where the copy in a risky step is marked, and what the mark of the life before says (poison.ts). */
+  readonly risk?: RiskOptions;
   /** Where visits of transition rows are counted; the simulator adds up all lives of all pods. */
   readonly coverage?: TransitionCoverage;
 }
@@ -150,6 +154,7 @@ function newServer(options: CoreOptions, now: Now): Server {
     completeSinceMs: 0,
     nextScan: 0,
     resubmissions: newResubmissions(options.recovered.facts),
+    risk: newRisk(options.risk, options.recovered.facts),
     sessions: 0,
     held: new Map(),
     listedOnce: new Set(),
@@ -184,7 +189,7 @@ function newServer(options: CoreOptions, now: Now): Server {
 export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {
   const server = newServer(options, now);
   const turn: Turn = { server, nowMs: now.monotonicMs, wallMs: now.wallMs, out: emptyStep(), claims: new Map() };
-  recover(turn, options.recovered);
+  recover(turn, options.recovered, options.risk);
   retirements(turn);
   requestsChanged(turn);
   setTimer(turn, PRESENCE_MS, 'presence');
@@ -194,11 +199,6 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
   saveClock(turn);
   return { server, result: finish(turn) };
-}
-
-function latchOf(facts: ReadonlyMap<string, unknown>): number | null {
-  const latch = facts.get(LATCH_FACT) as { readonly generation: number } | undefined;
-  return latch?.generation ?? null;
 }
 
 function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary'> {
@@ -216,7 +216,7 @@ function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' 
 }
 
 /** Rows 5 and protocol.md 14: whatever survived is treated as accepted, and asks once before it is delivered. */
-function recover(turn: Turn, recovered: Recovered): void {
+function recover(turn: Turn, recovered: Recovered, risk: RiskOptions | undefined): void {
   const { server } = turn;
   for (const tombstone of recovered.tombstones) guard(turn, tombstone.id);
   for (const { facts, state } of recovered.copies) {
@@ -226,6 +226,7 @@ function recover(turn: Turn, recovered: Recovered): void {
     addCopy(server, copy);
     if (isWhole) copy.recovered = copy.state;
   }
+  countDeath(turn, risk);
   for (const copy of server.copies.values()) {
     if (roleOf(copy.state, server.me) !== 'primary') {
       if (wrong(turn, 'shadows-dropped-at-restart')) server.copies.delete(copy.facts.id);
@@ -256,6 +257,7 @@ export function step(server: Server, event: CoreEvent, now: Now): StepResult {
 }
 
 function finish(turn: Turn): StepResult {
+  openDoor(turn);
   flushClaims(turn);
   turn.out.wakeAtMs = turn.server.timers[0]?.atMs ?? null;
   return turn.out;
@@ -358,7 +360,7 @@ type RestEvent = Extract<
       | 'ReleaseReceived'
       | 'ReleaseAcked'
       | 'FetchReceived'
-      | 'BodyDamaged'
+      | StoreEvent['kind']
       | 'OutsideReached';
   }
 >;
@@ -392,7 +394,11 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
     case 'FetchReceived':
       return fetchReceived(turn, event.member, event.fetch, event.stored);
     case 'BodyDamaged':
-      return bodyDamaged(turn, event.id);
+    case 'RestingDamaged':
+    case 'ScrubPassed':
+    case 'RiskEntered':
+    case 'RiskLeft':
+      return storeEvent(turn, event);
     case 'OutsideReached':
       server.outsideReachedMs = turn.nowMs;
       return;
@@ -464,6 +470,7 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       break;
     case 'presence':
       presenceTick(turn);
+      carryOut(turn);
       setTimer(turn, PRESENCE_MS, 'presence');
       break;
     case 'takeover':

@@ -6,12 +6,13 @@ import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
 import type { Compactor } from '../store/compact.ts';
-import type { CopyState, Tombstone } from '../store/database.ts';
+import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Mutant } from './mutants.ts';
+import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
 import type { Resubmissions } from './resubmission.ts';
 import type { TransitionCoverage } from './transitions.ts';
@@ -92,6 +93,8 @@ export interface IncomingShadow {
   readonly purpose: 'shadow' | 'copy' | 'rest';
   /** Its body shall take the place of a damaged one. */
   readonly isRefetch?: true;
+  /** What is known of the damaged copy when it is one at rest; null: its last record is what is damaged. */
+  readonly rests?: StoredCopy | null;
   readonly id: CopyId;
   readonly envelope: Envelope;
   readonly state: SharedState;
@@ -209,6 +212,7 @@ export interface Server {
   /** Scans of the Safety Net under way are numbered; a number is never used twice. */
   nextScan: number;
   readonly resubmissions: Resubmissions;
+  readonly risk: Risk;
   sessions: number;
   /** Shadow copies by the identity that owns them, for LIST. */
   readonly held: Map<Identity, Set<CopyId>>;

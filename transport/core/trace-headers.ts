@@ -9,10 +9,15 @@ import type { ClientInfo, CopyId, Envelope } from '../../common/message.ts';
 /** The store's duplicate suppression reads this field (protocol.md 23). */
 export const DELIVERY_HEADER = 'X-MailCluster-Delivery';
 
+/** And this one, by which it knows a client's own retry (protocol.md 24). */
+export const CONTENT_HEADER = 'X-MailCluster-Content';
+
 export interface TraceInput {
   readonly copyId: CopyId;
   /** Id of the eldest ancestor: the same for every resubmission of a message. */
   readonly deliveryId: string;
+  /** Null: there is none (content-key.ts). */
+  readonly contentKey: string | null;
   readonly envelope: Envelope;
   /** Host name of this transport. */
   readonly hostname: string;
@@ -22,7 +27,9 @@ export interface TraceInput {
 
 /** The fields that go in front of the message, each ending in CRLF. */
 export function traceHeaders(input: TraceInput): Buffer {
-  return Buffer.from(`${receivedHeader(input)}${DELIVERY_HEADER}: ${word(input.deliveryId)}\r\n`, 'latin1');
+  const { deliveryId, contentKey } = input;
+  const content = contentKey === null ? '' : `${CONTENT_HEADER}: ${word(contentKey)}\r\n`;
+  return Buffer.from(`${receivedHeader(input)}${DELIVERY_HEADER}: ${word(deliveryId)}\r\n${content}`, 'latin1');
 }
 
 /** RFC 5321 4.4; the protocol in `with` is from RFC 3848 and RFC 6531 4.3. */

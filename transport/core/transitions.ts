@@ -54,6 +54,9 @@ export type TransitionEvent =
   | 'PlacementReleased'
   | 'Resigned'
   | 'BecameOwner'
+  | 'CrashedRepeatedly'
+  | 'AdminResumed'
+  | 'AdminRemoved'
   | 'Quarantined'
   | 'Refetched'
   | 'ResubmitRequested'
@@ -74,6 +77,9 @@ const row = (
 ): TransitionRow => ({ row: number, event, from, role, to, guard, committed });
 
 const TRANSIT = ['submission', 'delivery', 'unreachable'] as const;
+/** What has a body here and is not final. */
+const HELD = [...TRANSIT, 'poison'] as const;
+const AT_REST = ['primarySafetyNet', 'shadowSafetyNet'] as const;
 
 /** Rows that issue 3 uses; takeover, resubmission, drain, poison and quarantine add theirs. */
 export const TRANSITIONS: readonly TransitionRow[] = [
@@ -108,13 +114,13 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(
     5,
     'RecoveredHeld',
-    [...TRANSIT],
+    [...HELD],
     'primary',
     ['submission'],
     'opened again; what was held in intake counts as accepted',
     '-',
   ),
-  row(6, 'TryRaised', [...TRANSIT, 'shadow'], 'any', ['submission'], 'END of a higher try, equal digest', 'EPOCH'),
+  row(6, 'TryRaised', [...HELD, 'shadow'], 'any', ['submission'], 'END of a higher try, equal digest', 'EPOCH'),
   row(7, 'EndRefusedByTombstone', ['-', 'aborted'], 'any', ['same'], 'try <= abortedThrough', '-'),
   row(8, 'ShadowReceived', ['-'], 'shadow', ['shadow'], 'id unknown, try allowed, no latch', 'COMMIT'),
   row(9, 'AlreadyHeld', ['shadow'], 'shadow', ['shadow'], 'same or higher epoch, owner not me', 'EPOCH'),
@@ -123,7 +129,7 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(
     12,
     'AbortDenied',
-    [...TRANSIT, 'shadow', 'primarySafetyNet', 'shadowSafetyNet'],
+    [...HELD, 'shadow', 'primarySafetyNet', 'shadowSafetyNet'],
     'any',
     ['same'],
     'released or final',
@@ -143,7 +149,7 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(
     16,
     'DsnProtected',
-    [...TRANSIT],
+    [...HELD],
     'primary',
     ['same'],
     'DSN protected, final or unprotected by policy',
@@ -154,7 +160,7 @@ export const TRANSITIONS: readonly TransitionRow[] = [
   row(
     19,
     'RecipientReopened',
-    [...TRANSIT, 'shadow'],
+    [...HELD, 'shadow'],
     'any',
     ['same'],
     'a request that is alive, delivered under a lost activation',
@@ -170,6 +176,17 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     'MOVE + tombstone',
   ),
   row(21, 'NothingSucceeded', ['delivery'], 'primary', ['removed'], 'no success, DSNs announced', 'FINAL (tombstone)'),
+  row(22, 'CrashedRepeatedly', [...TRANSIT], 'primary', ['poison'], 'two deaths, marked and alone', 'MOVE'),
+  row(23, 'AdminResumed', ['poison'], 'primary', ['submission'], 'an order in the document', 'MOVE, audit'),
+  row(
+    24,
+    'AdminRemoved',
+    [...HELD],
+    'primary',
+    ['delivery'],
+    'an order in the document, no delivery open; then row 20 or 21',
+    'FINAL(removed), audit',
+  ),
   row(
     26,
     'DiscardNotified',
@@ -190,11 +207,11 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     'EPOCH(try, term+1, me)',
   ),
   row(32, 'ClaimGranted', ['shadow'], 'shadow', ['shadow'], 'epoch >= mine', 'EPOCH'),
-  row(33, 'Demoted', [...TRANSIT], 'shadow', ['shadow'], 'higher epoch, open deliveries merged', 'EPOCH + finality'),
+  row(33, 'Demoted', [...HELD], 'shadow', ['shadow'], 'higher epoch, open deliveries merged', 'EPOCH + finality'),
   row(
     34,
     'TakenOverFinal',
-    [...TRANSIT],
+    [...HELD],
     'any',
     ['shadowSafetyNet', 'primarySafetyNet', 'removed'],
     'a member says final',
@@ -209,10 +226,10 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     'RELEASE of the owner names my epoch',
     'delete; then RELEASE-ACK',
   ),
-  row(35, 'Resigned', [...TRANSIT], 'shadow', ['shadow'], 'D confirmed, no delivery open', 'RESIGN'),
+  row(35, 'Resigned', [...HELD], 'shadow', ['shadow'], 'D confirmed, no delivery open', 'RESIGN'),
   row(36, 'BecameOwner', ['shadow'], 'primary', ['submission'], 'its owner names me, higher epoch', 'EPOCH'),
-  row(38, 'Quarantined', [...TRANSIT, 'shadow'], 'any', ['same'], 'the body cannot be read', 'volatile'),
-  row(39, 'Refetched', [...TRANSIT, 'shadow'], 'any', ['same'], 'digest equal', 'COMMIT'),
+  row(38, 'Quarantined', [...HELD, 'shadow', ...AT_REST], 'any', ['same'], 'it cannot be read, or scrub', 'volatile'),
+  row(39, 'Refetched', [...HELD, 'shadow', ...AT_REST], 'any', ['same'], 'digest equal', 'COMMIT'),
   row(
     41,
     'ResubmitRequested',
@@ -250,7 +267,7 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     'draining; a member that stays has it durably',
     'delete',
   ),
-  row(37, 'ReshadowCommitted', [...TRANSIT], 'primary', ['same'], 'stored at the same epoch', 'placement (lazy)'),
+  row(37, 'ReshadowCommitted', [...HELD], 'primary', ['same'], 'stored at the same epoch', 'placement (lazy)'),
   row(
     44,
     'AllPlacementsAnswered',

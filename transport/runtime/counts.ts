@@ -43,6 +43,8 @@ export function count(metrics: Metrics, effect: Extract<LateEffect, { readonly k
       return metrics.increment('quarantined_total');
     case 'refetched':
       return metrics.increment('refetched_total');
+    case 'poison':
+      return metrics.increment('poisoned_total');
     case 'drained':
       return metrics.set('drained', 1);
     case 'acceptDuration':

@@ -39,6 +39,8 @@ export interface DeliveryRequest {
   readonly copyId: CopyId;
   /** Value of `X-MailCluster-Delivery`: the id of the eldest ancestor copy (protocol.md 23). */
   readonly deliveryId: string;
+  /** Value of `X-MailCluster-Content`, null for none: a client's own retry has the same (protocol.md 24). */
+  readonly contentKey: string | null;
   /** Under which the copy is delivered. */
   readonly epoch: Epoch;
   /** Promoted, replayed, recovered, or made by two: somebody may have sent it to external recipients before (protocol.md 23). */

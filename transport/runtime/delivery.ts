@@ -14,10 +14,11 @@ import {
   RFC5321_TIMEOUTS,
   type SendOutcome,
 } from '../../common/smtp/client.ts';
-import { DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
+import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
 import type { DeliveryAgent, DeliveryRecipient, DeliveryRequest, RecipientResult } from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
 import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-results.ts';
+import { DeliveryTurns } from './delivery-turns.ts';
 
 export interface DeliveryAgentOptions {
   readonly clock: Clock;
@@ -62,6 +63,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   readonly #options: DeliveryAgentOptions;
   readonly #settings: DeliverySettings;
   readonly #pool: DeliveryPool;
+  readonly #turns = new DeliveryTurns();
   readonly #underWay = new Set<Promise<void>>();
   /** `host:port` -> monotonic time until which the host comes last. */
   readonly #avoidUntilMs = new Map<string, number>();
@@ -84,7 +86,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
   start(request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): void {
     const { clock, metrics } = this.#options;
     const startedMs = clock.monotonicMs();
-    const delivery = this.#deliver(request)
+    const delivery = this.#turns
+      .run(request, () => this.#deliver(request))
       .then((results) => {
         const seconds = (clock.monotonicMs() - startedMs) / 1000;
         metrics.observe('delivery_duration_seconds', seconds, { route: request.route.kind });
@@ -167,9 +170,9 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   #message(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): OutgoingMessage {
-    const { envelope, copyId, deliveryId } = request;
+    const { envelope, copyId, deliveryId, contentKey } = request;
     const { hostname, member, readBody } = this.#options;
-    const trace = traceHeaders({ copyId, deliveryId, envelope, hostname, member });
+    const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, hostname, member });
     return {
       reversePath: envelope.reversePath,
       body: envelope.body,
@@ -201,10 +204,12 @@ function outcomeAt(sent: SendOutcome, at: number): SendOutcome['recipients'][num
   return sent.recipients[at] ?? { kind: 'broken', error: new ClientError('ABORTED', 'no outcome') };
 }
 
-/** The message as the next hop gets it: our trace fields in front, foreign `X-MailCluster-Delivery` fields taken out. */
+/** The message as the next hop gets it: our trace fields in front, foreign ones by which a store knows messages taken out. */
 async function* outgoingContent(trace: Buffer, body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   yield trace;
-  const remover = new HeaderFieldRemover(DELIVERY_HEADER);
-  for await (const chunk of body) yield* remover.push(chunk);
-  yield* remover.end();
+  const first = new HeaderFieldRemover(DELIVERY_HEADER);
+  const second = new HeaderFieldRemover(CONTENT_HEADER);
+  for await (const chunk of body) for (const piece of first.push(chunk)) yield* second.push(piece);
+  for (const piece of first.end()) yield* second.push(piece);
+  yield* second.end();
 }

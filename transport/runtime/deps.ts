@@ -6,6 +6,7 @@ import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Network } from '../../common/platform/net.ts';
 import type { Random } from '../../common/platform/random.ts';
 import type { Mutant } from '../core/mutants.ts';
+import type { RiskOptions } from '../core/poison.ts';
 import type { TransitionCoverage } from '../core/transitions.ts';
 import type { QueueDatabase } from '../store/database.ts';
 import type { DeliveryAgent } from './delivery-api.ts';
@@ -27,6 +28,8 @@ export interface TransportDeps {
   readonly delivery: DeliveryAgent;
   readonly tracking: Tracking;
   readonly document: TopologyDocument;
+  /** Marks that survive the death of the process, and what they said when this one started (protocol.md 18). */
+  readonly risk?: RiskOptions;
   /** Simulator only. */
   readonly mutants?: ReadonlySet<Mutant>;
   readonly coverage?: TransitionCoverage;

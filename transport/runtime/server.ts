@@ -10,11 +10,12 @@ import type { IncomingStream, PeerSession } from '../../common/peer/session-api.
 import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
+import { contentKeyOf } from '../core/content-key.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
-import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
+import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import { type Server, trustedTime } from '../core/state.ts';
-import type { CopyFacts, Queue, StoredCopy, Write } from '../store/database.ts';
+import type { Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import type { TransportDeps } from './deps.ts';
@@ -26,7 +27,8 @@ import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
 import { Resting } from './resting.ts';
 import { SafetyNetScans } from './safety-net-scans.ts';
-import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
+import { Scrubbing } from './scrubbing.ts';
+import { track } from './track.ts';
 
 const SWEEP_MS = 1_000;
 /** Part of the Safety Net quota from which on it is said that something will be shed. */
@@ -46,6 +48,7 @@ export class TransportServer {
   readonly core: Server;
   readonly peers: Peers;
   readonly bodies: Bodies;
+  readonly scrubbing: Scrubbing;
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #resting: Resting;
@@ -73,6 +76,7 @@ export class TransportServer {
         draw: () => randomFraction(deps.random),
         hashId,
         ...(deps.mutants === undefined ? {} : { mutants: deps.mutants }),
+        ...(deps.risk === undefined ? {} : { risk: deps.risk }),
         ...(deps.coverage === undefined ? {} : { coverage: deps.coverage }),
       },
       now,
@@ -120,14 +124,25 @@ export class TransportServer {
       committed: () => undefined,
       fatal: (reason) => deps.onFatal(reason),
     });
+    this.scrubbing = this.#newScrubbing();
     // The core has what it needs of it: what the database recovered need not be kept twice.
     database.releaseRecovered();
     this.#loop.apply(started.result);
   }
 
+  #newScrubbing(): Scrubbing {
+    return new Scrubbing({
+      ...this.deps,
+      holdTimeMs: () => this.core.document.policies.safetyNet.holdTimeMs,
+      onDamaged: (id) => this.bodyDamaged(id),
+      onPassed: (sinceMs) => this.#loop.handle({ kind: 'ScrubPassed', sinceMs }),
+    });
+  }
+
   async start(): Promise<void> {
     await this.peers.start();
     this.state = 'ready';
+    this.scrubbing.start();
     this.#sweepLater();
   }
 
@@ -135,9 +150,19 @@ export class TransportServer {
     return this.peers.port;
   }
 
-  /** A delivery could not read the body of this copy (row 38). */
+  /** The bytes of this copy cannot be read: a delivery, another member's question or the scrub met that (row 38). */
   bodyDamaged(id: CopyId): void {
-    if (!this.#stopped) this.#loop.handle({ kind: 'BodyDamaged', id });
+    if (this.#stopped) return;
+    if (this.core.copies.has(id)) return this.#loop.handle({ kind: 'BodyDamaged', id });
+    void this.#resting.withStored(
+      [id],
+      (stored, unreadable) => {
+        const found = stored.get(id) ?? null;
+        if (this.#stopped || (found === null && !unreadable.has(id))) return;
+        this.#loop.handle({ kind: 'RestingDamaged', id, stored: found });
+      },
+      'all',
+    );
   }
 
   setTopology(document: TopologyDocument): void {
@@ -150,6 +175,7 @@ export class TransportServer {
     this.state = 'stopping';
     this.#stopped = true;
     this.#sweep?.cancel();
+    this.scrubbing.stop();
     await this.peers.stop();
     await this.deps.delivery.close();
     this.#loop.stop();
@@ -244,7 +270,9 @@ export class TransportServer {
     if ((open.kind === 'intake' || open.kind === 'shadow') && open.epoch.try === 1)
       return this.#opened(session, stream, number, null);
     const use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
-      if (unreadable.size > 0) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
+      // What cannot be read is what it may be sent for.
+      const isMissed = unreadable.size > 0 && !this.core.damaged.has(open.id);
+      if (isMissed) this.bodies.refuse(number, { reply: reply('localError'), tryOther: true });
       else if (stream.closed) this.bodies.discard(number);
       else this.#opened(session, stream, number, stored.get(open.id) ?? null);
     };
@@ -315,7 +343,7 @@ export class TransportServer {
       case 'DiscardBody':
         return this.bodies.discard(effect.stream);
       case 'ComposeDsn':
-        return void this.#composeDsn(effect);
+        return this.#markedReport(effect);
       case 'ExpireSafetyNet':
         this.#trimSafetyNet(effect.beforeMs).catch((error: unknown) => {
           this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
@@ -365,7 +393,20 @@ export class TransportServer {
     }
   }
 
-  async #composeDsn(effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>): Promise<void> {
+  /** It reads and parses what a stranger wrote. The mark is written, or the loop fails, before anything is read. */
+  #markedReport(effect: ComposeDsn): void {
+    const { parent, alone } = effect;
+    const { risk, onFatal } = this.deps;
+    risk?.marks.begin(parent, alone === true);
+    this.#composeDsn(effect)
+      .then(() => {
+        risk?.marks.end(parent);
+        if (alone === true && !this.#stopped) this.#loop.handle({ kind: 'RiskLeft', id: parent });
+      })
+      .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
+  }
+
+  async #composeDsn(effect: ComposeDsn): Promise<void> {
     // Another maker's report of the same failure may rest here already: one id, one copy (protocol.md section 1).
     if ((await this.#resting.lookup(effect.id)) !== null) {
       if (!this.#stopped) this.#loop.handle({ kind: 'DsnAtRest', id: effect.id, parent: effect.parent });
@@ -389,6 +430,8 @@ export class TransportServer {
     switch (effect.kind) {
       case 'OpenCandidate':
         return this.bodies.openCandidate(this.peers.member(effect.member), effect);
+      case 'EnterRisk':
+        return this.#loop.handle({ kind: 'RiskEntered', id: effect.id });
       case 'AnswerStream':
         return this.bodies.answer(effect.stream, this.#dated(effect.result));
       case 'Send':
@@ -400,7 +443,7 @@ export class TransportServer {
       case 'Deliver':
         return this.#deliver(effect);
       case 'Track':
-        return this.#track(effect);
+        return track(this.deps, effect);
       case 'Count':
         return count(this.deps.metrics, effect);
     }
@@ -426,6 +469,10 @@ export class TransportServer {
         requestId: effect.requestId,
         copyId: facts.id,
         deliveryId: effect.deliveryId,
+        contentKey:
+          this.deps.mutants?.has('retry-shown') === true
+            ? null
+            : contentKeyOf(facts, route, this.core.document, hashId),
         epoch,
         mayBeRepeat,
         envelope: facts.envelope,
@@ -437,44 +484,4 @@ export class TransportServer {
         this.#loop.handle({ kind: 'DeliveryDone', requestId: effect.requestId, results: results.map(toCore) }),
     );
   }
-
-  #track(effect: Extract<LateEffect, { readonly kind: 'Track' }>): void {
-    const { facts, id, peer, detail, addresses } = effect;
-    const messageId = facts?.events.find((event) => event.event === 'MESSAGE-ID')?.detail;
-    this.deps.tracking.record({
-      atMs: this.deps.clock.wallMs(),
-      event: effect.event,
-      source: this.deps.name,
-      attemptId: id,
-      ...(facts === null
-        ? {}
-        : {
-            from: facts.envelope.reversePath,
-            recipients: addresses ?? facts.envelope.recipients.map((entry) => entry.address),
-          }),
-      ...(peer === undefined ? {} : { peer }),
-      ...(detail === undefined ? {} : { detail }),
-      ...(messageId === undefined ? {} : { messageId }),
-      ...(effect.event === 'RECEIVE' && facts !== null ? { history: historyOf(facts) } : {}),
-    });
-    const fields = {
-      attemptId: id,
-      event: effect.event,
-      ...(peer === undefined ? {} : { peer }),
-      ...(detail === undefined ? {} : { detail }),
-    };
-    if (BOOKKEEPING.has(effect.event)) this.deps.log.debug(fields, 'message event');
-    else this.deps.log.info(fields, 'message event');
-  }
 }
-
-/**
- * Events that repeat what another line at `info` says: a primary logs RECEIVE and the outcome, a shadow its discard. Message tracking has all of them.
- */
-const BOOKKEEPING: ReadonlySet<TrackingEventName> = new Set(['HAREDIRECT', 'HARECEIVE', 'SAFETYNET']);
-
-/** What the front end told of the message, for one record with RECEIVE. */
-const historyOf = (facts: CopyFacts): readonly TrackingHistory[] =>
-  facts.events.flatMap(({ event, atMs, source, detail }): TrackingHistory[] =>
-    event === 'FRONTEND' ? [{ atMs, event, source, ...(detail === undefined ? {} : { detail }) }] : [],
-  );

@@ -69,6 +69,7 @@ function statusOf(server: TransportServer): TransportStatus {
     unprotected: unprotectedCount(core),
     discardsPending: core.tombstones.size,
     quarantined: deps.database.recovered.quarantined.length,
+    scrub: server.scrubbing.view(),
     backPressure: core.pressure,
     drain: drainView(core, net.primary.messages + net.shadow.messages),
     lost: [...core.lost].map(([identity, { member, why }]) => ({ member, identity, why })),

@@ -33,6 +33,19 @@ export interface DrainView {
   readonly waitingFor: readonly string[];
 }
 
+/** How far the search for damage nobody has read yet has come (protocol.md 29). */
+export interface ScrubView {
+  readonly isRunning: boolean;
+  /** Of the pass under way. */
+  readonly doneBytes: number;
+  readonly leftBytes: number;
+  readonly bytesPerS: number;
+  /** There is more than can be looked at in a quarter of the hold time at the highest pace. */
+  readonly isTooSlow: boolean;
+  /** Wall clock; null when no pass was ever ended. */
+  readonly lastFullPassMs: number | null;
+}
+
 /** What this member has done for one resubmit request (protocol.md 22). */
 export interface ResubmitView {
   readonly name: string;
@@ -71,6 +84,7 @@ export interface TransportStatus {
   readonly unprotected: number | null;
   readonly discardsPending: number;
   readonly quarantined: number;
+  readonly scrub: ScrubView;
   readonly backPressure: 'Normal' | 'Medium' | 'High';
   readonly drain: DrainView;
   /** Queue databases that were taken over from, with how it became known. */

@@ -241,6 +241,21 @@ async function readState(files: Files, path: string, head: Head): Promise<ReadCh
   }
 }
 
+/** Whether a file can be used by a start: nothing was ever written to it, or all of it is whole. Holds one piece of it in memory. */
+export async function checkpointIsWhole(files: Files, directory: string, number: number): Promise<boolean> {
+  const path = `${directory}/${checkpointName(number)}`;
+  const head = await readHead(files, path);
+  if (head === 'empty' || head === null) return head === 'empty';
+  const handle = await files.open(path, 'read');
+  try {
+    const frames = new FrameReader(handle, head.payloadBytes);
+    for (let text = await frames.next(); text !== 'end'; text = await frames.next()) if (text === null) return false;
+    return frames.crc === head.payloadCrc;
+  } finally {
+    await handle.close();
+  }
+}
+
 function restore(state: LogState, ends: Map<number, number>, content: Frame): void {
   const { index, net } = state;
   for (const [generation, end] of content.ends ?? []) ends.set(generation, end);

@@ -48,6 +48,11 @@ export class Checkpointer {
     return 4 * this.#lastBytes;
   }
 
+  /** The last segment the newest checkpoint stands for. */
+  get through(): number {
+    return this.#newest?.lastGeneration ?? 0;
+  }
+
   get running(): boolean {
     return this.#running !== null;
   }

@@ -187,6 +187,22 @@ export interface Recovered {
 export type SafetyNetPosition = string & { readonly [position]: 'SafetyNetPosition' };
 declare const position: unique symbol;
 
+/** Where a scrub goes on, and where it ends. Opaque text; holds over reopening. */
+export type ScrubPosition = string & { readonly [scrubPosition]: 'ScrubPosition' };
+declare const scrubPosition: unique symbol;
+
+export interface ScrubStep {
+  /** Bytes looked at. */
+  readonly bytes: number;
+  /** Copies some of whose bytes cannot be read, also when that was known; in transit or at rest. */
+  readonly damaged: readonly CopyId[];
+  /** Damaged places that concern no copy and were not known: they are in no list, so the caller counts them. */
+  readonly newPlaces: number;
+  /** Null: the pass is over. */
+  readonly next: ScrubPosition | null;
+  readonly leftBytes: number;
+}
+
 export interface SafetyNetEntry {
   readonly id: CopyId;
   readonly role: 'primary' | 'shadow';
@@ -286,6 +302,11 @@ export interface QueueDatabase {
    * hold at most `maxBytes`. Copies in transit never go; they are copied out of those segments.
    */
   shedSafetyNet(maxBytes: number): Promise<SafetyNetShed>;
+  /**
+   * Reads on from `from` (null: a new pass) over about `maxBytes` of the log and verifies them (protocol.md 29). What is damaged is in
+   * `recovered.quarantined` afterwards. One at a time.
+   */
+  scrub(from: ScrubPosition | null, maxBytes: number): Promise<ScrubStep>;
   space(): StoreSpace;
   close(): Promise<void>;
 }

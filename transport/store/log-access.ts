@@ -132,6 +132,15 @@ export class LogAccess {
     return bytes;
   }
 
+  /** Throws DAMAGED when header and JSON of a record are not whole. */
+  async verifyRecord(at: Place): Promise<void> {
+    await this.#readRecord(at);
+  }
+
+  isMediumError(error: unknown): boolean {
+    return MEDIUM_ERRORS.includes((error as { code?: unknown }).code);
+  }
+
   async #readRecord([generation, offset, length]: Place): Promise<ParsedRecord> {
     const bytes = await this.readRange(generation, offset, length);
     const record = parseRecord(bytes, 0, this.#salt, generation, offset);

@@ -23,6 +23,8 @@ import type {
   SafetyNetPage,
   SafetyNetPosition,
   SafetyNetShed,
+  ScrubPosition,
+  ScrubStep,
   StoredCopy,
   StoreSpace,
   Write,
@@ -37,9 +39,10 @@ import { LogWriter } from './log-writer.ts';
 import type { OpenRecord } from './open-record.ts';
 import { prepareCall } from './prepared.ts';
 import { QuarantineList } from './quarantine.ts';
-import { BLOCK, type Extent, padded } from './record.ts';
+import { BLOCK, type Extent, type Place, padded } from './record.ts';
 import { SafetyNetKeeper } from './safety-net-keeper.ts';
 import { SafetyNetWalk } from './safety-net-walk.ts';
+import { Scrubber } from './scrub.ts';
 import { type Segment, SegmentPool, segmentName, slotOf } from './segment-pool.ts';
 
 export interface SegmentLogOptions {
@@ -182,6 +185,8 @@ class SegmentLog implements QueueDatabase {
   readonly #walk: SafetyNetWalk;
   readonly #keeper: SafetyNetKeeper;
   readonly #quarantine: QuarantineList;
+  readonly #scrubber: Scrubber;
+  #wantsCheckpoint = false;
   #checkpointAt = 0;
   #sampledAtMs = 0;
   #closed = false;
@@ -229,6 +234,18 @@ class SegmentLog implements QueueDatabase {
       writer: this.#writer,
       log: options.log,
       recycle: () => checkpointer.recycle(this.#writer.currentGeneration),
+    });
+    this.#scrubber = new Scrubber({
+      directory: options.directory,
+      files: options.files,
+      salt: identity.salt,
+      state: this.#state,
+      access: this.#access,
+      pool,
+      isCheckpointing: () => checkpointer.running,
+      onDamaged: (id, at, reason) => this.#scrubFound(id, at, reason),
+      wantCheckpoint: () => this.#checkpointSoon(),
+      isReplayed: (generation) => generation > checkpointer.through,
     });
     if (this.#state.net.completeSinceMs === null) this.#keeper.begin(options.clock.wallMs());
   }
@@ -328,6 +345,29 @@ class SegmentLog implements QueueDatabase {
     return this.#keeper.shed(maxBytes);
   }
 
+  scrub(from: ScrubPosition | null, maxBytes: number): Promise<ScrubStep> {
+    return this.#scrubber.step(from, maxBytes);
+  }
+
+  /** With the end of a segment: the moment at which everything in memory is durable. */
+  async #checkpointSoon(): Promise<void> {
+    if (this.#closed) return;
+    this.#wantsCheckpoint = true;
+    await this.#writer.seal();
+    await this.#checkpointer.settled();
+  }
+
+  #scrubFound(id: CopyId, [generation, offset]: Place, reason: string): void {
+    const item = { id, segment: this.#segmentName(generation), offset, reason };
+    if (this.#state.index.copies.has(id)) this.#state.index.quarantined.set(id, item);
+    this.#found(item);
+  }
+
+  #segmentName(generation: number): string {
+    const path = this.#pool.used.get(generation)?.path;
+    return path === undefined ? `generation ${generation}` : path.slice(path.lastIndexOf('/') + 1);
+  }
+
   space(): StoreSpace {
     const now = this.#options.clock.monotonicMs();
     if (now - this.#sampledAtMs > 1000 && !this.#closed) {
@@ -364,9 +404,7 @@ class SegmentLog implements QueueDatabase {
     } catch (error) {
       if (!isDamaged(error)) throw error;
       const { copies, quarantined } = this.#state.index;
-      const path = this.#pool.used.get(extent[0])?.path;
-      const segment = path === undefined ? `generation ${extent[0]}` : path.slice(path.lastIndexOf('/') + 1);
-      const item = { id, segment, offset: extent[1], reason: (error as Error).message };
+      const item = { id, segment: this.#segmentName(extent[0]), offset: extent[1], reason: (error as Error).message };
       // Another body by now, or none: what was read is no longer anybody's.
       if (liveBody === undefined) {
         if ((await this.#access.find(id)) !== null) this.#found(item);
@@ -388,7 +426,9 @@ class SegmentLog implements QueueDatabase {
   #sealed(generation: number): void {
     const since = this.#writer.bytesWritten - this.#checkpointAt;
     const scarce = this.#pool.freeSegments <= this.#pool.reserveSegments;
-    if (!this.#closed && !this.#checkpointer.running && (since >= this.#checkpointer.dueBytes || scarce)) {
+    const due = since >= this.#checkpointer.dueBytes || scarce || this.#wantsCheckpoint;
+    if (!this.#closed && !this.#checkpointer.running && due) {
+      this.#wantsCheckpoint = false;
       this.#checkpointAt = this.#writer.bytesWritten;
       void this.#checkpointer
         .start(this.#writer.syncedSequence, generation, this.#writer.lastEnd)

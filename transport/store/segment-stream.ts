@@ -30,8 +30,8 @@ export class SegmentStream {
   }
 
   /** Whole groups up to `limit`. Their bytes are valid until the next one is asked for. */
-  async *groups(generation: number, limit: number): AsyncIterable<ScannedGroup> {
-    this.at = BLOCK;
+  async *groups(generation: number, limit: number, from = BLOCK): AsyncIterable<ScannedGroup> {
+    this.at = from;
     for (
       let header = await this.#header(generation, limit);
       header !== null;
@@ -60,8 +60,8 @@ export class SegmentStream {
   }
 
   /** Whether a record of this generation begins in what is left. */
-  async anythingBehind(generation: number, limit: number): Promise<boolean> {
-    for (let from = this.at; from < limit; from += PIECE - HEADER) {
+  async anythingBehind(generation: number, limit: number, start = this.at): Promise<boolean> {
+    for (let from = start; from < limit; from += PIECE - HEADER) {
       const bytes = await this.#bytes(from, Math.min(PIECE, limit - from), limit);
       if (bytes === null) return false;
       for (

@@ -1,0 +1,57 @@
+/** What a person decides about one message (protocol.md 18, rows 23 and 24), from the command to both databases of a real cluster. */
+import { userInfo } from 'node:os';
+import { afterEach, expect, test } from 'vitest';
+import { until } from '../house/until.ts';
+import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
+import { makeMessage, notAccepted } from './ledger.ts';
+import { sendAll } from './smtp-sender.ts';
+
+const TIMEOUT_MS = 150_000;
+const PATIENCE = { deadlineMs: 60_000, everyMs: 200 };
+
+let cluster: Cluster | null = null;
+afterEach(async () => {
+  await cluster?.[Symbol.asyncDispose]();
+  cluster = null;
+}, TIMEOUT_MS);
+
+interface Listed {
+  readonly messages: readonly { readonly id: string; readonly copies: readonly { readonly queue: string }[] }[];
+}
+
+test(
+  'message remove: gone from both databases, the others stay; resume of what is no poison changes nothing; both are answered',
+  async () => {
+    // Nobody listens there: everything waits.
+    const system = await startCluster((directory) => twoSites(directory, { perSite: 1, lmtp: '127.0.0.1:1' }));
+    cluster = system;
+    const messages = [0, 1].map((n) => makeMessage(`order${n}`, 'ann@example.com', 2_000));
+    const ledger = await sendAll({ targets: () => system.targets(), messages, sessions: 1 });
+    expect(notAccepted(ledger)).toEqual([]);
+    const list = async (): Promise<Listed['messages']> => {
+      const { stdout } = await mailcluster('message', 'list', '--state', system.state, '-o', 'json');
+      return (JSON.parse(stdout) as Listed).messages;
+    };
+    const both = await until(
+      'two messages, twice each',
+      async () => {
+        const found = await list();
+        return found.length === 2 && found.every(({ copies }) => copies.length === 2) ? found : null;
+      },
+      PATIENCE,
+    );
+    const [gone = '', kept = ''] = both.map(({ id }) => id);
+    const order = async (...words: string[]) => await mailcluster('message', ...words, '--state', system.state);
+    expect(await order('remove', 'no-id')).toMatchObject({ code: 2, stderr: expect.stringContaining('250 reply') });
+    expect(await order('resume', kept)).toMatchObject({ code: 0, stdout: expect.stringContaining(kept) });
+    expect(await order('remove', gone)).toMatchObject({ code: 0, stdout: expect.stringContaining(gone) });
+    await until(`${gone} to be gone`, async () => !(await list()).some(({ id }) => id === gone), PATIENCE);
+    const left = await list();
+    expect(left.map(({ id, copies }) => [id, copies.length])).toEqual([[kept, 2]]);
+    // No report to the sender.
+    expect(left).toHaveLength(1);
+    const { stdout } = await mailcluster('trace', gone, '--state', system.state);
+    expect(stdout).toContain(`remove by ${userInfo().username}`);
+  },
+  TIMEOUT_MS,
+);
