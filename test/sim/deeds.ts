@@ -26,7 +26,7 @@ export type Deed =
   | { readonly kind: 'request'; readonly name: string; readonly fields: RequestFields }
   | { readonly kind: 'cancel'; readonly request: string }
   /** About messages that were put aside as poison. */
-  | { readonly kind: 'order'; readonly orders: TopologyDocument['messageOrders'] }
+  | { readonly kind: 'order'; readonly orders: NonNullable<TopologyDocument['messageOrders']> }
   | { readonly kind: 'connect'; readonly connectors: readonly SendConnectorConfig[] };
 
 /** Makes the next document; null when there is nothing to change. */
