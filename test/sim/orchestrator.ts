@@ -90,7 +90,7 @@ export function cancelDrain(world: World, name: string): void {
 }
 
 function lookAtDrain(world: World, name: string): void {
-  world.scheduler.schedule(500, () => {
+  world.scheduler.schedule(world.operatorDelayMs, () => {
     const drained = world.draining.get(name);
     if (drained === undefined) return;
     const pod = world.transports.find((one) => one.name === name);
@@ -228,7 +228,8 @@ export function unfinishedRequests(world: World): string[] {
   for (const pod of world.transports) {
     if (pod.server === null) continue;
     const views = resubmitViews({ server: pod.server.core, nowMs: pod.server.deps.clock.monotonicMs() });
-    for (const { name, cancelled } of world.document.resubmitRequests) {
+    for (const { name, cancelled, boundary } of world.document.resubmitRequests) {
+      if (boundary !== null && boundary !== world.boundaryOf(pod.name)) continue;
       const view = views.find((entry) => entry.name === name);
       const isDone = view?.state === 'Done' || view?.state === 'Cancelled' || cancelled;
       if (!isDone)

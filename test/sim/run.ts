@@ -1,9 +1,10 @@
 /**
  * The simulator stage of `make test` and the whole of `make soak`:
- * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--only KINDS] [--without KINDS]`, or one history with its trace:
- * `node test/sim/run.ts --seed N [--mutant NAME] [--only KINDS] [--without KINDS] [--out-of-contract]`. KINDS: names of faults.ts with commas, `classic` and
- * `cluster` among them. Owns: the totals, the coverage of the transition table, the proof that a seed is one history, and the promise that every known-wrong
- * variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
+ * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--mutants NAMES] [DOSE]`, or one history with its trace:
+ * `node test/sim/run.ts --seed N [--mutant NAME] [DOSE] [--out-of-contract]`. DOSE (doses.ts): `--only KINDS`, `--without KINDS`, `--times N`, `--traits JSON`;
+ * KINDS are names of faults.ts with commas, `classic`, `cluster` and `later` among them. `--mutant` without one takes the dose of that variant. Owns: the
+ * totals, the coverage of the transition table, the proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one
+ * replay command per failure and ends with `N passed, N failed`.
  */
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -11,8 +12,8 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MUTANTS, type Mutant, UNCAUGHT_MUTANTS } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
+import { type Dose, doseFrom, doseOf, flagsOf } from './doses.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
-import { kindsOf, type Selection } from './faults.ts';
 import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
 
 /** Seeds of one `make test`; 20,000 once seed 4299 (rule 11: a failure announced with one copy of its report) is mended. */
@@ -77,11 +78,11 @@ async function runJob(job: Job): Promise<JobResult> {
       // A variant is caught by what it does wrong, not by what is wrong anyway.
       const grave = job.mutant === null ? violations.filter((line) => !KNOWN_OPEN.test(line)) : violations;
       if (grave.length === 0 && violations.length > 0) open.push(seed);
-      const isOwn = grave.length > 0 && (job.mutant === null || (await isClean(seed)));
+      const isOwn = grave.length > 0 && (job.mutant === null || (await isClean(seed, job.mutant)));
       if (isOwn) failures.push({ seed, violations });
     } catch (error) {
       const violations = [error instanceof Error ? (error.stack ?? error.message) : String(error)];
-      if (job.mutant === null || (await isClean(seed))) failures.push({ seed, violations });
+      if (job.mutant === null || (await isClean(seed, job.mutant))) failures.push({ seed, violations });
     }
     if (job.mutant !== null && failures.length > 0) break;
   }
@@ -98,9 +99,10 @@ async function runJob(job: Job): Promise<JobResult> {
   };
 }
 
-async function isClean(seed: number): Promise<boolean> {
+/** The unchanged code in the same history: a variant is caught only where that is without a fault. */
+async function isClean(seed: number, mutant: Mutant): Promise<boolean> {
   try {
-    return (await runSeed(seed, optionsOf(null, false))).violations.length === 0;
+    return (await runSeed(seed, optionsOf(null, false, doseFor(mutant)))).violations.length === 0;
   } catch {
     return false;
   }
@@ -111,24 +113,26 @@ async function sameAgain(outcome: SeedOutcome, options: SeedOptions): Promise<st
   return again.traceHash === outcome.traceHash ? [] : ['determinism: the same seed gave two histories'];
 }
 
-function selection(): Selection {
-  const only = text('only');
-  return { only: only === null ? null : kindsOf(only), without: kindsOf(text('without') ?? '') };
-}
+/** The dose of the variant, unless the command line says something else. */
+const doseFor = (mutant: Mutant | null): Dose => doseFrom(text, doseOf(mutant));
 
-const optionsOf = (mutant: Mutant | null, outOfContract: boolean): SeedOptions => ({
+const optionsOf = (mutant: Mutant | null, outOfContract: boolean, dose: Dose = doseFor(mutant)): SeedOptions => ({
   mutants: new Set(mutant === null ? [] : [mutant]),
-  selection: selection(),
+  dose,
   outOfContract,
 });
 
-/** What of the command line makes another history of a seed. */
-const SELECTING = ['only', 'without'] as const;
-const replayFlags = (outOfContract: boolean): string =>
-  [
-    ...SELECTING.map((name) => (text(name) === null ? '' : ` --${name} ${text(name)}`)),
-    outOfContract ? ' --out-of-contract' : '',
-  ].join('');
+const replayFlags = (dose: Dose, outOfContract: boolean): string =>
+  `${flagsOf(dose)}${outOfContract ? ' --out-of-contract' : ''}`;
+
+function sayMutant(mutant: Mutant, result: JobResult): void {
+  const caught = result.failures[0];
+  if (caught === undefined) console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
+  else
+    console.log(
+      `caught ${mutant} by --seed ${caught.seed}${flagsOf(doseFor(mutant))}: ${caught.violations[0]?.split('\n')[0]}`,
+    );
+}
 
 /** Hands the jobs to worker processes, one at a time each. */
 async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobResult>> {
@@ -148,6 +152,7 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
           child.send(mine);
         });
         child.removeAllListeners('exit');
+        if (mine.mutant !== null) sayMutant(mine.mutant, result);
         results.set(mine, result);
       }
       child.disconnect();
@@ -190,20 +195,26 @@ const range = (from: number, count: number): number[] => Array.from({ length: co
 
 function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
   const plain = { mutant: null, twice: false, outOfContract: false };
-  const jobs: Job[] = [
-    { ...plain, seeds: knownSeeds() },
-    { ...plain, seeds: range(from, Math.min(5, seeds)), twice: true },
-  ];
+  const jobs: Job[] = [];
+  if (seeds > 0)
+    jobs.push({ ...plain, seeds: knownSeeds() }, { ...plain, seeds: range(from, Math.min(5, seeds)), twice: true });
   const caughtBefore = mutantSeedsKnown();
   if (mutantSeeds > 0)
-    for (const mutant of Object.keys(MUTANTS) as (keyof typeof MUTANTS)[])
-      jobs.push({ ...plain, seeds: [...(caughtBefore.get(mutant) ?? []), ...range(1, mutantSeeds)], mutant });
+    for (const mutant of mutantsWanted())
+      jobs.push({ ...plain, seeds: [...(caughtBefore.get(mutant) ?? []), ...range(from, mutantSeeds)], mutant });
   const outside = Math.floor((seeds * OUT_OF_CONTRACT_PERCENT) / 100);
   for (let done = 0; done < outside; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, outside - done)), outOfContract: true });
   for (let done = jobs[1]?.seeds.length ?? 0; done < seeds; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, seeds - done)) });
   return jobs;
+}
+
+/** All of them, or those that the command line names. */
+function mutantsWanted(): Mutant[] {
+  const names = text('mutants')?.split(',') ?? Object.keys(MUTANTS);
+  for (const name of names) if (!(name in EVERY_MUTANT)) throw new Error(`no mutant ${name}`);
+  return names as Mutant[];
 }
 
 class Totals {
@@ -219,15 +230,9 @@ class Totals {
   readonly #counts = new Map<string, number>();
   readonly #coverage = new Map<string, number>();
 
-  addMutant(mutant: Mutant, result: JobResult): void {
-    const caught = result.failures[0];
-    if (caught === undefined) {
-      this.failed += 1;
-      console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
-    } else {
-      this.passed += 1;
-      console.log(`caught ${mutant} by seed ${caught.seed}: ${caught.violations[0]?.split('\n')[0]}`);
-    }
+  addMutant(result: JobResult): void {
+    if (result.failures.length === 0) this.failed += 1;
+    else this.passed += 1;
   }
 
   addSeeds(result: JobResult, outOfContract: boolean): void {
@@ -243,7 +248,7 @@ class Totals {
     for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
       console.log(
-        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(outOfContract)}`,
+        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(doseFor(null), outOfContract)}`,
       );
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
@@ -290,7 +295,7 @@ async function many(): Promise<number> {
     const result = results.get(job);
     if (result === undefined) continue;
     if (job.mutant === null) total.addSeeds(result, job.outOfContract);
-    else total.addMutant(job.mutant, result);
+    else total.addMutant(result);
   }
   total.addCoverage(seeds);
   const seconds = (performance.now() - startedMs) / 1000;

@@ -42,8 +42,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
   const { registered } = copy;
   // What was final elsewhere under an activation that is lost is not final (protocol.md 19): it stays mine to deliver.
   const recipients = remote.final && merged.recipients !== null ? reopened(turn, merged.recipients) : merged.recipients;
-  if (recipients !== merged.recipients && !wrong(turn, 'lost-finality-demotes'))
-    return keepReopened(turn, copy, recipients);
+  if (recipients !== merged.recipients) return keepReopened(turn, copy, recipients);
   if (remote.final) {
     const left = obligations(turn, copy);
     dropCopy(turn, copy);

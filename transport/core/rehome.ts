@@ -180,7 +180,7 @@ function needOf(turn: Turn, { state }: StoredCopy): Need {
   if (isShadow && server.lost.has(owner) && !wrong(turn, 'shadow-at-rest-orphaned')) return 'inherit';
   const isAlone = !state.placements.some((placement) => hasHome(server, placement));
   if (isDraining(server)) {
-    if (isShadow && !wrong(turn, 'drain-without-asking')) return 'askOwner';
+    if (isShadow) return 'askOwner';
     // A second copy first, then the first one may go: there are two where there can be.
     return isAlone ? 'protect' : 'handOver';
   }
@@ -264,7 +264,7 @@ export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, st
     }
     const placements = copy.state.placements.filter(({ identity }) => identity !== asker);
     const covered = placements.some((placement) => hasHome(server, placement));
-    items.push({ id, covered });
+    items.push({ id, covered: covered || wrong(turn, 'released-before-placed') });
     const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
     if (!covered && !isUnderWay)
       restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements }, notAt: member });
@@ -328,7 +328,8 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   const others = server.boundary.filter((one) => one.state === 'active' && !partners.has(one.name));
   const exclude = new Set(turnedAway);
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
-  if (need === 'handOver' && others.length > 0) for (const partner of partners) exclude.add(partner);
+  if (need === 'handOver' && others.length > 0 && !wrong(turn, 'partner-counts-as-successor'))
+    for (const partner of partners) exclude.add(partner);
   return pickHome(turn, exclude);
 }
 
@@ -369,14 +370,14 @@ export function rehomeRefused(turn: Turn, id: CopyId, attempt: number, held: boo
   const sending = sendingOf(turn, id, attempt);
   if (sending === null) return false;
   if (!held) turnedAway(turn, sending);
-  else if (isKnownHolder(turn, sending)) settled(turn, sending);
+  else if (isKnownHolder(sending)) settled(turn, sending);
   else foundHolder(turn, sending);
   return true;
 }
 
 /** A drained copy is gone from here only after it has come to a member that did not have it, unless all that stay have it. */
-function isKnownHolder(turn: Turn, { mode, member, state }: Sending): boolean {
-  if (mode !== 'handOver' || wrong(turn, 'partner-counts-as-successor')) return true;
+function isKnownHolder({ mode, member, state }: Sending): boolean {
+  if (mode !== 'handOver') return true;
   return state.placements.some((placement) => placement.member === member);
 }
 

@@ -11,6 +11,7 @@ import type { Timer } from '../../common/platform/clock.ts';
 import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
+import { takesNothing } from '../core/drain.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
@@ -222,7 +223,7 @@ export class TransportServer {
         queued,
         intake: this.bodies.openIntakes,
         backPressure: this.core.pressure,
-        accepting: this.core.self.state === 'active' && !this.#stopped && this.#hasMetOtherSites(),
+        accepting: !takesNothing(this.core) && !this.#stopped && this.#hasMetOtherSites(),
       },
     };
   }
