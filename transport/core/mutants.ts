@@ -85,6 +85,7 @@ export const MUTANTS = {
   'abort-kills-higher-try': 'the abort of a first try takes the copy of the second, which was answered 250',
   'covered-unseen': 'a primary answers for copies it does not have: nobody resubmits them',
   'replay-not-asked': 'two tries of one message are delivered by two owners that never asked each other',
+  'drained-takes-more': 'a member that was proved empty holds new mail when it is removed',
   ...STORE_MUTANTS,
 } as const;
 
@@ -92,7 +93,6 @@ export const MUTANTS = {
 export const UNCAUGHT_MUTANTS = {
   'silent-holder-counts': 'a shadow nobody has heard for an hour counts as the second copy',
   'other-bytes-protect': 'another body under the same id counts as the second copy',
-  'drained-takes-more': 'a member that was proved empty holds new mail when it is removed',
   'promotion-keeps-lost-finality': 'a takeover believes in a delivery that the failed-over mailbox does not have',
 } as const;
 
