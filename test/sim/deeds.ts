@@ -13,7 +13,10 @@ import type {
 
 /** What a resubmit request of a person says. */
 export type RequestFields = Partial<
-  Pick<ResubmitRequestConfig, 'database' | 'sender' | 'recipient' | 'messageId' | 'fromMs' | 'toMs' | 'dryRun'>
+  Pick<
+    ResubmitRequestConfig,
+    'boundary' | 'database' | 'sender' | 'recipient' | 'messageId' | 'fromMs' | 'toMs' | 'dryRun'
+  >
 >;
 
 export type Deed =

@@ -52,6 +52,14 @@ export class DurableView {
   onPromotion: (id: CopyId, by: string, of: Identity) => void = () => undefined;
   /** Called when the primary of a higher try has its copy durably: a front end's replay (protocol.md 7). */
   onReplay: (id: CopyId, by: string) => void = () => undefined;
+  /** Called when a promotion is decided, in the very step. */
+  onPromoting: (id: CopyId, by: Volume, of: Identity) => void = () => undefined;
+  /** Called when a message is accepted without a shadow, as policy may allow. */
+  onAcceptedAlone: (id: CopyId, by: Volume) => void = () => undefined;
+  /** Called when an owner makes another member the owner. */
+  onGivingUp: (id: CopyId, by: Volume) => void = () => undefined;
+  /** Called when recipients of a copy are given up for its age. */
+  onExpiring: (id: CopyId, by: Volume) => void = () => undefined;
   /** Every (copy, epoch, digest) an identity ever had durably. */
   readonly #had = new Map<Identity, Set<string>>();
   /** Where a copy became final as its owner's. */
@@ -181,6 +189,7 @@ export class DurableView {
       else if (volume.isDamaged) this.bereft.add(id);
     }
     volume.live = live;
+    const forgotten = new Set(volume.pending.flatMap(({ write }) => (write.kind === 'forget' ? [write.id] : [])));
     const unsure = new Set<CopyId>(volume.isDamaged ? volume.resting.keys() : []);
     for (const { write } of volume.pending) {
       const id = idOf(write);
@@ -189,6 +198,7 @@ export class DurableView {
     for (const id of [...unsure, ...live.keys()]) volume.resting.delete(id);
     volume.pending = [];
     volume.seen = new Map(recovered.seen.map((seen) => [seen.member, seen]));
+    this.#tombstonesAreKept(volume, recovered.tombstones, forgotten);
     for (const tombstone of recovered.tombstones) this.#tombstone(volume, tombstone);
     for (const stored of recovered.copies) {
       if (stored.facts.kind === 'dsn') this.dsns.add(stored.facts.id);
@@ -211,8 +221,25 @@ export class DurableView {
       if (write.kind === 'state' || write.kind === 'commit')
         this.#placementsAreTrue(volume, write.kind === 'state' ? write.id : write.facts.id, write.state);
       if (write.kind === 'seen') this.#seenGrows(volume, write.seen);
+      if (write.kind === 'state') this.#decided(volume, write);
     }
     return this.#mark;
+  }
+
+  #decided(volume: Volume, write: Extract<Write, { readonly kind: 'state' }>): void {
+    const before = volume.live.get(write.id);
+    if (before === undefined) return;
+    const { state } = before;
+    const after = patched(state, write);
+    const { owner } = after.epoch;
+    if (state.queue === 'shadow' && owner === volume.identity && after.epoch.try === state.epoch.try)
+      this.onPromoting(write.id, volume, state.epoch.owner);
+    if (state.unprotected === null && after.unprotected !== null) this.onAcceptedAlone(write.id, volume);
+    if (state.epoch.owner === volume.identity && owner !== volume.identity) this.onGivingUp(write.id, volume);
+    const expired = (recipients: CopyState['recipients']): number =>
+      (recipients ?? []).filter(({ outcome }) => outcome === 'expired').length;
+    if (owner === volume.identity && expired(after.recipients) > expired(state.recipients))
+      this.onExpiring(write.id, volume);
   }
 
   durable(volume: Volume, mark: number): void {
@@ -313,6 +340,15 @@ export class DurableView {
     this.#everHeld.set(key, ever);
   }
 
+  /** Rules 9 and 26: what was durably refused or final is remembered until it is durably forgotten. */
+  #tombstonesAreKept(volume: Volume, found: readonly Tombstone[], forgotten: ReadonlySet<CopyId>): void {
+    const there = new Set(found.map(({ id }) => id));
+    for (const [id, { kind }] of volume.tombstones)
+      if (!there.has(id) && !forgotten.has(id) && !volume.isDamaged)
+        this.#violate(`S11: ${volume.member} lost the tombstone (${kind}) of ${id}`);
+    volume.tombstones = new Map();
+  }
+
   // --- invariants ----------------------------------------------------------------------------------------------------
 
   /** S7: owner epochs only grow; a promotion is noted with whose copy it was. */
@@ -355,9 +391,13 @@ export class DurableView {
     const wasMine = volume.identity !== null && this.#finishedBy.get(id)?.has(volume.identity) === true;
     if (wasMine || elsewhere(this.finals.get(id)) || (how === 'was removed' && isAborted)) return;
     const others = this.holders(id, before.facts.digest).filter((holder) => holder.volume !== volume).length;
-    if (how === 'was removed' && others >= (this.bereft.has(id) ? 1 : 2)) return;
+    const raised = this.holders(id, before.facts.digest).filter(
+      (holder) => holder.volume !== volume && compareEpochs(holder.stored.state.epoch, before.state.epoch) > 0,
+    ).length;
+    // A RELEASE follows the confirmation of another holder at the raised epoch (protocol.md 9).
+    if (how === 'was removed' && (this.bereft.has(id) ? others >= 1 : raised >= 2)) return;
     this.#violate(
-      `S5: the shadow copy of ${id} on ${volume.member} ${how}, but nobody has durably finished or aborted it, and ${others} others hold it`,
+      `S5: the shadow copy of ${id} on ${volume.member} ${how}, but nobody has durably finished or aborted it, and ${others} others hold it, ${raised} of them at a raised epoch`,
     );
   }
 

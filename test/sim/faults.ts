@@ -1,8 +1,10 @@
 /**
  * What goes wrong in a seed and when. Owns: the kinds of fault, which of them a seed draws, and the doses of those that touch processes, disks and the
- * network; each ends by itself before or with the healing phase. What touches volumes, members and mailbox copies is in `cluster-faults.ts`.
+ * network; each ends by itself before or with the healing phase. What touches volumes, members and mailbox copies is in
+ * `cluster-faults.ts`, what was added since in `later-faults.ts`.
  */
 import { scheduleClusterFaults } from './cluster-faults.ts';
+import { scheduleLaterFaults } from './later-faults.ts';
 import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
 
@@ -66,8 +68,26 @@ export const CLUSTER = [
   'noTopology',
 ] as const;
 
-/** Drawn apart, so that the histories of earlier seeds stay what they are. */
+/** Drawn from a stream of their own (later-faults.ts). */
 export const LATER = [
+  /** Connections between two members are reset; what is said next may be slow. */
+  'resetMembers',
+  /** Back with a wall clock that is wrong by days. */
+  'wrongClockAtStart',
+  /** The volume is destroyed right after something was committed to it. */
+  'wipeAtCommit',
+  /** The process is killed in the middle of a commit, and the power goes soon after it is back. */
+  'dieTwice',
+  /** The operator is busy: it looks at drains every few seconds only. */
+  'slowOperator',
+  /** A request that means one boundary only. */
+  'resubmitInBoundary',
+  /** A member says what only the owner of a copy may say (semantics.md S14). */
+  'lie',
+] as const;
+
+/** Drawn apart, so that the histories of earlier seeds stay what they are. */
+export const OF_MESSAGES = [
   /** Clients send again what they did not hear of, or did. */
   'clientRetry',
   /** A message that ends whoever categorises it. */
@@ -91,13 +111,14 @@ export const SMTP = [
 ] as const;
 export type SmtpFault = (typeof SMTP)[number];
 
-export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER] as const;
+export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER, ...OF_MESSAGES] as const;
 export type Fault = (typeof FAULTS)[number] | SmtpFault;
 
 const KINDS: readonly Fault[] = [...FAULTS, ...SMTP];
 const GROUPS: ReadonlyMap<string, readonly Fault[]> = new Map<string, readonly Fault[]>([
   ['classic', CLASSIC],
   ['cluster', CLUSTER],
+  ['later', LATER],
   ['smtp', SMTP],
 ]);
 
@@ -113,7 +134,7 @@ export interface Selection {
 
 export const EVERYTHING: Selection = { only: null, without: new Set() };
 
-/** `classic`, `cluster` and `smtp` stand for their kinds. */
+/** `classic`, `cluster`, `later` and `smtp` stand for their kinds. */
 export function kindsOf(text: string): ReadonlySet<Fault> {
   const found = new Set<Fault>();
   for (const word of text.split(',').filter((part) => part !== '')) {
@@ -125,13 +146,14 @@ export function kindsOf(text: string): ReadonlySet<Fault> {
 }
 
 /** Several kinds at once, each in a part of the seeds; a tenth of the seeds has none. Kinds named by `only` are in every seed. */
-export const drawFaults = (random: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
+export const drawFaults = (random: SeededRandom, later: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
   const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
   const isClassic = new Set<Fault>(CLASSIC);
-  const drawn = [...CLASSIC, ...CLUSTER].filter((fault) =>
+  const drawn: Fault[] = [...CLASSIC, ...CLUSTER].filter((fault) =>
     random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare),
   );
+  drawn.push(...LATER.filter(() => later.chance(share === 0 ? 0 : LATER_SHARE)));
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
@@ -144,10 +166,13 @@ export function drawSmtpFaults(random: SeededRandom, selection: Selection): read
   return (only === null ? drawn : SMTP.filter((fault) => only.has(fault))).filter((fault) => !without.has(fault));
 }
 
-export const drawLater = (random: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
+export const drawOfMessages = (random: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
   if (selection.only !== null) return new Set();
-  return new Set(LATER.filter((fault) => random.chance(0.2) && !selection.without.has(fault)));
+  return new Set(OF_MESSAGES.filter((fault) => random.chance(0.2) && !selection.without.has(fault)));
 };
+
+const isLater = new Set<Fault>(LATER);
+const LATER_SHARE = 0.04;
 
 /** Long histories cost as much as five others. */
 const isRare = (fault: Fault): boolean => LONG.includes(fault);
@@ -168,8 +193,10 @@ export interface Doses {
 export function scheduleFaults(
   world: World,
   random: SeededRandom,
+  laterRandom: SeededRandom,
   enabled: ReadonlySet<Fault>,
   phaseMs: number,
+  times = 1,
 ): Fault[] {
   const done: Fault[] = [];
   const doses: Doses = {
@@ -180,8 +207,9 @@ export function scheduleFaults(
     done,
     at: (fault, count, act) => {
       if (!enabled.has(fault)) return;
-      for (let i = 0; i < count; i++)
-        world.scheduler.schedule(random.integer(50, isLong(new Set([fault])) ? 9_000 : phaseMs - 3_000), () => {
+      const stream = isLater.has(fault) ? laterRandom : random;
+      for (let i = 0; i < count * times; i++)
+        world.scheduler.schedule(stream.integer(50, isLong(new Set([fault])) ? 9_000 : phaseMs - 3_000), () => {
           done.push(fault);
           world.calm = false;
           act();
@@ -196,6 +224,7 @@ export function scheduleFaults(
   };
   scheduleClassicFaults(doses);
   scheduleClusterFaults(doses);
+  scheduleLaterFaults({ ...doses, random: laterRandom });
   return done;
 }
 

@@ -39,6 +39,8 @@ export class MailStore {
   moody = true;
   /** Databases and connectors that refuse every connection. */
   readonly down = new Set<string>();
+  /** All of them do. */
+  isHeld = false;
 
   constructor(scheduler: Scheduler) {
     this.#scheduler = scheduler;
@@ -105,7 +107,7 @@ export class MailStore {
   ): Promise<void> {
     const { route } = request;
     const place = route.kind === 'mailbox' ? route.database : route.connector;
-    if (this.down.has(place) || (this.moody && this.#random.chance(0.1)))
+    if (this.isHeld || this.down.has(place) || (this.moody && this.#random.chance(0.1)))
       return done(
         request.recipients.map(({ index }) => ({
           index,

@@ -81,7 +81,7 @@ export function cancelDrain(world: World, name: string): void {
 }
 
 function lookAtDrain(world: World, name: string): void {
-  world.scheduler.schedule(500, () => {
+  world.scheduler.schedule(world.operatorDelayMs, () => {
     const drained = world.draining.get(name);
     if (drained === undefined) return;
     const pod = world.transports.find((one) => one.name === name);

@@ -32,6 +32,8 @@ export interface Pod {
   /** What was in a risky step (protocol.md 18). */
   mark: string | null;
   jumpWall: ((deltaMs: number) => void) | null;
+  /** By how much its wall clock is wrong when it starts. */
+  clockErrorMs: number;
   /** Called when a commit is handed to the engine; for deaths at the worst moment. */
   onCommit: (() => void) | null;
   /** The topology document as it lies before this pod. */
@@ -44,6 +46,8 @@ export interface Pod {
   isOff: boolean;
   /** When it came back from being away, and what it had then: that may have been taken over (protocol.md 14). */
   doubts: { readonly sinceMs: number; readonly ids: ReadonlySet<CopyId>; readonly isStandstill: boolean }[];
+  /** Deliveries under way in this life, by copy. */
+  readonly delivering: Map<CopyId, number>;
   /** Since when it is down, as the excuse of what others did meanwhile. */
   down: Trouble | null;
 }
@@ -59,6 +63,7 @@ export interface Trouble {
 export function podClock(scheduler: Scheduler, random: SeededRandom, pod: Pod): Clock {
   const clock = scheduler.clock(random.integer(-500, 500), 1 + (random.next() - 0.5) / 500);
   const { incarnation } = pod;
+  clock.jumpWall(pod.clockErrorMs);
   pod.jumpWall = (deltaMs) => clock.jumpWall(deltaMs);
   return {
     monotonicMs: () => clock.monotonicMs(),

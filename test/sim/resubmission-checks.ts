@@ -15,7 +15,7 @@ export function checkResubmissions(world: World): string[] {
     const { envelope, ancestor } = stored.facts;
     const number = world.sent.findIndex((sent) => sent.digest === stored.facts.digest);
     for (const [index, { address }] of envelope.recipients.entries()) {
-      if (!world.document.resubmitRequests.some((request) => isMeant(world, request, number, address)))
+      if (!world.document.resubmitRequests.some((request) => isMeant(world, request, number, address, member)))
         found.push(`S9: ${member} resubmitted ${ancestor} to ${address} although nobody asked for it`);
       for (const kind of ['failed', 'expired', 'delayed'])
         if (world.view.dsns.has(dsnIdOf(id, index, kind)))
@@ -27,8 +27,14 @@ export function checkResubmissions(world: World): string[] {
   return found;
 }
 
-function isMeant(world: World, request: ResubmitRequestConfig, number: number, address: string): boolean {
-  if (request.dryRun) return false;
+function isMeant(
+  world: World,
+  request: ResubmitRequestConfig,
+  number: number,
+  address: string,
+  member: string,
+): boolean {
+  if (request.dryRun || (request.boundary !== null && request.boundary !== world.boundaryOf(member))) return false;
   if (request.database !== null) return databaseOf(world.document, address)?.name === request.database;
   if (request.recipient !== null) return request.recipient === address;
   if (request.sender !== null) return world.sent[number]?.envelope.reversePath === request.sender;

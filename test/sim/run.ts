@@ -1,10 +1,11 @@
 /**
  * The simulator stage of `make test` and the whole of `make soak`:
- * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--edge EDGE] [--only KINDS] [--without KINDS]`, or one history with its trace:
- * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [--only KINDS] [--without KINDS] [--out-of-contract]`. KINDS: names of faults.ts with commas,
- * `classic`, `cluster` and `smtp` among them. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients
- * speak with the real edge; without it a run has N seeds of the first kind and a third as many of the second, and one history is direct. Owns: the totals, the coverage of the transition table, the proof that a seed is one history, and the promise that every known-wrong
- * variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
+ * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--mutants NAMES] [--edge EDGE] [DOSE]`, or one history with its trace:
+ * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [DOSE] [--out-of-contract]`. DOSE (doses.ts): `--only KINDS`, `--without KINDS`, `--times N`,
+ * `--traits JSON`; KINDS are names of faults.ts with commas, `classic`, `cluster`, `later` and `smtp` among them. `--mutant` without one takes the dose of that
+ * variant. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients speak with the real edge; without it a
+ * run has N seeds of the first kind and a third as many of the second, and one history is direct. Owns: the totals, the coverage of the transition table, the
+ * proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
  */
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -12,8 +13,8 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MUTANTS, type Mutant, UNCAUGHT_MUTANTS } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
+import { type Dose, doseFrom, doseOf, flagsOf } from './doses.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
-import { kindsOf, type Selection } from './faults.ts';
 import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
 
 /** Seeds of one `make test`. */
@@ -74,11 +75,11 @@ async function runJob(job: Job): Promise<JobResult> {
       for (const [event, visits] of outcome.coverage) count(coverage, event, visits);
       const violations = [...outcome.violations, ...escapes(), ...(job.twice ? await sameAgain(outcome, options) : [])];
       // A variant is caught by what it does wrong, not by what is wrong anyway.
-      const isOwn = violations.length > 0 && (job.mutant === null || (await isClean(seed, job.smtp)));
+      const isOwn = violations.length > 0 && (job.mutant === null || (await isClean(seed, job.mutant, job.smtp)));
       if (isOwn) failures.push({ seed, violations });
     } catch (error) {
       const violations = [error instanceof Error ? (error.stack ?? error.message) : String(error)];
-      if (job.mutant === null || (await isClean(seed, job.smtp))) failures.push({ seed, violations });
+      if (job.mutant === null || (await isClean(seed, job.mutant, job.smtp))) failures.push({ seed, violations });
     }
     if (job.mutant !== null && failures.length > 0) break;
   }
@@ -94,9 +95,9 @@ async function runJob(job: Job): Promise<JobResult> {
   };
 }
 
-async function isClean(seed: number, smtp: boolean): Promise<boolean> {
+async function isClean(seed: number, mutant: Mutant, smtp: boolean): Promise<boolean> {
   try {
-    return (await runSeed(seed, optionsOf(null, false, smtp))).violations.length === 0;
+    return (await runSeed(seed, optionsOf(null, false, smtp, doseFor(mutant)))).violations.length === 0;
   } catch {
     return false;
   }
@@ -107,14 +108,17 @@ async function sameAgain(outcome: SeedOutcome, options: SeedOptions): Promise<st
   return again.traceHash === outcome.traceHash ? [] : ['determinism: the same seed gave two histories'];
 }
 
-function selection(): Selection {
-  const only = text('only');
-  return { only: only === null ? null : kindsOf(only), without: kindsOf(text('without') ?? '') };
-}
+/** The dose of the variant, unless the command line says something else. */
+const doseFor = (mutant: Mutant | null): Dose => doseFrom(text, doseOf(mutant));
 
-const optionsOf = (mutant: Mutant | null, outOfContract: boolean, smtp = false): SeedOptions => ({
+const optionsOf = (
+  mutant: Mutant | null,
+  outOfContract: boolean,
+  smtp = false,
+  dose: Dose = doseFor(mutant),
+): SeedOptions => ({
   mutants: new Set(mutant === null ? [] : [mutant]),
-  selection: selection(),
+  dose,
   outOfContract,
   smtp,
 });
@@ -126,14 +130,17 @@ function edge(): 'direct' | 'smtp' | null {
   return word;
 }
 
-/** What of the command line makes another history of a seed. */
-const SELECTING = ['only', 'without'] as const;
-const replayFlags = ({ outOfContract, smtp }: Job): string =>
-  [
-    ...SELECTING.map((name) => (text(name) === null ? '' : ` --${name} ${text(name)}`)),
-    outOfContract ? ' --out-of-contract' : '',
-    smtp ? ' --edge smtp' : '',
-  ].join('');
+const replayFlags = (dose: Dose, { outOfContract, smtp }: Pick<Job, 'outOfContract' | 'smtp'>): string =>
+  `${flagsOf(dose)}${outOfContract ? ' --out-of-contract' : ''}${smtp ? ' --edge smtp' : ''}`;
+
+function sayMutant(mutant: Mutant, result: JobResult): void {
+  const caught = result.failures[0];
+  if (caught === undefined) console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
+  else
+    console.log(
+      `caught ${mutant} by --seed ${caught.seed}${flagsOf(doseFor(mutant))}: ${caught.violations[0]?.split('\n')[0]}`,
+    );
+}
 
 /** Hands the jobs to worker processes, one at a time each. */
 async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobResult>> {
@@ -153,6 +160,7 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
           child.send(mine);
         });
         child.removeAllListeners('exit');
+        if (mine.mutant !== null) sayMutant(mine.mutant, result);
         results.set(mine, result);
       }
       child.disconnect();
@@ -195,15 +203,17 @@ const range = (from: number, count: number): number[] => Array.from({ length: co
 
 function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
   const plain = { ...PLAIN, smtp: edge() === 'smtp' };
-  const jobs: Job[] = [
-    { ...PLAIN, seeds: knownSeeds(false) },
-    { ...PLAIN, smtp: true, seeds: knownSeeds(true) },
-    { ...plain, seeds: range(from, Math.min(TWICE, seeds)), twice: true },
-  ];
+  const jobs: Job[] = [];
+  if (seeds > 0)
+    jobs.push(
+      { ...PLAIN, seeds: knownSeeds(false) },
+      { ...PLAIN, smtp: true, seeds: knownSeeds(true) },
+      { ...plain, seeds: range(from, Math.min(TWICE, seeds)), twice: true },
+    );
   const caughtBefore = mutantSeedsKnown();
   if (mutantSeeds > 0)
-    for (const mutant of Object.keys(MUTANTS) as (keyof typeof MUTANTS)[])
-      jobs.push({ ...plain, seeds: [...(caughtBefore.get(mutant) ?? []), ...range(1, mutantSeeds)], mutant });
+    for (const mutant of mutantsWanted())
+      jobs.push({ ...plain, seeds: [...(caughtBefore.get(mutant) ?? []), ...range(from, mutantSeeds)], mutant });
   const outside = Math.floor((seeds * OUT_OF_CONTRACT_PERCENT) / 100);
   for (let done = 0; done < outside; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, outside - done)), outOfContract: true });
@@ -220,6 +230,13 @@ function smtpJobs(seeds: number, from: number): Job[] {
   return jobs;
 }
 
+/** All of them, or those that the command line names. */
+function mutantsWanted(): Mutant[] {
+  const names = text('mutants')?.split(',') ?? Object.keys(MUTANTS);
+  for (const name of names) if (!(name in EVERY_MUTANT)) throw new Error(`no mutant ${name}`);
+  return names as Mutant[];
+}
+
 class Totals {
   passed = 0;
   failed = 0;
@@ -231,15 +248,9 @@ class Totals {
   readonly #counts = new Map<string, number>();
   readonly #coverage = new Map<string, number>();
 
-  addMutant(mutant: Mutant, result: JobResult): void {
-    const caught = result.failures[0];
-    if (caught === undefined) {
-      this.failed += 1;
-      console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
-    } else {
-      this.passed += 1;
-      console.log(`caught ${mutant} by seed ${caught.seed}: ${caught.violations[0]?.split('\n')[0]}`);
-    }
+  addMutant(result: JobResult): void {
+    if (result.failures.length === 0) this.failed += 1;
+    else this.passed += 1;
   }
 
   addSeeds(result: JobResult, job: Job): void {
@@ -254,7 +265,7 @@ class Totals {
     for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
       console.log(
-        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(job)}`,
+        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(doseFor(null), job)}`,
       );
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
@@ -301,7 +312,7 @@ async function many(): Promise<number> {
     const result = results.get(job);
     if (result === undefined) continue;
     if (job.mutant === null) total.addSeeds(result, job);
-    else total.addMutant(job.mutant, result);
+    else total.addMutant(result);
   }
   total.addCoverage(seeds);
   const seconds = (performance.now() - startedMs) / 1000;

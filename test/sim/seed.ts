@@ -1,7 +1,7 @@
 /**
  * One seed, one history. Owns: what a seed draws (topology, policies, sizes, which kinds of fault), the phase of faults and the phase of healing in which
  * progress is required; and of its two histories - mail put straight into front ends, or real SMTP clients and the operator's plan - that what only the second
- * draws does not shift what both do. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--edge smtp] [--only KINDS] [--without KINDS]`.
+ * draws does not shift what both do. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--edge smtp]` prints its whole trace.
  */
 import { createHash } from 'node:crypto';
 import type { Mutant } from '../../transport/core/mutants.ts';
@@ -9,17 +9,8 @@ import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { checkEnd, hasPartner } from './checks.ts';
-import {
-  CLUSTER,
-  drawFaults,
-  drawLater,
-  drawSmtpFaults,
-  EVERYTHING,
-  type Fault,
-  isLong,
-  type Selection,
-  scheduleFaults,
-} from './faults.ts';
+import { type Dose, NO_DOSE, type Traits } from './doses.ts';
+import { CLUSTER, drawFaults, drawOfMessages, drawSmtpFaults, type Fault, isLong, scheduleFaults } from './faults.ts';
 import { isAccepted, type Sent } from './mail.ts';
 import { SimOperator } from './operator.ts';
 import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
@@ -46,7 +37,8 @@ export interface SeedOutcome {
 export interface SeedOptions {
   readonly mutants?: ReadonlySet<Mutant>;
   readonly trace?: (line: string) => void;
-  readonly selection?: Selection;
+  /** Which of the faults, how often, in what kind of world; else all is drawn. */
+  readonly dose?: Dose;
   /** No fault budget: two volumes of one message may go, and exactly what had no other holder may be missing. */
   readonly outOfContract?: boolean;
   /**
@@ -61,15 +53,17 @@ interface Plan extends ShapeOptions {
   readonly expiry: boolean;
   /** Nothing can be delivered for a while after the faults: everything must become protected meanwhile (semantics.md L5). */
   readonly hold: boolean;
+  readonly traits: Traits;
 }
 
 const QUICK_MS = 12_000;
 const LONG_MS = 52_000;
 
-function drawPlan(random: SeededRandom): Plan {
+function drawPlan(random: SeededRandom, traits: Traits): Plan {
   const sites = random.pick([[2], [1, 1], [2, 1], [2, 2], [1, 1, 1], [3]]);
-  const expiry = random.chance(0.06);
-  return {
+  const drawn = random.chance(0.06);
+  const expiry = traits.expiry ?? drawn;
+  const plan: Plan = {
     sites,
     dag: sites.some((count) => count < 2) || random.chance(0.7),
     frontends: random.integer(1, 2),
@@ -85,13 +79,21 @@ function drawPlan(random: SeededRandom): Plan {
     expiry,
     hold: !expiry && random.chance(0.06),
     ...(expiry ? { messageExpirationMs: 25_000, delayNotificationMs: 12_000 } : {}),
+    traits,
+  };
+  return {
+    ...plan,
+    sites: traits.sites ?? plan.sites,
+    dag: traits.dag ?? (traits.sites === undefined ? plan.dag : true),
+    frontends: traits.frontends ?? plan.frontends,
+    policies: { ...plan.policies, ...traits.policies },
   };
 }
 
-function recipientsOf(random: SeededRandom): string[] {
+function recipientsOf(random: SeededRandom, failing: boolean): string[] {
   const kinds = ['alpha', 'beta', 'relay', 'refused', 'unknown'];
   return Array.from({ length: random.integer(1, 3) }, (_, index) => {
-    const kind = random.chance(0.75) ? random.pick(kinds.slice(0, 2)) : random.pick(kinds);
+    const kind = random.chance(failing ? 0.2 : 0.75) ? random.pick(kinds.slice(0, 2)) : random.pick(kinds);
     switch (kind) {
       case 'relay':
         return `friend-${index}@elsewhere.example`;
@@ -114,14 +116,16 @@ const drawSize = (random: SeededRandom, big: boolean): number =>
 
 export async function runSeed(seed: number, options: SeedOptions = {}): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
-  const plan = drawPlan(random);
-  const selection = options.selection ?? EVERYTHING;
-  const later = drawLater(new SeededRandom(seed ^ 0x1a7e), selection);
-  const drawn = new Set([...drawFaults(random, selection), ...later]);
+  const later = new SeededRandom(seed ^ 0x1a7e5);
+  const dose = options.dose ?? NO_DOSE;
+  const { selection } = dose;
+  const plan = drawPlan(random, dose.traits);
+  const ofMessages = drawOfMessages(new SeededRandom(seed ^ 0x1a7e), selection);
+  const drawn = new Set([...drawFaults(random, later, selection), ...ofMessages]);
   // What expires is another story.
-  const enabled = plan.expiry ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
-  const smtpFaults =
-    options.smtp === true ? drawSmtpFaults(new SeededRandom(seed ^ 0x0fa7), options.selection ?? EVERYTHING) : null;
+  const enabled =
+    plan.expiry && selection.only === null ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
+  const smtpFaults = options.smtp === true ? drawSmtpFaults(new SeededRandom(seed ^ 0x0fa7), selection) : null;
   const hash = createHash('sha256');
   const maker = options.smtp === true ? new SimOperator(plan) : null;
   const world = new World({
@@ -139,7 +143,7 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
   world.trace(
     `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
   );
-  const faults = await live(world, random, plan, enabled);
+  const faults = await live(world, random, later, plan, enabled, dose.times);
   const violations = await checkEnd(world, { expiry: plan.expiry });
   return {
     seed,
@@ -157,21 +161,30 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
 const isCluster = new Set<Fault>(CLUSTER);
 
 /** From the first start to the last word. */
-async function live(world: World, random: SeededRandom, plan: Plan, enabled: ReadonlySet<Fault>): Promise<Fault[]> {
+async function live(
+  world: World,
+  random: SeededRandom,
+  later: SeededRandom,
+  plan: Plan,
+  enabled: ReadonlySet<Fault>,
+  times: number,
+): Promise<Fault[]> {
   const { scheduler } = world;
-  const phaseMs = isLong(enabled) ? LONG_MS : QUICK_MS;
+  const { traits } = plan;
+  const phaseMs = traits.long === true || isLong(enabled) ? LONG_MS : QUICK_MS;
   if (enabled.has('resets')) world.calm = false;
   world.startAll();
   await scheduler.run(() => everybodyKnows(world), 20_000);
   const start = scheduler.nowMs;
-  sendMail(world, random, enabled, phaseMs);
+  sendMail(world, random, enabled, phaseMs, traits);
   if (plan.withoutConnector === true)
     scheduler.schedule(random.integer(2_000, 9_000), () => {
       const connectors = simTopology({ ...plan, withoutConnector: false }).sendConnectors;
       publish(world, [{ kind: 'connect', connectors }]);
     });
   if (plan.expiry) world.store.down.add('alpha');
-  const faults = scheduleFaults(world, random, enabled, phaseMs);
+  world.store.isHeld = traits.held === true;
+  const faults = scheduleFaults(world, random, later, enabled, phaseMs, times);
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
   watch(world);
   await scheduler.run(() => false, start + phaseMs);
@@ -189,12 +202,19 @@ async function live(world: World, random: SeededRandom, plan: Plan, enabled: Rea
   return faults;
 }
 
-function sendMail(world: World, random: SeededRandom, enabled: ReadonlySet<Fault>, phaseMs: number): void {
+function sendMail(
+  world: World,
+  random: SeededRandom,
+  enabled: ReadonlySet<Fault>,
+  phaseMs: number,
+  traits: Traits,
+): void {
   const { scheduler } = world;
-  const messages = random.integer(3, 10);
+  const drawn = random.integer(3, 10);
+  const messages = traits.messages ?? drawn;
   for (let number = 0; number < messages; number++) {
     const frontend = random.pick(world.frontends).name;
-    const recipients = recipientsOf(random);
+    const recipients = recipientsOf(random, traits.failing === true);
     const size = drawSize(random, enabled.has('slowDisk') && number < 4);
     const leave = enabled.has('clientGone') && random.chance(0.2);
     const loseReply = enabled.has('lostReply') && random.chance(0.3);
@@ -313,6 +333,8 @@ export function heal(world: World): void {
   world.network.healAll();
   world.network.options.resetChance = 0;
   world.store.moody = false;
+  world.operatorDelayMs = 500;
+  world.store.isHeld = false;
   world.store.down.clear();
   for (const pod of world.transports) world.endTwins(pod.name);
   for (const pod of world.pods) {

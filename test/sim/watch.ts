@@ -6,9 +6,11 @@ import type { CopyId, Identity } from '../../common/message.ts';
 import { IN_TRANSIT } from '../../transport/core/copy.ts';
 import type { TransportServer } from '../../transport/runtime/server.ts';
 import type { StoredCopy } from '../../transport/store/database.ts';
+import type { Volume } from './durable-view.ts';
 import { stillForMs } from './incarnation.ts';
 import { isAccepted } from './mail.ts';
 import type { Pod } from './pod.ts';
+import { lookAtRequests } from './request-watch.ts';
 import type { World } from './world.ts';
 
 const EVERY_MS = 1_000;
@@ -22,6 +24,15 @@ interface Healthy {
 
 export function watch(world: World): void {
   let lasting = new Map<string, number>();
+  world.view.onPromoting = (id, by, of) => notFinished(world, id, by, of);
+  world.onDelivering = (pod, id) => isSole(world, lasting, pod, id);
+  world.view.onAcceptedAlone = (id, by) => isInContact(world, id, by);
+  world.view.onGivingUp = (id, by) => {
+    const pod = world.transports.find((one) => one.volume === by);
+    if ((pod?.delivering.get(id) ?? 0) > 0)
+      world.violate(`rule 15: ${by.member} makes another the owner of ${id} while it delivers it`);
+  };
+  world.view.onExpiring = (id, by) => allAsked(world, id, by);
   world.view.onPromotion = (id, by, of) => promoted(world, lasting, id, by, of);
   const look = (): void => {
     const now = world.scheduler.nowMs;
@@ -34,6 +45,8 @@ export function watch(world: World): void {
     const pods = healthy(world);
     for (const one of pods.values()) lookAtShadows(world, one, pods, wrong);
     lookAtOwners(pods, wrong);
+    lookAtHolders(pods, wrong);
+    lookAtRequests(world, pods);
     lookAtSingles(world, pods, wrong);
     lookAtSilence(world, pods, wrong);
     for (const a of pods.values())
@@ -158,6 +171,84 @@ function promoted(world: World, met: ReadonlyMap<string, number>, id: CopyId, by
   const witness = world.transports.find((pod) => isMet(by, pod.name) && isMet(pod.name, owner.member));
   if (witness !== undefined)
     world.violate(`rule 3: ${by} took ${id} over from ${owner.member}, whom ${witness.name} hears`);
+}
+
+/** Rule 9: what its owner has finished nobody takes over who hears that owner: it would have been told. */
+function notFinished(world: World, id: CopyId, by: Volume, of: Identity): void {
+  const owner = world.view.attached().find((volume) => volume.identity === of);
+  const doubtful = [by, owner].some((volume) => volume === undefined || volume.isContested || volume.isDamaged);
+  if (owner === undefined || doubtful || world.view.finals.get(id)?.has(of) !== true) return;
+  const pod = world.transports.find((one) => one.volume === by);
+  const peer = pod?.server?.core.peers.get(owner.member);
+  if (peer?.identity === of && !owner.live.has(id))
+    world.violate(`rule 9: ${by.member} takes ${id} over from ${owner.member}, which has finished it and is heard`);
+}
+
+/** Rule 13: who takes over asks everybody it reaches first, so that of two who do so only one delivers. */
+function isSole(world: World, met: ReadonlyMap<string, number>, pod: Pod, id: CopyId): void {
+  const { nowMs } = world.scheduler;
+  if (!world.view.promotions.some((one) => one.id === id && one.by === pod.name)) return;
+  for (const volume of world.view.attached()) {
+    const state = volume.live.get(id)?.state;
+    if (volume === pod.volume || state === undefined || state.standing !== 'released') continue;
+    const isOwner = IN_TRANSIT.has(state.queue) && state.epoch.owner === volume.identity;
+    const isMet = nowMs - (met.get(`met ${pod.name} ${volume.member}`) ?? Number.POSITIVE_INFINITY) > KNOWN_MS;
+    const isSlow = world.troubles.some(
+      ({ who, fromMs, untilMs }) =>
+        who.includes(pod.name) && who.includes(volume.member) && fromMs <= nowMs && untilMs >= nowMs,
+    );
+    if (isOwner && isMet && !isSlow && nowKnow(world, pod.name, volume.member))
+      world.violate(`rule 13: ${pod.name} delivers ${id}, which ${volume.member} owns too, and they meet`);
+  }
+}
+
+/** Three heartbeats (protocol.md 2). */
+const CONTACT_MS = 6_000;
+
+/** Rule 2: one disk may do by policy, but not on a member that has heard nobody of its boundary for a while. */
+function isInContact(world: World, id: CopyId, by: Volume): void {
+  const server = world.transports.find((one) => one.volume === by)?.server;
+  if (server == null || server.core.boundary.length === 0) return;
+  const heardMs = Math.max(0, ...server.core.boundary.map(({ name }) => server.core.lastHeardMs.get(name) ?? 0));
+  if (server.deps.clock.monotonicMs() - heardMs > CONTACT_MS + 100)
+    world.violate(`rule 2: ${by.member} accepts ${id} alone and cut off`);
+}
+
+/** Rule 14: a message is not given up while a member that may have delivered it could still be asked. */
+function allAsked(world: World, id: CopyId, by: Volume): void {
+  const pod = world.transports.find((one) => one.volume === by);
+  const core = pod?.server?.core;
+  const doubt = pod?.doubts.findLast((one) => one.ids.has(id) && !one.isStandstill);
+  if (pod === undefined || core === undefined || doubt === undefined) return;
+  const spanMs = core.document.policies.shadowRedundancy.resubmitTimeSpanMs;
+  if (world.scheduler.nowMs - doubt.sinceMs >= spanMs) return;
+  for (const { name, state } of core.boundary) {
+    const other = world.pod(name);
+    if (state !== 'active' || other === undefined || other.bornMs >= doubt.sinceMs || core.listedOnce.has(name))
+      continue;
+    // A new queue database knows nothing, and the old one is lost.
+    if (other.volume.identity === null || other.volume.identity !== core.known.get(name)) continue;
+    world.violate(`rule 14: ${pod.name} gives ${id} up without having asked ${name} since it is back`);
+  }
+}
+
+/** Rules 8 and 9: whoever is counted as a holder and can be asked holds it. */
+function lookAtHolders(pods: Map<string, Healthy>, wrong: Wrong): void {
+  for (const one of pods.values())
+    for (const [id, { state }] of one.pod.volume.live) {
+      if (state.epoch.owner !== one.pod.volume.identity || !IN_TRANSIT.has(state.queue)) continue;
+      for (const { member, identity, status } of state.placements) {
+        const other = pods.get(member);
+        if (status !== 'confirmed' || other?.pod.volume.identity !== identity || !knowEachOther(one, other)) continue;
+        const { live, resting } = other.pod.volume;
+        if (!live.has(id) && !resting.has(id))
+          wrong(
+            `holder ${one.pod.key} ${member} ${id}`,
+            0,
+            () => `rule 9: ${one.pod.name} counts on ${member} for ${id}, which does not hold it any more`,
+          );
+      }
+    }
 }
 
 function nowKnow(world: World, a: string, b: string): boolean {

@@ -15,6 +15,7 @@ import type { DeliveryAgent } from '../../transport/runtime/delivery-api.ts';
 import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
+import { STORE_MUTANTS, type StoreMutant } from '../../transport/store/mutants.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
@@ -55,6 +56,9 @@ const STANDSTILL_MS = 31_000;
 /** After a pod is back others may still act on what they believed. */
 const AFTERMATH_MS = 18_000;
 
+const storeMutants = (mutants: ReadonlySet<Mutant> | undefined): ReadonlySet<StoreMutant> =>
+  new Set([...(mutants ?? [])].filter((name): name is StoreMutant => name in STORE_MUTANTS));
+
 export class World {
   readonly scheduler: Scheduler;
   readonly random: SeededRandom;
@@ -72,6 +76,8 @@ export class World {
   readonly replays: { readonly id: CopyId; readonly by: string; readonly atMs: number }[] = [];
   /** True while no fault of any kind has been injected. */
   calm = true;
+  /** How often the operator looks at a drain. */
+  operatorDelayMs = 500;
   /** Faults are over. */
   isHealing = false;
   readonly isOutOfContract: boolean;
@@ -86,6 +92,8 @@ export class World {
   readonly clients: SmtpClients | null;
   /** Messages that end the process. */
   readonly poison = new Poison();
+  /** Called when a pod begins a delivery, for who knows who meets whom (watch.ts). */
+  onDelivering: (pod: Pod, id: CopyId) => void = () => undefined;
   readonly #options: WorldOptions;
   readonly #pods = new Map<string, Pod>();
 
@@ -172,12 +180,14 @@ export class World {
       lives: 0,
       mark: null,
       jumpWall: null,
+      clockErrorMs: 0,
       onCommit: null,
       document: this.document,
       isOutOfReach: false,
       isGone: false,
       isOff: false,
       doubts: [],
+      delivering: new Map(),
       bornMs: this.scheduler.nowMs,
       down: null,
     };
@@ -203,6 +213,7 @@ export class World {
     const incarnation: Incarnation = { alive: true };
     pod.incarnation = incarnation;
     pod.lives += 1;
+    pod.delivering.clear();
     if (pod.down !== null) pod.down.untilMs = this.scheduler.nowMs + AFTERMATH_MS;
     pod.down = null;
     this.trace(`${pod.key} starts, life ${pod.lives}`);
@@ -249,6 +260,7 @@ export class World {
       reserveBytes: SEGMENT_BYTES,
       onFatal: fatal,
       member: pod.name,
+      mutants: storeMutants(this.#options.mutants),
     });
     if (!incarnation.alive) return;
     this.trace(
@@ -292,7 +304,12 @@ export class World {
         if (owner !== volume.identity)
           this.violate(`rule 13: ${pod.key} delivers ${request.copyId}, which is durably ${owner ?? 'nobody'}'s`);
         this.#checkDoubt(pod, request.copyId);
-        agent.start(request, done);
+        this.onDelivering(pod, request.copyId);
+        pod.delivering.set(request.copyId, (pod.delivering.get(request.copyId) ?? 0) + 1);
+        agent.start(request, (results) => {
+          pod.delivering.set(request.copyId, (pod.delivering.get(request.copyId) ?? 1) - 1);
+          done(results);
+        });
       },
       close: () => agent.close(),
     };

@@ -154,7 +154,7 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): void {
     kind: 'Deliver',
     requestId: open.requestId,
     facts: copy.facts,
-    deliveryId: deliveryIdOf(copy.facts),
+    deliveryId: wrong(turn, 'key-of-each-copy') ? copy.facts.id : deliveryIdOf(copy.facts),
     route: hop.route,
     recipients,
     addresses: copy.state.recipients ?? [],

@@ -51,7 +51,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
       commit(turn, { kind: 'move', id, state: resting });
       // What was final elsewhere under an activation that is lost is not final (protocol.md 19). Those who call it final take no shadow of it, so that it would
       // be left on one database and a drain wait for it for ever (seeds 30840, 31646): the request looks at it where it rests, as at what they rest.
-      if (!wrong(turn, 'lost-finality-demotes')) cameToRest(turn, { facts: copy.facts, state: resting });
+      cameToRest(turn, { facts: copy.facts, state: resting });
       if (isMine) restsAlone(turn, { facts: copy.facts, state: resting });
     } else {
       transition(server.coverage, 'TakenOverFinal', from, 'shadow', 'removed');

@@ -66,7 +66,7 @@ function isStill(server: Server, copy: Copy): boolean {
     state.epoch.owner === server.me &&
     state.standing === 'released' &&
     IN_TRANSIT.has(state.queue) &&
-    copy.delivering.size === 0 &&
+    (copy.delivering.size === 0 || server.mutants.has('resigns-too-early')) &&
     copy.doubt === null &&
     copy.demoteTo === null &&
     !server.placings.has(copy.facts.id) &&
@@ -132,7 +132,8 @@ export function resignReceived(turn: Turn, member: string, { id, state: remote }
 export function becomeOwner(turn: Turn, copy: Copy, peer: Peer, epoch: Epoch, remote: Resign['state'] | null): boolean {
   const { server } = turn;
   const { state } = copy;
-  const isFromOwner = state.queue === 'shadow' && state.epoch.owner === peer.identity;
+  const isFromOwner =
+    state.queue === 'shadow' && (state.epoch.owner === peer.identity || wrong(turn, 'resign-from-anybody'));
   if (!isFromOwner || epoch.owner !== server.me || compareEpochs(epoch, state.epoch) <= 0) return false;
   const merged = remote === null ? { ...state, epoch } : merge(state, remote);
   const member = server.memberOf.get(peer.identity) ?? '';
@@ -217,7 +218,7 @@ export function releaseReceived(turn: Turn, member: string, release: Release, st
   if (copy !== undefined) {
     const { epoch } = copy.state;
     const isMeant =
-      epoch.owner === peer.identity &&
+      (epoch.owner === peer.identity || wrong(turn, 'release-from-anybody')) &&
       copy.state.queue === 'shadow' &&
       (sameEpoch(epoch, release.epoch) || wrong(turn, 'release-of-any-epoch'));
     // It learned the new epoch meanwhile, so it counts as a holder again: it says so, and the owner raises once more.

@@ -23,7 +23,9 @@ const UNMET = '' as Identity;
 export function everybody(turn: Turn, through: number): Placement[] {
   const { server } = turn;
   const epoch = { try: through, term: 0, owner: server.me };
-  const placements: Placement[] = server.boundary.map(({ name: member }) => ({
+  const isAsked = (name: string): boolean => server.peers.has(name) || !wrong(turn, 'asks-only-who-is-there');
+  const asked = server.boundary.filter(({ name }) => isAsked(name));
+  const placements: Placement[] = asked.map(({ name: member }) => ({
     identity: server.known.get(member) ?? UNMET,
     member,
     epoch,
@@ -31,8 +33,7 @@ export function everybody(turn: Turn, through: number): Placement[] {
   }));
   // A new queue database cannot refuse for the one that was lost in its place a moment ago: that one may have delivered it.
   for (const [identity, { member, sinceMs }] of server.lost)
-    if (turn.nowMs - sinceMs < GUARD_MS && !wrong(turn, 'new-database-refuses'))
-      placements.push({ identity, member, epoch, status: 'unasked' });
+    if (turn.nowMs - sinceMs < GUARD_MS) placements.push({ identity, member, epoch, status: 'unasked' });
   return placements;
 }
 

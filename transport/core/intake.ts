@@ -29,6 +29,7 @@ import {
   late,
   note,
   type Placing,
+  type Server,
   type Turn,
   trustedNow,
   wrong,
@@ -274,7 +275,7 @@ export function shadowEnded(
     early(turn, { kind: 'DiscardBody', stream });
     return answer('refused');
   }
-  if (existing !== undefined && !isOtherMakersDsn(existing, opening, digest)) {
+  if (existing !== undefined && !isOtherMakersDsn(server, existing, opening, digest)) {
     early(turn, { kind: 'DiscardBody', stream });
     return answer(reparent(turn, existing, opening, digest) ? 'stored' : 'owned');
   }
@@ -308,7 +309,8 @@ export function shadowEnded(
 }
 
 /** Two members made the same DSN (one id, other bytes): the one of the owner stays, the other makes room for it. */
-function isOtherMakersDsn(existing: Copy, opening: IncomingShadow, digest: string): boolean {
+function isOtherMakersDsn(server: Server, existing: Copy, opening: IncomingShadow, digest: string): boolean {
+  if (server.mutants.has('other-bytes-protect')) return false;
   const isSame = existing.facts.kind === 'dsn' && existing.facts.digest !== digest && existing.delivering.size === 0;
   return isSame && compareEpochs(opening.state.epoch, existing.state.epoch) >= 0;
 }
@@ -368,7 +370,7 @@ export function resolveAsked(
     copy.state.queue === 'shadow' &&
     (copy.state.standing === 'intake' || wrong(turn, 'abort-of-released')) &&
     (copy.state.epoch.try <= through || wrong(turn, 'abort-kills-higher-try')) &&
-    copy.state.epoch.owner === server.peers.get(from)?.identity
+    (copy.state.epoch.owner === server.peers.get(from)?.identity || wrong(turn, 'abort-kills-higher-try'))
   ) {
     transition(server.coverage, 'AbortAcknowledged', 'shadow', 'shadow', 'aborted');
     server.copies.delete(id);

@@ -2,6 +2,8 @@
  * Known-wrong variants of the protocol, switched on by the simulator only, each of which must be caught (architecture.md section 4). In
  * production the set is empty. Owns: the list and what each would cost a user.
  */
+import { STORE_MUTANTS } from '../store/mutants.ts';
+
 export const MUTANTS = {
   'ack-before-shadow': 'a message answered 250 exists once; losing that disk loses it',
   'ack-before-own-sync': 'a power cut after the 250 loses the copy of the primary',
@@ -52,41 +54,50 @@ export const MUTANTS = {
   'damage-at-rest-ignored':
     'a bad sector takes the copy at rest, and nobody notices before the mailbox failover that needs it',
   'empty-while-resting': 'a drained member is removed with the last Safety Net copies on it',
+  'gone-overrules-the-living': 'a wrong word of the orchestrator makes two owners of every message of a living member',
+  'absence-by-own-ears': 'a cut between two members makes a living primary look lost',
+  'standstill-unnoticed': 'a process that stood still delivers what others took over meanwhile',
+  'release-within-one-epoch': 'a late confirmation makes a drained copy count as the second one',
+  'release-before-confirmed': 'a drain leaves messages on one disk for a moment, and that disk dies',
+  'expires-unanswered':
+    'the sender hears that a message expired which another member delivered while this one was cut off',
+  'snapshot-unfenced': 'a restored volume delivers again what it had delivered after the snapshot',
+  'final-from-anybody': 'a shadow is given up by the word of a member that does not own it',
+  'shadow-never-covers': 'a mailbox failover after the loss of a transport brings back only half of the mail',
+  'absent-primary-skipped': 'what a primary that was away had delivered is not resubmitted',
+  'window-too-short': 'a failover brings back less than what the mailbox copy had lost',
+  'released-before-placed': 'a drain leaves the Safety Net on one disk before another copy exists',
+  'release-from-anybody': 'any member can have the second copy of any message deleted',
+  'resign-from-anybody': 'any member can make a shadow deliver what its living owner delivers',
+  'claims-for-others': 'any member can give a copy to an owner that does not know of it',
+  'key-of-each-copy': 'the store cannot tell what it has already: a resubmission is seen twice',
+  'report-id-per-maker': 'two transports report one failure and the sender hears it twice, or not at all',
+  'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
+  'promoted-without-claim': 'two shadows of one message both deliver it',
+  'anybody-places':
+    'a member makes another member the shadow of what it does not own, and a real second copy is missing',
+  'partner-counts-as-successor': 'a drained copy is given up although only its partner has it: one copy is left',
+  'downtime-without-witness': 'after a restart with a wrong clock the Safety Net has expired',
+  'resigns-too-early': 'a drain hands over what it is delivering: the next owner delivers it again',
+  'accepts-alone-unseen': 'a member cut off from everybody goes on accepting mail on one disk',
+  'resubmits-across-boundary': 'a failover in one DAG delivers the mail of another one again',
+  'release-of-any-epoch': 'an old RELEASE deletes the copy that is the second one by now',
+  'tombstone-forgotten':
+    'a shadow that was away is told "unknown" about a message that was delivered, and delivers it again',
+  'asks-only-who-is-there': '451 is said while a member that was away for a moment holds the message',
+  'abort-of-released': 'a message that was answered 250 is aborted by a later try of the same message',
+  'abort-kills-higher-try': 'the abort of a first try takes the copy of the second, which was answered 250',
+  'covered-unseen': 'a primary answers for copies it does not have: nobody resubmits them',
+  'replay-not-asked': 'two tries of one message are delivered by two owners that never asked each other',
+  'drained-takes-more': 'a member that was proved empty holds new mail when it is removed',
+  'silent-holder-counts': 'a shadow nobody has heard for an hour counts as the second copy',
+  ...STORE_MUTANTS,
 } as const;
 
 /** Known-wrong variants no seed has caught yet: not part of the run, the open end of the list (docs/reliability.md). */
 export const UNCAUGHT_MUTANTS = {
-  'tombstone-forgotten':
-    'a shadow that was away is told "unknown" about a message that was delivered, and delivers it again',
-  'gone-overrules-the-living': 'a wrong word of the orchestrator makes two owners of every message of a living member',
-  'absence-by-own-ears': 'a cut between two members makes a living primary look lost',
-  'silent-holder-counts': 'a shadow nobody has heard for an hour counts as the second copy',
-  'standstill-unnoticed': 'a process that stood still delivers what others took over meanwhile',
-  'promoted-without-claim': 'two shadows of one message both deliver it',
-  'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
-  'release-within-one-epoch': 'a late confirmation makes a drained copy count as the second one',
-  'release-before-confirmed': 'a drain leaves messages on one disk for a moment, and that disk dies',
-  'release-of-any-epoch': 'an old RELEASE deletes the copy that is the second one by now',
-  'anybody-places':
-    'a member makes another member the shadow of what it does not own, and a real second copy is missing',
-  'expires-unanswered':
-    'the sender hears that a message expired which another member delivered while this one was cut off',
-  'snapshot-unfenced': 'a restored volume delivers again what it had delivered after the snapshot',
-  'drain-without-asking': 'a drain moves shadow copies that their primary then looks for in vain',
-  'partner-counts-as-successor': 'a drained copy is given up although only its partner has it: one copy is left',
-  'abort-of-released': 'a message that was answered 250 is aborted by a later try of the same message',
-  'abort-kills-higher-try': 'the abort of a first try takes the copy of the second, which was answered 250',
   'other-bytes-protect': 'another body under the same id counts as the second copy',
-  'final-from-anybody': 'a shadow is given up by the word of a member that does not own it',
-  'drained-takes-more': 'a member that was proved empty holds new mail when it is removed',
-  'downtime-without-witness': 'after a restart with a wrong clock the Safety Net has expired',
-  'covered-unseen': 'a primary answers for copies it does not have: nobody resubmits them',
-  'shadow-never-covers': 'a mailbox failover after the loss of a transport brings back only half of the mail',
-  'absent-primary-skipped': 'what a primary that was away had delivered is not resubmitted',
-  'resubmits-across-boundary': 'a failover in one DAG delivers the mail of another one again',
-  'new-database-refuses':
-    'a member with a new disk answers for the old one: 451 is said about a message that was delivered',
-  'lost-finality-demotes': 'a failed-over mailbox and a lost disk together lose a message that two members had',
+  'promotion-keeps-lost-finality': 'a takeover believes in a delivery that the failed-over mailbox does not have',
 } as const;
 
 export type Mutant = keyof typeof MUTANTS | keyof typeof UNCAUGHT_MUTANTS;

@@ -36,7 +36,8 @@ import { transition } from './transitions.ts';
 export function protectedNow(turn: Turn, copy: Copy): void {
   if (copy.facts.kind === 'dsn') dsnSafe(turn, copy.facts.id);
   // protocol.md 7: the owner of a replay asks all members before it delivers.
-  if (copy.state.epoch.try > 1 && copy.doubt === null) beginDoubt(turn, copy, 'all');
+  if (copy.state.epoch.try > 1 && copy.doubt === null && !wrong(turn, 'replay-not-asked'))
+    beginDoubt(turn, copy, 'all');
   settle(turn, copy);
 }
 
@@ -381,7 +382,10 @@ export function promote(turn: Turn, copy: Copy): void {
     placements: [],
     // Not accepted alone by policy: nobody is promised anything before a shadow is confirmed (protocol.md 8).
     unprotected: null,
-    recipients: copy.state.recipients === null ? null : reopened(turn, copy.state.recipients),
+    recipients:
+      copy.state.recipients === null || wrong(turn, 'promotion-keeps-lost-finality')
+        ? copy.state.recipients
+        : reopened(turn, copy.state.recipients),
   };
   setState(
     turn,

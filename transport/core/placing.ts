@@ -410,7 +410,7 @@ function exhausted(turn: Turn, placing: Placing): void {
 /** protocol.md 2: a member alone needs contact within three heartbeats, unless it is the only one by the document. */
 function mayAcceptAlone(turn: Turn): boolean {
   const { server } = turn;
-  if (server.boundary.length === 0) return true;
+  if (server.boundary.length === 0 || wrong(turn, 'accepts-alone-unseen')) return true;
   const span = 3 * server.document.policies.shadowRedundancy.heartbeatFrequencyMs;
   for (const member of server.boundary) {
     const heard = server.lastHeardMs.get(member.name);

@@ -182,7 +182,7 @@ function needOf(turn: Turn, { state }: StoredCopy): Need {
   if (isShadow && server.lost.has(owner) && !wrong(turn, 'shadow-at-rest-orphaned')) return 'inherit';
   const isAlone = !state.placements.some((placement) => hasHome(server, placement));
   if (isDraining(server)) {
-    if (isShadow && !wrong(turn, 'drain-without-asking')) return 'askOwner';
+    if (isShadow) return 'askOwner';
     // A second copy first, then the first one may go: there are two where there can be.
     return isAlone ? 'protect' : 'handOver';
   }
@@ -269,7 +269,7 @@ export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, st
     const isForgotten = placements.length === copy.state.placements.length;
     if (!isForgotten) changeResting(turn, id, { ...copy.state, placements });
     const hasOther = placements.some((placement) => hasHome(server, placement));
-    const covered = hasOther && isForgotten;
+    const covered = (hasOther && isForgotten) || wrong(turn, 'released-before-placed');
     items.push({ id, covered });
     const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
     if (!hasOther && !isUnderWay)
@@ -342,7 +342,8 @@ function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): stri
   if (owner !== null) partners.add(owner);
   const exclude = new Set(server.rehoming.turnedAway.get(copy.facts.id));
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
-  if (need === 'handOver') for (const name of noSuccessors(turn, copy.facts.id, partners)) exclude.add(name);
+  if (need === 'handOver' && !wrong(turn, 'partner-counts-as-successor'))
+    for (const name of noSuccessors(turn, copy.facts.id, partners)) exclude.add(name);
   // Of a drained entry it is the partner's site that counts: both copies would else come to be in one.
   const partner =
     need === 'handOver' ? server.boundary.find((one) => one.state === 'active' && partners.has(one.name)) : undefined;

@@ -21,7 +21,7 @@ function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
 }
 
 export const dsnIdOf = (turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId =>
-  turn.server.hashId(`${id}/${index}/${kind}`);
+  turn.server.hashId(`${id}/${index}/${kind}${wrong(turn, 'report-id-per-maker') ? `/${turn.server.me}` : ''}`);
 
 export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
   const { server } = turn;

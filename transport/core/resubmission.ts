@@ -89,15 +89,15 @@ export function reopened(
   recipients: readonly RecipientState[],
   queue: Queue = 'delivery',
 ): readonly RecipientState[] {
-  const { document, coverage } = turn.server;
+  const { coverage } = turn.server;
   if (!recipients.some(({ outcome, database }) => outcome === 'delivered' && database !== undefined)) return recipients;
   const requests = failovers(turn);
   if (wrong(turn, 'lost-delivery-is-final')) return recipients;
-  if (requests.length === 0 || !recipients.some((recipient) => isLost(document, requests, recipient)))
+  if (requests.length === 0 || !recipients.some((recipient) => isLost(turn.server, requests, recipient)))
     return recipients;
   transition(coverage, 'RecipientReopened', queue, 'primary', queue);
   return recipients.map((recipient) =>
-    isLost(document, requests, recipient) ? { address: recipient.address, outcome: 'pending' } : recipient,
+    isLost(turn.server, requests, recipient) ? { address: recipient.address, outcome: 'pending' } : recipient,
   );
 }
 

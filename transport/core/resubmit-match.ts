@@ -20,8 +20,10 @@ export const isForMe = (server: Server, request: ResubmitRequestConfig): boolean
 export const isExpired = (turn: Turn, request: ResubmitRequestConfig): boolean =>
   Math.min(trustedNow(turn), turn.wallMs) > request.expiresAtMs;
 
-const inWindow = (request: ResubmitRequestConfig, { atMs }: RecipientState): boolean =>
-  atMs === undefined || (atMs >= request.fromMs && (request.toMs === null || atMs <= request.toMs));
+const inWindow = (server: Server, request: ResubmitRequestConfig, { atMs }: RecipientState): boolean =>
+  atMs === undefined ||
+  (atMs >= request.fromMs + (server.mutants.has('window-too-short') ? 10_000 : 0) &&
+    (request.toMs === null || atMs <= request.toMs));
 
 /** A failover gave up the copy of the database that was active then. */
 export function isLostActivation(
@@ -37,10 +39,10 @@ export function isLostActivation(
 }
 
 /** No upper bound of the clock beyond what the request says (protocol.md 20). */
-const isLostBy = (document: TopologyDocument, request: ResubmitRequestConfig, recipient: RecipientState): boolean =>
+const isLostBy = (server: Server, request: ResubmitRequestConfig, recipient: RecipientState): boolean =>
   recipient.outcome === 'delivered' &&
-  isLostActivation(document, request, recipient.database, recipient.activation ?? 0) &&
-  inWindow(request, recipient);
+  isLostActivation(server.document, request, recipient.database, recipient.activation ?? 0) &&
+  inWindow(server, request, recipient);
 
 /** The failover requests that hold now. */
 export const failovers = (turn: Turn): readonly ResubmitRequestConfig[] =>
@@ -54,10 +56,10 @@ export const failovers = (turn: Turn): readonly ResubmitRequestConfig[] =>
   );
 
 export const isLost = (
-  document: TopologyDocument,
+  server: Server,
   requests: readonly ResubmitRequestConfig[],
   recipient: RecipientState,
-): boolean => requests.some((request) => isLostBy(document, request, recipient));
+): boolean => requests.some((request) => isLostBy(server, request, recipient));
 
 /** Recipients of one copy at rest that go into one new copy. */
 export interface Selected {
@@ -69,7 +71,7 @@ export interface Selected {
 export function selectedOf(server: Server, request: ResubmitRequestConfig, { facts, state }: StoredCopy): Selected[] {
   const groups = new Map<string, number[]>();
   for (const [index, recipient] of (state.recipients ?? []).entries()) {
-    const key = keyOf(server.document, request, facts, recipient);
+    const key = keyOf(server, request, facts, recipient);
     if (key === null) continue;
     const group = groups.get(key) ?? [];
     group.push(index);
@@ -89,14 +91,15 @@ export function selectedOf(server: Server, request: ResubmitRequestConfig, { fac
  * is made again for each request.
  */
 function keyOf(
-  document: TopologyDocument,
+  server: Server,
   request: ResubmitRequestConfig,
   facts: CopyFacts,
   recipient: RecipientState,
 ): string | null {
   if (request.lostActivation !== null)
-    return isLostBy(document, request, recipient) ? `db/${recipient.database}/${recipient.activation ?? 0}` : null;
-  if (!isSuccess(recipient) || !inWindow(request, recipient) || !isNamed(request, facts, recipient)) return null;
+    return isLostBy(server, request, recipient) ? `db/${recipient.database}/${recipient.activation ?? 0}` : null;
+  if (!isSuccess(recipient) || !inWindow(server, request, recipient) || !isNamed(request, facts, recipient))
+    return null;
   return `request/${request.name}/${request.createdAtMs}`;
 }
 

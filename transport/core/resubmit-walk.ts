@@ -213,7 +213,7 @@ function stillAsking(turn: Turn, run: Run, owner: Identity, asking: Asking): voi
 /** semantics.md N4: an unreachable primary is waited for until `unresponsivePrimaryTimeout` after the request was first seen here. */
 function decideWaiting(turn: Turn, run: Run): void {
   const gone = goneIdentities(turn);
-  const isLate = trustedNow(turn) - run.seenAtMs >= timeoutMs(turn);
+  const isLate = trustedNow(turn) - run.seenAtMs >= timeoutMs(turn) && !wrong(turn, 'shadow-never-covers');
   const decided = new Set<Identity>();
   for (const owner of run.waiting) {
     const isThere = memberWith(turn.server, owner) !== null;

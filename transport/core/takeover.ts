@@ -68,7 +68,7 @@ export function voidWords(facts: ReadonlyMap<string, unknown>): Server['retired'
 
 export function lose(turn: Turn, identity: Identity, why: string): void {
   const { server } = turn;
-  const isHeard = memberWith(server, identity) !== null && !wrong(turn, 'gone-overrules-the-living');
+  const isHeard = isThere(turn, identity);
   if (identity === server.me || server.lost.has(identity) || isHeard) return;
   server.lost.set(identity, { member: server.memberOf.get(identity) ?? '', why, sinceMs: turn.nowMs });
   late(turn, { copy: null, kind: 'Count', what: 'identityLost', label: why });
@@ -77,11 +77,15 @@ export function lose(turn: Turn, identity: Identity, why: string): void {
   startRehoming(turn);
 }
 
+/** It speaks on this very database: no word says otherwise (protocol.md 4). */
+const isThere = (turn: Turn, identity: Identity): boolean =>
+  memberWith(turn.server, identity) !== null && !wrong(turn, 'gone-overrules-the-living');
+
 /** Promotes what is held for this owner, a slice now and the rest as soon as the loop is free again. */
 export function takeOver(turn: Turn, identity: Identity): void {
   const { server } = turn;
   const held = server.held.get(identity);
-  if (held === undefined || memberWith(server, identity) !== null) return;
+  if (held === undefined || isThere(turn, identity)) return;
   if (server.takingOver.has(identity)) return;
   server.takingOver.add(identity);
   takeOverSlice(turn, identity);
@@ -95,7 +99,7 @@ export function takeOverSlice(turn: Turn, identity: Identity): void {
     if (ids.length === SLICE) break;
   }
   // Its owner spoke again in the middle: what is left of it stays its own.
-  if (ids.length === 0 || memberWith(server, identity) !== null) {
+  if (ids.length === 0 || isThere(turn, identity)) {
     server.takingOver.delete(identity);
     return;
   }
@@ -134,8 +138,7 @@ function dropHolder(turn: Turn, identity: Identity): void {
   }
   for (const tombstone of [...server.tombstones.values()]) {
     // Who was asked whether it refused can never say so now: while a front end may ask, that stays open (protocol.md 6b).
-    if (tombstone.kind === 'aborted' && server.guarded.has(tombstone.id) && !wrong(turn, 'new-database-refuses'))
-      continue;
+    if (tombstone.kind === 'aborted' && server.guarded.has(tombstone.id)) continue;
     const placements = tombstone.placements.filter((placement) => placement.identity !== identity);
     if (placements.length !== tombstone.placements.length) {
       forgetIfAnswered(turn, { ...tombstone, placements });

@@ -17,6 +17,7 @@ export const GUARD_MS = 120_000;
 export function putTombstone(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
   turn.server.tombstones.set(tombstone.id, tombstone);
   how(turn, { kind: 'tombstone', tombstone });
+  if (tombstone.kind === 'final' && wrong(turn, 'tombstone-forgotten')) turn.server.tombstones.delete(tombstone.id);
   guard(turn, tombstone.id);
 }
 
@@ -51,7 +52,7 @@ export function guardOver(turn: Turn, id: CopyId): void {
 export function forgetIfAnswered(turn: Turn, tombstone: Tombstone): void {
   const { server } = turn;
   const isOpen = tombstone.placements.length > 0 || !everyMemberListed(turn) || isAwaited(turn, tombstone.id);
-  if (isOpen && !wrong(turn, 'tombstone-forgotten')) {
+  if (isOpen) {
     if (tombstone === server.tombstones.get(tombstone.id)) return;
     server.tombstones.set(tombstone.id, tombstone);
     note(turn, { kind: 'tombstone', tombstone });

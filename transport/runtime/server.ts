@@ -12,6 +12,7 @@ import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { contentKeyOf } from '../core/content-key.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
+import { takesNothing } from '../core/drain.ts';
 import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
 import { type Server, trustedTime } from '../core/state.ts';
@@ -248,7 +249,7 @@ export class TransportServer {
         queued,
         intake: this.bodies.openIntakes,
         backPressure: this.core.pressure,
-        accepting: this.core.self.state === 'active' && !this.#stopped && this.#hasMetOtherSites(),
+        accepting: !takesNothing(this.core) && !this.#stopped && this.#hasMetOtherSites(),
       },
     };
   }

@@ -8,6 +8,7 @@ import type { Identity } from '../../common/message.ts';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { Random } from '../../common/platform/random.ts';
 import { StoreError } from './live-index.ts';
+import type { StoreMutant } from './mutants.ts';
 import { newIdentity, newNonce, type OpenRecord } from './open-record.ts';
 import { BLOCK, FORMAT_VERSION, SALT_BYTES } from './record.ts';
 
@@ -64,10 +65,13 @@ export async function createIdentity(
   names: readonly string[],
   random: Random,
   member: string,
+  mutants: ReadonlySet<StoreMutant>,
 ): Promise<IdentityFile> {
   const temporary = `${directory}/identity.new`;
   if (names.includes('identity.new')) await files.unlink(temporary);
-  const identity = newIdentity(random);
+  const drawn = newIdentity(random);
+  const named = Buffer.from(member).toString('hex').toUpperCase().padEnd(26, '0').slice(0, 26) as Identity;
+  const identity = mutants.has('identity-reused') ? named : drawn;
   const salt = random.bytes(SALT_BYTES);
   const open: OpenRecord = { openCounter: 1, nonce: newNonce(random) };
   const block = headerBlock({ version: FORMAT_VERSION, identity, member, salt });

@@ -8,6 +8,7 @@ import { Compactor } from './compact.ts';
 import type { CopyFacts, CopyState, KnownOfLost, Quarantined, StoredCopy } from './database.ts';
 import { inSafetyNet, LiveIndex, nextState, safetyNetEntry } from './live-index.ts';
 import type { LogRecord } from './log-record.ts';
+import { NO_MUTANTS } from './mutants.ts';
 import type { Place } from './record.ts';
 import { bump, SafetyNetIndex } from './safety-net-index.ts';
 
@@ -21,6 +22,8 @@ export class LogState {
   /** Bodies being written, readers, checkpoints: reasons to keep a segment that no record shows. */
   readonly pins = new Map<number, number>();
   liveBytes = 0;
+  /** Empty but in the simulator. */
+  mutants = NO_MUTANTS;
   /** The copy was written anew, or removed: what was damaged of it counts no longer. */
   onLifted: (id: CopyId) => void = () => undefined;
 

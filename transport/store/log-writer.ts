@@ -317,7 +317,11 @@ export class LogWriter implements BodyHost {
 
   async #sync(segment: Segment): Promise<void> {
     const through = this.#sequence;
-    await segment.handle.datasync();
+    try {
+      await segment.handle.datasync();
+    } catch (error) {
+      if (!this.#options.state.mutants.has('sync-error-ignored')) throw error;
+    }
     this.#unsyncedBytes = 0;
     this.#synced = through;
   }

@@ -36,6 +36,7 @@ import { type LoadedLog, loadLog } from './log-reader.ts';
 import { type RecoveredLog, rewriteTail } from './log-recovery.ts';
 import type { LogState } from './log-state.ts';
 import { LogWriter } from './log-writer.ts';
+import { NO_MUTANTS, type StoreMutant } from './mutants.ts';
 import type { OpenRecord } from './open-record.ts';
 import { prepareCall } from './prepared.ts';
 import { QuarantineList } from './quarantine.ts';
@@ -59,6 +60,8 @@ export interface SegmentLogOptions {
   /** Something was found damaged on read, after opening; it is in `recovered.quarantined` already. */
   readonly onQuarantined?: (item: Quarantined) => void;
   readonly member: string;
+  /** The simulator's known-wrong variants. */
+  readonly mutants?: ReadonlySet<StoreMutant>;
 }
 
 export async function openSegmentLog(options: SegmentLogOptions): Promise<QueueDatabase> {
@@ -78,7 +81,7 @@ export async function openSegmentLog(options: SegmentLogOptions): Promise<QueueD
 }
 
 async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Promise<SegmentLog> {
-  const { files, directory, random, member, log } = options;
+  const { files, directory, random, member, log, mutants = NO_MUTANTS } = options;
   const names = await files.list(directory);
   const found = await readIdentity(files, directory, names);
   if (found === null && names.some((name) => slotOf(name) !== null))
@@ -89,8 +92,8 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
       `${directory} belongs to member ${found.member}, this is ${member}: give each member its own volume`,
     );
   // Read before the open is recorded: a refused open leaves no trace.
-  const identity = found ?? (await createIdentity(files, directory, names, random, member));
-  const loaded = await loadLog(files, directory, names, identity);
+  const identity = found ?? (await createIdentity(files, directory, names, random, member, mutants));
+  const loaded = await load(options, names, identity);
   const opened = found === null ? identity : await recordOpen(files, directory, identity, random);
   const pool = new SegmentPool({ ...options, salt: identity.salt, segmentBytes: padded(options.segmentBytes) });
   await adoptSegments(files, directory, pool, loaded);
@@ -146,6 +149,12 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
   opening = false;
   void pool.replenish();
   return store;
+}
+
+async function load(options: SegmentLogOptions, names: readonly string[], identity: IdentityFile): Promise<LoadedLog> {
+  const loaded = await loadLog(options.files, options.directory, names, identity);
+  loaded.state.mutants = options.mutants ?? NO_MUTANTS;
+  return loaded;
 }
 
 async function adoptSegments(files: Files, directory: string, pool: SegmentPool, loaded: LoadedLog): Promise<void> {
