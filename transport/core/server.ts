@@ -76,6 +76,7 @@ import {
   addCopy,
   type CoreTimer,
   early,
+  placeOf,
   popTimer,
   type Server,
   setState,
@@ -199,20 +200,6 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
   saveClock(turn);
   return { server, result: finish(turn) };
-}
-
-function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary'> {
-  const self = document.members.find((member) => member.name === name);
-  assert(self !== undefined, 'this transport is not in the topology document', {
-    name,
-    generation: document.generation,
-  });
-  return {
-    self,
-    boundary: document.members.filter(
-      (member) => member.boundary === self.boundary && member.name !== name && member.state !== 'gone',
-    ),
-  };
 }
 
 /** Rows 5 and protocol.md 14: whatever survived is treated as accepted, and asks once before it is delivered. */

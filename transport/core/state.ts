@@ -5,6 +5,7 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
+import { assert } from '../../common/platform/assert.ts';
 import type { Compactor } from '../store/compact.ts';
 import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
@@ -465,4 +466,19 @@ export function needsShadow(server: Server, id: CopyId): void {
 export function memberWith(server: Server, identity: Identity): string | null {
   for (const [member, peer] of server.peers) if (peer.identity === identity) return member;
   return null;
+}
+
+/** Where this member stands in a document; a document without it was refused before. */
+export function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary'> {
+  const self = document.members.find((member) => member.name === name);
+  assert(self !== undefined, 'this transport is not in the topology document', {
+    name,
+    generation: document.generation,
+  });
+  return {
+    self,
+    boundary: document.members.filter(
+      (member) => member.boundary === self.boundary && member.name !== name && member.state !== 'gone',
+    ),
+  };
 }
