@@ -7,7 +7,7 @@
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { Contact } from '../../common/peer/messages.ts';
-import { assert, unreachable } from '../../common/platform/assert.ts';
+import { unreachable } from '../../common/platform/assert.ts';
 import { Compactor } from '../store/compact.ts';
 import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
