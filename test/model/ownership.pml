@@ -10,7 +10,7 @@
  *   meets       ownership.ts: peerUp, listReceived, stateReceived; claims.ts: heardAbout; demotion.ts: demote; copy.ts: merge
  *   takes_over  takeover.ts: lose, takeOver; presence.ts: isAbsent; ownership.ts: promote; claims.ts: claimReceived, grantReceived (row 32)
  *   confirms    ownership.ts: confirmHolder          reshadow  placing.ts: reshadow, stored
- *   COMES_BACK, BOUND_OVER  doubt.ts: beginDoubt, answered, doubtTimedOut; presence.ts: isolation, notice
+ *   COMES_BACK, BOUND_OVER  doubt.ts: beginDoubt, answered, doubtsTimedOut; presence.ts: isolation, notice
  *   delivers    ownership.ts: settle; delivery.ts    restarts  server.ts: recover
  *
  * Bug switches:

@@ -407,7 +407,8 @@ export class DurableView {
       (entry) => entry.write.kind === 'commit' && entry.write.facts.id === id,
     )?.write;
     const digest = mine?.kind === 'commit' ? mine.facts.digest : volume.live.get(id)?.facts.digest;
-    if (digest === undefined) return;
+    // All zeros: the record itself is damaged, and whatever rests under this id is asked for (protocol.md 29).
+    if (digest === undefined || /^0+$/.test(digest)) return;
     for (const placement of state.placements) {
       if (placement.status !== 'confirmed' || compareEpochs(placement.epoch, state.epoch) !== 0) continue;
       if (!this.#had.get(placement.identity)?.has(heldKey(id, placement.epoch, digest)))

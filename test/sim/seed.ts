@@ -172,7 +172,7 @@ async function live(
   const { scheduler } = world;
   const { traits } = plan;
   const phaseMs = traits.long === true || isLong(enabled) ? LONG_MS : QUICK_MS;
-  if (enabled.has('resets')) world.calm = false;
+  if (enabled.has('resets') || enabled.has('poison')) world.calm = false;
   world.startAll();
   await scheduler.run(() => everybodyKnows(world), 20_000);
   const start = scheduler.nowMs;

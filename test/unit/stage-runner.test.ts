@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { judge, type Outcome, type Program, ProgramRunner, parseCounts } from '../house/program.ts';
+import { until } from '../house/until.ts';
 
 const program = (script: string, counts: Program['counts'] = 'lines'): Program => ({
   title: 'test program',
@@ -85,7 +86,8 @@ describe('running a program', () => {
     expect(outcome.problem).toContain('deadline');
     expect(outcome.counts.failed).toBe(1);
     const pid = readFileSync(join(directory, 'pid'), 'utf8');
-    expect(state(pid)).toMatch(/gone|Z/);
+    // A signal that was sent is not yet a process that ended.
+    await until('the grandchild to end', () => /gone|Z/.test(state(pid)), { deadlineMs: 10_000 });
   });
 });
 
