@@ -80,7 +80,7 @@ export class Reconciler {
     // What was planned after the failed action did not happen: nothing is said about it.
     if (carried === null) this.#say(gathered, planned.events);
     const failure = carried === null ? null : failureText(carried);
-    const status = withFailure(planned.status ?? gathered.cluster.status, failure);
+    const status = withFailure(planned.status ?? gathered.cluster.status, gathered.cluster.status, failure);
     if (status !== null && (planned.status !== null || failure !== (this.#failures.get(key) ?? null)))
       await this.#writeStatus(key, owner, status);
     if (failure === null) this.#failures.delete(key);
@@ -142,11 +142,19 @@ export class Reconciler {
 const again = ({ requeueAfterMs }: Plan): WorkOutcome =>
   requeueAfterMs === null ? { kind: 'done' } : { kind: 'again', afterMs: requeueAfterMs };
 
-/** The text of a failed action where people look first. */
-function withFailure(status: MailClusterStatus | null, failure: string | null): MailClusterStatus | null {
+/**
+ * The text of a failed action where people look first. What the status remembers of members stays: a new identity or volume must not be noted there before
+ * the loss of the former one is in the topology document.
+ */
+function withFailure(
+  status: MailClusterStatus | null,
+  former: MailClusterStatus | null,
+  failure: string | null,
+): MailClusterStatus | null {
   if (status === null || failure === null) return status;
+  const { members: _members, ...rest } = status;
   const conditions = (status.conditions ?? []).map((one) =>
     one.type === 'Progressing' ? { ...one, status: 'False' as const, reason: 'ActionFailed', message: failure } : one,
   );
-  return { ...status, conditions };
+  return { ...rest, conditions, ...(former?.members === undefined ? {} : { members: former.members }) };
 }

@@ -37,7 +37,6 @@ export const MUTANTS = {
   'refusal-without-tombstone': 'a refused message arrives late at a shadow and is delivered all the same',
   'any-answer-protects': 'a member that holds something else counts as the second copy',
   'discard-deletes': 'Shadow Safety Net stays empty: a lost primary cannot be resubmitted for',
-  'progress-ignored': 'after a takeover recipients that were served already are served again',
   'lower-claim-granted': 'an owner that was succeeded takes its messages back and both deliver',
   'grant-not-durable': 'a power cut takes back what was granted: two owners deliver',
   'demoted-while-delivering': 'what a delivery under way achieved is forgotten and done again by the next owner',
@@ -96,6 +95,7 @@ export const MUTANTS = {
 
 /** Known-wrong variants no seed has caught yet: not part of the run, the open end of the list (docs/reliability.md). */
 export const UNCAUGHT_MUTANTS = {
+  'progress-ignored': 'after a takeover recipients that were served already are served again',
   'other-bytes-protect': 'another body under the same id counts as the second copy',
   'promotion-keeps-lost-finality': 'a takeover believes in a delivery that the failed-over mailbox does not have',
 } as const;
