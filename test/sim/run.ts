@@ -31,7 +31,8 @@ const TWICE = 5;
  * that suppressed it without an excuse that we know (S8). One is worse: what another boundary delivered is not resubmitted after a failover (N3).
  * And a delivery may start in the very moment in which a process goes on after a standstill, before that is noticed (rule 14, `0 ms`).
  */
-const KNOWN_OPEN = /^(rule 14: \S+ delivers \S+ 0 ms after|S4: message|N3: message|N1: message|S13: |L10: |N6: |L8: |S8: \S+ was offered)/;
+const KNOWN_OPEN =
+  /^(rule 14: \S+ delivers \S+ 0 ms after|S4: message|N3: message|N1: message|S13: |L10: |N6: |L8: |S8: \S+ was offered)/;
 
 const EVERY_MUTANT = { ...MUTANTS, ...UNCAUGHT_MUTANTS };
 
