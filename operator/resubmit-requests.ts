@@ -62,14 +62,13 @@ function lifetimeMs(policies: PoliciesConfig, backMs: number): number {
 function failoverRequest(
   former: MailboxDatabaseConfig,
   database: MailboxDatabaseConfig,
-  { policies, nowMs }: RequestsInput,
+  { policies, nowMs, boundaries }: RequestsInput,
 ): ResubmitRequestConfig {
   const active = database.copies.find((copy) => copy.name === database.activeCopy);
   const backMs = database.lossWindowMs + (active?.replayLagMs ?? 0);
   return {
     name: failoverRequestName(database.name, database.activation),
-    // What was delivered rests where the database was; never elsewhere unless it moved (semantics.md N3).
-    boundary: former.boundary === database.boundary ? database.boundary : null,
+    boundary: former.boundary === database.boundary ? whereItRests(database, boundaries) : null,
     database: database.name,
     sender: null,
     recipient: null,
@@ -84,12 +83,20 @@ function failoverRequest(
   };
 }
 
+/**
+ * The boundary to ask; null: all. Until there is a relay between boundaries (semantics.md D3) a transport of any boundary delivers to any database itself, and
+ * what it delivered rests with it: with several boundaries all are asked, each for what is its own (N3; seed 2364 with SMTP clients).
+ */
+const whereItRests = (database: MailboxDatabaseConfig, boundaries: ReadonlySet<string>): string | null =>
+  boundaries.size === 1 ? database.boundary : null;
+
 function manualRequest(wanted: WantedRequest, input: RequestsInput): ResubmitRequestConfig {
   const { metadata, spec } = wanted.request;
   const { database, sender, recipient, messageId } = spec.selector;
+  const meant = input.databases.find((one) => one.name === database);
   return {
     name: metadata.name,
-    boundary: input.databases.find((one) => one.name === database)?.boundary ?? null,
+    boundary: meant === undefined ? null : whereItRests(meant, input.boundaries),
     database: database ?? null,
     sender: sender ?? null,
     recipient: recipient ?? null,

@@ -100,8 +100,22 @@ function checkFate(
   if (expired > 1) found.push(`DSN: ${what}: expiry was reported ${expired} times`);
   if (failing(address) || expired > 0 || world.store.seen(address, sent.digest) > 0) return;
   if (offers.length === 0) found.push(`lost: ${what} was answered 250 and neither delivered nor reported`);
+  else if (isBeyondRequest(world, address, offers))
+    found.push(`N3: ${what} was delivered from another boundary, where the request of the failover does not go`);
   else if (!world.isOutOfContract)
     found.push(`S10: ${what} was delivered, and the surviving copy of its database does not have it`);
+}
+
+/**
+ * The operator addresses the request of a failover to the boundary of the database alone (N3), and a transport of another boundary that got the message
+ * delivers it itself as long as there is no relay between boundaries (D3). Known to be open, and only where the operator made the request.
+ */
+function isBeyondRequest(world: World, address: string, offers: readonly Offer[]): boolean {
+  const database = world.document.databases.find((one) => one.addresses.includes(address));
+  const isConfined = world.document.resubmitRequests.some(
+    (one) => one.lostActivation !== null && one.database === database?.name && one.boundary === database?.boundary,
+  );
+  return isConfined && offers.every((offer) => world.boundaryOf(offer.by) !== database?.boundary);
 }
 
 /** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net, by the word of the databases. */

@@ -164,10 +164,12 @@ function checkAccepted(world: World, sent: Sent, text: string): void {
     if (world.boundaryOf(member) !== world.boundaryOf(world.view.memberOf(stored.state.epoch.owner) ?? ''))
       world.violate(`boundary: ${member} holds message ${sent.number} ${id} of an owner in another boundary`);
   world.checkKept();
-  if (world.calm && holders.length >= 2) checkSites(world, sent, names);
+  const [first] = holders;
+  if (world.calm && first !== undefined && holders.length >= 2)
+    checkSites(world, sent, names, world.view.memberOf(first.stored.state.epoch.owner));
 }
 
-function checkSites(world: World, sent: Sent, names: readonly string[]): void {
+function checkSites(world: World, sent: Sent, names: readonly string[], owner: string | undefined): void {
   const { members, policies } = world.document;
   const { preference } = policies.shadowRedundancy;
   const mine = members.filter((member) => names.includes(member.name));
@@ -176,7 +178,8 @@ function checkSites(world: World, sent: Sent, names: readonly string[]): void {
   const reach = new Set(members.filter((member) => boundaries.has(member.boundary)).map((member) => member.site)).size;
   if (preference !== 'LocalOnly' && reach > 1 && sites === 1)
     world.violate(`R4: message ${sent.number} ${sent.id} has both copies in one site without any fault`);
-  const [site] = mine.map((member) => member.site);
+  // Where the primary is alone in its site, anybody is better than nobody once it was accepted with one copy.
+  const site = mine.find((member) => member.name === owner)?.site;
   const isAlone = members.filter((member) => member.site === site && boundaries.has(member.boundary)).length === 1;
   if ((preference === 'LocalOnly' || reach === 1) && sites > 1 && !isAlone)
     world.violate(`R4: message ${sent.number} ${sent.id} left its site although LocalOnly`);

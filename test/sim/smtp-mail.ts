@@ -332,5 +332,5 @@ const isRefusedAtRcpt = (outcome: RecipientOutcome | undefined): boolean =>
 /** Whether the reply to RCPT was read, as far as the outcome says. */
 const hasAnswer = (outcome: RecipientOutcome | undefined): boolean =>
   outcome?.kind === 'accepted' ||
-  outcome?.kind === 'unknown' ||
+  (outcome?.kind === 'unknown' && outcome.error.code !== 'ABORTED') ||
   (outcome?.kind === 'rejected' && (outcome.stage === 'RCPT' || outcome.stage === 'END'));

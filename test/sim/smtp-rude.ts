@@ -53,18 +53,24 @@ export function speakTooSoon(
   }));
 }
 
+/** The session ended before the reply to RCPT. */
+const UNHEARD: RecipientOutcome = { kind: 'unknown', error: new ClientError('ABORTED', 'RCPT was not answered') };
+
 const isCutOff = (reply: ServerReply): boolean =>
   reply.code === 421 || /last command of a group|before the greeting/.test(reply.text);
 
 /** Replies come in the order of greeting, EHLO, MAIL, each RCPT, DATA, end of data - until one of them ends the session. */
 function meaningOf(replies: readonly ServerReply[], recipient: number, recipients: number): RecipientOutcome {
   const unknown = { kind: 'unknown', error: new ClientError('CLOSED', 'connection closed') } as const;
+  const toMail = replies[2];
   const toRcpt = replies[3 + recipient];
   const toData = replies[3 + recipients];
   const toEnd = replies[4 + recipients];
   const cutOff = replies.find(isCutOff);
+  // What follows a refused MAIL is refused for want of it.
+  if (toMail !== undefined && toMail.code >= 400) return { kind: 'rejected', reply: toMail, stage: 'MAIL' };
   if (toRcpt === undefined || isCutOff(toRcpt))
-    return cutOff === undefined ? unknown : { kind: 'rejected', reply: cutOff, stage: 'DATA' };
+    return cutOff === undefined ? UNHEARD : { kind: 'rejected', reply: cutOff, stage: 'DATA' };
   if (toRcpt.code >= 400) return { kind: 'rejected', reply: toRcpt, stage: 'RCPT' };
   if (toData === undefined) return unknown;
   if (toData.code >= 400) return { kind: 'rejected', reply: toData, stage: 'DATA' };
