@@ -115,6 +115,12 @@ it('what somebody edits or deletes is put back, with an event', async (context) 
     async () => (await access.client.get(pathOf(namespace, 'statefulsets', name))).spec.replicas === 2,
     PATIENCE,
   );
+  await access.client.mergePatch(pathOf(namespace, 'services', name), { spec: { publishNotReadyAddresses: false } });
+  await until(
+    'the Service to be as it was',
+    async () => (await access.client.get(pathOf(namespace, 'services', name))).spec.publishNotReadyAddresses === true,
+    PATIENCE,
+  );
   await access.client.must('DELETE', pathOf(namespace, 'services', name));
   await until(
     'the Service to be put back',
