@@ -76,7 +76,7 @@ function filler(seed: Buffer, sizeBytes: number): Buffer {
 }
 
 /** What the system may put on top of a letter (RFC 5321 4.4, protocol.md 23); none of these is in a letter as it is sent. */
-const TRACE_FIELD = /^(?:Return-Path|Delivered-To|Received|X-MailCluster-Delivery)[ \t]*:/i;
+const TRACE_FIELD = /^(?:Return-Path|Delivered-To|Received|X-MailCluster-Delivery|X-MailCluster-Content)[ \t]*:/i;
 
 /** A delivered file without the trace fields on top: what must be byte for byte what was sent. */
 export function withoutTrace(file: Buffer): Buffer {
