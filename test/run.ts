@@ -116,7 +116,7 @@ async function runStage(stage: Stage, runner: ProgramRunner): Promise<StageResul
     const outcome = await runner.run(program, leftMs, ROOT);
     if (program.deadlineMs === undefined) usedMs += performance.now() - programStartMs;
     counts = add(counts, outcome.counts);
-    notes.push(...outcome.skipped);
+    notes.push(...outcome.skipped, ...outcome.failed);
     if (outcome.counts.failed > 0)
       notes.push(`FAILED ${stage.name}: ${program.title}: ${outcome.problem ?? 'see above'}`);
   }

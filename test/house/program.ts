@@ -22,6 +22,8 @@ export interface Program {
 export interface Outcome {
   readonly counts: Counts;
   readonly skipped: readonly string[];
+  /** What the program itself named as failed. */
+  readonly failed: readonly string[];
   /** Why it failed although it may have counted otherwise, or null. */
   readonly problem: string | null;
 }
@@ -41,24 +43,25 @@ export function parseCounts(output: string): Counts | null {
 
 /** The counts of one program, given how it ended: anything odd is at least one failure. */
 export function judge(program: Program, output: string, ended: string | null): Outcome {
-  const skipped = output
-    .replace(COLOURS, '')
-    .split('\n')
-    .filter((line) => line.startsWith('SKIPPED '));
+  const lines = output.replace(COLOURS, '').split('\n');
+  const named = {
+    skipped: lines.filter((line) => line.startsWith('SKIPPED ')),
+    failed: lines.filter((line) => line.startsWith('FAILED ')),
+  };
   if (program.counts === 'exit') {
-    return { counts: { passed: ended ? 0 : 1, failed: ended ? 1 : 0, skipped: 0 }, skipped, problem: ended };
+    return { counts: { passed: ended ? 0 : 1, failed: ended ? 1 : 0, skipped: 0 }, ...named, problem: ended };
   }
   const counts = parseCounts(output);
   if (counts === null) {
     const problem = `${ended ?? 'exit code 0'}, but no line with counts`;
-    return { counts: { passed: 0, failed: 1, skipped: 0 }, skipped, problem };
+    return { counts: { passed: 0, failed: 1, skipped: 0 }, ...named, problem };
   }
-  if (ended !== null && counts.failed === 0) return { counts: { ...counts, failed: 1 }, skipped, problem: ended };
-  if (ended === null && counts.failed > 0) return { counts, skipped, problem: 'exit code 0 in spite of failures' };
+  if (ended !== null && counts.failed === 0) return { counts: { ...counts, failed: 1 }, ...named, problem: ended };
+  if (ended === null && counts.failed > 0) return { counts, ...named, problem: 'exit code 0 in spite of failures' };
   if (counts.passed + counts.failed + counts.skipped === 0) {
-    return { counts: { ...counts, failed: 1 }, skipped, problem: 'not one test ran' };
+    return { counts: { ...counts, failed: 1 }, ...named, problem: 'not one test ran' };
   }
-  return { counts, skipped, problem: ended };
+  return { counts, ...named, problem: ended };
 }
 
 export class ProgramRunner {

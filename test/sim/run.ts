@@ -141,7 +141,7 @@ const replayFlags = (dose: Dose, { outOfContract, smtp }: Pick<Job, 'outOfContra
 
 function sayMutant(mutant: Mutant, result: JobResult): void {
   const caught = result.failures[0];
-  if (caught === undefined) console.log(`SURVIVED ${mutant} through ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
+  if (caught === undefined) console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
   else
     console.log(
       `caught ${mutant} by --seed ${caught.seed}${flagsOf(doseFor(mutant))}: ${caught.violations[0]?.split('\n')[0]}`,
@@ -278,7 +278,7 @@ class Totals {
     for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
       console.log(
-        `seed ${failure.seed} failed; replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(doseFor(null), job)}`,
+        `FAILED seed ${failure.seed} (${failure.violations[0] ?? 'no violation'}); replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(doseFor(null), job)}`,
       );
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }
@@ -292,7 +292,7 @@ class Totals {
         console.log(`rows not visited in this short run: ${unvisited.map((row) => row.event).join(', ')}`);
       return;
     }
-    for (const row of unvisited) console.log(`row ${row.row} ${row.event} was never visited`);
+    for (const row of unvisited) console.log(`FAILED row ${row.row} ${row.event} was never visited`);
     this.failed += unvisited.length;
     this.passed += TRANSITIONS.length - unvisited.length;
     if (process.argv.includes('--rows'))

@@ -35,16 +35,15 @@ describe('counts of a program', () => {
     expect(outcome.problem).not.toBeNull();
   });
 
-  it('keeps the reasons of what was skipped', () => {
-    const outcome = judge(
-      program(''),
-      'SKIPPED 3 in test/process/dovecot.test.ts: needs dovecot-lmtpd\n1 passed, 0 failed, 3 skipped',
-      null,
-    );
+  it('keeps the reasons of what was skipped and the names of what failed', () => {
+    const skipped = 'SKIPPED 3 in test/process/dovecot.test.ts: needs dovecot-lmtpd';
+    const failed = 'FAILED test/unit/a.test.ts: adds: expected 3 to be 4';
+    const outcome = judge(program(''), `${skipped}\n${failed}\n1 passed, 1 failed, 3 skipped`, 'exit code 1');
     expect(outcome).toEqual({
-      counts: { passed: 1, failed: 0, skipped: 3 },
-      skipped: ['SKIPPED 3 in test/process/dovecot.test.ts: needs dovecot-lmtpd'],
-      problem: null,
+      counts: { passed: 1, failed: 1, skipped: 3 },
+      skipped: [skipped],
+      failed: [failed],
+      problem: 'exit code 1',
     });
   });
 });
