@@ -141,7 +141,8 @@ const replayFlags = (dose: Dose, { outOfContract, smtp }: Pick<Job, 'outOfContra
 
 function sayMutant(mutant: Mutant, result: JobResult): void {
   const caught = result.failures[0];
-  if (caught === undefined) console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
+  if (caught === undefined)
+    console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${EVERY_MUTANT[mutant]}`);
   else
     console.log(
       `caught ${mutant} by --seed ${caught.seed}${flagsOf(doseFor(mutant))}: ${caught.violations[0]?.split('\n')[0]}`,
