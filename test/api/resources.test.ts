@@ -124,6 +124,8 @@ describe('invalid examples', () => {
     const field = /\w+$/.exec(ours.path)?.[0] ?? '?';
     const strangers = causesOf(refusal).filter(({ message }) => !message.endsWith(words) && !message.includes(field));
     expect(strangers).toEqual([]);
+    // A rule that cannot even be evaluated on such a value would say so in words that help nobody.
+    expect(causesOf(refusal).filter(({ message }) => /evaluat|no such overload/i.test(message))).toEqual([]);
   });
 
   it.for(by('schema'))('%s is refused by the schema, with field and fix', async (name, context) => {
