@@ -151,7 +151,7 @@ interface Behind {
   stop(): Promise<void>;
 }
 
-interface Access {
+export interface Access {
   readonly server: string;
   readonly ca: string;
   readonly user: Readonly<Record<string, string>>;
@@ -160,7 +160,7 @@ interface Access {
 const base64 = (value: string): string => Buffer.from(value).toString('base64');
 
 /** JSON is YAML. */
-const kubeconfig = ({ server, ca, user }: Access): string =>
+export const kubeconfigText = ({ server, ca, user }: Access): string =>
   JSON.stringify({
     'current-context': 'test',
     contexts: [{ name: 'test', context: { cluster: 'test', user: 'test' } }],
@@ -194,7 +194,7 @@ async function rigOver(behind: Behind): Promise<KubeRig> {
   const client: KubeRig['client'] = async ({ as, manager, perSecond = 1000 } = {}) => {
     const metrics = new CountedMetrics();
     const identity = await kubeconfigIdentity({
-      text: kubeconfig(through),
+      text: kubeconfigText(through),
       ...(as === undefined ? {} : { impersonate: as }),
     });
     const rateLimits = { perSecond, burst: perSecond };
@@ -211,7 +211,7 @@ async function rigOver(behind: Behind): Promise<KubeRig> {
       cert === undefined || key === undefined
         ? user
         : { 'client-certificate-data': base64(cert), 'client-key-data': base64(key) };
-    const identity = await kubeconfigIdentity({ text: kubeconfig({ server: url, ca, user: certified }) });
+    const identity = await kubeconfigIdentity({ text: kubeconfigText({ server: url, ca, user: certified }) });
     const api = clientOf(identity, new CountedMetrics(), {});
     clients.push(api);
     return api;

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import { checkpointIsWhole } from '../../transport/store/checkpoint.ts';
-import type { QueueDatabase, ScrubPosition } from '../../transport/store/database.ts';
+import type { QueueDatabase, ScrubPosition, ScrubStep } from '../../transport/store/database.ts';
 import { SimBench } from './bench.ts';
 import { bodyOf, commitOf, copyId, moveOf, pending, readAll, stateOf } from './samples.ts';
 
@@ -124,6 +124,33 @@ describe('scrub', () => {
     );
     expect([...(await pass(bench, store)).damaged]).toEqual([]);
     expect(store.recovered.quarantined).toEqual([]);
+  });
+
+  test('what was written anew while the step still looked at others is not named', async () => {
+    const { bench, store } = await filled();
+    const [first = ''] = segmentsOf(bench);
+    const placeOf = (n: number): number => bench.disk.bytesOf(first).indexOf(bodyOf(copyId(n), 900 + 700 * n));
+    bench.disk.flipBit(first, placeOf(1) + 10);
+    // Without the headers of the groups behind it they are all looked at in the same step, one by one.
+    for (const n of [2, 3, 4, 5, 6]) bench.disk.flipBit(first, placeOf(n) - (placeOf(n) % 4096) + 8);
+    const anew = async (): Promise<void> => {
+      const tick = (): Promise<void> => new Promise((resolve) => bench.scheduler.clock().setTimer(0.05, resolve));
+      while (bench.quarantined.length === 0) await tick();
+      const body = bodyOf(copyId(1), 1_600);
+      await store.commit([commitOf(store, copyId(1), body), moveOf(copyId(1), 'shadow', 'mbx1', 1)]);
+    };
+    const seen = new Set<CopyId>();
+    const look = async (): Promise<void> => {
+      let from: ScrubPosition | null = null;
+      do {
+        const step: ScrubStep = await store.scrub(from, 16_384);
+        for (const id of step.damaged) seen.add(id);
+        from = step.next;
+      } while (from !== null);
+    };
+    await bench.run(Promise.all([look(), anew()]));
+    expect(bench.quarantined.map(({ id }) => id)).toEqual([copyId(1)]);
+    expect([...seen]).toEqual([]);
   });
 
   test('a block the medium cannot read: its copies are named, what lies behind it is looked at', async () => {

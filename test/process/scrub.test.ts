@@ -11,6 +11,8 @@ const TIMEOUT_MS = 200_000;
 /** The first pass begins a minute after the start. */
 const PATIENCE = { deadlineMs: 120_000, everyMs: 500 };
 
+const SEEN = ['refetched_total', 'quarantined_total', 'scrubbed_bytes_total', 'scrub_last_full_pass_timestamp_seconds'];
+
 let cluster: Cluster | null = null;
 afterEach(async () => {
   await cluster?.[Symbol.asyncDispose]();
@@ -45,7 +47,17 @@ test(
     await handle.write(Buffer.from([(byte[0] ?? 0) ^ 0x10]), 0, 1, offset + 9);
     await handle.close();
     const counted = (metric: string): Promise<number> => system.total(`mailcluster_${metric}`, [transport.name]);
-    await until('the bytes to be fetched again', async () => (await counted('refetched_total')) === 1, PATIENCE);
+    await until(
+      'the bytes to be fetched again',
+      async () => {
+        const [refetched, ...rest] = await Promise.all(SEEN.map(counted));
+        // What `until` says when it gives up.
+        if (refetched !== 1)
+          throw new Error(`${SEEN.join(', ')}: ${[refetched, ...rest].join(', ')}\n${system.output}`);
+        return true;
+      },
+      PATIENCE,
+    );
     expect(await counted('quarantined_total')).toBe(1);
     expect(await counted('scrubbed_bytes_total')).toBeGreaterThan(3 * 3_000);
     await until('the pass to end', async () => (await counted('scrub_last_full_pass_timestamp_seconds')) > 0, PATIENCE);

@@ -160,6 +160,8 @@ export class TransportServer {
       (stored, unreadable) => {
         const found = stored.get(id) ?? null;
         if (this.#stopped || (found === null && !unreadable.has(id))) return;
+        // Told twice of one damage, by who met it and by the scrub, it may be whole again since the first.
+        if (!this.deps.database.recovered.quarantined.some((item) => item.id === id)) return;
         this.#loop.handle({ kind: 'RestingDamaged', id, stored: found });
       },
       'all',

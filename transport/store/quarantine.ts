@@ -25,6 +25,10 @@ export class QuarantineList {
     return !isListed;
   }
 
+  names(id: CopyId): boolean {
+    return this.#items.some((item) => item.id === id);
+  }
+
   lift(id: CopyId): void {
     for (let index = this.#items.length - 1; index >= 0; index--)
       if (this.#items[index]?.id === id) this.#items.splice(index, 1);

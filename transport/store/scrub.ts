@@ -30,6 +30,8 @@ export interface ScrubberOptions {
   readonly isCheckpointing: () => boolean;
   /** Bytes of this copy cannot be read. */
   readonly onDamaged: (id: CopyId, at: Place, reason: string) => void;
+  /** It is listed as damaged, and was not written anew since. */
+  readonly isListed: (id: CopyId) => boolean;
   /** What is in memory has to be written down once more. */
   readonly wantCheckpoint: () => Promise<void>;
   /** A start would read this segment from end to end. */
@@ -165,13 +167,15 @@ export class Scrubber {
   }
 
   async #concerned(suspect: Suspect): Promise<Pick<ScrubStep, 'damaged' | 'newPlaces'>> {
-    const damaged = [...(await this.#inTransit(suspect)), ...(await this.#atRest(suspect))];
-    if (suspect.isBlank && damaged.length === 0) return NOTHING;
+    const met = [...(await this.#inTransit(suspect)), ...(await this.#atRest(suspect))];
+    // While the others were looked at the first of them may have come back whole.
+    const damaged = met.filter((id) => this.#options.isListed(id));
+    if (suspect.isBlank && met.length === 0) return NOTHING;
     if (this.#options.isReplayed(suspect.generation)) await this.#options.wantCheckpoint();
     const key = `${suspect.generation}:${suspect.from}`;
     const isNew = !this.#known.has(key);
     this.#known.add(key);
-    return { damaged, newPlaces: isNew && damaged.length === 0 ? 1 : 0 };
+    return { damaged, newPlaces: isNew && met.length === 0 ? 1 : 0 };
   }
 
   async #inTransit(suspect: Suspect): Promise<CopyId[]> {

@@ -253,6 +253,7 @@ class SegmentLog implements QueueDatabase {
       pool,
       isCheckpointing: () => checkpointer.running,
       onDamaged: (id, at, reason) => this.#scrubFound(id, at, reason),
+      isListed: (id) => this.#quarantine.names(id),
       wantCheckpoint: () => this.#checkpointSoon(),
       isReplayed: (generation) => generation > checkpointer.through,
     });
