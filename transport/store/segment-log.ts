@@ -255,6 +255,7 @@ class SegmentLog implements QueueDatabase {
       onDamaged: (id, at, reason) => this.#scrubFound(id, at, reason),
       wantCheckpoint: () => this.#checkpointSoon(),
       isReplayed: (generation) => generation > checkpointer.through,
+      newestAtStart: loaded.chain.at(-1) ?? null,
     });
     if (this.#state.net.completeSinceMs === null) this.#keeper.begin(options.clock.wallMs());
   }
