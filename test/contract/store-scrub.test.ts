@@ -51,6 +51,25 @@ async function filled(seed = 90): Promise<{ readonly bench: SimBench; store: Que
   return { bench, store };
 }
 
+/** Four at rest; two have changed hands since then, in another segment than their bodies are in. No checkpoint: a start reads all of it. */
+async function recalled(): Promise<{ readonly bench: SimBench; store: QueueDatabase }> {
+  const bench = new SimBench(94);
+  let store = await bench.open();
+  for (let n = 0; n < 4; n++) {
+    const id = copyId(n);
+    await bench.run(store.commit([commitOf(store, id, bodyOf(id, 9_000), stateOf('delivery'))]));
+    await bench.run(store.commit([moveOf(id, 'primary', 'mbx1', n)]));
+  }
+  bench.kill();
+  store = await bench.open();
+  for (const id of [copyId(0), copyId(1)])
+    await bench.run(
+      store.commit([{ kind: 'recall', id, state: stateOf('submission') }, moveOf(id, 'shadow', 'mbx1', 9)]),
+    );
+  expect(segmentsOf(bench).length).toBeGreaterThan(1);
+  return { bench, store };
+}
+
 const segmentsOf = (bench: SimBench): string[] =>
   bench.disk
     .entries()
@@ -58,6 +77,12 @@ const segmentsOf = (bench: SimBench): string[] =>
     .filter(
       (path) => path.includes('segment') && bench.disk.bytesOf(path).some((byte, at) => at >= 4096 && byte !== 0),
     );
+
+async function listedIn(store: QueueDatabase): Promise<CopyId[]> {
+  const ids: CopyId[] = [];
+  for await (const { id } of store.safetyNet({})) ids.push(id);
+  return ids;
+}
 
 async function unreadable(bench: SimBench, store: QueueDatabase): Promise<Set<CopyId>> {
   const found = new Set<CopyId>();
@@ -152,6 +177,50 @@ describe('scrub', () => {
     expect(bench.quarantined.map(({ id }) => id)).toEqual([copyId(1)]);
     expect([...seen]).toEqual([]);
   });
+
+  test.each([filled, recalled])(
+    'damage that a start has met: what rests and cannot be read is named (%o)',
+    async (make) => {
+      const { bench: origin } = await make();
+      origin.kill();
+      let named = 0;
+      const hurt = async (how: string, damage: (bench: SimBench) => Promise<void> | void): Promise<void> => {
+        const bench = new SimBench(93);
+        bench.disk.restore(origin.disk.snapshot());
+        await damage(bench);
+        const store = await bench.open().catch((error: { code?: string }) => {
+          expect(error.code, how).toBe('DAMAGED');
+          return null;
+        });
+        if (store !== null) {
+          const bad = new Set<CopyId>();
+          for (const id of await bench.run(listedIn(store)))
+            await bench.run(readAll(store, id)).catch((error: { code?: string }) => {
+              expect(error.code, how).toBe('DAMAGED');
+              bad.add(id);
+            });
+          const { damaged } = await pass(bench, store);
+          for (const id of bad) expect(damaged.has(id), `${how}: ${id}`).toBe(true);
+          named += bad.size;
+        }
+        await bench.dispose();
+      };
+      for (const path of segmentsOf(origin)) {
+        await hurt(`${path} is missing`, (bench) => bench.run(bench.files().unlink(path)));
+        const bytes = origin.disk.bytesOf(path);
+        for (let at = 4096; at < bytes.length; at += 3_001) {
+          if (bytes[at] === 0) continue;
+          await hurt(`a bit at ${at} of ${path}`, (bench) => void bench.disk.flipBit(path, at));
+          await hurt(`${path} ends at ${at}`, async (bench) => {
+            const handle = await bench.run(bench.files().open(path, 'write'));
+            await bench.run(handle.truncate(at));
+            await bench.run(handle.close());
+          });
+        }
+      }
+      expect(named).toBeGreaterThan(10);
+    },
+  );
 
   test('a block the medium cannot read: its copies are named, what lies behind it is looked at', async () => {
     const bad: { path: string; from: number; to: number }[] = [];

@@ -16,6 +16,8 @@ export interface Volume {
   chain: readonly { readonly openCounter: number; readonly nonce: string }[];
   live: Map<CopyId, StoredCopy>;
   resting: Map<CopyId, StoredCopy>;
+  /** What may rest there: the database was asked, and its process may have ended before it answered. */
+  asked: Set<CopyId>;
   tombstones: Map<CopyId, Tombstone>;
   /** By member; what this life was shown. */
   seen: Map<string, Seen>;
@@ -83,6 +85,7 @@ export class DurableView {
       chain: [],
       live: new Map(),
       resting: new Map(),
+      asked: new Set(),
       tombstones: new Map(),
       seen: new Map(),
       pending: [],
@@ -101,6 +104,7 @@ export class DurableView {
     copy.chain = volume.chain;
     copy.live = new Map(volume.live);
     copy.resting = new Map(volume.resting);
+    copy.asked = new Set(volume.asked);
     copy.tombstones = new Map(volume.tombstones);
     copy.pending = [...volume.pending];
     copy.isDamaged = volume.isDamaged;
@@ -110,7 +114,7 @@ export class DurableView {
   /** Destroyed or set aside. */
   lose(volume: Volume): void {
     volume.status = 'lost';
-    for (const id of [...volume.live.keys(), ...volume.resting.keys()]) this.bereft.add(id);
+    for (const id of [...volume.live.keys(), ...volume.resting.keys(), ...volume.asked]) this.bereft.add(id);
   }
 
   attached(): Volume[] {
@@ -161,7 +165,7 @@ export class DurableView {
 
   /**
    * S11: what was durable is there, unless something handed over later took it away and reached the disk before the end. Answers with what may rest there or
-   * not: the database has to be asked (`rests`).
+   * not: the database has to be asked (`answered`).
    */
   opened(volume: Volume, database: QueueDatabase): readonly CopyId[] {
     const { identity, recovered } = database;
@@ -190,7 +194,7 @@ export class DurableView {
     }
     volume.live = live;
     const forgotten = new Set(volume.pending.flatMap(({ write }) => (write.kind === 'forget' ? [write.id] : [])));
-    const unsure = new Set<CopyId>(volume.isDamaged ? volume.resting.keys() : []);
+    const unsure = new Set<CopyId>([...volume.asked, ...(volume.isDamaged ? volume.resting.keys() : [])]);
     for (const { write } of volume.pending) {
       const id = idOf(write);
       if (id !== null && write.kind !== 'state' && write.kind !== 'move') unsure.add(id);
@@ -204,12 +208,18 @@ export class DurableView {
       if (stored.facts.kind === 'dsn') this.dsns.add(stored.facts.id);
       this.#remember(volume, stored);
     }
-    return [...unsure].filter((id) => !live.has(id));
+    volume.asked = new Set([...unsure].filter((id) => !live.has(id)));
+    return [...volume.asked];
   }
 
-  /** By the word of the database. */
-  rests(volume: Volume, stored: StoredCopy): void {
-    if (volume.live.has(stored.facts.id) || stored.damaged !== undefined) return;
+  /** By the word of the database; null: it does not rest there in a way that helps anybody. */
+  answered(volume: Volume, id: CopyId, stored: StoredCopy | null): void {
+    volume.asked.delete(id);
+    if (volume.live.has(id)) return;
+    if (stored === null || stored.damaged !== undefined) {
+      if (volume.isDamaged) this.bereft.add(id);
+      return;
+    }
     volume.resting.set(stored.facts.id, stored);
     this.#remember(volume, stored);
   }
@@ -218,8 +228,9 @@ export class DurableView {
     this.#mark += 1;
     for (const write of writes) {
       volume.pending.push({ mark: this.#mark, write });
-      if (write.kind === 'state' || write.kind === 'commit')
-        this.#placementsAreTrue(volume, write.kind === 'state' ? write.id : write.facts.id, write.state);
+      // A recall is the first half of a change at rest.
+      if ('state' in write && write.kind !== 'recall')
+        this.#placementsAreTrue(volume, idOf(write) as CopyId, write.state);
       if (write.kind === 'seen') this.#seenGrows(volume, write.seen);
       if (write.kind === 'state') this.#decided(volume, write);
     }
@@ -265,7 +276,11 @@ export class DurableView {
       case 'move': {
         const before = volume.live.get(write.id);
         volume.live.delete(write.id);
-        if (before !== undefined) volume.resting.set(write.id, { facts: before.facts, state: write.state });
+        if (before !== undefined) {
+          const stored = { facts: before.facts, state: write.state };
+          volume.resting.set(write.id, stored);
+          this.#remember(volume, stored);
+        }
         this.#left(volume, before, 'moved to a Safety Net');
         if (volume.identity === null) return;
         add(this.finals, write.id, volume.identity);
@@ -401,17 +416,24 @@ export class DurableView {
     );
   }
 
-  /** Rule 8: a confirmed placement names a database that durably had this copy at this epoch with these bytes. */
+  /**
+   * Rule 8: a confirmed placement names a database that durably had this copy at this epoch with these bytes; the home of what rests, one that durably had the
+   * bytes, under whatever owner.
+   */
   #placementsAreTrue(volume: Volume, id: CopyId, state: CopyState): void {
     const mine = volume.pending.findLast(
       (entry) => entry.write.kind === 'commit' && entry.write.facts.id === id,
     )?.write;
-    const digest = mine?.kind === 'commit' ? mine.facts.digest : volume.live.get(id)?.facts.digest;
+    const digest =
+      mine?.kind === 'commit' ? mine.facts.digest : (volume.live.get(id) ?? volume.resting.get(id))?.facts.digest;
     // All zeros: the record itself is damaged, and whatever rests under this id is asked for (protocol.md 29).
     if (digest === undefined || /^0+$/.test(digest)) return;
     for (const placement of state.placements) {
       if (placement.status !== 'confirmed' || compareEpochs(placement.epoch, state.epoch) !== 0) continue;
-      if (!this.#had.get(placement.identity)?.has(heldKey(id, placement.epoch, digest)))
+      const isHeld = isResting(state)
+        ? this.#everHeld.get(`${id}/${digest}`)?.has(placement.identity)
+        : this.#had.get(placement.identity)?.has(heldKey(id, placement.epoch, digest));
+      if (isHeld !== true)
         this.#violate(
           `rule 8: ${volume.member} counts on ${placement.member} for ${id}, which never durably held it at that epoch with those bytes`,
         );

@@ -13,12 +13,10 @@ export function observed(
 ): QueueDatabase {
   for (const id of view.opened(volume, database))
     void database.lookup(id).then(
-      (stored) => {
-        if (stored !== null) view.rests(volume, stored);
-      },
-      // Damaged: it does not rest there in a way that helps anybody.
+      (stored) => view.answered(volume, id, stored),
       (error: { code?: string }) => {
         if (error.code !== 'DAMAGED') throw error;
+        view.answered(volume, id, null);
       },
     );
   const commit = (writes: readonly Write[]): Promise<void> => {

@@ -14,29 +14,47 @@ interface Healthy {
   readonly server: TransportServer;
 }
 
-/** Databases that a member met while it worked on a request; null once it was looked at. By life of the member. */
-const metBy = new WeakMap<TransportServer, Map<string, Set<Identity> | null>>();
+/** Databases that a member met while it worked on a request, null once it was looked at; and when it was looked at last. By life of the member. */
+interface Met {
+  readonly byRequest: Map<string, Set<Identity> | null>;
+  lookedAtMs: number;
+}
+
+const metBy = new WeakMap<TransportServer, Met>();
 
 export function lookAtRequests(world: World, pods: ReadonlyMap<string, Healthy>): void {
   for (const { pod, server } of pods.values()) {
     const { core } = server;
+    const nowMs = server.deps.clock.monotonicMs();
     const seen = metBy.get(server);
-    const met = seen ?? new Map<string, Set<Identity> | null>();
+    const met = seen ?? { byRequest: new Map<string, Set<Identity> | null>(), lookedAtMs: nowMs };
     metBy.set(server, met);
-    for (const view of resubmitViews({ server: core, nowMs: server.deps.clock.monotonicMs() })) {
-      const known = met.get(view.name);
+    const heard = heardSince(server, met.lookedAtMs);
+    met.lookedAtMs = nowMs;
+    for (const view of resubmitViews({ server: core, nowMs })) {
+      const known = met.byRequest.get(view.name);
       if (known === null) continue;
       // An earlier life may have done it.
       if (seen === undefined && view.state === 'Done') {
-        met.set(view.name, null);
+        met.byRequest.set(view.name, null);
         continue;
       }
       const all = known ?? new Set<Identity>();
-      for (const peer of core.peers.values()) all.add(peer.identity);
-      met.set(view.name, view.state === 'Done' ? null : all);
+      for (const identity of heard) all.add(identity);
+      met.byRequest.set(view.name, view.state === 'Done' ? null : all);
       if (view.state === 'Done') checkDone(world, pod, server, view.name, all);
     }
   }
+}
+
+/** Those that are there, and those that were there between two looks: a request may come, be answered and be done in less than a second (seed 2354). */
+function heardSince({ core }: TransportServer, sinceMs: number): Identity[] {
+  const heard = [...core.peers.values()].map(({ identity }) => identity);
+  for (const [member, atMs] of core.lastHeardMs) {
+    const identity = core.known.get(member);
+    if (identity !== undefined && atMs >= sinceMs) heard.push(identity);
+  }
+  return heard;
 }
 
 function checkDone(world: World, pod: Pod, { core }: TransportServer, name: string, met: ReadonlySet<Identity>): void {

@@ -22,6 +22,8 @@ export function keptFromLosing(world: World, volume: Volume): string | null {
     if (!isNew || !world.document.policies.shadowRedundancy.rejectMessageOnShadowFailure)
       return `only ${volume.member} has ${id}`;
   }
+  for (const id of volume.asked)
+    if (!isElsewhere(world, volume, id)) return `${volume.member} was not heard about ${id}`;
   return null;
 }
 

@@ -272,6 +272,8 @@ export type LateEffect = {
   /** A suspect goes alone (poison.ts): answered by RiskEntered. */
   | { readonly kind: 'EnterRisk'; readonly id: CopyId }
   | { readonly kind: 'AnswerStream'; readonly stream: number; readonly result: Result }
+  /** With the word that it is held here: the sender counts on that. */
+  | { readonly kind: 'RefuseStream'; readonly stream: number; readonly refuse: Refuse }
   | { readonly kind: 'Send'; readonly to: string; readonly frame: ControlFrame }
   | {
       readonly kind: 'Deliver';

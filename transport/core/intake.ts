@@ -194,8 +194,11 @@ export interface ShadowOpening extends IncomingShadow {
 export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   const { server } = turn;
   const refuse = (said: Reply, held = false): void => {
-    const said2 = { reply: said, tryOther: true };
-    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: held ? { ...said2, held } : said2 });
+    const { id, stream } = opening;
+    const refusal = { reply: said, tryOther: true };
+    // The sender counts on what is held here, or gives its own up: not before it is durable (seed 367).
+    if (held) late(turn, { copy: id, kind: 'RefuseStream', stream, refuse: { ...refusal, held } });
+    else early(turn, { kind: 'RefuseStream', stream, refuse: refusal });
     early(turn, { kind: 'DiscardBody', stream: opening.stream });
   };
   const sameBoundary =

@@ -437,6 +437,9 @@ export class TransportServer {
         return this.#loop.handle({ kind: 'RiskEntered', id: effect.id });
       case 'AnswerStream':
         return this.bodies.answer(effect.stream, this.#dated(effect.result));
+      case 'RefuseStream':
+        // Of what rests here the owner may just be changing.
+        return void this.#resting.settled().then(() => this.bodies.refuse(effect.stream, effect.refuse));
       case 'Send':
         this.peers.send(
           effect.to,

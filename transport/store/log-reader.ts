@@ -83,14 +83,15 @@ export async function loadLog(
   const stream = new SegmentStream(identity.salt);
   for (const [index, file] of order.entries()) {
     const next = order[index + 1];
-    const limit = next?.previous?.generation === file.generation ? next.previous.end : file.sizeBytes;
+    const end = next?.previous?.generation === file.generation ? next.previous.end : null;
     const before =
       next?.previous === undefined && next !== undefined
         ? await firstSequence(files, directory, next, identity.salt)
         : null;
-    const part: Part = next === undefined ? { kind: 'newest' } : { kind: 'complete', before };
+    const part: Part = next === undefined ? { kind: 'newest' } : { kind: 'complete', before, end };
     const path = `${directory}/${segmentName(file.slot)}`;
-    await replaySegment(replay, stream, files, path, file, Math.min(limit, file.sizeBytes), identity.salt, part);
+    const limit = Math.min(end ?? file.sizeBytes, file.sizeBytes);
+    await replaySegment(replay, stream, files, path, file, limit, identity.salt, part);
   }
   reportMissing(replay.state, segments, replay.quarantined);
   return {

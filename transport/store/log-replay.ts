@@ -23,9 +23,11 @@ export interface SegmentReplay {
 
 /**
  * Every segment but the newest was synced before the next one was begun; where that one's header is lost, its first sequence says how
- * far (what lies behind is the torn tail of an earlier crash).
+ * far (what lies behind is the torn tail of an earlier crash). Its header also says where this one ended: what is missing up to there is damage (seed 4045).
  */
-export type Part = { readonly kind: 'newest' } | { readonly kind: 'complete'; readonly before: number | null };
+export type Part =
+  | { readonly kind: 'newest' }
+  | { readonly kind: 'complete'; readonly before: number | null; readonly end: number | null };
 
 /** Whether a group counts when everything through a sequence is durable; without a header its neighbours say. */
 function isDurable(group: ScannedGroup, groups: readonly ScannedGroup[], index: number, through: number): boolean {
@@ -98,6 +100,7 @@ export class Replay {
         // A torn first write leaves no header either, but nothing durable behind it.
         if (file.previous === undefined && durable > 0)
           this.quarantined.push({ id: null, segment: name, offset: 0, reason: 'the header of the segment is damaged' });
+        if (part.kind === 'complete' && part.end !== null) end = Math.max(end, part.end);
         this.ends.set(file.generation, end);
         if (part.kind === 'complete' || durable > 0) {
           this.lastGeneration = file.generation;

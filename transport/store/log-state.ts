@@ -22,6 +22,8 @@ export class LogState {
   /** Bodies being written, readers, checkpoints: reasons to keep a segment that no record shows. */
   readonly pins = new Map<number, number>();
   liveBytes = 0;
+  /** Segments that bodies in quarantine lie in: what comes to rest of such a copy needs them, or nobody would find it damaged there. */
+  readonly #ofDamaged = new Map<CopyId, readonly number[]>();
   /** Empty but in the simulator. */
   mutants = NO_MUTANTS;
   /** The copy was written anew, or removed: what was damaged of it counts no longer. */
@@ -93,6 +95,7 @@ export class LogState {
   /** A copy whose bytes are damaged: it is no longer in transit, what is known of it is remembered. */
   quarantine(id: CopyId, segment: string, offset: number, reason: string): Quarantined {
     const copy = this.index.copies.get(id);
+    if (copy !== undefined) this.#ofDamaged.set(id, segmentsOf(copy.body));
     this.#release(id);
     this.index.copies.delete(id);
     const known: KnownOfLost | undefined = copy && {
@@ -118,6 +121,7 @@ export class LogState {
 
   #lift(id: CopyId): void {
     this.index.quarantined.delete(id);
+    this.#ofDamaged.delete(id);
     this.onLifted(id);
   }
 
@@ -133,10 +137,12 @@ export class LogState {
     const copy = this.index.copies.get(id);
     // What is damaged of a copy at rest is found again when somebody reads it.
     this.index.quarantined.delete(id);
+    const ofDamaged = this.#ofDamaged.get(id) ?? [];
+    this.#ofDamaged.delete(id);
     if (copy === undefined) {
-      // Replay only: its COMMIT record is damaged, yet it was final: the MOVE record answers for it.
+      // Replay only: its COMMIT record or its body is damaged, yet it was final: the MOVE record answers for it.
       if (brief === null || !inSafetyNet(state.queue)) return;
-      const refs = [...new Set([record.commitAt[0], at[0]])];
+      const refs = [...new Set([record.commitAt[0], at[0], ...ofDamaged])];
       this.net.add({ entry: safetyNetEntry({ id, sizeBytes: brief.sizeBytes }, state), at, refs });
       return;
     }

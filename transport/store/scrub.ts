@@ -36,6 +36,8 @@ export interface ScrubberOptions {
   readonly wantCheckpoint: () => Promise<void>;
   /** A start would read this segment from end to end. */
   readonly isReplayed: (generation: number) => boolean;
+  /** The newest segment at the start: its end is where the last whole group ended, and a copy may say that there was more. */
+  readonly newestAtStart: number | null;
 }
 
 /** Bytes of a segment some of which are bad. */
@@ -126,12 +128,17 @@ export class Scrubber {
     } catch (error) {
       if (!this.#options.access.isMediumError(error)) throw error;
     }
-    if (cursor.offset >= limit) return null;
+    if (cursor.offset >= limit) return this.#behindEnd(generation, limit);
     const to = await this.#nextGroup(segment, cursor.offset, limit);
     const isBlank = to === limit && limit === segment.sizeBytes && (await this.#isBlank(segment, cursor.offset));
     const suspect = { generation, from: cursor.offset, to, isBlank };
     cursor.offset = to;
     return suspect;
+  }
+
+  #behindEnd(generation: number, from: number): Suspect | null {
+    if (generation !== this.#options.newestAtStart) return null;
+    return { generation, from, to: Number.MAX_SAFE_INTEGER, isBlank: true };
   }
 
   /** Where something readable begins again. */
@@ -242,8 +249,21 @@ export class Scrubber {
     return true;
   }
 
+  /** Copies some of whose bytes lie in segments that are not there. */
+  async #ofMissing(): Promise<CopyId[]> {
+    const { state, pool } = this.#options;
+    const damaged = new Set<CopyId>();
+    for (const generation of new Set([...state.net.refs.keys(), ...state.liveRefs.keys()])) {
+      if (pool.used.has(generation)) continue;
+      const all: Suspect = { generation, from: 0, to: Number.MAX_SAFE_INTEGER, isBlank: false };
+      for (const id of [...(await this.#inTransit(all)), ...(await this.#atRest(all))]) damaged.add(id);
+    }
+    return [...damaged];
+  }
+
   async #end(cursor: Cursor): Promise<ScrubStep> {
     const { directory, files, isCheckpointing, wantCheckpoint } = this.#options;
+    const damaged = await this.#ofMissing();
     let broken = 0;
     for (const number of [0, 1]) {
       if (isCheckpointing()) break;
@@ -254,7 +274,7 @@ export class Scrubber {
     const key = `checkpoint:${cursor.last[0]}`;
     const newPlaces = this.#known.has(key) ? 0 : broken;
     if (broken > 0) this.#known.add(key);
-    return { bytes: 0, damaged: [], newPlaces, next: null, leftBytes: 0 };
+    return { bytes: 0, damaged, newPlaces, next: null, leftBytes: 0 };
   }
 }
 

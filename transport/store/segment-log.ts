@@ -256,6 +256,7 @@ class SegmentLog implements QueueDatabase {
       isListed: (id) => this.#quarantine.names(id),
       wantCheckpoint: () => this.#checkpointSoon(),
       isReplayed: (generation) => generation > checkpointer.through,
+      newestAtStart: loaded.chain.at(-1) ?? null,
     });
     if (this.#state.net.completeSinceMs === null) this.#keeper.begin(options.clock.wallMs());
   }
