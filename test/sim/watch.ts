@@ -3,6 +3,7 @@
  * know of each other, and how long each thing that is wrong has been so. Only what goes on without a break counts, and nothing while a disk ails.
  */
 import type { CopyId, Identity } from '../../common/message.ts';
+import { SESSION_TIMES } from '../../frontend/session-model.ts';
 import { IN_TRANSIT } from '../../transport/core/copy.ts';
 import type { TransportServer } from '../../transport/runtime/server.ts';
 import type { StoredCopy } from '../../transport/store/database.ts';
@@ -49,6 +50,7 @@ export function watch(world: World): void {
     lookAtRequests(world, pods);
     lookAtSingles(world, pods, wrong);
     lookAtSilence(world, pods, wrong);
+    lookAtFrontends(world, wrong);
     for (const a of pods.values())
       for (const b of pods.values())
         if (a !== b && knowEachOther(a, b))
@@ -249,6 +251,18 @@ function lookAtHolders(pods: Map<string, Healthy>, wrong: Wrong): void {
           );
       }
     }
+}
+
+/** L1: what a front end holds for clients that are gone it holds no longer than it would have let them wait (semantics.md R7). */
+function lookAtFrontends(world: World, wrong: Wrong): void {
+  if (world.clients === null) return;
+  for (const { key, lives, smtp, proxy } of world.frontends)
+    if (smtp?.connections === 0 && proxy !== null && proxy.inFlight > 0)
+      wrong(
+        `L1 ${key} ${lives}`,
+        SESSION_TIMES.capMs,
+        () => `L1: ${key} holds ${proxy.inFlight} messages of clients that have been gone for a minute`,
+      );
 }
 
 function nowKnow(world: World, a: string, b: string): boolean {

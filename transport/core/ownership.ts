@@ -19,7 +19,7 @@ import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isFinal, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
 import { demote } from './demotion.ts';
-import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
+import { beginDoubt, openClaims, PAGE, sendClaims } from './doubt.ts';
 import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
@@ -67,26 +67,15 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     hears: [],
     load: null,
     listed: false,
+    askedMs: turn.nowMs,
     owing: owedBy(server, identity),
   });
   server.lastHeardMs.set(member, turn.nowMs);
   server.known.set(member, identity);
   server.away.delete(member);
   identityMet(turn, member, identity);
-  const claims = new Map(server.unasked.get(member) ?? []);
-  for (const id of server.doubtful) {
-    const copy = server.copies.get(id);
-    if (copy?.doubt?.waiting.includes(member) === true) claims.set(id, copy.state.epoch);
-  }
-  // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
-  for (const id of claims.keys()) {
-    const copy = server.copies.get(id);
-    if (copy === undefined || copy.state.epoch.owner === server.me) continue;
-    claims.delete(id);
-    server.unasked.get(member)?.delete(id);
-  }
   // Before the list: whoever has heard all of it may forget what nobody asked for.
-  sendClaims(turn, member, claims);
+  sendClaims(turn, member, openClaims(turn, member));
   sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
   repeatResolves(turn, member);
   repeatInquiries(turn, member, identity);
