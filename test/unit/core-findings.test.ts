@@ -41,6 +41,24 @@ describe('a holder is always told', () => {
     expect(bench.sent('STATE').at(-1)?.frame.state.verdict).toBe('final');
   });
 
+  test('served in part while the body was on its way to a new shadow: the shadow hears of it when it has the copy (semantics.md S6)', () => {
+    const recipients = [pending(FAR), pending('y@far.example')];
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf({ recipients }) }] });
+    bench.join(PEER);
+    bench.grant(PEER, 'pending', sharedOf('M0'));
+    bench.pass(6_000);
+    const open = bench.lastSeen('OpenCandidate');
+    bench.candidateOpened(open);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 2.0.0 ok' }]);
+    expect(open.state.recipients?.[0]?.outcome ?? 'pending').toBe('pending');
+    bench.effects = [];
+    bench.candidateStored(open);
+    expect(bench.sent('STATE').at(-1)).toMatchObject({
+      to: PEER,
+      frame: { state: { id: 'M1', verdict: 'pending', state: { recipients: [{ outcome: 'relayed' }, {}] } } },
+    });
+  });
+
   test('a whole list that does not name the copy answers for it: the tombstone owes that member nothing', () => {
     const bench = new CoreBench();
     bench.join(PEER);

@@ -64,6 +64,17 @@ describe('a failover with messages at rest', () => {
     });
   });
 
+  it('FINDING finds what a member dated by a clock that was a day behind: it saw the request before it was made', () => {
+    const day = 24 * HOUR_MS;
+    const bench = new ResubmissionBench([
+      resting('M1', [deliveredTo(A0)]),
+      resting('M2', [deliveredTo(A1, 'alpha', 1, { atMs: WALL_MS - 2 * HOUR_MS })]),
+    ]);
+    const window = { fromMs: WALL_MS + day - HOUR_MS, createdAtMs: WALL_MS + day, expiresAtMs: WALL_MS + 2 * day };
+    bench.change((document) => failedOver(document, 'alpha', window));
+    expect(bench.made().map(({ ancestor }) => ancestor)).toEqual(['M1']);
+  });
+
   it('leaves alone what was delivered before the window, to another database, elsewhere, or under the new activation', () => {
     const bench = new ResubmissionBench([
       resting('M1', [deliveredTo(A0, 'alpha', 1, { atMs: WALL_MS - 2 * HOUR_MS })]),

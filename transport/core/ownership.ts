@@ -179,6 +179,12 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
   sendState(turn, member, { id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
 }
 
+/** To who has just become a holder: the OPEN did not say what became final while the body was on its way (semantics.md S6, seeds 15 and 27 with SMTP clients). */
+export function tellProgress(turn: Turn, { facts, state, registered }: Copy, member: string): void {
+  if (!registered.has(member) || state.recipients?.some(isFinal) !== true) return;
+  sendState(turn, member, { id: facts.id, verdict: 'pending', state: sharedState(facts, state) });
+}
+
 export function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identity): void {
   turn.server.single.delete(copy.facts.id);
   if (
