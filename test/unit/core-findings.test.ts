@@ -47,8 +47,7 @@ describe('a holder is always told', () => {
     bench.join(PEER);
     bench.grant(PEER, 'pending', sharedOf('M0'));
     bench.pass(6_000);
-    const open = bench.lastSeen('OpenCandidate');
-    bench.candidateOpened(open);
+    const open = bench.candidateOpened();
     bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 2.0.0 ok' }]);
     expect(open.state.recipients?.[0]?.outcome ?? 'pending').toBe('pending');
     bench.effects = [];
