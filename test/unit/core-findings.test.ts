@@ -88,6 +88,19 @@ describe('what a front end hears about a try', () => {
     expect(asks(bench, 'M1')?.answer).toBe('aborted');
   });
 
+  test('two members that know nothing ask each other: each refuses for itself, neither waits for the other (protocol.md 6e)', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    expect(bench.sent('RESOLVE').map(({ to }) => to)).toEqual([PEER]);
+    const resolve = { id: copyId('M1'), through: 1, deadlineMs: 60_000 };
+    bench.event({ kind: 'ResolveAsked', from: PEER, role: 'transport', resolve, stored: null });
+    expect(bench.sent('RESOLVED').at(-1)).toMatchObject({ to: PEER, frame: { resolved: { answer: 'aborted' } } });
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    refuses(bench, PEER, 'M1');
+    expect(asks(bench, 'M1')?.answer).toBe('aborted');
+  });
+
   test('final for nobody: still known after every holder has acknowledged it, so that it is not sent again as a new try', () => {
     const bench = new CoreBench();
     bench.join(PEER);
