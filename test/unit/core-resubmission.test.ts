@@ -5,7 +5,7 @@ import { newCopy } from '../../transport/core/copy.ts';
 import { finishIfFinal } from '../../transport/core/delivery.ts';
 import { reopened } from '../../transport/core/resubmission.ts';
 import { addCopy } from '../../transport/core/state.ts';
-import { A, B, copyId, epochOf, PEER, sharedOf, WALL_MS } from './core-bench.ts';
+import { A, B, copyId, epochOf, PEER, sharedOf, stateOf, WALL_MS } from './core-bench.ts';
 import {
   deliveredTo,
   failedOver,
@@ -323,10 +323,11 @@ describe('a failover with messages in transit', () => {
     const bench = new ResubmissionBench();
     const recipients = [deliveredTo(A0, 'alpha', 2), deliveredTo(B0, 'beta')];
     bench.change(failOver);
-    expect(reopened(turnOf(bench), recipients)).toBe(recipients);
+    const state = stateOf({ queue: 'delivery' });
+    expect(reopened(turnOf(bench), state, recipients)).toBe(recipients);
     bench.change((document) => withRequests(document, requestOf({ database: 'alpha', lostActivation: 9 })));
-    expect(reopened(turnOf(bench), recipients)).toBe(recipients);
-    expect(reopened(turnOf(bench), [deliveredTo(A0)])).toEqual([{ address: A0, outcome: 'pending' }]);
+    expect(reopened(turnOf(bench), state, recipients)).toBe(recipients);
+    expect(reopened(turnOf(bench), state, [deliveredTo(A0)])).toEqual([{ address: A0, outcome: 'pending' }]);
   });
 });
 

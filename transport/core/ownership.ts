@@ -339,7 +339,8 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   if (merged === copy.state) return sameEpoch(remote.epoch, copy.state.epoch) ? ownerHasReport(turn, copy) : undefined;
   const reparented = merged.epoch !== copy.state.epoch;
   const isMine = merged.epoch.owner === server.me;
-  const recipients = merged.recipients !== null && isMine ? reopened(turn, merged.recipients) : merged.recipients;
+  const recipients =
+    merged.recipients !== null && isMine ? reopened(turn, merged, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
@@ -367,9 +368,9 @@ function abortReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
 /** Row 31: the owner itself says that it holds nothing (any more). Whoever else is left is asked first, then it is delivered. */
 export function promote(turn: Turn, copy: Copy): void {
   const { server } = turn;
-  const { epoch } = copy.state;
+  const { epoch, recipients } = copy.state;
   transition(server.coverage, 'Claimed', copy.state.queue, 'primary', 'submission');
-  const state: CopyState = {
+  const taken: CopyState = {
     ...copy.state,
     queue: 'submission',
     standing: 'released',
@@ -377,11 +378,8 @@ export function promote(turn: Turn, copy: Copy): void {
     placements: [],
     // Not accepted alone by policy: nobody is promised anything before a shadow is confirmed (protocol.md 8).
     unprotected: null,
-    recipients:
-      copy.state.recipients === null || wrong(turn, 'promotion-keeps-lost-finality')
-        ? copy.state.recipients
-        : reopened(turn, copy.state.recipients),
   };
+  const state = recipients === null ? taken : { ...taken, recipients: reopened(turn, taken, recipients) };
   setState(
     turn,
     copy,
