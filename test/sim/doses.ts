@@ -45,9 +45,9 @@ const QUICK_SPAN = { resubmitTimeSpanMs: 20_000 } as const;
 
 const DIRECTED: Partial<Record<Mutant, Directed>> = {
   'promotion-keeps-lost-finality': {
-    only: ['failover', 'wipe'],
-    times: 2,
-    traits: { messages: 30 },
+    only: ['failover', 'wipe', 'storeDown'],
+    times: 3,
+    traits: { sites: [3], messages: 40 },
   },
   'asks-only-who-is-there': {
     only: ['cutAtCommit', 'resetMembers', 'powerCut', 'cutPair'],

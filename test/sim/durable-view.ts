@@ -406,14 +406,23 @@ export class DurableView {
     const wasMine = volume.identity !== null && this.#finishedBy.get(id)?.has(volume.identity) === true;
     if (wasMine || elsewhere(this.finals.get(id)) || (how === 'was removed' && isAborted)) return;
     const others = this.holders(id, before.facts.digest).filter((holder) => holder.volume !== volume).length;
-    const raised = this.holders(id, before.facts.digest).filter(
-      (holder) => holder.volume !== volume && compareEpochs(holder.stored.state.epoch, before.state.epoch) > 0,
-    ).length;
+    const raised = this.#holdersAbove(volume, before);
     // A RELEASE follows the confirmation of another holder at the raised epoch (protocol.md 9).
     if (how === 'was removed' && (this.bereft.has(id) ? others >= 1 : raised >= 2)) return;
     this.#violate(
       `S5: the shadow copy of ${id} on ${volume.member} ${how}, but nobody has durably finished or aborted it, and ${others} others hold it, ${raised} of them at a raised epoch`,
     );
+  }
+
+  /** Other databases that have it at a higher epoch; of two incarnations of one database either may be the one that confirmed. */
+  #holdersAbove(volume: Volume, { facts, state }: StoredCopy): number {
+    const found = new Set<Identity | null>();
+    for (const other of this.attached()) {
+      const theirs = other.live.get(facts.id) ?? other.resting.get(facts.id);
+      const isSame = other !== volume && theirs?.facts.digest === facts.digest;
+      if (isSame && compareEpochs(theirs.state.epoch, state.epoch) > 0) found.add(other.identity);
+    }
+    return found.size;
   }
 
   /**

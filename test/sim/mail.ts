@@ -180,7 +180,9 @@ function checkSites(world: World, sent: Sent, names: readonly string[], owner: s
     world.violate(`R4: message ${sent.number} ${sent.id} has both copies in one site without any fault`);
   // Where the primary is alone in its site, anybody is better than nobody once it was accepted with one copy.
   const site = mine.find((member) => member.name === owner)?.site;
-  const isAlone = members.filter((member) => member.site === site && boundaries.has(member.boundary)).length === 1;
+  const isAlone =
+    !policies.shadowRedundancy.rejectMessageOnShadowFailure &&
+    members.filter((member) => member.site === site && boundaries.has(member.boundary)).length === 1;
   if ((preference === 'LocalOnly' || reach === 1) && sites > 1 && !isAlone)
     world.violate(`R4: message ${sent.number} ${sent.id} left its site although LocalOnly`);
 }

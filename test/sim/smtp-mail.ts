@@ -100,9 +100,9 @@ export class SmtpClients {
     for (const client of this.#idle.splice(0)) client.mail?.quit();
   }
 
-  /** Every session is over, as the front ends see it. */
+  /** Every session is over, as the front ends see it, and what they still held for clients that are gone (semantics.md R7). */
   get isQuiet(): boolean {
-    return this.#world.frontends.every((pod) => (pod.smtp?.connections ?? 0) === 0);
+    return this.#world.frontends.every((pod) => (pod.smtp?.connections ?? 0) + (pod.proxy?.inFlight ?? 0) === 0);
   }
 
   /** At the end: nothing of a client lingers in a front end, and who was refused got nothing. */

@@ -2,8 +2,9 @@
  * What must not last (protocol.md section 9: L3, L4, L5, L7, S7). Owns: looking once a second of simulated time at what the disks hold and what the pods
  * know of each other, and how long each thing that is wrong has been so. Only what goes on without a break counts, and nothing while a disk ails.
  */
-import type { CopyId, Identity } from '../../common/message.ts';
-import { IN_TRANSIT } from '../../transport/core/copy.ts';
+import { type CopyId, type Identity, sameEpoch } from '../../common/message.ts';
+import { SESSION_TIMES } from '../../frontend/session-model.ts';
+import { IN_TRANSIT, isFinal, isSuccess } from '../../transport/core/copy.ts';
 import type { TransportServer } from '../../transport/runtime/server.ts';
 import type { StoredCopy } from '../../transport/store/database.ts';
 import type { Volume } from './durable-view.ts';
@@ -16,6 +17,7 @@ import type { World } from './world.ts';
 const EVERY_MS = 1_000;
 /** What the watch may be late by, and a round trip on a slow line. */
 const SLACK_MS = 4_000;
+const HEARTBEAT_MS = 2_000;
 
 interface Healthy {
   readonly pod: Pod;
@@ -44,11 +46,13 @@ export function watch(world: World): void {
     };
     const pods = healthy(world);
     for (const one of pods.values()) lookAtShadows(world, one, pods, wrong);
+    for (const one of pods.values()) lookAtProgress(world, one, pods, wrong);
     lookAtOwners(pods, wrong);
     lookAtHolders(pods, wrong);
     lookAtRequests(world, pods);
     lookAtSingles(world, pods, wrong);
     lookAtSilence(world, pods, wrong);
+    lookAtFrontends(world, wrong);
     for (const a of pods.values())
       for (const b of pods.values())
         if (a !== b && knowEachOther(a, b))
@@ -108,6 +112,26 @@ function lookAtShadows(world: World, one: Healthy, pods: Map<string, Healthy>, w
     const ownerPod = member === undefined ? undefined : pods.get(member);
     if (ownerPod?.pod.volume.identity === owner && knowEachOther(one, ownerPod) && isDone(ownerPod.pod, id))
       wrong(`L7 ${key}`, 10_000, () => `L7: ${id} is final at ${member} and still a shadow at ${pod.name}`);
+  }
+}
+
+/** Semantics.md S6: the shadow of a copy that was served in part knows to whom, so that a takeover does not serve them again. */
+function lookAtProgress(world: World, one: Healthy, pods: Map<string, Healthy>, wrong: Wrong): void {
+  for (const [id, { state }] of one.pod.volume.live) {
+    const owner = pods.get(world.view.memberOf(state.epoch.owner) ?? '');
+    const theirs = owner?.pod.volume.live.get(id)?.state;
+    if (state.queue !== 'shadow' || owner === undefined || theirs?.epoch.owner !== owner.pod.volume.identity) continue;
+    if (!sameEpoch(theirs.epoch, state.epoch) || !knowEachOther(one, owner)) continue;
+    const mine = one.server.core.copies.get(id)?.state.recipients ?? null;
+    for (const [index, recipient] of (theirs.recipients ?? []).entries()) {
+      const known = mine?.[index];
+      if (isSuccess(recipient) && (known === undefined || !isFinal(known)))
+        wrong(
+          `S6 ${one.pod.key} ${id} ${index}`,
+          HEARTBEAT_MS,
+          () => `S6: ${one.pod.name} does not know that ${owner.pod.name} has served ${recipient.address} in ${id}`,
+        );
+    }
   }
 }
 
@@ -203,7 +227,7 @@ function isSole(world: World, met: ReadonlyMap<string, number>, pod: Pod, id: Co
 }
 
 /** Three heartbeats (protocol.md 2). */
-const CONTACT_MS = 6_000;
+const CONTACT_MS = 3 * HEARTBEAT_MS;
 
 /** Rule 2: one disk may do by policy, but not on a member that has heard nobody of its boundary for a while. */
 function isInContact(world: World, id: CopyId, by: Volume): void {
@@ -249,6 +273,18 @@ function lookAtHolders(pods: Map<string, Healthy>, wrong: Wrong): void {
           );
       }
     }
+}
+
+/** L1: what a front end holds for clients that are gone it holds no longer than it would have let them wait (semantics.md R7). */
+function lookAtFrontends(world: World, wrong: Wrong): void {
+  if (world.clients === null) return;
+  for (const { key, lives, smtp, proxy } of world.frontends)
+    if (smtp?.connections === 0 && proxy !== null && proxy.inFlight > 0)
+      wrong(
+        `L1 ${key} ${lives}`,
+        SESSION_TIMES.capMs,
+        () => `L1: ${key} holds ${proxy.inFlight} messages of clients that have been gone for a minute`,
+      );
 }
 
 function nowKnow(world: World, a: string, b: string): boolean {

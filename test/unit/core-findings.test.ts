@@ -41,6 +41,23 @@ describe('a holder is always told', () => {
     expect(bench.sent('STATE').at(-1)?.frame.state.verdict).toBe('final');
   });
 
+  test('served in part while the body was on its way to a new shadow: the shadow hears of it when it has the copy (semantics.md S6)', () => {
+    const recipients = [pending(FAR), pending('y@far.example')];
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf({ recipients }) }] });
+    bench.join(PEER);
+    bench.grant(PEER, 'pending', sharedOf('M0'));
+    bench.pass(6_000);
+    const open = bench.candidateOpened();
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 2.0.0 ok' }]);
+    expect(open.state.recipients?.[0]?.outcome ?? 'pending').toBe('pending');
+    bench.effects = [];
+    bench.candidateStored(open);
+    expect(bench.sent('STATE').at(-1)).toMatchObject({
+      to: PEER,
+      frame: { state: { id: 'M1', verdict: 'pending', state: { recipients: [{ outcome: 'relayed' }, {}] } } },
+    });
+  });
+
   test('a whole list that does not name the copy answers for it: the tombstone owes that member nothing', () => {
     const bench = new CoreBench();
     bench.join(PEER);
@@ -68,6 +85,19 @@ describe('what a front end hears about a try', () => {
     bench.join(OTHER);
     expect(asks(bench, 'M1')?.answer).toBe('open');
     refuses(bench, OTHER, 'M1');
+    expect(asks(bench, 'M1')?.answer).toBe('aborted');
+  });
+
+  test('two members that know nothing ask each other: each refuses for itself, neither waits for the other (protocol.md 6e)', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    expect(bench.sent('RESOLVE').map(({ to }) => to)).toEqual([PEER]);
+    const resolve = { id: copyId('M1'), through: 1, deadlineMs: 60_000 };
+    bench.event({ kind: 'ResolveAsked', from: PEER, role: 'transport', resolve, stored: null });
+    expect(bench.sent('RESOLVED').at(-1)).toMatchObject({ to: PEER, frame: { resolved: { answer: 'aborted' } } });
+    expect(asks(bench, 'M1')?.answer).toBe('open');
+    refuses(bench, PEER, 'M1');
     expect(asks(bench, 'M1')?.answer).toBe('aborted');
   });
 

@@ -5,7 +5,7 @@ import { newCopy } from '../../transport/core/copy.ts';
 import { finishIfFinal } from '../../transport/core/delivery.ts';
 import { reopened } from '../../transport/core/resubmission.ts';
 import { addCopy } from '../../transport/core/state.ts';
-import { A, B, copyId, epochOf, PEER, sharedOf, WALL_MS } from './core-bench.ts';
+import { A, B, copyId, epochOf, PEER, sharedOf, stateOf, WALL_MS } from './core-bench.ts';
 import {
   deliveredTo,
   failedOver,
@@ -62,6 +62,17 @@ describe('a failover with messages at rest', () => {
       databaseCopy: 'second',
       activation: 2,
     });
+  });
+
+  it('FINDING finds what a member dated by a clock that was a day behind: it saw the request before it was made', () => {
+    const day = 24 * HOUR_MS;
+    const bench = new ResubmissionBench([
+      resting('M1', [deliveredTo(A0)]),
+      resting('M2', [deliveredTo(A1, 'alpha', 1, { atMs: WALL_MS - 2 * HOUR_MS })]),
+    ]);
+    const window = { fromMs: WALL_MS + day - HOUR_MS, createdAtMs: WALL_MS + day, expiresAtMs: WALL_MS + 2 * day };
+    bench.change((document) => failedOver(document, 'alpha', window));
+    expect(bench.made().map(({ ancestor }) => ancestor)).toEqual(['M1']);
   });
 
   it('leaves alone what was delivered before the window, to another database, elsewhere, or under the new activation', () => {
@@ -312,10 +323,11 @@ describe('a failover with messages in transit', () => {
     const bench = new ResubmissionBench();
     const recipients = [deliveredTo(A0, 'alpha', 2), deliveredTo(B0, 'beta')];
     bench.change(failOver);
-    expect(reopened(turnOf(bench), recipients)).toBe(recipients);
+    const state = stateOf({ queue: 'delivery' });
+    expect(reopened(turnOf(bench), state, recipients)).toBe(recipients);
     bench.change((document) => withRequests(document, requestOf({ database: 'alpha', lostActivation: 9 })));
-    expect(reopened(turnOf(bench), recipients)).toBe(recipients);
-    expect(reopened(turnOf(bench), [deliveredTo(A0)])).toEqual([{ address: A0, outcome: 'pending' }]);
+    expect(reopened(turnOf(bench), state, recipients)).toBe(recipients);
+    expect(reopened(turnOf(bench), state, [deliveredTo(A0)])).toEqual([{ address: A0, outcome: 'pending' }]);
   });
 });
 

@@ -325,6 +325,24 @@ describe('rule 14: doubt', () => {
     expect(bench.seen('Deliver')).toHaveLength(0);
   });
 
+  test('FINDING who is there and does not answer, because it cannot read what rests there, is asked again until it can', () => {
+    const bench = new CoreBench({ stored: [{ facts: factsOf('M1'), state: stateOf({ recipients: [pending(FAR)] }) }] });
+    bench.up(PEER);
+    bench.pass(6_000);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 2.0.0 ok' }]);
+    bench.list(PEER);
+    bench.pass(130_000);
+    expect(bench.server.tombstones.has(copyId('M1'))).toBe(true);
+    const claims = bench.sent('CLAIM');
+    expect(claims.length).toBeGreaterThan(3);
+    expect(claims.length).toBeLessThan(7);
+    expect(claims.at(-1)?.frame.claim.items).toEqual([{ id: copyId('M1'), epoch: epochOf(A) }]);
+    bench.grant(PEER, 'final', sharedOf('M1', { final: true }));
+    expect(bench.server.tombstones.has(copyId('M1'))).toBe(false);
+    bench.pass(130_000);
+    expect(bench.sent('CLAIM')).toHaveLength(claims.length);
+  });
+
   test('out of contact with everybody for 30 s: asked once, what is accepted later is not doubtful', () => {
     const bench = new CoreBench();
     bench.join(PEER);

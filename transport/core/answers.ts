@@ -93,9 +93,11 @@ export function standingOf(turn: Turn, id: CopyId, through: number, role: Resolv
   if (tombstone?.kind === 'final') return say('final', null);
   // What was refused here as somebody's candidate says nothing about the tries this member was the primary of.
   const isOthers = role === 'frontend' && tombstone?.epoch.owner !== server.me;
-  // Whoever has not durably refused may still hold it (protocol.md 6b, 6e) - alone, for all that is known: neither a refusal nor a promise.
+  // Whoever has not durably refused may still hold it (protocol.md 6b, 6e) - alone, for all that is known: neither a refusal nor a promise. A member that asks
+  // means this member alone and asks the others itself: two that asked each other would wait for ever (seed 8238 with SMTP clients).
+  const isOpen = tombstone?.placements.some(({ status }) => role === 'frontend' || status !== 'unasked') === true;
   if (tombstone !== undefined && tombstone.abortedThrough >= through)
-    return say(tombstone.placements.length > 0 || isOthers ? 'open' : 'aborted', null);
+    return say(isOpen || isOthers ? 'open' : 'aborted', null);
   return say('unknown', null);
 }
 

@@ -183,7 +183,7 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
     return;
   }
   const merged = merge(copy.state, remote);
-  const recipients = merged.recipients === null ? null : reopened(turn, merged.recipients);
+  const recipients = merged.recipients === null ? null : reopened(turn, merged, merged.recipients);
   if (merged !== copy.state) {
     setState(turn, copy, { ...merged, recipients }, 'lazy');
     if (finishIfFinal(turn, copy)) return;

@@ -51,7 +51,7 @@ export function categorize(turn: Turn, copy: Copy): void {
       ? copy.facts.envelope.recipients.map(
           (recipient): RecipientState => ({ address: recipient.address, outcome: 'pending' }),
         )
-      : reopened(turn, known, copy.state.queue)
+      : reopened(turn, copy.state, known)
   ).slice();
   const isReopened = known?.some((recipient, index) => isFinal(recipient) && recipient !== recipients[index]) === true;
   const failed: number[] = [];
@@ -236,7 +236,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
     });
   }
   // protocol.md 19: what the old copy of a database took after the failover is delivered once more, to the new one.
-  const recipients = reopened(turn, heard, copy.state.queue);
+  const recipients = reopened(turn, copy.state, heard);
   const state: CopyState = { ...copy.state, recipients, attempts: copy.state.attempts + (deferred > 0 ? 1 : 0) };
   if (changed.length > 0) transition(server.coverage, 'RecipientFinal', copy.state.queue, 'primary', copy.state.queue);
   const last = allFinal(recipients) && copy.delivering.size === 0;

@@ -11,6 +11,7 @@ import { DEADLINES, late, setTimer, type Turn, wrong } from './state.ts';
 
 /** Copies in one frame. */
 export const PAGE = 500;
+const ASK_AGAIN_MS = 30_000;
 
 /**
  * `all`: whoever may hold it or own it by now, connected or not, is waited for. `reachable`: one round trip to those who are there; the others are asked when
@@ -54,6 +55,39 @@ function askLater(turn: Turn, member: string, id: CopyId, epoch: Epoch): void {
   const later = turn.server.unasked.get(member) ?? new Map<CopyId, Epoch>();
   later.set(id, epoch);
   turn.server.unasked.set(member, later);
+}
+
+/** What this member was not asked for, or has not answered, and what a copy in doubt waits for. */
+export function openClaims(turn: Turn, member: string): Map<CopyId, Epoch> {
+  const { server } = turn;
+  const claims = new Map(server.unasked.get(member) ?? []);
+  for (const id of server.doubtful) {
+    const copy = server.copies.get(id);
+    if (copy?.doubt?.waiting.includes(member) === true) claims.set(id, copy.state.epoch);
+  }
+  // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
+  for (const id of claims.keys()) {
+    const copy = server.copies.get(id);
+    if (copy === undefined || copy.state.epoch.owner === server.me) continue;
+    claims.delete(id);
+    server.unasked.get(member)?.delete(id);
+  }
+  return claims;
+}
+
+/**
+ * Who is there and has not answered a claim may not have been able to read what rests there, and be able by now (seed 1611 with SMTP clients: it was fetched
+ * again, and nobody asked any more). A page at a time, in turn.
+ */
+export function askAgain(turn: Turn, member: string): void {
+  const { peers, unasked } = turn.server;
+  const peer = peers.get(member);
+  const open = unasked.get(member);
+  if (peer === undefined || open === undefined || turn.nowMs - peer.askedMs < ASK_AGAIN_MS) return;
+  peer.askedMs = turn.nowMs;
+  const page = [...openClaims(turn, member)].slice(0, PAGE);
+  for (const [id, epoch] of page) if (open.delete(id)) open.set(id, epoch);
+  sendClaims(turn, member, new Map(page));
 }
 
 /** What rests here has a new owner: whoever rests it under an older one shall know (row 34). Nobody waits for the answers. */

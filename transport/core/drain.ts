@@ -139,7 +139,7 @@ export function becomeOwner(turn: Turn, copy: Copy, peer: Peer, epoch: Epoch, re
   const member = server.memberOf.get(peer.identity) ?? '';
   transition(server.coverage, 'BecameOwner', 'shadow', 'primary', 'submission');
   const placement: Placement = { identity: peer.identity, member, epoch, status: 'confirmed' };
-  const recipients = merged.recipients === null ? null : reopened(turn, merged.recipients);
+  const recipients = merged.recipients === null ? null : reopened(turn, merged, merged.recipients);
   const next: CopyState = {
     ...merged,
     recipients,

@@ -19,7 +19,7 @@ import { answerWaiters } from './answers.ts';
 import { isIncredible } from './claims.ts';
 import { type Copy, IN_TRANSIT, isFinal, isSuccess, merge, register, sharedState, withPlacement } from './copy.ts';
 import { demote } from './demotion.ts';
-import { beginDoubt, PAGE, sendClaims } from './doubt.ts';
+import { beginDoubt, openClaims, PAGE, sendClaims } from './doubt.ts';
 import { becomeOwner, isReleasing, leavesAt, sendReleases } from './drain.ts';
 import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
@@ -67,26 +67,15 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     hears: [],
     load: null,
     listed: false,
+    askedMs: turn.nowMs,
     owing: owedBy(server, identity),
   });
   server.lastHeardMs.set(member, turn.nowMs);
   server.known.set(member, identity);
   server.away.delete(member);
   identityMet(turn, member, identity);
-  const claims = new Map(server.unasked.get(member) ?? []);
-  for (const id of server.doubtful) {
-    const copy = server.copies.get(id);
-    if (copy?.doubt?.waiting.includes(member) === true) claims.set(id, copy.state.epoch);
-  }
-  // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
-  for (const id of claims.keys()) {
-    const copy = server.copies.get(id);
-    if (copy === undefined || copy.state.epoch.owner === server.me) continue;
-    claims.delete(id);
-    server.unasked.get(member)?.delete(id);
-  }
   // Before the list: whoever has heard all of it may forget what nobody asked for.
-  sendClaims(turn, member, claims);
+  sendClaims(turn, member, openClaims(turn, member));
   sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
   repeatResolves(turn, member);
   repeatInquiries(turn, member, identity);
@@ -188,6 +177,12 @@ export function heldLate(turn: Turn, member: string, id: CopyId, epoch: CopyStat
   if (copy.state.standing !== 'released') return;
   if (sameEpoch(epoch, copy.state.epoch)) confirmHolder(turn, copy, member, peer.identity);
   sendState(turn, member, { id, verdict: 'pending', state: sharedState(copy.facts, copy.state) });
+}
+
+/** To who has just become a holder: the OPEN did not say what became final while the body was on its way (semantics.md S6, seeds 15 and 27 with SMTP clients). */
+export function tellProgress(turn: Turn, { facts, state, registered }: Copy, member: string): void {
+  if (!registered.has(member) || state.recipients?.some(isFinal) !== true) return;
+  sendState(turn, member, { id: facts.id, verdict: 'pending', state: sharedState(facts, state) });
 }
 
 export function confirmHolder(turn: Turn, copy: Copy, member: string, identity: Identity): void {
@@ -344,7 +339,8 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   if (merged === copy.state) return sameEpoch(remote.epoch, copy.state.epoch) ? ownerHasReport(turn, copy) : undefined;
   const reparented = merged.epoch !== copy.state.epoch;
   const isMine = merged.epoch.owner === server.me;
-  const recipients = merged.recipients !== null && isMine ? reopened(turn, merged.recipients) : merged.recipients;
+  const recipients =
+    merged.recipients !== null && isMine ? reopened(turn, merged, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
@@ -372,9 +368,9 @@ function abortReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
 /** Row 31: the owner itself says that it holds nothing (any more). Whoever else is left is asked first, then it is delivered. */
 export function promote(turn: Turn, copy: Copy): void {
   const { server } = turn;
-  const { epoch } = copy.state;
+  const { epoch, recipients } = copy.state;
   transition(server.coverage, 'Claimed', copy.state.queue, 'primary', 'submission');
-  const state: CopyState = {
+  const taken: CopyState = {
     ...copy.state,
     queue: 'submission',
     standing: 'released',
@@ -382,11 +378,8 @@ export function promote(turn: Turn, copy: Copy): void {
     placements: [],
     // Not accepted alone by policy: nobody is promised anything before a shadow is confirmed (protocol.md 8).
     unprotected: null,
-    recipients:
-      copy.state.recipients === null || wrong(turn, 'promotion-keeps-lost-finality')
-        ? copy.state.recipients
-        : reopened(turn, copy.state.recipients),
   };
+  const state = recipients === null ? taken : { ...taken, recipients: reopened(turn, taken, recipients) };
   setState(
     turn,
     copy,

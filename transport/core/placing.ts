@@ -13,7 +13,7 @@ import { abortIntake, abortSettled } from './aborting.ts';
 import { armAge } from './ages.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
-import { heldLate, placementAnswered, protectedNow, settle } from './ownership.ts';
+import { heldLate, placementAnswered, protectedNow, settle, tellProgress } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
   type Attempt,
@@ -353,6 +353,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
     answerIntake(turn, copy, 'protected');
     answerWaiters(turn, placing.id);
   } else late(turn, { copy: null, kind: 'Count', what: 'reshadowed' });
+  tellProgress(turn, copy, attempt.member);
   protectedNow(turn, copy);
 }
 

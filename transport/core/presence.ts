@@ -4,7 +4,7 @@
  */
 import type { CopyId, Identity } from '../../common/message.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
-import { beginDoubt } from './doubt.ts';
+import { askAgain, beginDoubt } from './doubt.ts';
 import { findSingles } from './ownership.ts';
 import { commit, dropCopy, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { retirements, takeOver } from './takeover.ts';
@@ -22,6 +22,7 @@ export function presenceTick(turn: Turn): void {
   for (const { name } of server.boundary) {
     if (server.peers.has(name)) {
       server.away.delete(name);
+      askAgain(turn, name);
       continue;
     }
     if (silentFor(turn, name) >= HOLDER_SILENT_MS && !server.away.has(name)) {

@@ -7,7 +7,7 @@ import type { ResubmitRequestConfig } from '../../common/config.ts';
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import type { Cover, Covered } from '../../common/peer/messages.ts';
 import type { ResubmitView } from '../runtime/view.ts';
-import type { Queue, StoredCopy } from '../store/database.ts';
+import type { CopyState, StoredCopy } from '../store/database.ts';
 import { type Copy, IN_TRANSIT } from './copy.ts';
 import { enqueue } from './delivery.ts';
 import type { StoredCopies } from './events.ts';
@@ -83,13 +83,14 @@ export function resubmissionTick(turn: Turn): void {
 
 // --- finality that is none (protocol.md 19) ----------------------------------------------------------------------------
 
-/** Same array when nothing changes. `queue`: where the copy is, for the record. */
+/** Same array when nothing changes. */
 export function reopened(
   turn: Turn,
+  { epoch, queue }: Pick<CopyState, 'epoch' | 'queue'>,
   recipients: readonly RecipientState[],
-  queue: Queue = 'delivery',
 ): readonly RecipientState[] {
   const { coverage } = turn.server;
+  if (epoch.term > 0 && wrong(turn, 'promotion-keeps-lost-finality')) return recipients;
   if (!recipients.some(({ outcome, database }) => outcome === 'delivered' && database !== undefined)) return recipients;
   const requests = failovers(turn);
   if (wrong(turn, 'lost-delivery-is-final')) return recipients;
@@ -105,7 +106,7 @@ export function reopened(
 export function reopen(turn: Turn, copy: Copy): boolean {
   const before = copy.state.recipients;
   if (before === null || !IN_TRANSIT.has(copy.state.queue)) return false;
-  const recipients = reopened(turn, before, copy.state.queue);
+  const recipients = reopened(turn, copy.state, before);
   if (recipients === before) return false;
   const changed = recipients.flatMap((recipient, index) => (recipient === before[index] ? [] : [index]));
   setState(turn, copy, { ...copy.state, recipients }, 'commit', changed);

@@ -20,9 +20,13 @@ export const isForMe = (server: Server, request: ResubmitRequestConfig): boolean
 export const isExpired = (turn: Turn, request: ResubmitRequestConfig): boolean =>
   Math.min(trustedNow(turn), turn.wallMs) > request.expiresAtMs;
 
+/** In the time by which the entries are dated. */
+const fromMs = (server: Server, request: ResubmitRequestConfig): number =>
+  request.fromMs - (server.resubmissions.byName.get(request.name)?.behindMs ?? 0);
+
 const inWindow = (server: Server, request: ResubmitRequestConfig, { atMs }: RecipientState): boolean =>
   atMs === undefined ||
-  (atMs >= request.fromMs + (server.mutants.has('window-too-short') ? 10_000 : 0) &&
+  (atMs >= fromMs(server, request) + (server.mutants.has('window-too-short') ? 10_000 : 0) &&
     (request.toMs === null || atMs <= request.toMs));
 
 /** A failover gave up the copy of the database that was active then. */
@@ -117,12 +121,8 @@ function isNamed(request: ResubmitRequestConfig, facts: CopyFacts, recipient: Re
 const same = (a: string, b: string): boolean => a.toLowerCase() === b.toLowerCase();
 const bare = (messageId: string): string => messageId.trim().replace(/^<|>$/g, '');
 
-/**
- * Which entries can be meant at all. A copy is final when its last recipient is, so that there is no upper bound; the trusted clock, which dates the entries,
- * may be behind the wall clock, which dates the request, by the time that nobody witnessed.
- */
+/** Which entries can be meant at all. A copy is final when its last recipient is, so that there is no upper bound. */
 export function filterOf(turn: Turn, request: ResubmitRequestConfig, role: 'primary' | 'shadow'): SafetyNetFilter {
-  const behindMs = Math.max(0, turn.wallMs - trustedNow(turn));
-  const fromMs = request.fromMs - SKEW_MS - behindMs;
-  return request.database === null ? { role, fromMs } : { role, fromMs, database: request.database };
+  const filter = { role, fromMs: fromMs(turn.server, request) - SKEW_MS };
+  return request.database === null ? filter : { ...filter, database: request.database };
 }

@@ -39,6 +39,8 @@ export interface Peer {
   load: Load | null;
   /** It has told everything it holds of ours on this session. */
   listed: boolean;
+  /** When everything it has not answered was last claimed. */
+  askedMs: number;
   /** Copies and tombstones that had a placement on it when the session began and that its list has not named so far. */
   readonly owing: Set<CopyId>;
 }
