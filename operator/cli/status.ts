@@ -8,7 +8,7 @@ import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import type { RunFile, RunFrontend, RunTransport } from '../local/run-file.ts';
 import { statePaths } from '../local/state-directory.ts';
 import type { NextHopAnswer, StatusAnswer } from './answers.ts';
-import { COMMON_HELP, type Command, parse, warnUnreachable } from './command.ts';
+import { COMMON_HELP, type Command, openMembers, parse, warnUnreachable } from './command.ts';
 import { allSetAside, drainText, whatToDoAbout } from './member.ts';
 import { type Column, count, duration, json, type Output, printable, table } from './output.ts';
 
@@ -249,8 +249,9 @@ Examples:
   mailcluster queue
   mailcluster queue -o json`,
   run: async (args, context) => {
-    const { common } = parse(args, context, {}, [0, 0]);
-    const cluster = await openCluster(common.state);
+    const parsed = parse(args, context, {}, [0, 0]);
+    const { common } = parsed;
+    const cluster = await openMembers(parsed, context);
     const { answers, unreachable } = gather(
       await cluster.askAll<{ nextHops: readonly NextHopAnswer[] }>('/v1/next-hops'),
     );
