@@ -27,6 +27,7 @@ export interface SigningRequest extends KubeObject {
     /** PKCS #10 in PEM, in base64. */
     readonly request: string;
     readonly expirationSeconds?: number;
+    readonly usages?: readonly string[];
     /** Of the asker; written by the API server. */
     readonly username?: string;
     readonly uid?: string;

@@ -13,6 +13,8 @@ export interface CommandContext {
   /** For commands that wait for something; nothing else waits. */
   pause(ms: number): Promise<void>;
   readonly place: Place;
+  /** For connections that would keep the process. */
+  atEnd(close: () => void): void;
 }
 
 export type OptionValues = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
@@ -89,11 +91,17 @@ export function parse(
   return { values, positionals, common: { ...common, state: stateOf(state, context.environment) } };
 }
 
-export const openMembers = ({ values }: Parsed, context: CommandContext): Promise<Members> =>
-  context.place.openMembers(values, context);
+export async function openMembers({ values }: Parsed, context: CommandContext): Promise<Members> {
+  const members = await context.place.openMembers(values, context);
+  context.atEnd(members.close);
+  return members;
+}
 
-export const openResubmits = ({ values }: Parsed, context: CommandContext): Promise<ResubmitDesk> =>
-  context.place.openResubmits(values, context);
+export async function openResubmits({ values }: Parsed, context: CommandContext): Promise<ResubmitDesk> {
+  const desk = await context.place.openResubmits(values, context);
+  context.atEnd(desk.close);
+  return desk;
+}
 
 export function text(parsed: Parsed, name: string): string | null {
   const value = parsed.values[name];

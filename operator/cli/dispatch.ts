@@ -79,11 +79,13 @@ export async function start(commands: Commands, place: Place): Promise<void> {
     if (error.code === 'EPIPE') process.exit(0);
     throw error;
   });
+  await using ending = new AsyncDisposableStack();
   process.exitCode = await dispatch(process.argv.slice(2), commands, {
     output: { out: (text) => process.stdout.write(text), err: (text) => process.stderr.write(text) },
     environment: process.env,
     nowMs: () => systemClock.wallMs(),
     pause: (ms) => new Promise((resolve) => systemClock.setTimer(ms, resolve)),
     place,
+    atEnd: (close) => ending.defer(close),
   });
 }

@@ -20,7 +20,8 @@ async function openResubmits(values: OptionValues, context: CommandContext): Pro
   const paths = statePaths(cluster.run.state);
   const order = () => ({ id: newId(), atMs: context.nowMs() });
   return {
-    members: cluster,
+    askAll: cluster.askAll,
+    close: cluster.close,
     document: () => readTopology(cluster.run.topologyFile),
     onlySinceMs: async (member) => {
       const known = await knownIdentities(paths, member);

@@ -68,7 +68,7 @@ async function listMessages(args: readonly string[], context: CommandContext): P
     if (most >= limit) out(`Only the first ${limit}; --limit shows more.\n`);
   }
   warnUnreachable(context.output, unreachable);
-  return 0;
+  return unreachable.length === 0 ? 0 : 1;
 }
 
 function recipientsInShort(addresses: readonly string[]): string {
@@ -103,7 +103,7 @@ export const messageCommand: Command = {
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
 QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply.
-"show" exits with 1 when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
+"list" exits with 1 when a transport did not answer, "show" when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
 nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 
@@ -122,6 +122,32 @@ Examples:
     if (what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
     if (what === 'lost') return lostMessages(rest, context);
     throw new UsageError('say "message list", "message show ID", "message resume|remove ID" or "message lost"');
+  },
+};
+
+/** Where nobody carries out orders about single messages: what can be seen. */
+export const messageLookCommand: Command = {
+  summary: 'list messages, show one with all its copies',
+  help: `Usage: mailcluster message list [--queue QUEUE] [--limit N] [--state DIR] [-o json]
+       mailcluster message show ID [--state DIR] [-o json]
+
+QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply. "list" exits with 1 when a transport did not answer,
+"show" when no transport holds the message.
+
+  --queue QUEUE          only this queue
+  --limit N              at most N messages (default 100, at most 1000)
+${COMMON_HELP}
+
+Examples:
+  mailcluster message list --queue shadow
+  mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
+  run: (args, context) => {
+    const [what, ...rest] = args;
+    if (what === 'list') return listMessages(rest, context);
+    if (what === 'show') return showMessage(rest, context);
+    throw new UsageError(
+      'say "message list" or "message show ID"; other decisions about messages cannot be given here yet',
+    );
   },
 };
 

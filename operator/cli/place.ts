@@ -25,8 +25,7 @@ export interface Members {
 }
 
 /** Requests to deliver again, as objects; made by whoever runs the cluster, never here. */
-export interface ResubmitDesk {
-  readonly members: Members;
+export interface ResubmitDesk extends Pick<Members, 'askAll' | 'close'> {
   document(): Promise<TopologyDocument>;
   /** Since when the first queue database of a member is known; null: not known, or it had others. */
   onlySinceMs(member: string): Promise<number | null>;

@@ -164,7 +164,7 @@ async function checkAgainst(
   const found = document.databases.find((one) => one.name === database);
   if (database !== undefined && found === undefined)
     return `There is no database ${database}; there is ${document.databases.map((one) => one.name).join(', ') || 'none'}.`;
-  const asked = await desk.members.askAll<StatusAnswer>('/v1/status');
+  const asked = await desk.askAll<StatusAnswer>('/v1/status');
   const members = document.members.filter(
     ({ state, boundary }) => state !== 'gone' && (found === undefined || boundary === found.boundary),
   );

@@ -173,7 +173,7 @@ const command = runCommandWith({ transport: child, frontend: child, store: ${JSO
 const write = (stream) => (text) => stream.write(text);
 process.exitCode = await command.run(process.argv.slice(2), {
   output: { out: write(process.stdout), err: write(process.stderr) }, environment: process.env, nowMs: () => Date.now(),
-  place: LOCAL_PLACE,
+  place: LOCAL_PLACE, atEnd: () => undefined,
 }).catch((error) => { console.error(error.message); return 2; });
 `,
     );

@@ -56,6 +56,7 @@ async function run(command: typeof messageCommand, world: AdminWorld, ...args: r
   const context = {
     output,
     place: LOCAL_PLACE,
+    atEnd: () => undefined,
     environment: { MAILCLUSTER_STATE: world.directory },
     nowMs: () => NOW_MS,
     pause: async () => undefined,

@@ -44,6 +44,7 @@ async function run(command: Command, world: AdminWorld, ...args: readonly string
   const context = {
     output,
     place: LOCAL_PLACE,
+    atEnd: () => undefined,
     environment: { MAILCLUSTER_STATE: world.directory },
     nowMs: () => NOW_MS,
     pause: async () => undefined,

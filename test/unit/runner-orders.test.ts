@@ -80,7 +80,7 @@ class World {
       await until('a moment has passed', () => performance.now() >= end, { deadlineMs: ms + 5_000 });
     };
     const environment = { MAILCLUSTER_STATE: this.standIns.state };
-    const context = { place: LOCAL_PLACE, output, environment, nowMs: () => Date.now(), pause };
+    const context = { place: LOCAL_PLACE, output, environment, nowMs: () => Date.now(), pause, atEnd: () => undefined };
     try {
       return { code: await command.run(args, context), out, err };
     } catch (error) {
