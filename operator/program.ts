@@ -96,11 +96,7 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
   const events = new Events({ api: fenced, ...side, ...controller });
   const unseen = new Unseen(world, clock);
   const gatherer: Gatherer = new Gatherer({
-    world,
-    api,
-    clock,
-    authorities,
-    poll,
+    ...{ world, api, clock, authorities, poll },
     reader: createReader(),
     settings: config.settings,
     statusWrittenAtMs: (key) => reconciler.statusWrittenAtMs(key),

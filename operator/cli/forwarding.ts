@@ -34,7 +34,8 @@ export class Forwarding {
         (error: Error) => created?.(error, undefined as never),
       );
     };
-    this.plain = new PlainAgent(POOL);
+    // A stream that is no socket of the system cannot be kept by this one.
+    this.plain = new PlainAgent({ keepAlive: false });
     this.plain.createConnection = (options: Target, created?: Created): undefined => {
       open(options).then(
         (socket) => created?.(null, socket),
