@@ -75,6 +75,8 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
     const request = startRequest(url, tls, member, options);
     request.once('error', (error) => reject(error.name === 'AbortError' ? new Error('no answer in time') : error));
     request.once('response', (response) => {
+      // Now: an agent that keeps connections takes the socket away from an answer that has ended.
+      const certificateNotAfterMs = tls === null ? null : notAfterMs(response.socket as TLSSocket);
       const chunks: Buffer[] = [];
       let total = 0;
       response.on('data', (chunk: Buffer) => {
@@ -87,7 +89,7 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
         resolve({
           status: response.statusCode ?? 0,
           body: Buffer.concat(chunks).toString('utf8'),
-          certificateNotAfterMs: tls === null ? null : notAfterMs(response.socket as TLSSocket),
+          certificateNotAfterMs,
         }),
       );
     });

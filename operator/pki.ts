@@ -9,7 +9,7 @@ import type { Extension, JsonGeneralName, X509Certificate } from '@peculiar/x509
 import { generateKeys, KEY_ALGORITHM, keyToPem, SIGNING, x509 } from '../common/platform/certificate-request.ts';
 import { type Clock, systemClock } from '../common/platform/clock.ts';
 import type { PeerRole } from '../common/platform/net.ts';
-import { peerUri } from '../common/platform/peer-identity.ts';
+import { peerUri, type ViewerRole } from '../common/platform/peer-identity.ts';
 import { type Random, systemRandom } from '../common/platform/random.ts';
 
 export interface CertificatePems {
@@ -28,7 +28,7 @@ export interface PkiPorts {
 export interface CertificateSubject {
   readonly cluster: string;
   /** Null: no member of the cluster, only a server under the names in `hosts`. */
-  readonly role: PeerRole | null;
+  readonly role: PeerRole | ViewerRole | null;
   readonly name: string;
   /** DNS names and IP addresses besides the identity, for clients that check a host name. */
   readonly hosts: readonly string[];
@@ -159,7 +159,9 @@ async function certify(
   const extensions: Extension[] = [
     new lib.BasicConstraintsExtension(false, undefined, true),
     new lib.KeyUsagesExtension(lib.KeyUsageFlags.digitalSignature, true),
-    new lib.ExtendedKeyUsageExtension(role === null ? [serverAuth] : [serverAuth, clientAuth]),
+    new lib.ExtendedKeyUsageExtension(
+      role === null ? [serverAuth] : role === 'viewer' ? [clientAuth] : [serverAuth, clientAuth],
+    ),
     new lib.SubjectAlternativeNameExtension(names),
     await lib.SubjectKeyIdentifierExtension.create(publicKey, false, webcrypto),
     await lib.AuthorityKeyIdentifierExtension.create(authority.certificate, false, webcrypto),

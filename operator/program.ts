@@ -9,6 +9,7 @@ import type { Logger } from '../common/platform/log.ts';
 import { startMetricsServer } from '../common/platform/metrics-server.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
+import { AccessRequests } from './access-requests.ts';
 import { Authorities } from './authorities.ts';
 import { CarryOut } from './carry-out.ts';
 import { Gatherer } from './gather.ts';
@@ -53,6 +54,7 @@ interface Control {
   readonly poll: MemberPoll;
   readonly authorities: Authorities;
   readonly events: Events;
+  readonly access: AccessRequests;
 }
 
 function control(config: OperatorConfig, ports: OperatorPorts): Control {
@@ -79,20 +81,22 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
     changed: (mayWrite) => {
       leads = mayWrite;
       log.info({ leads }, 'leadership changed');
-      if (mayWrite) for (const cluster of world.all(MAIL_CLUSTER)) queue.add(keyOf(cluster));
-      else for (const cluster of world.all(MAIL_CLUSTER)) poll.forget(keyOf(cluster));
+      if (mayWrite) access.lookAgain();
+      for (const cluster of world.all(MAIL_CLUSTER))
+        if (mayWrite) queue.add(keyOf(cluster));
+        else poll.forget(keyOf(cluster));
     },
   });
   const fenced = fencedApi(api, leader);
-  const instance = config.identity;
-  const events = new Events({ api: fenced, ...side, controller: 'mailcluster.dev/operator', instance });
+  const access: AccessRequests = new AccessRequests({
+    ...{ api, writer: fenced, world, authorities, namespace: config.watchNamespace, ...side },
+    mayWrite: () => leader.mayWrite,
+  });
+  const controller = { controller: 'mailcluster.dev/operator', instance: config.identity };
+  const events = new Events({ api: fenced, ...side, ...controller });
   const unseen = new Unseen(world, clock);
   const gatherer: Gatherer = new Gatherer({
-    world,
-    api,
-    clock,
-    authorities,
-    poll,
+    ...{ world, api, clock, authorities, poll },
     reader: createReader(),
     settings: config.settings,
     statusWrittenAtMs: (key) => reconciler.statusWrittenAtMs(key),
@@ -102,11 +106,7 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
     clock,
     log,
     metrics,
-    gatherer,
-    carryOut,
-    poll,
-    unseen,
-    events,
+    ...{ gatherer, carryOut, poll, unseen, events },
     forgotten: (key) => {
       const { namespace = '', name } = nameOf(key);
       authorities.forget(namespace, name);
@@ -122,12 +122,12 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
     concurrency: config.concurrency,
     ...side,
   });
-  return { world, queue, leader, poll, authorities, events };
+  return { world, queue, leader, poll, authorities, events, access };
 }
 
 export async function startOperator(config: OperatorConfig, ports: OperatorPorts): Promise<RunningOperator> {
   const { api, clock, random, log, metrics } = ports;
-  const { world, queue, leader, poll, authorities, events } = control(config, ports);
+  const { world, queue, leader, poll, authorities, events, access } = control(config, ports);
   await using started = new AsyncDisposableStack();
   let synced = false;
   const exported = await startMetricsServer(config.metrics, metrics, () =>
@@ -156,11 +156,13 @@ export async function startOperator(config: OperatorConfig, ports: OperatorPorts
     if (!all) return;
     synced = true;
     queue.start();
+    access.start();
     leader.start();
   });
   started.defer(async () => {
     await running;
     await queue.stop(QUEUE_GRACE_MS);
+    await access.stop();
     await events.stop();
     await leader.stop();
   });

@@ -4,6 +4,7 @@
  */
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import type { Format, Output } from './output.ts';
+import type { Members, Place, ResubmitDesk } from './place.ts';
 
 export interface CommandContext {
   readonly output: Output;
@@ -11,7 +12,12 @@ export interface CommandContext {
   nowMs(): number;
   /** For commands that wait for something; nothing else waits. */
   pause(ms: number): Promise<void>;
+  readonly place: Place;
+  /** For connections that would keep the process. */
+  atEnd(close: () => void): void;
 }
+
+export type OptionValues = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 
 export interface Command {
   /** One line for `mailcluster help`. */
@@ -26,18 +32,29 @@ export class UsageError extends Error {
 }
 
 export interface CommonOptions {
+  /** Of `mailcluster run`; without meaning elsewhere. */
   readonly state: string;
   readonly format: Format;
+  readonly isWide: boolean;
 }
 
 export interface Parsed {
-  readonly values: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
+  readonly values: OptionValues;
   readonly positionals: readonly string[];
   readonly common: CommonOptions;
 }
 
-export const COMMON_HELP = `  --state DIR        state directory of "mailcluster run" ($MAILCLUSTER_STATE, else ./.state)
-  -o, --output FORM  table (default) or json`;
+/** Where a help text is about the place: filled in by `helpOf`. */
+export const COMMON_HELP = '<options of the place>';
+const USAGE = '[--state DIR]';
+
+/** Help texts are written in the words of `mailcluster run`; elsewhere they get those of that place. */
+export function helpOf({ help }: Pick<Command, 'help'>, { program, usage, help: options }: Place): string {
+  return help
+    .replaceAll(COMMON_HELP, options)
+    .replaceAll(USAGE, usage)
+    .replaceAll(/(?<=^Usage: |^ +|")mailcluster (?=[a-z])/gm, `${program} `);
+}
 
 export const stateOf = (value: string | undefined, environment: CommandContext['environment']): string =>
   value ?? environment.MAILCLUSTER_STATE ?? './.state';
@@ -53,7 +70,7 @@ export function parse(
   try {
     parsed = parseArgs({
       args: [...args],
-      options: { state: { type: 'string' }, output: { type: 'string', short: 'o' }, ...options },
+      options: { ...context.place.options, output: { type: 'string', short: 'o' }, ...options },
       allowPositionals: true,
       strict: true,
     });
@@ -65,10 +82,25 @@ export function parse(
   const values = parsed.values as Parsed['values'];
   if (positionals.length < words[0]) throw new UsageError('an argument is missing');
   if (positionals.length > words[1]) throw new UsageError(`unexpected argument ${positionals[words[1]] ?? ''}`);
-  const format = values.output ?? 'table';
-  if (format !== 'table' && format !== 'json') throw new UsageError(`--output: table or json, not ${String(format)}`);
+  const output = values.output ?? 'table';
+  const { formats } = context.place;
+  if (!formats.some((one) => one === output))
+    throw new UsageError(`--output: ${formats.slice(0, -1).join(', ')} or ${formats.at(-1)}, not ${String(output)}`);
+  const common = { format: output === 'json' ? 'json' : 'table', isWide: output === 'wide' } as const;
   const state = typeof values.state === 'string' ? values.state : undefined;
-  return { values, positionals, common: { state: stateOf(state, context.environment), format } };
+  return { values, positionals, common: { ...common, state: stateOf(state, context.environment) } };
+}
+
+export async function openMembers({ values }: Parsed, context: CommandContext): Promise<Members> {
+  const members = await context.place.openMembers(values, context);
+  context.atEnd(members.close);
+  return members;
+}
+
+export async function openResubmits({ values }: Parsed, context: CommandContext): Promise<ResubmitDesk> {
+  const desk = await context.place.openResubmits(values, context);
+  context.atEnd(desk.close);
+  return desk;
 }
 
 export function text(parsed: Parsed, name: string): string | null {

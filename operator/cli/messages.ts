@@ -1,11 +1,12 @@
 /** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Orders are in `message-order.ts`. */
 
-import { type Cluster, gather, openCluster } from '../local/cluster.ts';
+import { gather } from '../local/cluster.ts';
 import type { MessageAnswer, MessageDetailAnswer, TraceAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
   type CommandContext,
+  openMembers,
   parse,
   query,
   text,
@@ -17,6 +18,7 @@ import { lostMessages } from './lost.ts';
 import { renderCopy } from './message-detail.ts';
 import { orderMessage } from './message-order.ts';
 import { count, duration, json, size, table } from './output.ts';
+import type { Members } from './place.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 
 const DEFAULT_LIMIT = 100;
@@ -37,7 +39,7 @@ export function groupById(copies: readonly Holding[]): readonly (readonly Holdin
 async function listMessages(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, { queue: { type: 'string' }, limit: { type: 'string' } }, [0, 0]);
   const limit = wholeNumber(parsed, 'limit', DEFAULT_LIMIT, MAX_LIMIT);
-  const cluster = await openCluster(parsed.common.state);
+  const cluster = await openMembers(parsed, context);
   const path = `/v1/messages${query({ queue: text(parsed, 'queue'), limit })}`;
   const { answers, unreachable } = gather(await cluster.askAll<{ messages: readonly MessageAnswer[] }>(path));
   const groups = groupById(
@@ -66,28 +68,29 @@ async function listMessages(args: readonly string[], context: CommandContext): P
     if (most >= limit) out(`Only the first ${limit}; --limit shows more.\n`);
   }
   warnUnreachable(context.output, unreachable);
-  return 0;
+  return unreachable.length === 0 ? 0 : 1;
 }
 
 function recipientsInShort(addresses: readonly string[]): string {
   return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
 }
 
-async function findCopies(cluster: Cluster, id: string): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {
+async function findCopies(cluster: Members, id: string): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {
   return gather(await cluster.askAll<MessageDetailAnswer>(`/v1/messages/${encodeURIComponent(id)}`));
 }
 
 async function showMessage(args: readonly string[], context: CommandContext): Promise<number> {
-  const { common, positionals } = parse(args, context, {}, [1, 1]);
+  const parsed = parse(args, context, {}, [1, 1]);
+  const { common, positionals } = parsed;
   const id = positionals[0] ?? '';
-  const { answers, unreachable } = await findCopies(await openCluster(common.state), id);
+  const { answers, unreachable } = await findCopies(await openMembers(parsed, context), id);
   const { out, err } = context.output;
   if (common.format === 'json') {
     out(json({ id, copies: answers.map(({ member, value }) => ({ member, ...value })), unreachable }));
   } else out(answers.map(({ member, value }) => renderCopy(member, value)).join('\n'));
   warnUnreachable(context.output, unreachable);
   if (answers.length > 0) return 0;
-  err(`No transport that answered holds ${id}; "mailcluster trace ${id}" may know what became of it.\n`);
+  err(`No transport that answered holds ${id}; "${context.place.program} trace ${id}" may know what became of it.\n`);
   return 1;
 }
 
@@ -100,7 +103,7 @@ export const messageCommand: Command = {
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
 QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply.
-"show" exits with 1 when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
+"list" exits with 1 when a transport did not answer, "show" when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
 nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 
@@ -122,6 +125,32 @@ Examples:
   },
 };
 
+/** Where nobody carries out orders about single messages: what can be seen. */
+export const messageLookCommand: Command = {
+  summary: 'list messages, show one with all its copies',
+  help: `Usage: mailcluster message list [--queue QUEUE] [--limit N] [--state DIR] [-o json]
+       mailcluster message show ID [--state DIR] [-o json]
+
+QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply. "list" exits with 1 when a transport did not answer,
+"show" when no transport holds the message.
+
+  --queue QUEUE          only this queue
+  --limit N              at most N messages (default 100, at most 1000)
+${COMMON_HELP}
+
+Examples:
+  mailcluster message list --queue shadow
+  mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
+  run: (args, context) => {
+    const [what, ...rest] = args;
+    if (what === 'list') return listMessages(rest, context);
+    if (what === 'show') return showMessage(rest, context);
+    throw new UsageError(
+      'say "message list" or "message show ID"; other decisions about messages cannot be given here yet',
+    );
+  },
+};
+
 export const traceCommand: Command = {
   summary: 'one timeline of a message across front end, primary, shadow and store',
   help: `Usage: mailcluster trace ID [--state DIR] [-o json]
@@ -134,8 +163,9 @@ Examples:
   mailcluster trace 01JABCDEFGHJKMNPQRSTVWXYZ0
   mailcluster trace '<4711@example.org>' -o json`,
   run: async (args, context) => {
-    const { common, positionals } = parse(args, context, {}, [1, 1]);
-    const cluster = await openCluster(common.state);
+    const parsed = parse(args, context, {}, [1, 1]);
+    const { common, positionals } = parsed;
+    const cluster = await openMembers(parsed, context);
     const found = await traceMessage(cluster, positionals[0] ?? '');
     const { out, err } = context.output;
     if (common.format === 'json') out(json(found));
@@ -147,13 +177,13 @@ Examples:
     warnUnreachable(context.output, found.unreachable);
     if (found.events.length > 0) return 0;
     err(
-      `Nothing is known about ${positionals[0]} (${count(cluster.run.transports.length - found.unreachable.length, 'transport')} asked).\n`,
+      `Nothing is known about ${positionals[0]} (${count(cluster.members.length - found.unreachable.length, 'transport')} asked).\n`,
     );
     return 1;
   },
 };
 
-export async function traceMessage(cluster: Cluster, id: string) {
+export async function traceMessage(cluster: Members, id: string) {
   // A Message-ID is recorded as it stands in the header, with its brackets.
   const wanted = id.includes('@') && !id.startsWith('<') ? [id, `<${id}>`] : [id];
   const asked = await Promise.all(

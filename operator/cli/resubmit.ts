@@ -1,22 +1,26 @@
 /**
  * `mailcluster resubmit`: processed messages again from Safety Net. Owns: the words and the checks before an order is given: exactly one
- * selector, a window that is one, what of it the Safety Nets still hold. The runner keeps the request as `resubmits/NAME.json` with status.
+ * selector, a window that is one, what of it the Safety Nets still hold. The request is an object with status: of the runner, or of Kubernetes.
  */
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
-import { readTopology } from '../../common/config-files.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import type { Asked } from '../admin-client.ts';
-import { type Cluster, openCluster } from '../local/cluster.ts';
-import { readResubmit, resubmitNames } from '../local/overseer.ts';
-import { type StatePaths, statePaths } from '../local/state-directory.ts';
-import { knownIdentities } from '../local/volumes.ts';
 import { API_VERSION } from '../resource/api-version.ts';
 import type { ResubmitRequestSpec } from '../resource/generated.ts';
 import { coverage, isOver, type MemberStatus, type ResubmitResource } from '../resubmit-status.ts';
 import type { StatusAnswer } from './answers.ts';
-import { COMMON_HELP, type Command, type CommandContext, parse, text, timeOption, UsageError } from './command.ts';
-import { give, newId } from './ordering.ts';
+import {
+  COMMON_HELP,
+  type Command,
+  type CommandContext,
+  openResubmits,
+  parse,
+  text,
+  timeOption,
+  UsageError,
+} from './command.ts';
 import { duration, json, printable, table, time } from './output.ts';
+import type { ResubmitDesk } from './place.ts';
 
 const LOOK_MS = 500;
 const SELECTORS = {
@@ -68,7 +72,7 @@ export function coverageOf(
 }
 
 async function reach(
-  paths: StatePaths,
+  desk: ResubmitDesk,
   members: readonly MemberConfig[],
   asked: readonly Asked<StatusAnswer>[],
 ): Promise<readonly MemberStatus[]> {
@@ -76,9 +80,9 @@ async function reach(
     members.map(async ({ name }): Promise<MemberStatus> => {
       const answer = asked.find((one) => one.member === name);
       if (answer?.kind !== 'answer') return { name, state: 'Pending' };
-      const known = await knownIdentities(paths, name);
       const since = answer.value.safetyNet.completeSinceMs ?? 0;
-      const always = known.length <= 1 && since <= (known[0]?.sinceMs ?? Number.POSITIVE_INFINITY);
+      const onlySinceMs = await desk.onlySinceMs(name);
+      const always = onlySinceMs !== null && since <= onlySinceMs;
       return { name, ...(always ? {} : { completeSince: iso(since) }) };
     }),
   );
@@ -121,10 +125,10 @@ async function create(args: readonly string[], context: CommandContext): Promise
   const nowMs = context.nowMs();
   const made = `manual-${iso(nowMs).slice(0, 19).replace(/[-:]/g, '').toLowerCase()}-${systemRandom.bytes(3).toString('hex')}`;
   const name = checkName(text(parsed, 'name') ?? made);
-  const cluster = await openCluster(parsed.common.state);
-  const document = await readTopology(cluster.run.topologyFile);
+  const desk = await openResubmits(parsed, context);
+  const document = await desk.document();
   const { out, err } = context.output;
-  const problem = await checkAgainst(cluster, document, selector, window, context);
+  const problem = await checkAgainst(desk, document, selector, window, context);
   if (problem !== null) {
     err(`${problem}\n`);
     return 1;
@@ -140,18 +144,18 @@ async function create(args: readonly string[], context: CommandContext): Promise
   };
   // As it would be given to Kubernetes; the runner reads it with the same schema.
   const resource = { apiVersion: API_VERSION, kind: 'ResubmitRequest', metadata: { name }, spec } as const;
-  const metadata = { name, namespace: 'default', labels: {}, annotations: {} };
-  const order = { kind: 'resubmit', id: newId(), atMs: nowMs, resource: { ...resource, metadata } } as const;
-  if (!(await give(order, cluster, context))) return 1;
+  const metadata = { name, namespace: 'default', creationTimestamp: iso(nowMs) };
+  if (!(await desk.submit({ ...resource, metadata }))) return 1;
+  const { program } = context.place;
   out(
-    `Resubmit request ${name} is there${dryRun ? ' (dry run: it only counts)' : ''}. What the mailboxes still have is not shown a second time.\nWatch it with "mailcluster resubmit show ${name}"; "mailcluster resubmit cancel ${name}" ends it.\n`,
+    `Resubmit request ${name} is there${dryRun ? ' (dry run: it only counts)' : ''}. What the mailboxes still have is not shown a second time.\nWatch it with "${program} resubmit show ${name}"; "${program} resubmit cancel ${name}" ends it.\n`,
   );
-  return parsed.values.wait === true ? await waitUntilOver(statePaths(cluster.run.state), name, context) : 0;
+  return parsed.values.wait === true ? await waitUntilOver(desk, name, context) : 0;
 }
 
 /** A text: it cannot be. What is only partly covered is said and goes on. */
 async function checkAgainst(
-  cluster: Cluster,
+  desk: ResubmitDesk,
   document: TopologyDocument,
   { database }: ResubmitRequestSpec['selector'],
   window: Window,
@@ -160,7 +164,7 @@ async function checkAgainst(
   const found = document.databases.find((one) => one.name === database);
   if (database !== undefined && found === undefined)
     return `There is no database ${database}; there is ${document.databases.map((one) => one.name).join(', ') || 'none'}.`;
-  const asked = await cluster.askAll<StatusAnswer>('/v1/status');
+  const asked = await desk.askAll<StatusAnswer>('/v1/status');
   const members = document.members.filter(
     ({ state, boundary }) => state !== 'gone' && (found === undefined || boundary === found.boundary),
   );
@@ -168,7 +172,7 @@ async function checkAgainst(
   const { nothing, notes } = coverageOf(
     window,
     document.policies.safetyNet.holdTimeMs,
-    await reach(statePaths(cluster.run.state), members, asked),
+    await reach(desk, members, asked),
     (name) => boundaries.get(name) ?? '',
     context.nowMs(),
   );
@@ -215,9 +219,9 @@ function render({ metadata, spec, status }: ResubmitResource): string {
   return `${lines.map((line) => `${printable(line)}\n`).join('')}${members}`;
 }
 
-async function waitUntilOver(paths: StatePaths, name: string, context: CommandContext): Promise<number> {
+async function waitUntilOver(desk: ResubmitDesk, name: string, context: CommandContext): Promise<number> {
   for (;;) {
-    const found = await readResubmit(paths, name);
+    const found = await desk.find(name);
     if (found !== null && isOver(found.status)) {
       context.output.out(render(found));
       return found.status.state === 'Completed' ? 0 : 1;
@@ -227,11 +231,9 @@ async function waitUntilOver(paths: StatePaths, name: string, context: CommandCo
 }
 
 async function list(args: readonly string[], context: CommandContext): Promise<number> {
-  const { common } = parse(args, context, {}, [0, 0]);
-  const { run } = await openCluster(common.state);
-  const paths = statePaths(run.state);
-  const names = await resubmitNames(paths);
-  const found = (await Promise.all(names.map((name) => readResubmit(paths, name)))).filter((one) => one !== null);
+  const parsed = parse(args, context, {}, [0, 0]);
+  const { common } = parsed;
+  const found = [...(await (await openResubmits(parsed, context)).all())];
   found.sort((a, b) => (a.metadata.creationTimestamp < b.metadata.creationTimestamp ? -1 : 1));
   const { out } = context.output;
   if (common.format === 'json') out(json({ requests: found }));
@@ -256,10 +258,10 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
 }
 
 async function show(args: readonly string[], context: CommandContext): Promise<number> {
-  const { common, positionals } = parse(args, context, {}, [1, 1]);
-  const { run } = await openCluster(common.state);
+  const parsed = parse(args, context, {}, [1, 1]);
+  const { common, positionals } = parsed;
   const name = checkName(positionals[0] ?? '');
-  const found = await readResubmit(statePaths(run.state), name);
+  const found = await (await openResubmits(parsed, context)).find(name);
   if (found === null) {
     context.output.err(`There is no resubmit request ${name}.\n`);
     return 1;
@@ -269,11 +271,10 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
 }
 
 async function cancel(args: readonly string[], context: CommandContext): Promise<number> {
-  const { common, positionals } = parse(args, context, {}, [1, 1]);
-  const cluster = await openCluster(common.state);
-  const request = checkName(positionals[0] ?? '');
-  const order = { kind: 'cancel', id: newId(), atMs: context.nowMs(), request } as const;
-  if (!(await give(order, cluster, context))) return 1;
+  const parsed = parse(args, context, {}, [1, 1]);
+  const request = checkName(parsed.positionals[0] ?? '');
+  const desk = await openResubmits(parsed, context);
+  if (!(await desk.cancel(request))) return 1;
   context.output.out(`Resubmit request ${request} is cancelled; what was resubmitted stays resubmitted.\n`);
   return 0;
 }

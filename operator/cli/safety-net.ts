@@ -4,13 +4,13 @@
  */
 
 import type { Asked } from '../admin-client.ts';
-import { type Cluster, gather, openCluster } from '../local/cluster.ts';
-import type { RunTransport } from '../local/run-file.ts';
+import { gather } from '../local/cluster.ts';
 import type { MessageDetailAnswer, SafetyNetAnswer, SafetyNetCountAnswer, SafetyNetPageAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
   type CommandContext,
+  openMembers,
   parse,
   query,
   text,
@@ -21,6 +21,7 @@ import {
 } from './command.ts';
 import { renderCopy } from './message-detail.ts';
 import { json, size, table, time } from './output.ts';
+import type { MemberName, Members } from './place.ts';
 
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 10_000_000;
@@ -31,7 +32,7 @@ type Entry = SafetyNetAnswer & { readonly member: string };
 
 interface Filter {
   readonly parameters: Readonly<Record<string, string | number | null>>;
-  readonly members: readonly RunTransport[];
+  readonly members: readonly MemberName[];
 }
 
 const one = { type: 'string' } as const;
@@ -49,21 +50,23 @@ function parametersOf(parsed: ReturnType<typeof parse>): Filter['parameters'] {
 
 async function openFiltered(
   parsed: ReturnType<typeof parse>,
-): Promise<{ readonly cluster: Cluster; readonly filter: Filter }> {
+  context: CommandContext,
+): Promise<{ readonly cluster: Members; readonly filter: Filter }> {
   const parameters = parametersOf(parsed);
-  const cluster = await openCluster(parsed.common.state);
+  const cluster = await openMembers(parsed, context);
   const member = text(parsed, 'member');
-  const { transports } = cluster.run;
-  const members = transports.filter(({ name }) => member === null || name === member);
+  const members = cluster.members.filter(({ name }) => member === null || name === member);
   if (members.length === 0)
-    throw new UsageError(`--member: there is no ${member}; there are ${transports.map(({ name }) => name).join(', ')}`);
+    throw new UsageError(
+      `--member: there is no ${member}; there are ${cluster.members.map(({ name }) => name).join(', ')}`,
+    );
   return { cluster, filter: { parameters, members } };
 }
 
 /** Page by page, as long as somebody reads on. */
 async function* entriesOf(
-  cluster: Cluster,
-  transport: RunTransport,
+  cluster: Members,
+  transport: MemberName,
   { parameters }: Filter,
   pageSize: number,
   unreachable: Unreachable,
@@ -82,8 +85,8 @@ async function* entriesOf(
 }
 
 async function countOf(
-  cluster: Cluster,
-  transport: RunTransport,
+  cluster: Members,
+  transport: MemberName,
   { parameters }: Filter,
   unreachable: Unreachable,
 ): Promise<Omit<SafetyNetCountAnswer, 'next'> & { readonly member: string }> {
@@ -109,7 +112,7 @@ async function countOf(
 
 async function count(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, FILTERS, [0, 0]);
-  const { cluster, filter } = await openFiltered(parsed);
+  const { cluster, filter } = await openFiltered(parsed, context);
   const unreachable: Unreachable = [];
   const counts = await Promise.all(filter.members.map((member) => countOf(cluster, member, filter, unreachable)));
   const { out } = context.output;
@@ -145,7 +148,7 @@ const COLUMNS = [
 async function list(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, { ...FILTERS, limit: one }, [0, 0]);
   const limit = wholeNumber(parsed, 'limit', DEFAULT_LIMIT, MAX_LIMIT);
-  const { cluster, filter } = await openFiltered(parsed);
+  const { cluster, filter } = await openFiltered(parsed, context);
   const unreachable: Unreachable = [];
   const { out } = context.output;
   const isJson = parsed.common.format === 'json';
@@ -180,9 +183,10 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
 }
 
 async function show(args: readonly string[], context: CommandContext): Promise<number> {
-  const { common, positionals } = parse(args, context, {}, [1, 1]);
+  const parsed = parse(args, context, {}, [1, 1]);
+  const { common, positionals } = parsed;
   const id = positionals[0] ?? '';
-  const cluster = await openCluster(common.state);
+  const cluster = await openMembers(parsed, context);
   const found = gather(await cluster.askAll<MessageDetailAnswer>(`/v1/messages/${encodeURIComponent(id)}`));
   const resting = found.answers.filter(({ value }) => value.state.queue.endsWith('SafetyNet'));
   const { out, err } = context.output;
@@ -195,7 +199,7 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
   const elsewhere = found.answers.map(({ member, value }) => `${value.state.queue}@${member}`).join(', ');
   err(
     elsewhere === ''
-      ? `No Safety Net that answered holds ${id}; "mailcluster trace ${id}" may know what became of it.\n`
+      ? `No Safety Net that answered holds ${id}; "${context.place.program} trace ${id}" may know what became of it.\n`
       : `${id} rests in no Safety Net, it is still in transit: ${elsewhere}.\n`,
   );
   return 1;

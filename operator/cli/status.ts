@@ -8,11 +8,14 @@ import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import type { RunFile, RunFrontend, RunTransport } from '../local/run-file.ts';
 import { statePaths } from '../local/state-directory.ts';
 import type { NextHopAnswer, StatusAnswer } from './answers.ts';
-import { COMMON_HELP, type Command, parse, warnUnreachable } from './command.ts';
+import { COMMON_HELP, type Command, openMembers, parse, warnUnreachable } from './command.ts';
 import { allSetAside, drainText, whatToDoAbout } from './member.ts';
 import { type Column, count, duration, json, type Output, printable, table } from './output.ts';
 
-type Row = { readonly member: RunTransport; readonly asked: Asked<StatusAnswer> };
+type Row = {
+  readonly member: Pick<RunTransport, 'name' | 'dag' | 'site' | 'pid'>;
+  readonly asked: Asked<StatusAnswer>;
+};
 
 const IN_TRANSIT = ['submission', 'delivery', 'unreachable', 'poison'];
 
@@ -31,7 +34,7 @@ function scrubText({ scrub }: StatusAnswer): string | null {
   return lastFullPassMs === null ? 'not yet' : new Date(lastFullPassMs).toISOString().slice(0, 16).concat('Z');
 }
 
-const TRANSPORTS: readonly Column<Row>[] = [
+export const TRANSPORTS: readonly Column<Row>[] = [
   { title: 'NAME', value: (row) => row.member.name },
   { title: 'DAG', value: (row) => row.member.dag },
   { title: 'SITE', value: (row) => row.member.site },
@@ -241,7 +244,7 @@ export const queueCommand: Command = {
   summary: 'delivery queues: next hops, counts, next retry, last error',
   help: `Usage: mailcluster queue [--state DIR] [-o json]
 
-Shows one line per transport, queue and next hop that has messages or an error.
+Shows one line per transport, queue and next hop that has messages or an error. Exit code 1 when a transport did not answer.
 
 ${COMMON_HELP}
 
@@ -249,8 +252,9 @@ Examples:
   mailcluster queue
   mailcluster queue -o json`,
   run: async (args, context) => {
-    const { common } = parse(args, context, {}, [0, 0]);
-    const cluster = await openCluster(common.state);
+    const parsed = parse(args, context, {}, [0, 0]);
+    const { common } = parsed;
+    const cluster = await openMembers(parsed, context);
     const { answers, unreachable } = gather(
       await cluster.askAll<{ nextHops: readonly NextHopAnswer[] }>('/v1/next-hops'),
     );
@@ -282,6 +286,6 @@ Examples:
       );
     }
     warnUnreachable(context.output, unreachable);
-    return 0;
+    return unreachable.length === 0 ? 0 : 1;
   },
 };

@@ -46,6 +46,20 @@ export const CUSTOM_RESOURCE_DEFINITION = grouped(
 );
 export const STORAGE_CLASS = grouped('storage.k8s.io', 'v1', 'StorageClass', 'storageclasses', false);
 export const TOKEN_REVIEW = grouped('authentication.k8s.io', 'v1', 'TokenReview', 'tokenreviews', false);
+export const SUBJECT_ACCESS_REVIEW = grouped(
+  'authorization.k8s.io',
+  'v1',
+  'SubjectAccessReview',
+  'subjectaccessreviews',
+  false,
+);
+export const CERTIFICATE_SIGNING_REQUEST = grouped(
+  'certificates.k8s.io',
+  'v1',
+  'CertificateSigningRequest',
+  'certificatesigningrequests',
+  false,
+);
 /** Of the Prometheus operator and of cert-manager: there only where somebody installed them. */
 export const POD_MONITOR = grouped('monitoring.coreos.com', 'v1', 'PodMonitor', 'podmonitors');
 export const CERTIFICATE = grouped('cert-manager.io', 'v1', 'Certificate', 'certificates');
@@ -73,6 +87,8 @@ const ALL: readonly ResourceKind[] = [
   CUSTOM_RESOURCE_DEFINITION,
   STORAGE_CLASS,
   TOKEN_REVIEW,
+  SUBJECT_ACCESS_REVIEW,
+  CERTIFICATE_SIGNING_REQUEST,
   POD_MONITOR,
   CERTIFICATE,
   MAIL_CLUSTER,

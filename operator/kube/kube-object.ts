@@ -67,7 +67,7 @@ export interface ObjectName {
   readonly name: string;
 }
 
-export type Subresource = 'status' | 'scale' | 'eviction' | 'token';
+export type Subresource = 'status' | 'scale' | 'eviction' | 'token' | 'approval';
 
 export const apiVersionOf = (kind: ResourceKind): string =>
   kind.group === '' ? kind.version : `${kind.group}/${kind.version}`;

@@ -14,10 +14,13 @@ export class NoCluster extends Error {
 
 export interface Cluster {
   readonly run: RunFile;
-  ask<T>(transport: RunTransport, path: string): Promise<Asked<T>>;
+  readonly members: readonly RunTransport[];
+  ask<T>(transport: Pick<RunTransport, 'name'>, path: string): Promise<Asked<T>>;
   /** All transports, in the order of run.json. */
   askAll<T>(path: string): Promise<readonly Asked<T>[]>;
   frontendHealth(frontend: RunFrontend): Promise<string>;
+  /** Nothing is kept open between questions. */
+  close(): void;
 }
 
 export async function openCluster(stateDirectory: string): Promise<Cluster> {
@@ -44,12 +47,17 @@ export async function openCluster(stateDirectory: string): Promise<Cluster> {
     );
   }
 
-  const ask = <T>(transport: RunTransport, path: string): Promise<Asked<T>> =>
-    askMember<T>(transport.adminUrl, path, tls, transport.name);
+  const ask = async <T>({ name }: Pick<RunTransport, 'name'>, path: string): Promise<Asked<T>> => {
+    const transport = file.transports.find((one) => one.name === name);
+    if (transport === undefined) return { kind: 'unreachable', member: name, reason: 'it is not in run.json' };
+    return await askMember<T>(transport.adminUrl, path, tls, name);
+  };
 
   return {
     run: file,
+    members: file.transports,
     ask,
+    close: () => undefined,
     askAll: <T>(path: string) => Promise.all(file.transports.map((transport) => ask<T>(transport, path))),
     frontendHealth: async (frontend) => {
       try {

@@ -17,6 +17,7 @@ export interface Exceptions {
 export const EXCEPTIONS: Exceptions = {
   entries: new Map([
     ['transport/inspect.ts', 'offline tools of the queue database, started by `mailcluster store`'],
+    ['operator/cli/kubectl-main.ts', 'the second entry of the commands, started by operator/cli/kubectl-mailcluster'],
     ['examples/demo.ts', 'make demo'],
     ['test/run.ts', 'make test'],
     ['test/sim/run.ts', 'the seeds of the simulator stage'],

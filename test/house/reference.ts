@@ -21,6 +21,10 @@ const MEANING: Readonly<Record<keyof typeof ANNOTATION, readonly [string, string
   configHash: ['pods', 'hash of the rendered configuration; written by the operator'],
   resourcesHash: ['pods', 'hash of the resources; written by the operator'],
   templateHash: ['pods', 'hash of the rest of the template; written by the operator'],
+  mailCluster: [
+    'CertificateSigningRequests of the signer `mailcluster.dev/viewer`',
+    '`NAMESPACE/NAME` of the MailCluster that somebody wants to look at; written by `kubectl mailcluster` (docs/cli.md)',
+  ],
 };
 
 function typeOf(node: SchemaNode): string {

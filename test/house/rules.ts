@@ -35,6 +35,7 @@ const HOMES: readonly { readonly name: string; readonly where: RegExp; readonly 
   { name: 'pino', where: /^common\/platform\//, oneFile: true },
   { name: 'prom-client', where: /^common\/platform\//, oneFile: true },
   { name: 'ioredis', where: /^transport\/runtime\/redis-ledger\.ts$/, oneFile: true },
+  { name: 'ws', where: /^operator\/kube\/port-forward\.ts$/, oneFile: true },
   { name: '@kubernetes/client-node', where: /^operator\/kube\//, oneFile: false },
 ];
 

@@ -160,17 +160,20 @@ export class StandIns {
     const directory = await mkdtemp(join(tmpdir(), 'mailcluster-runner-'));
     const made = new StandIns(directory);
     const command = new URL('../../operator/cli/run.ts', import.meta.url).href;
+    const place = new URL('../../operator/cli/local-place.ts', import.meta.url).href;
     await writeFile(made.file, text);
     await writeFile(join(directory, 'child.mjs'), CHILD);
     await writeFile(join(directory, 'store.mjs'), STORE);
     await writeFile(
       join(directory, 'run.mjs'),
       `import { runCommandWith } from ${JSON.stringify(command)};
+import { LOCAL_PLACE } from ${JSON.stringify(place)};
 const child = ${JSON.stringify(join(directory, 'child.mjs'))};
 const command = runCommandWith({ transport: child, frontend: child, store: ${JSON.stringify(join(directory, 'store.mjs'))} });
 const write = (stream) => (text) => stream.write(text);
 process.exitCode = await command.run(process.argv.slice(2), {
   output: { out: write(process.stdout), err: write(process.stderr) }, environment: process.env, nowMs: () => Date.now(),
+  place: LOCAL_PLACE, atEnd: () => undefined,
 }).catch((error) => { console.error(error.message); return 2; });
 `,
     );

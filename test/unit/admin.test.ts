@@ -173,6 +173,15 @@ test('other roles and other clusters are refused, whatever they ask', async () =
   expect(world.asked).toEqual([]);
 });
 
+test('a viewer reads what the operator reads, of its own cluster only', async () => {
+  const { world, port } = await open();
+  const viewer = await world.identity('viewer', 'alice');
+  expect(await get(port, '/v1/status', viewer)).toMatchObject({ status: 200 });
+  expect(await get(port, '/v1/status', viewer, 'POST')).toMatchObject({ status: 405 });
+  const stranger = await world.identity('viewer', 'alice', 'fabrikam');
+  expect(await get(port, '/v1/status', stranger)).toMatchObject({ status: 403 });
+});
+
 test('what cannot be answered says why', async () => {
   const { world, port } = await open();
   const operator = await world.identity('operator', 'cli');

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId, Identity } from '../../common/message.ts';
+import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { memberCommand } from '../../operator/cli/member.ts';
 import { messageCommand } from '../../operator/cli/messages.ts';
 import { statusCommand } from '../../operator/cli/status.ts';
@@ -54,6 +55,8 @@ async function run(command: typeof messageCommand, world: AdminWorld, ...args: r
   };
   const context = {
     output,
+    place: LOCAL_PLACE,
+    atEnd: () => undefined,
     environment: { MAILCLUSTER_STATE: world.directory },
     nowMs: () => NOW_MS,
     pause: async () => undefined,

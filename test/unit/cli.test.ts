@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
 import type { Command } from '../../operator/cli/command.ts';
+import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { messageCommand, traceCommand } from '../../operator/cli/messages.ts';
 import { duration, size, table, time } from '../../operator/cli/output.ts';
 import { parseListen } from '../../operator/cli/run.ts';
@@ -42,6 +43,8 @@ async function run(command: Command, world: AdminWorld, ...args: readonly string
   };
   const context = {
     output,
+    place: LOCAL_PLACE,
+    atEnd: () => undefined,
     environment: { MAILCLUSTER_STATE: world.directory },
     nowMs: () => NOW_MS,
     pause: async () => undefined,

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { Command } from '../../operator/cli/command.ts';
+import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { memberCommand } from '../../operator/cli/member.ts';
 import { resubmitCommand } from '../../operator/cli/resubmit.ts';
 import { OrderBook } from '../../operator/local/order-book.ts';
@@ -78,7 +79,8 @@ class World {
       const end = performance.now() + ms;
       await until('a moment has passed', () => performance.now() >= end, { deadlineMs: ms + 5_000 });
     };
-    const context = { output, environment: { MAILCLUSTER_STATE: this.standIns.state }, nowMs: () => Date.now(), pause };
+    const environment = { MAILCLUSTER_STATE: this.standIns.state };
+    const context = { place: LOCAL_PLACE, output, environment, nowMs: () => Date.now(), pause, atEnd: () => undefined };
     try {
       return { code: await command.run(args, context), out, err };
     } catch (error) {

@@ -4,7 +4,7 @@
  *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
  * `after` is the `next` of the page before; `next` null says that there is nothing behind.
- * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator` is answered; lists are bounded.
+ * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator` or `viewer` is answered; lists are bounded.
  * Refuses: no certificate (TLS ends), another role (403), other methods (405), bad parameters (400); each with `{error:{code, message}}`.
  * Fails: rejects at start when the port cannot be had; an error of the view is a 500 and ends nothing.
  */
@@ -14,7 +14,7 @@ import type { AddressInfo } from 'node:net';
 import type { SecureContextOptions, TLSSocket } from 'node:tls';
 import type { CopyId } from '../../common/message.ts';
 import type { Logger } from '../../common/platform/log.ts';
-import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
+import { adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Queue, SafetyNetPosition } from '../store/database.ts';
 import type { TrackingSearch } from './tracking.ts';
 import type { SafetyNetQuestion, TransportView } from './view.ts';
@@ -176,10 +176,10 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
 
 async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
   const certificate = (request.socket as TLSSocket).getPeerX509Certificate();
-  const client = peerOfSubjectAltName(certificate?.subjectAltName, options.cluster);
-  if (typeof client === 'string' || client.role !== 'operator') {
+  const client = adminClientOfSubjectAltName(certificate?.subjectAltName, options.cluster);
+  if (typeof client === 'string') {
     options.logger.warn({ client, remoteAddress: request.socket.remoteAddress }, 'admin request refused');
-    return { status: 403, code: 'WRONG_ROLE', message: 'a client certificate with the role operator is needed' };
+    return { status: 403, code: 'WRONG_ROLE', message: 'a certificate of the role operator or viewer is needed' };
   }
   if (request.method !== 'GET') return { status: 405, code: 'GET_ONLY', message: 'this API only reads' };
   try {
