@@ -49,11 +49,12 @@ export async function ownOperator(
   context: TestContext,
   namespace: string,
   name = 'operator',
+  kubeconfig: { readonly file: string } | { readonly text: string } = { file: access.kubeconfig },
 ): Promise<OperatorHandle> {
   const userAgent = `mailcluster-operator/${name}-${namespace}`;
   const metrics = createMetrics({});
   const side = { clock: systemClock, random: systemRandom, log: silentLogger, metrics };
-  const identity = await kubeconfigIdentity({ file: access.kubeconfig });
+  const identity = await kubeconfigIdentity(kubeconfig);
   const api = new KubeClient({ identity, userAgent, ...side });
   const running = await startOperator(operatorConfig(namespace, name), { api, ...side });
   let ended: Promise<void> | null = null;
