@@ -264,9 +264,10 @@ export class MailClusterInPods {
 
   /** At least so many are in the mailboxes. */
   async delivered(count: number): Promise<void> {
-    const found = async (): Promise<boolean> => (await deliveredIn(this.#parts.maildirs)).length >= count;
-    await until(`${count} messages to be delivered`, found, LONG);
+    await until(`${count} messages to be delivered`, async () => (await this.countDelivered()) >= count, LONG);
   }
+
+  countDelivered = async (): Promise<number> => (await deliveredIn(this.#parts.maildirs)).length;
 
   /** As old as before the first message. It must be stopped. */
   emptyStore = (store: StoreName): Promise<void> => rm(join(this.#parts.maildirs, store), { recursive: true });
@@ -305,6 +306,17 @@ export class MailClusterInPods {
     const claim = await this.access.client.get(pathOf(this.namespace, 'persistentvolumeclaims', `queue-${member}`));
     const { copies, safetyNet } = await inspected(join(this.pods.volume(claim.spec.volumeName), 'queue'));
     return [...copies, ...safetyNet];
+  }
+
+  /** The member that is primary of most of what is in one of these queues; of how many. */
+  async primaryOfMost(...queues: readonly string[]): Promise<{ readonly member: string; readonly copies: number }> {
+    const counted = (await this.members()).map(async (member) => {
+      const copies = (await this.copiesOf(member)).filter(({ queue }) => queues.includes(queue)).length;
+      return { member, copies };
+    });
+    const [most] = (await Promise.all(counted)).sort((a, b) => b.copies - a.copies);
+    if (most === undefined || most.copies === 0) throw new Error(`nobody has anything in ${queues.join(', ')}`);
+    return most;
   }
 
   async awaitGone(member: string): Promise<void> {
