@@ -84,7 +84,7 @@ async function standing(context: Parameters<typeof ownNamespace>[1]) {
   return { access, namespace, startOperator, operator, uids, storageClassName };
 }
 
-describe('K5: resize', () => {
+describe('resize', () => {
   const MEMBERS = ['seattle-0', 'seattle-1', 'portland-0', 'portland-1'];
   const STEPS = [
     ...MEMBERS.map((name) => [`patch PersistentVolumeClaim queue-${name}`]),
@@ -92,7 +92,7 @@ describe('K5: resize', () => {
   ];
 
   it(
-    `killed after each of: ${STEPS.flat().join(', ')}`,
+    `K5: resize, the operator killed after each of: ${STEPS.flat().join(', ')}`,
     async (context) => {
       const { access, namespace, startOperator, operator, uids } = await standing(context);
       const before = await uids();
@@ -116,11 +116,11 @@ describe('K5: resize', () => {
   );
 });
 
-describe('K12: rotate', () => {
+describe('rotate', () => {
   const STEPS = ['apply ConfigMap trust', 'apply ConfigMap trust'];
 
   it(
-    `killed after each of: ${STEPS.join(', ')}`,
+    `K12: rotate, the operator killed after each of: ${STEPS.join(', ')}`,
     async (context) => {
       const { access, namespace, startOperator, operator, uids } = await standing(context);
       const before = await uids();
@@ -133,7 +133,11 @@ describe('K12: rotate', () => {
       const base64 = (text: string): string => Buffer.from(text).toString('base64');
       const steps: string[] = [];
       for (const trust of [[certificatePem, former], [certificatePem]]) {
-        const data = { 'tls.crt': base64(certificatePem), 'tls.key': base64(keyPem), 'ca.crt': base64(trust.join('')) };
+        const data = {
+          'tls.crt': base64(certificatePem),
+          'tls.key': base64(keyPem),
+          'ca.crt': base64(trust.at(-1) ?? ''),
+        };
         expect((await access.client.mergePatch(secret, { data })).status).toBe(200);
         const isOver = async (): Promise<boolean> => {
           const pems = (await trusted()).match(/-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/g) ?? [];
@@ -166,7 +170,7 @@ function named(member: () => string): NameOf {
   };
 }
 
-describe('K3: drain', () => {
+describe('drain', () => {
   const written = (state: string) => [`topology-backup: ${state}`, `topology: ${state}`];
   const STEPS = [
     ...written('cordoned'),
@@ -178,7 +182,7 @@ describe('K3: drain', () => {
   ];
 
   it(
-    `killed after each of: ${STEPS.join(', ')}`,
+    `K3: drain, the operator killed after each of: ${STEPS.join(', ')}`,
     async (context) => {
       const storage = { whenScaled: 'DeleteWhenEmpty' };
       const cluster = await mailClusterInPods(api(context), context, { replicas: [2, 1], storage });
@@ -209,7 +213,7 @@ describe('K3: drain', () => {
   );
 });
 
-describe('K12, K4: upgrade', () => {
+describe('upgrade', () => {
   const GROUPS = ['portland', 'seattle'];
   const STEPS = [
     ...GROUPS.map((name) => [`size of ${name}: 1`, `delete Pod ${name}-0`]),
@@ -217,7 +221,7 @@ describe('K12, K4: upgrade', () => {
   ];
 
   it(
-    `killed after each of: ${STEPS.flat().join(', ')}`,
+    `K4: upgrade, the operator killed after each of: ${STEPS.flat().join(', ')}`,
     async (context) => {
       const cluster = await mailClusterInPods(api(context), context, { replicas: [1, 1], frontends: 2 });
       const { access, namespace } = cluster;

@@ -1,6 +1,6 @@
 /**
  * The operator against a real API server: one in this process per test, watching one namespace. Owns: its ports, its client, its end with the test. The
- * process that plays it in `operator-restart.test.ts` is the real program.
+ * process of `operator-process.test.ts` is the real program.
  */
 import { randomBytes } from 'node:crypto';
 import type { TestContext } from 'vitest';

@@ -54,7 +54,7 @@ it(
     await cluster.settled();
     await cluster.atRest();
     // The way back, to a copy that lost everything, and one transport does not answer.
-    const { member: silent, copies } = await cluster.primaryOfMost('primarySafetyNet');
+    const { member: silent, copies } = await cluster.primaryOfMost(['primarySafetyNet'], 60);
     await cluster.emptyStore('sea');
     await cluster.losePower(silent);
     await cluster.stores.sea.start();

@@ -17,7 +17,7 @@ async function withMail(cluster: MailClusterInPods): Promise<{ readonly member: 
   await cluster.somewhereToGo(20_000);
   await cluster.stores.sea.stop();
   await cluster.send(MESSAGES, 'queued');
-  return await cluster.primaryOfMost('submission', 'delivery');
+  return await cluster.primaryOfMost(['submission', 'delivery'], MESSAGES);
 }
 
 it(

@@ -308,15 +308,26 @@ export class MailClusterInPods {
     return [...copies, ...safetyNet];
   }
 
-  /** The member that is primary of most of what is in one of these queues; of how many. */
-  async primaryOfMost(...queues: readonly string[]): Promise<{ readonly member: string; readonly copies: number }> {
-    const counted = (await this.members()).map(async (member) => {
-      const copies = (await this.copiesOf(member)).filter(({ queue }) => queues.includes(queue)).length;
-      return { member, copies };
-    });
-    const [most] = (await Promise.all(counted)).sort((a, b) => b.copies - a.copies);
-    if (most === undefined || most.copies === 0) throw new Error(`nobody has anything in ${queues.join(', ')}`);
-    return most;
+  /** The member that is primary of most of what is in these queues, and of how many; `total` must be there, a live database shows it a moment late. */
+  async primaryOfMost(
+    queues: readonly string[],
+    total: number,
+  ): Promise<{ readonly member: string; readonly copies: number }> {
+    const members = await this.members();
+    return await until(
+      `${total} copies in ${queues.join(', ')}`,
+      async () => {
+        const counted = members.map(async (member) => {
+          const copies = (await this.copiesOf(member)).filter(({ queue }) => queues.includes(queue)).length;
+          return { member, copies };
+        });
+        const found = (await Promise.all(counted)).sort((a, b) => b.copies - a.copies);
+        const sum = found.reduce((all, { copies }) => all + copies, 0);
+        if (sum < total) throw new Error(`${sum} are there`);
+        return found[0] ?? null;
+      },
+      LONG,
+    );
   }
 
   async awaitGone(member: string): Promise<void> {
