@@ -53,6 +53,8 @@ interface Round {
   /** By member. */
   readonly agents: Map<string, Agent>;
   asking: Promise<void> | null;
+  /** The first round is over. */
+  asked: boolean;
   forgotten: boolean;
 }
 
@@ -76,12 +78,25 @@ export class MemberPoll {
     return this.#rounds.get(key)?.answers ?? {};
   }
 
+  /** Everybody was asked once, or had the time to answer. */
+  hasAsked(key: string): boolean {
+    return this.#rounds.get(key)?.asked ?? false;
+  }
+
   /** Asks from now on, and soon. */
   follow(key: string): void {
     if (this.#stopped) return;
     const known = this.#rounds.get(key);
     if (known !== undefined) return;
-    const round: Round = { timer: null, answers: {}, tls: null, agents: new Map(), asking: null, forgotten: false };
+    const round: Round = {
+      timer: null,
+      answers: {},
+      tls: null,
+      agents: new Map(),
+      asking: null,
+      asked: false,
+      forgotten: false,
+    };
     this.#rounds.set(key, round);
     this.#later(key, round, 0);
   }
@@ -123,6 +138,7 @@ export class MemberPoll {
     const answers = await this.#askAll(round, target);
     if (round.forgotten) return null;
     round.answers = answers;
+    round.asked = true;
     const view = (all: Readonly<Record<string, MemberAnswer>>): unknown =>
       Object.fromEntries(Object.entries(all).map(([name, one]) => [name, comparable(one)]));
     if (!isDeepStrictEqual(view(before), view(answers))) this.#side.changed(key);
