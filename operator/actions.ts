@@ -39,14 +39,14 @@ export type Action =
   /** Delete a claim, precondition uid. Only after the member was proved empty, or on deletion by policy. */
   | { readonly kind: 'deleteClaim'; readonly name: string; readonly uid: string; readonly why: Reason }
   /**
-   * The next generation. First `backup`, then `main`, both server-side apply; where `metadata.resourceVersion` is set the write must fail
-   * on conflict (a second leader), where it is absent the object is created.
+   * The next generation. First `backup`, then `main`, both server-side apply; null: it has this document already. Where
+   * `metadata.resourceVersion` is set the write must fail on conflict (a second leader), where it is absent the object is created.
    */
   | {
       readonly kind: 'writeTopology';
       readonly document: TopologyDocument;
-      readonly backup: ConfigMapObject;
-      readonly main: ConfigMapObject;
+      readonly backup: ConfigMapObject | null;
+      readonly main: ConfigMapObject | null;
     }
   /** Make an authority (operator/pki.ts `createAuthority`) and create this Secret with data tls.crt, tls.key, ca.crt; keep an existing one. */
   | { readonly kind: 'createAuthority'; readonly secret: KubeObject }

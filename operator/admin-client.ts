@@ -4,8 +4,8 @@
  * answer is bounded in time and size; a member that does not answer, or answers nonsense, is a value, never an exception.
  */
 import { type ClientRequest, request as httpRequest } from 'node:http';
-import { type Agent, request as httpsRequest } from 'node:https';
-import type { TLSSocket } from 'node:tls';
+import { Agent, request as httpsRequest } from 'node:https';
+import type { PeerCertificate, TLSSocket } from 'node:tls';
 import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
 
 export type Asked<T> =
@@ -30,7 +30,7 @@ interface HttpAnswer {
 }
 
 export interface AskOptions {
-  /** Keeps connections between questions; absent: one for each. */
+  /** Of this member (`memberAgent`): keeps connections between questions; absent: one for each. */
   readonly agent?: Agent;
   readonly deadlineMs?: number;
 }
@@ -48,34 +48,46 @@ export interface AdminTls {
   readonly cluster: string;
 }
 
+/** Who answers stands in the certificate, whatever the address says. */
+const secured = (tls: AdminTls, member: string) => ({
+  ca: tls.ca,
+  cert: tls.cert,
+  key: tls.key,
+  servername: '',
+  minVersion: 'TLSv1.3' as const,
+  checkServerIdentity: (_host: string, certificate: PeerCertificate): Error | undefined => {
+    const peer = peerOfSubjectAltName(certificate.subjectaltname, tls.cluster);
+    if (typeof peer === 'string') return new Error(peer);
+    return peer.role === 'transport' && peer.name === member ? undefined : new Error(`it is ${peer.role} ${peer.name}`);
+  },
+});
+
+/**
+ * Keeps connections to one member: Node keeps none whose check came with the request. No resumed sessions: their certificate is not checked again.
+ */
+export const memberAgent = (tls: AdminTls, member: string): Agent =>
+  new Agent({ keepAlive: true, maxSockets: 2, maxCachedSessions: 0, ...secured(tls, member) });
+
 function startRequest(url: string, tls: AdminTls | null, member: string, options: AskOptions): ClientRequest {
-  const { agent = false, deadlineMs = DEADLINE_MS } = options;
-  const common = { signal: AbortSignal.timeout(deadlineMs), agent };
-  if (tls === null) return httpRequest(url, common);
-  return httpsRequest(url, {
-    ...common,
-    ca: tls.ca,
-    cert: tls.cert,
-    key: tls.key,
-    servername: '',
-    minVersion: 'TLSv1.3',
-    // Who answers stands in the certificate, whatever the address says.
-    checkServerIdentity: (_host, certificate) => {
-      const peer = peerOfSubjectAltName(certificate.subjectaltname, tls.cluster);
-      if (typeof peer === 'string') return new Error(peer);
-      return peer.role === 'transport' && peer.name === member
-        ? undefined
-        : new Error(`it is ${peer.role} ${peer.name}`);
-    },
-  });
+  const { agent, deadlineMs = DEADLINE_MS } = options;
+  const request =
+    tls === null
+      ? httpRequest(url, { agent: false })
+      : httpsRequest(url, agent === undefined ? { agent: false, ...secured(tls, member) } : { agent });
+  // Not as an option of the request: a connection that is kept would end with it.
+  const deadline = AbortSignal.timeout(deadlineMs);
+  const late = (): void => void request.destroy(new Error('no answer in time'));
+  deadline.addEventListener('abort', late);
+  request.once('close', () => deadline.removeEventListener('abort', late));
+  return request;
 }
 
 export function get(url: string, tls: AdminTls | null, member: string, options: AskOptions = {}): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
     const request = startRequest(url, tls, member, options);
-    request.once('error', (error) => reject(error.name === 'AbortError' ? new Error('no answer in time') : error));
+    request.once('error', reject);
     request.once('response', (response) => {
-      // Now: an agent that keeps connections takes the socket away from an answer that has ended.
+      // A kept connection is taken from the response when its end was read.
       const certificateNotAfterMs = tls === null ? null : notAfterMs(response.socket as TLSSocket);
       const chunks: Buffer[] = [];
       let total = 0;

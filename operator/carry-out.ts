@@ -21,6 +21,7 @@ import { apiVersionOf, type KubeObject, type ResourceKind } from './kube/kube-ob
 import { createAuthority, type PkiPorts } from './pki.ts';
 import type { Owner } from './resources/names.ts';
 import { TRUST_KEY } from './resources/names.ts';
+import type { ConfigMapObject } from './resources/objects.ts';
 import type { Unseen } from './unseen.ts';
 
 export interface CarryOutSide {
@@ -95,8 +96,8 @@ export class CarryOut {
         return this.#seen(PERSISTENT_VOLUME_CLAIM, await api.patch<KubeObject>(PERSISTENT_VOLUME_CLAIM, name, patch));
       }
       case 'writeTopology': {
-        const backup = await this.#putConfigMap(action.backup as KubeObject);
-        return backup.ok ? await this.#putConfigMap(action.main as KubeObject) : backup;
+        const backup = await this.#putConfigMap(action.backup);
+        return backup.ok ? await this.#putConfigMap(action.main) : backup;
       }
       case 'createAuthority':
         return await this.#createAuthority(owner, action.secret as KubeObject);
@@ -120,7 +121,9 @@ export class CarryOut {
   }
 
   /** The generation must never go back: what the caches do not know yet must not be overwritten, so without a version it is created. */
-  async #putConfigMap(object: KubeObject): Promise<Written> {
+  async #putConfigMap(wanted: ConfigMapObject | null): Promise<Written> {
+    if (wanted === null) return { ok: true, value: null };
+    const object = wanted as KubeObject;
     if (object.metadata.resourceVersion !== undefined) return await this.#apply(object);
     return this.#seen(CONFIG_MAP, await this.#side.api.create(CONFIG_MAP, object));
   }

@@ -3,10 +3,10 @@
  * Promise: a member that hangs, lies or is gone costs its own deadline and nobody else's; an answer is tied to the pod that was asked; a
  * change that a plan can see makes the cluster due. Nothing is asked of a cluster that was forgotten.
  */
-import { Agent } from 'node:https';
+import type { Agent } from 'node:https';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Timer } from '../common/platform/clock.ts';
-import { type AdminTls, type Asked, askMember } from './admin-client.ts';
+import { type AdminTls, type Asked, askMember, memberAgent } from './admin-client.ts';
 import type { MemberAnswer, MemberReport } from './gathered.ts';
 import { readReport } from './member-report.ts';
 import { PORT } from './resources/names.ts';
@@ -50,8 +50,11 @@ interface Round {
   answers: Readonly<Record<string, MemberAnswer>>;
   /** Connections are kept as long as the identity under which they were opened. */
   tls: AdminTls | null;
-  agent: Agent | null;
+  /** By member. */
+  readonly agents: Map<string, Agent>;
   asking: Promise<void> | null;
+  /** The first round is over. */
+  asked: boolean;
   forgotten: boolean;
 }
 
@@ -75,12 +78,25 @@ export class MemberPoll {
     return this.#rounds.get(key)?.answers ?? {};
   }
 
+  /** Everybody was asked once, or had the time to answer. */
+  hasAsked(key: string): boolean {
+    return this.#rounds.get(key)?.asked ?? false;
+  }
+
   /** Asks from now on, and soon. */
   follow(key: string): void {
     if (this.#stopped) return;
     const known = this.#rounds.get(key);
     if (known !== undefined) return;
-    const round: Round = { timer: null, answers: {}, tls: null, agent: null, asking: null, forgotten: false };
+    const round: Round = {
+      timer: null,
+      answers: {},
+      tls: null,
+      agents: new Map(),
+      asking: null,
+      asked: false,
+      forgotten: false,
+    };
     this.#rounds.set(key, round);
     this.#later(key, round, 0);
   }
@@ -90,7 +106,7 @@ export class MemberPoll {
     if (round === undefined) return;
     round.forgotten = true;
     round.timer?.cancel();
-    round.agent?.destroy();
+    destroyAgents(round);
     this.#rounds.delete(key);
   }
 
@@ -122,6 +138,7 @@ export class MemberPoll {
     const answers = await this.#askAll(round, target);
     if (round.forgotten) return null;
     round.answers = answers;
+    round.asked = true;
     const view = (all: Readonly<Record<string, MemberAnswer>>): unknown =>
       Object.fromEntries(Object.entries(all).map(([name, one]) => [name, comparable(one)]));
     if (!isDeepStrictEqual(view(before), view(answers))) this.#side.changed(key);
@@ -130,7 +147,7 @@ export class MemberPoll {
 
   async #askAll(round: Round, target: PollTarget): Promise<Readonly<Record<string, MemberAnswer>>> {
     const { tls } = target;
-    const agent = agentFor(round, tls);
+    keepAgents(round, tls, new Set(target.pods.map(({ name }) => name)));
     const entries: (readonly [string, MemberAnswer])[] = target.absent.map(({ name, reason }) => [
       name,
       this.#silent(round, name, 'unreachable', reason),
@@ -141,9 +158,8 @@ export class MemberPoll {
         ...(await Promise.all(
           some.map(async (pod) => {
             const silence = 'there is no authority to ask under yet';
-            if (tls === null || agent === null)
-              return [pod.name, this.#silent(round, pod.name, 'unreachable', silence)] as const;
-            return [pod.name, await this.#askPod(round, pod, target.wantsResubmits, tls, agent)] as const;
+            if (tls === null) return [pod.name, this.#silent(round, pod.name, 'unreachable', silence)] as const;
+            return [pod.name, await this.#askPod(round, pod, target.wantsResubmits, tls)] as const;
           }),
         )),
       );
@@ -151,7 +167,8 @@ export class MemberPoll {
     return Object.fromEntries(entries);
   }
 
-  async #askPod(round: Round, pod: MemberPod, resubmits: boolean, tls: AdminTls, agent: Agent): Promise<MemberAnswer> {
+  async #askPod(round: Round, pod: MemberPod, resubmits: boolean, tls: AdminTls): Promise<MemberAnswer> {
+    const agent = agentFor(round, tls, pod.name);
     const host = pod.address.includes(':') ? `[${pod.address}]` : pod.address;
     const ask = (path: string): Promise<Asked<unknown>> =>
       askMember<unknown>(`https://${host}:${PORT.admin}`, path, tls, pod.name, { agent, deadlineMs: DEADLINE_MS });
@@ -174,11 +191,24 @@ export class MemberPoll {
   }
 }
 
-/** No resumed sessions: their certificate is not checked again. */
-function agentFor(round: Round, tls: AdminTls | null): Agent | null {
-  if (round.tls === tls) return round.agent;
-  round.agent?.destroy();
+function destroyAgents({ agents }: Round): void {
+  for (const agent of agents.values()) agent.destroy();
+  agents.clear();
+}
+
+/** Only those of members that are there, under the identity of now. */
+function keepAgents(round: Round, tls: AdminTls | null, members: ReadonlySet<string>): void {
+  if (round.tls !== tls) destroyAgents(round);
   round.tls = tls;
-  round.agent = tls === null ? null : new Agent({ keepAlive: true, maxSockets: 2, maxCachedSessions: 0 });
-  return round.agent;
+  for (const [name, agent] of round.agents) {
+    if (members.has(name)) continue;
+    agent.destroy();
+    round.agents.delete(name);
+  }
+}
+
+function agentFor({ agents }: Round, tls: AdminTls, member: string): Agent {
+  const agent = agents.get(member) ?? memberAgent(tls, member);
+  agents.set(member, agent);
+  return agent;
 }

@@ -26,7 +26,7 @@ export interface ReconcileSide {
   readonly metrics: Metrics;
   readonly gatherer: Pick<Gatherer, 'gather'>;
   readonly carryOut: CarryOut;
-  readonly poll: Pick<MemberPoll, 'follow' | 'forget'>;
+  readonly poll: Pick<MemberPoll, 'follow' | 'forget' | 'hasAsked'>;
   readonly unseen: Unseen;
   readonly events: Pick<Events, 'say'>;
   /** The cluster is gone: what was kept for it goes too. */
@@ -35,6 +35,8 @@ export interface ReconcileSide {
 
 /** The caches are a few milliseconds behind. */
 const UNSEEN_MS = 50;
+/** Members answer in a moment; one that does not costs the deadline of the poll. */
+const UNASKED_MS = 50;
 /** After a failure that time alone may heal. */
 const CONFLICT_MS = 100;
 
@@ -66,6 +68,8 @@ export class Reconciler {
       return { kind: 'done' };
     }
     poll.follow(key);
+    // A leader that has just begun would take everybody for silent: not ready, budgets closed.
+    if (!poll.hasAsked(key)) return { kind: 'again', afterMs: UNASKED_MS };
     const outcome = await this.#carryOut(key, gathered, plan(gathered));
     metrics.observe('reconcile_duration_seconds', (clock.monotonicMs() - startMs) / 1000);
     metrics.increment('reconcile_total', { result: outcome.kind });

@@ -203,6 +203,9 @@ function nothingToDrain(member: Member, situation: Situation, losses: Losses): s
   return null;
 }
 
+const remedyOf = (name: string): string =>
+  `repair it, or remove it with the annotation ${ANNOTATION.forceRemove}: ${name}`;
+
 /** The one whose turn it is, one state further if it may. */
 function next(draft: Draft, situation: Situation, members: readonly Member[], member: Member): void {
   const { document } = situation.previous;
@@ -222,7 +225,8 @@ function next(draft: Draft, situation: Situation, members: readonly Member[], me
   }
   if (silent !== undefined) {
     const why = silent.silence?.reason ?? `it is at generation ${silent.report?.generation}`;
-    const message = `${name} is ${state}; ${silent.name} does not know generation ${document.generation} yet: ${why}`;
+    const remedy = silent === member && silent.report === null ? `; ${remedyOf(name)}` : '';
+    const message = `${name} is ${state}; ${silent.name} does not know generation ${document.generation} yet: ${why}${remedy}`;
     draft.findings.push(
       wait(silent.report === null ? 'MemberUnreachable' : 'WaitingForGeneration', message, { condition }),
     );
@@ -257,7 +261,7 @@ function mayLeave(
   const last = drainRefusal(view, name);
   if (last !== null) return refuse('LastMember', last, { condition });
   if (member.report === null) {
-    const message = `${name} does not answer, so it cannot hand over: ${member.silence?.reason ?? ''}; repair it, or remove it with the annotation ${ANNOTATION.forceRemove}: ${name}`;
+    const message = `${name} does not answer, so it cannot hand over: ${member.silence?.reason ?? ''}; ${remedyOf(name)}`;
     return refuse('MemberUnreachable', message, { condition });
   }
   const silent = others.find((one) => !isServing(one));

@@ -123,19 +123,25 @@ function written(
   const isNew = document !== null && document.generation !== previous.document?.generation;
   if (document === null || (!isNew && previous.damaged.length === 0)) return { document, findings: before };
   const { topology, topologyBackup } = named;
+  // One that has it already is not written again: the operator may have died between the two.
+  const written = (which: 'main' | 'backup', name: string) =>
+    isNew || previous.damaged.includes(which)
+      ? topologyConfigMap(owner, name, document, previous[which]?.metadata.resourceVersion)
+      : null;
   const write: Action = {
     kind: 'writeTopology',
     document,
-    backup: topologyConfigMap(owner, topologyBackup(owner.name), document, previous.backup?.metadata.resourceVersion),
-    main: topologyConfigMap(owner, topology(owner.name), document, previous.main?.metadata.resourceVersion),
+    backup: written('backup', topologyBackup(owner.name)),
+    main: written('main', topology(owner.name)),
   };
-  return { document, findings: [...before, writing(situation, document, isNew, write)] };
+  return { document, findings: [...before, writing(situation, document, write)] };
 }
 
-function writing(situation: Situation, document: TopologyDocument, isNew: boolean, write: Action): Finding {
+function writing(situation: Situation, document: TopologyDocument, write: Action): Finding {
   const { previous } = situation;
   const { generation } = document;
-  if (previous.document !== null && previous.damaged.length > 0) {
+  // Without a reason one is only older: the operator died before it wrote the second.
+  if (previous.document !== null && previous.why !== '') {
     const message = `the topology ConfigMap (${previous.damaged.join(', ')}) ${previous.why}: put back at generation ${generation}`;
     return act('TopologyRestored', message, {
       actions: [write],
@@ -146,7 +152,7 @@ function writing(situation: Situation, document: TopologyDocument, isNew: boolea
     const message = `both copies of the topology document are gone (generation ${previous.leastGeneration} was seen): it is made anew from the resources; what was decided about members and failovers since then is not in it`;
     return act('TopologyLost', message, { actions: [write], events: [event('Warning', 'TopologyLost', message)] });
   }
-  return act('TopologyWritten', isNew ? `topology generation ${generation}` : '', { actions: [write] });
+  return act('TopologyWritten', `topology generation ${generation}`, { actions: [write] });
 }
 
 const isMaildir = ({ spec }: MailboxDatabase): boolean => spec.copies.some(({ lmtp }) => maildirPath(lmtp) !== null);

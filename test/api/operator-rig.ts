@@ -1,6 +1,6 @@
 /**
  * The operator against a real API server: one in this process per test, watching one namespace. Owns: its ports, its client, its end with the test. The
- * process that plays it in `operator-restart.test.ts` is the real program.
+ * process of `operator-process.test.ts` is the real program.
  */
 import { randomBytes } from 'node:crypto';
 import type { TestContext } from 'vitest';
@@ -8,6 +8,7 @@ import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { createMetrics } from '../../common/platform/prom-metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
+import type { KubeApi } from '../../operator/kube/api.ts';
 import { KubeClient } from '../../operator/kube/client.ts';
 import { kubeconfigIdentity } from '../../operator/kube/kube-config.ts';
 import { type OperatorConfig, parseOperatorConfig } from '../../operator/operator-config.ts';
@@ -26,22 +27,39 @@ export interface OperatorHandle extends RunningOperator {
   readonly userAgent: string;
 }
 
-export function operatorConfig(namespace: string, identity: string, kubeconfig = ''): OperatorConfig {
+export interface OperatorPlace {
+  readonly kubeconfig?: string;
+  /** Where pods that are real processes get their certificates; default: a port that nobody knows. */
+  readonly signer?: { readonly host: string; readonly port: number };
+  readonly image?: string;
+  readonly lease?: typeof LEASE;
+  /** How it reaches the API server, when not straight as administrator: a kubeconfig. */
+  readonly reach?: { readonly text: string };
+  /** Between the operator and the API server. */
+  readonly through?: (api: KubeApi) => KubeApi;
+}
+
+/** As its configuration file has it. */
+export function operatorSettings(namespace: string, identity: string, place: OperatorPlace = {}): KubeObject {
+  const { kubeconfig = '', signer, image = 'localhost/mailcluster:test', lease = LEASE } = place;
+  const { host, port } = signer ?? { host: 'mailcluster-operator.mail.svc', port: 8443 };
   const settings = {
-    image: 'localhost/mailcluster:test',
+    image,
     imagePullPolicy: 'Never',
     redisImage: 'localhost/valkey:test',
     namespace,
-    signerUrl: 'https://mailcluster-operator.mail.svc:8443',
-    signerPort: 8443,
+    signerUrl: `https://${host}:${port}`,
+    signerPort: port,
   };
   const loopback = { host: '127.0.0.1', port: 0 };
-  const value = {
-    ...{ kubeconfig, watchNamespace: namespace, lease: { namespace, ...LEASE }, identity, settings, concurrency: 4 },
-    ...{ signer: loopback, metrics: loopback },
+  return {
+    ...{ kubeconfig, watchNamespace: namespace, lease: { namespace, ...lease }, identity, settings, concurrency: 4 },
+    ...{ signer: signer ?? loopback, metrics: loopback },
   };
-  return parseOperatorConfig(value, '0.0.0-test');
 }
+
+export const operatorConfig = (namespace: string, identity: string, place: OperatorPlace = {}): OperatorConfig =>
+  parseOperatorConfig(operatorSettings(namespace, identity, place), '0.0.0-test');
 
 /** Ends with the test, or before when the test stops it. */
 export async function ownOperator(
@@ -49,14 +67,15 @@ export async function ownOperator(
   context: TestContext,
   namespace: string,
   name = 'operator',
-  kubeconfig: { readonly file: string } | { readonly text: string } = { file: access.kubeconfig },
+  place: OperatorPlace = {},
 ): Promise<OperatorHandle> {
   const userAgent = `mailcluster-operator/${name}-${namespace}`;
   const metrics = createMetrics({});
   const side = { clock: systemClock, random: systemRandom, log: silentLogger, metrics };
-  const identity = await kubeconfigIdentity(kubeconfig);
+  const identity = await kubeconfigIdentity(place.reach ?? { file: access.kubeconfig });
   const api = new KubeClient({ identity, userAgent, ...side });
-  const running = await startOperator(operatorConfig(namespace, name), { api, ...side });
+  const { through = (real: KubeApi) => real } = place;
+  const running = await startOperator(operatorConfig(namespace, name, place), { api: through(api), ...side });
   let ended: Promise<void> | null = null;
   const stop = (): Promise<void> => {
     ended ??= running.stop().then(() => api.close());
@@ -105,7 +124,15 @@ export async function ownVolumes(
 }
 
 /** A MailCluster of two sites with two transports each, and what it refers to. */
-export function twoSites(namespace: string, spec: KubeObject = {}): readonly KubeObject[] {
+export function twoSites(
+  namespace: string,
+  spec: KubeObject = {},
+  {
+    zones = ['west-1', 'west-2'],
+    replicas = [2, 2],
+    lmtp = ['dovecot-sea.mail.svc:24', 'dovecot-pdx.mail.svc:24'],
+  } = {},
+): readonly KubeObject[] {
   return [
     {
       apiVersion: 'mailcluster.dev/v1alpha1',
@@ -113,15 +140,15 @@ export function twoSites(namespace: string, spec: KubeObject = {}): readonly Kub
       metadata: { name: 'contoso', namespace },
       spec: {
         sites: [
-          { name: 'seattle', nodeLabels: { 'topology.kubernetes.io/zone': 'west-1' } },
-          { name: 'portland', nodeLabels: { 'topology.kubernetes.io/zone': 'west-2' } },
+          { name: 'seattle', nodeLabels: { 'topology.kubernetes.io/zone': zones[0] } },
+          { name: 'portland', nodeLabels: { 'topology.kubernetes.io/zone': zones[1] } },
         ],
         dags: [
           {
             name: 'dag1',
             members: [
-              { site: 'seattle', replicas: 2 },
-              { site: 'portland', replicas: 2 },
+              { site: 'seattle', replicas: replicas[0] },
+              { site: 'portland', replicas: replicas[1] },
             ],
           },
         ],
@@ -140,8 +167,8 @@ export function twoSites(namespace: string, spec: KubeObject = {}): readonly Kub
         dag: 'dag1',
         recipients: { domains: ['contoso.com'] },
         copies: [
-          { name: 'sea', site: 'seattle', lmtp: 'dovecot-sea.mail.svc:24' },
-          { name: 'pdx', site: 'portland', lmtp: 'dovecot-pdx.mail.svc:24' },
+          { name: 'sea', site: 'seattle', lmtp: lmtp[0] },
+          { name: 'pdx', site: 'portland', lmtp: lmtp[1] },
         ],
         activeCopy: 'sea',
       },
@@ -196,6 +223,7 @@ export async function awaitCondition(
   namespace: string,
   type: string,
   wanted: { readonly status?: string; readonly reason?: string },
+  patience = PATIENCE,
 ): Promise<KubeObject> {
   const fits = (found: KubeObject | null): boolean =>
     found !== null && Object.entries(wanted).every(([field, value]) => found[field] === value);
@@ -206,7 +234,7 @@ export async function awaitCondition(
       if (!fits(found)) throw new Error(JSON.stringify(found));
       return found;
     },
-    PATIENCE,
+    patience,
   );
 }
 

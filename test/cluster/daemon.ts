@@ -13,6 +13,8 @@ export interface DaemonCommand {
   readonly args: readonly string[];
   readonly directory: string;
   readonly logFile: string;
+  /** Beside PATH and HOME. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 const STOP_MS = 20_000;
@@ -41,12 +43,12 @@ export class Daemon {
 
   start(): void {
     if (this.#child !== null) throw new Error(`${this.name} runs already`);
-    const { file, args, directory, logFile } = this.#command;
+    const { file, args, directory, logFile, environment = {} } = this.#command;
     const log = openSync(logFile, 'a');
     // setpriv replaces itself by the program, so the pid is the program's.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', file, ...args], {
       cwd: directory,
-      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: directory },
+      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: directory, ...environment },
       stdio: ['ignore', log, log],
     });
     closeSync(log);

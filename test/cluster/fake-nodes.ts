@@ -2,8 +2,9 @@
  * Nodes and kubelets that are not there: makes Node objects with zones, keeps their Leases fresh, and plays kubelet for pods bound to them
  * (Running and Ready at once, a pod address, a polite end on deletion), so that the real scheduler and controllers make progress. Owns:
  * its watch, its timer, the status of the pods on its nodes. Hooks (`behave`) let a test keep a pod pending, crash, lack its image or
- * refuse to be ready; `lose` is a machine without power: no Lease, no status, nothing honours a deletion. Fails by `failure` when the API
- * server refuses something it should not; an API server that is away is waited for.
+ * refuse to be ready; `lose` is a machine without power: no Lease, no status, nothing honours a deletion. Real processes may play the pods
+ * (`test/rigs/pods/`): they are asked by `behaviour`, say by `look` that it changed, and hear by `gone` that a pod is no more. Fails by
+ * `failure` when the API server refuses something it should not; an API server that is away is waited for.
  */
 import { type PodBehaviour, podStatus } from './fake-pod-status.ts';
 import type { KubeAnswer, KubeClient, KubeObject, WatchEvent } from './kube-client.ts';
@@ -16,6 +17,8 @@ export interface FakeNode {
 export interface FakeNodesOptions {
   /** Decides about every pod; default: all run. */
   readonly behaviour?: (pod: KubeObject) => PodBehaviour;
+  /** The object is not there any more, whatever became of its process. */
+  readonly gone?: (pod: KubeObject) => void;
 }
 
 const LEASE_RENEW_MS = 3_000;
@@ -30,15 +33,17 @@ export class FakeNodes {
   readonly #addresses = new Map<string, string>();
   readonly #busy = new Map<string, Promise<void>>();
   readonly #stopping = new AbortController();
+  readonly #gone: (pod: KubeObject) => void;
   #behaviour: (pod: KubeObject) => PodBehaviour;
   #loops: Promise<unknown> = Promise.resolve();
   #failure: string | null = null;
   #nextAddress = 1;
 
-  private constructor(client: KubeClient, nodes: readonly FakeNode[], { behaviour }: FakeNodesOptions) {
+  private constructor(client: KubeClient, nodes: readonly FakeNode[], { behaviour, gone }: FakeNodesOptions) {
     this.#client = client;
     this.#nodes = new Map(nodes.map((node) => [node.name, node]));
     this.#behaviour = behaviour ?? (() => ({ state: 'running' }));
+    this.#gone = gone ?? (() => undefined);
   }
 
   static async start(
@@ -60,6 +65,12 @@ export class FakeNodes {
   behave(behaviour: (pod: KubeObject) => PodBehaviour): void {
     this.#behaviour = behaviour;
     for (const pod of this.#pods.values()) this.#handle(pod);
+  }
+
+  /** What plays this pod has something new to say of it. */
+  look(uid: string): void {
+    const pod = this.#pods.get(uid);
+    if (pod !== undefined) this.#handle(pod);
   }
 
   /** The machine is without power. The API server finds out by its Lease. */
@@ -153,7 +164,9 @@ export class FakeNodes {
     do {
       try {
         const list = await this.#client.get('/api/v1/pods');
-        this.#pods.clear();
+        const living = new Set((list.items as KubeObject[]).map(({ metadata }) => metadata.uid));
+        for (const pod of this.#pods.values())
+          if (!living.has(pod.metadata.uid)) this.#see({ type: 'DELETED', object: pod });
         for (const pod of list.items as KubeObject[]) this.#see({ type: 'ADDED', object: pod });
         const path = `/api/v1/pods?resourceVersion=${list.metadata.resourceVersion}`;
         await this.#client.watch(path, (event) => this.#see(event), this.#stopping.signal);
@@ -170,6 +183,7 @@ export class FakeNodes {
     if (type === 'DELETED') {
       this.#pods.delete(uid);
       this.#addresses.delete(uid);
+      this.#gone(object);
       return;
     }
     this.#pods.set(uid, object);

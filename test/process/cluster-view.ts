@@ -154,15 +154,7 @@ export class ClusterView {
 
   /** Everything in the Maildir stores below `maildirs`, over all databases and copies. */
   async delivered(): Promise<readonly Delivered[]> {
-    const entries = await readdir(this.maildirs, { recursive: true, withFileTypes: true });
-    const files = entries.filter((entry) => entry.isFile() && /\/(new|cur)$/.test(entry.parentPath));
-    return await Promise.all(
-      files.map(async (entry) => ({
-        mailbox: decodeMailbox(entry.parentPath.split('/').at(-2) ?? ''),
-        file: entry.name,
-        bytes: await readFile(join(entry.parentPath, entry.name)),
-      })),
-    );
+    return await deliveredIn(this.maildirs);
   }
 
   /** Every copy in every queue database, through the offline tool: it reads what is durable, not what a process claims. */
@@ -222,7 +214,21 @@ export class ClusterView {
   }
 }
 
-async function transportsAvailable(metricsUrl: string): Promise<number> {
+/** Everything in the Maildir stores below a directory. */
+export async function deliveredIn(directory: string): Promise<readonly Delivered[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile() && /\/(new|cur)$/.test(entry.parentPath));
+  return await Promise.all(
+    files.map(async (entry) => ({
+      mailbox: decodeMailbox(entry.parentPath.split('/').at(-2) ?? ''),
+      file: entry.name,
+      bytes: await readFile(join(entry.parentPath, entry.name)),
+    })),
+  );
+}
+
+/** How many transports a front end may choose from. */
+export async function transportsAvailable(metricsUrl: string): Promise<number> {
   const page = await (await fetch(metricsUrl)).text();
   return Number(/^mailcluster_proxy_transports_available\{[^}]*\} (\d+)$/m.exec(page)?.[1]);
 }

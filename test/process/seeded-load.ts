@@ -46,7 +46,7 @@ export class Load {
   #failed: unknown = null;
 
   constructor(
-    cluster: ClusterView,
+    cluster: Pick<ClusterView, 'targets' | 'somewhereToGo'>,
     options: { readonly name?: string; readonly sessions?: number; readonly users?: readonly string[] } = {},
   ) {
     const { name = 'm', sessions = 3 } = options;

@@ -33,8 +33,9 @@ export class ClusterModel extends ClusterState {
         return this.#apply(action.object);
       case 'writeTopology':
         this.#mayWrite(action.document);
-        this.#apply(action.backup, true);
-        return this.#apply(action.main, true);
+        if (action.backup !== null) this.#apply(action.backup, true);
+        if (action.main !== null) this.#apply(action.main, true);
+        return;
       case 'delete':
         return this.#delete(action);
       case 'restartPod':

@@ -193,6 +193,20 @@ describe('a member that is wanted no more', () => {
     expect(model.document?.retired).toMatchObject([{ identity, reason: 'lost' }]);
   });
 
+  it('that falls silent on its way out says how it can be removed all the same', () => {
+    const model = running(sized(3, 2));
+    const last = memberOf(model, 'seattle', 2);
+    resize(model, 2, 2);
+    roundsUntil(model, 'cordoned', () => stateOf(model, last) === 'cordoned');
+    model.cutOff.set(last, model.nowMs);
+    for (let n = 0; n < 5; n += 1) round(model);
+    expect(stateOf(model, last)).not.toBe('gone');
+    expect(model.condition('Draining')).toMatchObject({
+      reason: 'MemberUnreachable',
+      message: expect.stringContaining(`${ANNOTATION.forceRemove}: ${last}`),
+    });
+  });
+
   it('is not forced out while it is wanted', () => {
     const model = running();
     const first = memberOf(model, 'seattle', 0);

@@ -195,6 +195,20 @@ describe('what somebody else does to an object', () => {
     },
   );
 
+  it('the operator died between the two topology ConfigMaps: the second is written, the first not again, and nobody is warned', () => {
+    const model = running();
+    model.change(TWO_SITES.replace('portland, replicas: 2', 'portland, replicas: 3'), { db01: DATABASE });
+    const [first] = plan(model.gather()).actions.filter(({ kind }) => kind === 'writeTopology');
+    if (first?.kind !== 'writeTopology') throw new Error('no generation is planned');
+    model.perform({ ...first, main: null });
+    const next = plan(model.gather());
+    const writes = next.actions.filter(({ kind }) => kind === 'writeTopology');
+    expect(writes).toMatchObject([{ document: { generation: first.document.generation }, backup: null }]);
+    converge(model);
+    expect(model.document?.generation).toBe(first.document.generation);
+    expect(model.said('TopologyRestored')).toBe(0);
+  });
+
   it('both topology ConfigMaps deleted: made anew above every generation that was seen', () => {
     const model = running();
     const before = model.document?.generation ?? 0;

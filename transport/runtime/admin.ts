@@ -205,6 +205,8 @@ function send(response: ServerResponse, answer: Answer): void {
   response.end(text);
 }
 
+const KEPT_MS = 120_000;
+
 export async function startAdminServer(options: AdminServerOptions): Promise<AdminServer> {
   const server: Server = createServer(
     { ...secure(options.identity), requestCert: true, rejectUnauthorized: true, requestTimeout: 10_000 },
@@ -219,6 +221,8 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
     },
   );
   server.maxConnections = 64;
+  // The operator asks again within a minute at the latest, over the same connection.
+  server.keepAliveTimeout = KEPT_MS;
   server.on('tlsClientError', (error, socket) => {
     options.logger.debug({ reason: error.message, remoteAddress: socket.remoteAddress }, 'admin handshake failed');
   });

@@ -1,0 +1,60 @@
+/** The operator as a process of its own, ended by SIGKILL wherever it is, and started again on the same configuration (kubernetes.md K2, K3). */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it, type TestContext } from 'vitest';
+import type { ApiAccess } from '../cluster/api-access.ts';
+import { Daemon } from '../cluster/daemon.ts';
+import { ROOT } from '../house/sources.ts';
+import { until } from '../house/until.ts';
+import { applyAll, list, namesOf, operatorSettings, ownVolumes, PATIENCE, pathOf, twoSites } from './operator-rig.ts';
+import { ownNamespace, sharedAccess } from './rig.ts';
+
+const api = sharedAccess();
+
+async function operatorProcess(access: ApiAccess, context: TestContext, namespace: string): Promise<Daemon> {
+  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-operator-'));
+  const config = join(directory, 'operator.json');
+  await writeFile(config, JSON.stringify(operatorSettings(namespace, 'process', { kubeconfig: access.kubeconfig })));
+  const operator = new Daemon({
+    name: 'operator',
+    file: process.execPath,
+    args: [join(ROOT, 'operator/main.ts'), config],
+    ...{ directory, logFile: join(directory, 'operator.log') },
+  });
+  context.onTestFailed(() => console.error(operator.tail()));
+  context.onTestFinished(async () => {
+    await operator.kill();
+    await rm(directory, { recursive: true, force: true });
+  });
+  return operator;
+}
+
+/** Kinds in the order in which the plan makes them: after the first of each, the process is killed. */
+const MOMENTS = ['serviceaccounts', 'secrets', 'configmaps', 'services', 'statefulsets', 'deployments'] as const;
+
+it('the process is killed again and again while it makes a cluster; the last one finishes it, nothing is there twice, and SIGTERM gives the lease back', async (context) => {
+  const access = api(context);
+  const namespace = await ownNamespace(access, context);
+  const operator = await operatorProcess(access, context, namespace);
+  const storageClassName = await ownVolumes(access, context, namespace);
+  operator.start();
+  await applyAll(access, twoSites(namespace, { transport: { storage: { size: '1Gi', storageClassName } } }));
+  const ours = async (plural: (typeof MOMENTS)[number]): Promise<readonly string[]> =>
+    namesOf(await list(access, namespace, plural)).filter((name) => name.startsWith('contoso'));
+  for (const plural of MOMENTS) {
+    await until(`the first of ${plural}`, async () => (await ours(plural)).length > 0, PATIENCE);
+    await operator.kill();
+    operator.start();
+  }
+  await until('all pods to be there', async () => (await list(access, namespace, 'pods')).length === 6, PATIENCE);
+  expect(await ours('configmaps')).toEqual(
+    ['config', 'topology', 'topology-backup', 'trust'].map((name) => `contoso-${name}`),
+  );
+  const { metadata } = await access.client.get(pathOf(namespace, 'configmaps', 'contoso-topology'));
+  expect(metadata.annotations['mailcluster.dev/generation']).toBe('1');
+  expect(await ours('secrets')).toEqual(['contoso-authority']);
+  await operator.stop();
+  const [lease] = await list(access, namespace, 'leases');
+  expect({ holder: lease?.spec.holderIdentity, failure: operator.failure }).toEqual({ holder: '', failure: null });
+}, 180_000);

@@ -1,0 +1,87 @@
+/** The operator's side of the admin API, over a real TLS server: what a member shows is known for every question, also over a kept connection. */
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { expect, it, type TestContext } from 'vitest';
+import { askMember, memberAgent } from '../../operator/admin-client.ts';
+import { createAuthority, issueCertificate } from '../../operator/pki.ts';
+import { until } from '../house/until.ts';
+
+async function member(context: TestContext) {
+  const authority = await createAuthority('contoso');
+  const issue = (role: 'transport' | 'operator', name: string) =>
+    issueCertificate(authority, { cluster: 'contoso', role, name, hosts: [], days: 1 });
+  const [transport, operator] = [await issue('transport', 'm-0'), await issue('operator', 'mailcluster-operator')];
+  const ca = authority.certificatePem;
+  let connections = 0;
+  let reply = (response: ServerResponse): unknown => response.end('{"name":"m-0"}');
+  const server = createServer(
+    { ca, cert: transport.certificatePem, key: transport.keyPem, requestCert: true },
+    (_, response) => reply(response),
+  );
+  server.on('secureConnection', () => {
+    connections += 1;
+  });
+  const tls = { ca, cert: operator.certificatePem, key: operator.keyPem, cluster: 'contoso' };
+  const agent = memberAgent(tls, 'm-0');
+  context.onTestFinished(() => {
+    agent.destroy();
+    server.close();
+    server.closeAllConnections();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const notAfterMs = Date.parse(new X509Certificate(transport.certificatePem).validTo);
+  const answer = (how: (response: ServerResponse) => unknown): void => {
+    reply = how;
+  };
+  return { url, tls, agent, notAfterMs, connections: () => connections, answer };
+}
+
+it('knows the certificate of every answer over a kept connection, and one connection is enough', async (context) => {
+  const { url, tls, agent, notAfterMs, connections } = await member(context);
+  for (let n = 0; n < 3; n += 1) {
+    expect(await askMember(url, '/v1/status', tls, 'm-0', { agent })).toEqual({
+      kind: 'answer',
+      member: 'm-0',
+      value: { name: 'm-0' },
+      certificateNotAfterMs: notAfterMs,
+    });
+    // The connection is free again in the next turn.
+    await nextTurn();
+  }
+  expect(connections()).toBe(1);
+  // It is m-0, whoever else was expected there.
+  const another = memberAgent(tls, 'm-1');
+  context.onTestFinished(() => another.destroy());
+  expect(await askMember(url, '/v1/status', tls, 'm-1', { agent: another })).toMatchObject({
+    kind: 'unreachable',
+    reason: 'it is transport m-0',
+  });
+  expect(await askMember(url, '/v1/status', tls, 'm-1')).toMatchObject({ reason: 'it is transport m-0' });
+});
+
+it('gives up at its deadline, and a kept connection outlives the deadlines of its questions', async (context) => {
+  const { url, tls, agent, connections, answer } = await member(context);
+  const question = { agent, deadlineMs: 150 };
+  expect((await askMember(url, '/v1/status', tls, 'm-0', question)).kind).toBe('answer');
+  answer(() => undefined);
+  expect(await askMember(url, '/v1/status', tls, 'm-0', question)).toMatchObject({ reason: 'no answer in time' });
+  answer((response) => response.end('{}'));
+  const first = performance.now();
+  let asked = 0;
+  await until(
+    'questions over more than two deadlines',
+    async () => {
+      asked += 1;
+      expect((await askMember(url, '/v1/status', tls, 'm-0', question)).kind).toBe('answer');
+      return performance.now() - first > 400;
+    },
+    { deadlineMs: 10_000 },
+  );
+  expect({ several: asked > 2, connections: connections() }).toEqual({ several: true, connections: 2 });
+});
