@@ -90,7 +90,6 @@ test('a reader sees the members, who shadows whom, the queues and the message', 
   expect(members).toContain(shadow);
 
   const status = await rig.plugin(reader, 'status');
-  console.log(status.stdout);
   expect(status.stderr).toBe('');
   expect(status.stdout).toMatch(new RegExp(`^MailCluster ${namespace}/${NAME}, `));
   for (const member of members) expect(status.stdout).toMatch(new RegExp(`^${member} +dag1 +(east|west) +ready `, 'm'));
