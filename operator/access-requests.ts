@@ -11,7 +11,7 @@ import type { Metrics } from '../common/platform/metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import type { Authorities } from './authorities.ts';
 import type { KubeApi } from './kube/api.ts';
-import { describeFailure } from './kube/failures.ts';
+import { describeFailure, type KubeResult, succeed } from './kube/failures.ts';
 import { CERTIFICATE_SIGNING_REQUEST, MAIL_CLUSTER, SUBJECT_ACCESS_REVIEW } from './kube/kinds.ts';
 import type { KubeObject } from './kube/kube-object.ts';
 import { Reflector } from './kube/reflector.ts';
@@ -184,12 +184,7 @@ export class AccessRequests {
       if (!(error instanceof CertificateRequestError)) throw error;
       return await this.#deny(request, 'BadRequest', error.message);
     }
-    const approved = await this.#condition(
-      request,
-      'Approved',
-      'MayView',
-      `${user} may look at ${namespace}/${cluster}`,
-    );
+    const approved = await this.#approve(request, `${user} may look at ${namespace}/${cluster}`);
     if (!approved.ok) return { kind: 'retry', reason: describeFailure(approved.failure) };
     const { resourceVersion } = approved.value.metadata;
     // What the asker needs besides its own certificate: whom to trust.
@@ -202,6 +197,12 @@ export class AccessRequests {
     return DONE;
   }
 
+  /** An approval may not be written twice: the leader before us may have died between it and the certificate. */
+  async #approve(request: SigningRequest, message: string): Promise<KubeResult<SigningRequest>> {
+    const isApproved = request.status?.conditions?.some(({ type }) => type === 'Approved') === true;
+    return isApproved ? succeed(request) : await this.#condition(request, 'Approved', 'MayView', message);
+  }
+
   async #deny(request: SigningRequest, reason: string, message: string): Promise<WorkOutcome> {
     const denied = await this.#condition(request, 'Denied', reason, message);
     return denied.ok || denied.failure.kind === 'notFound'
@@ -211,8 +212,10 @@ export class AccessRequests {
 
   #condition({ metadata, status }: SigningRequest, type: 'Approved' | 'Denied', reason: string, message: string) {
     const { name, resourceVersion } = metadata;
-    const others = (status?.conditions ?? []).filter((one) => one.type !== type);
-    const conditions = [...others, { type, status: 'True', reason: `MailCluster${reason}`, message }];
+    const conditions = [
+      ...(status?.conditions ?? []),
+      { type, status: 'True', reason: `MailCluster${reason}`, message },
+    ];
     const patch = { metadata: { resourceVersion }, status: { conditions } };
     const at = { namespace: '', name };
     return this.#side.writer.patch<SigningRequest>(CERTIFICATE_SIGNING_REQUEST, at, patch, { subresource: 'approval' });

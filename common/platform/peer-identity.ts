@@ -46,7 +46,9 @@ function nameIn(subjectAltName: string | undefined, cluster: string): Named | st
 export function peerOfSubjectAltName(subjectAltName: string | undefined, cluster: string): PeerName | string {
   const named = nameIn(subjectAltName, cluster);
   if (typeof named === 'string') return named;
-  return named.role === 'viewer' ? `the certificate is of viewer ${named.name}` : { role: named.role, name: named.name };
+  return named.role === 'viewer'
+    ? `the certificate is of viewer ${named.name}`
+    : { role: named.role, name: named.name };
 }
 
 /** Who may ask an admin API: the operator, and people it gave a certificate of a viewer. */

@@ -140,6 +140,11 @@ function render(cluster: MailClusterObject, rows: readonly Row[], isWide: boolea
   return `${head}\n${table(isWide ? [...COLUMNS, ...WIDE] : COLUMNS, rows)}`;
 }
 
+/** A condition may tell of fifty members. */
+const MOST_TEXT = 300;
+const shortened = (text: string): string =>
+  printable(text.length <= MOST_TEXT ? text : `${text.slice(0, MOST_TEXT)}... (-o json has all of it)`);
+
 export const kubeStatusCommand: Command = {
   summary: 'members, who shadows whom, what is unprotected',
   help: `Usage: mailcluster status [NAME] [--state DIR] [-o wide|json]
@@ -193,9 +198,9 @@ Examples:
     }
     out(render(cluster, rows, parsed.common.isWide));
     out(problems.length === 0 ? '\nNo problems found.\n' : `\n${count(problems.length, 'problem')}:\n`);
-    for (const problem of problems) out(`  ${printable(problem)}\n`);
+    for (const problem of problems) out(`  ${shortened(problem)}\n`);
     if (notices.length > 0) out(`\n${count(notices.length, 'notice')}:\n`);
-    for (const notice of notices) out(`  ${printable(notice)}\n`);
+    for (const notice of notices) out(`  ${shortened(notice)}\n`);
     return problems.length === 0 ? 0 : 1;
   },
 };
