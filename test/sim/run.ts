@@ -139,8 +139,7 @@ const replayFlags = (dose: Dose, { outOfContract, smtp }: Pick<Job, 'outOfContra
 
 function sayMutant(mutant: Mutant, result: JobResult): void {
   const caught = result.failures[0];
-  if (caught === undefined)
-    console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${MUTANTS[mutant]}`);
+  if (caught === undefined) console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${MUTANTS[mutant]}`);
   else
     console.log(
       `caught ${mutant} by --seed ${caught.seed}${flagsOf(doseFor(mutant))}: ${caught.violations[0]?.split('\n')[0]}`,
