@@ -116,9 +116,9 @@ const DIRECTED: Partial<Record<Mutant, Directed>> = {
     traits: { sites: [2, 2], messages: 25 },
   },
   'other-bytes-protect': {
-    only: ['lostReply', 'cutPair', 'oneWayCut'],
-    times: 4,
-    traits: { sites: [3], held: true, failing: true, messages: 40 },
+    only: ['cutAtCommit', 'slowDisk'],
+    times: 6,
+    traits: { sites: [3], failing: true, messages: 40 },
   },
   'drained-takes-more': {
     only: ['drain', 'noTopology', 'slowOperator'],

@@ -29,6 +29,8 @@ interface Client {
   /** The last connection it made. */
   socket: SimSocket | null;
   mail: MailClient | null;
+  /** The transaction under way: when the machine is gone, it is. */
+  current: Sending | null;
 }
 
 /** One message under way. */
@@ -38,6 +40,8 @@ interface Sending {
   readonly client: Client;
   readonly fault: SmtpFault | null;
   readonly options: SendOptions;
+  /** The dot has left. */
+  isEnded: boolean;
   /** Resolves when the client is no more: nobody waits for an answer. */
   readonly gone: PromiseWithResolvers<'unfinished' | 'clientGone'>;
 }
@@ -91,7 +95,10 @@ export class SmtpClients {
       world.trace(`message ${sent.number}: no session with ${frontend}`);
       return sent;
     }
-    await this.#transact({ sent, body, client, fault, options, gone: Promise.withResolvers() }, client.mail);
+    const sending: Sending = { sent, body, client, fault, options, isEnded: false, gone: Promise.withResolvers() };
+    client.current = sending;
+    await this.#transact(sending, client.mail);
+    if (client.current === sending) client.current = null;
     return sent;
   }
 
@@ -128,7 +135,7 @@ export class SmtpClients {
 
   #newClient(frontend: string): Client {
     const isTrusted = this.wire.random.chance(0.8);
-    return { life: { alive: true }, frontend, isTrusted, socket: null, mail: null };
+    return { life: { alive: true }, frontend, isTrusted, socket: null, mail: null, current: null };
   }
 
   async #connected(frontend: string): Promise<Client | null> {
@@ -228,7 +235,7 @@ export class SmtpClients {
       const size = Math.min(bytes.length - offset, random.integer(500, 20_000));
       if (breaksAt >= 0 && offset + size >= breaksAt) {
         yield bytes.subarray(offset, breaksAt);
-        await this.#leave(sending, 'unfinished');
+        await this.#leave(sending);
       }
       yield bytes.subarray(offset, offset + size);
       offset += size;
@@ -238,9 +245,10 @@ export class SmtpClients {
     // The dot leaves within this event.
     this.wire.scheduler.schedule(0, () => {
       this.#world.trace(`message ${sent.number} end of data`);
+      sending.isEnded = true;
       options.ended?.();
-      if (fault === 'goneAfterDot')
-        this.wire.scheduler.schedule(random.next() * 40, () => void this.#leave(sending, 'clientGone'));
+      // Its answer may be read by then, and the next message be under way (seed 8548).
+      if (fault === 'goneAfterDot') this.wire.scheduler.schedule(random.next() * 40, () => void this.#leave(sending));
     });
   }
 
@@ -249,16 +257,17 @@ export class SmtpClients {
   }
 
   /** The client breaks the connection, closes it, or is gone without a word; whoever waits here waits for ever. */
-  #leave({ fault, client, gone, sent }: Sending, what: 'unfinished' | 'clientGone'): Promise<never> {
+  #leave({ fault, client }: Sending): Promise<never> {
     const how = fault === 'goneInData' ? 'vanishes' : this.wire.random.pick(['breaks off', 'vanishes', 'closes']);
-    if (sent.answer === null) this.#world.trace(`message ${sent.number}: its client ${how}`);
+    const { current } = client;
+    if (current !== null) this.#world.trace(`message ${current.sent.number}: its client ${how}`);
     if (how === 'breaks off') client.socket?.breakOff();
     else if (how === 'closes') client.mail?.destroy('closed');
     else {
       client.socket?.vanish();
       client.life.alive = false;
     }
-    gone.resolve(what);
+    current?.gone.resolve(current.isEnded ? 'clientGone' : 'unfinished');
     return new Promise(() => undefined);
   }
 
