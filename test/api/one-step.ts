@@ -5,10 +5,11 @@
 import type { KubeApi } from '../../operator/kube/api.ts';
 import { fail, type KubeResult } from '../../operator/kube/failures.ts';
 import type { KubeObject as ApiObject, ResourceKind } from '../../operator/kube/kube-object.ts';
+import { type Lease, releasedLease } from '../../operator/kube/lease-record.ts';
 import type { ApiAccess } from '../cluster/api-access.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
-import { awaitQuiet, list, type OperatorHandle, type OperatorPlace, pathOf } from './operator-rig.ts';
+import { list, type OperatorHandle, type OperatorPlace, pathOf, writesOf } from './operator-rig.ts';
 
 export interface Step {
   readonly verb: 'apply' | 'create' | 'patch' | 'delete';
@@ -105,38 +106,65 @@ export async function killedAfterEachStep(
   procedure: Procedure,
   end: End = { ends: 'converged' },
 ): Promise<readonly string[]> {
-  const { access, namespace, nameOf } = procedure;
+  const { nameOf } = procedure;
   const steps: string[] = [];
   while (steps.length < MOST_STEPS) {
     const life = new OneStep(nameOf);
     const operator = await procedure.startOperator({ through: life.through });
-    const [step] = await until(
+    await until(
       `a step after ${steps.at(-1) ?? 'none'}`,
-      async () => (life.steps.length > 0 || (await procedure.isOver())) && life.steps,
+      async () => life.steps.length > 0 || (await procedure.isOver()),
       STEP,
     );
     await operator.stop();
+    // Only now: the end state may be seen before its last step has its answer.
+    const [step] = life.steps;
     if (step === undefined) {
       await nothingLeft(procedure, end);
       return steps;
     }
     steps.push(step);
-    // As if its lease had run out.
-    for (const lease of await list(access, namespace, 'leases'))
-      await access.client.must('DELETE', pathOf(namespace, 'leases', lease.metadata.name));
+    await freeLease(procedure);
   }
   throw new Error(`not over after ${MOST_STEPS} steps: ${steps.join(', ')}`);
 }
 
+/** As if it had run out: nobody waits for the dead one. */
+async function freeLease({ access, namespace }: Procedure): Promise<void> {
+  for (const lease of await list(access, namespace, 'leases')) {
+    const body = releasedLease(lease as Lease, lease.spec.holderIdentity, Date.now());
+    await access.client.must('PUT', pathOf(namespace, 'leases', lease.metadata.name), {
+      // In a list objects do not say what they are.
+      body: { ...body, apiVersion: 'coordination.k8s.io/v1', kind: 'Lease' },
+    });
+  }
+}
+
 async function nothingLeft(procedure: Procedure, { ends }: End): Promise<void> {
-  const { access, namespace, nameOf } = procedure;
-  const witness = new OneStep(nameOf, false);
+  const witness = new OneStep(procedure.nameOf, false);
   const operator = await procedure.startOperator({ through: witness.through });
-  if (ends === 'quiet') await awaitQuiet(access, namespace, operator.userAgent);
+  if (ends === 'quiet') await looked(procedure, operator);
   else await until('everything to be as the spec says', () => converged(procedure), STEP);
   await operator.stop();
   const left = witness.steps.filter((one) => !procedure.isAside(one));
   if (left.length > 0) throw new Error(`something was left to do: ${left.join(', ')}`);
+}
+
+/** It leads, and between two looks it wrote nothing; perhaps it has nothing to write at all. */
+async function looked({ access, namespace }: Procedure, { userAgent }: OperatorHandle): Promise<void> {
+  let before = -1;
+  await until(
+    'the operator to lead and to have nothing left to write',
+    async () => {
+      const [lease] = await list(access, namespace, 'leases');
+      if ((lease?.spec.holderIdentity ?? '') === '') return false;
+      const now = (await writesOf(access, namespace, userAgent)).length;
+      const isQuiet = now === before;
+      before = now;
+      return isQuiet;
+    },
+    { ...STEP, everyMs: 4_000 },
+  );
 }
 
 async function converged({ access, namespace }: Procedure): Promise<boolean> {

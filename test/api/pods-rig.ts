@@ -375,8 +375,8 @@ export async function mailClusterInPods(
   await mkdir(maildirs);
   const store = (name: StoreName): Store => new Store(name, maildirs, pods.address(STORES[name]));
   const stores = { sea: store('sea'), pdx: store('pdx') };
-  context.onTestFailed(() => console.error(pods.logs()));
   context.onTestFinished(async () => {
+    if (context.task.result?.state === 'fail') console.error(pods.logs());
     await Promise.all(Object.values(stores).map(({ stop }) => stop()));
     await remove();
     await pods.stop();
