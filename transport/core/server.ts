@@ -331,7 +331,8 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
-  return witness(turn, contact.trustedMs);
+  witness(turn, contact.trustedMs);
+  peer.aheadMs = contact.trustedMs - trustedNow(turn);
 }
 
 type RestEvent = Extract<

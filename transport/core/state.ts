@@ -37,6 +37,8 @@ export interface Peer {
   /** Whom it hears, by its last CONTACT. */
   hears: readonly string[];
   load: Load | null;
+  /** By how much its elapsed time is ahead of ours, by its last CONTACT. */
+  aheadMs: number;
   /** It has told everything it holds of ours on this session. */
   listed: boolean;
   /** Copies and tombstones that had a placement on it when the session began and that its list has not named so far. */
