@@ -256,6 +256,8 @@ export interface TrustedTime {
   /** Wall time by which this process may have been down, until a peer's clock agrees. */
   unwitnessedMs: number;
   savedWallMs: number;
+  /** Of a new queue database, until a peer has been heard: nothing but its own wall clock says what time it is. */
+  isNew: boolean;
 }
 
 /** One call of `step()`. */
