@@ -1,5 +1,5 @@
 /** Elapsed time that wall-clock jumps cannot move (semantics.md S16). Owns: how it is persisted, and what time spent down may count. */
-import { note, type Turn, trustedNow, wrong } from './state.ts';
+import { note, type TrustedTime, type Turn, trustedNow, wrong } from './state.ts';
 
 /** Fact under which elapsed time is persisted (semantics.md S16). */
 export const CLOCK_FACT = 'clock';
@@ -9,6 +9,17 @@ export interface SavedClock {
   readonly wallMs: number;
   readonly isNew?: boolean;
 }
+
+export const newTrusted = (
+  saved: SavedClock | undefined,
+  now: { readonly monotonicMs: number; readonly wallMs: number },
+): TrustedTime => ({
+  baseMs: saved?.trustedMs ?? now.wallMs,
+  monotonicAtBaseMs: now.monotonicMs,
+  unwitnessedMs: saved === undefined ? 0 : Math.max(0, now.wallMs - saved.wallMs),
+  savedWallMs: saved?.wallMs ?? now.wallMs,
+  isNew: saved?.isNew ?? saved === undefined,
+});
 
 export function saveClock(turn: Turn): void {
   const { trusted } = turn.server;
