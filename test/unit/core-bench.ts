@@ -23,7 +23,7 @@ import type {
   StepResult,
 } from '../../transport/core/events.ts';
 import { type CoreOptions, startCore, step } from '../../transport/core/server.ts';
-import type { Server } from '../../transport/core/state.ts';
+import { type Server, trustedTime } from '../../transport/core/state.ts';
 import type {
   BodyWriter,
   CopyFacts,
@@ -383,8 +383,10 @@ export class CoreBench {
     this.event({ kind: 'PeerDown', member });
   }
 
-  contact(member: string, load: Partial<Load> = {}, hears: readonly string[] = []): void {
-    const contact = { syncedSequence: 0, trustedMs: 0, generation: 1, hears, load: { ...NO_LOAD, ...load } };
+  /** `aheadMs`: of its elapsed time before ours. */
+  contact(member: string, load: Partial<Load> = {}, hears: readonly string[] = [], aheadMs = 0): void {
+    const trustedMs = trustedTime(this.server, this.nowMs) + aheadMs;
+    const contact = { syncedSequence: 0, trustedMs, generation: 1, hears, load: { ...NO_LOAD, ...load } };
     this.event({ kind: 'PeerContact', member, contact });
   }
 

@@ -96,7 +96,21 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.resting.get(copyId('M2'))?.queue).toBe('primarySafetyNet');
     expect(bench.answers().map(({ outcome }) => outcome)).toEqual(['stored', 'stored']);
     bench.streamOpened(PEER, 'rest', rest('M1', B), shadowEntry('M1', B));
-    expect(bench.lastSeen('RefuseStream').refuse.held).toBe(true);
+    // The sender counts on it: said when every commit of that copy is durable (seed 367).
+    expect(bench.lastSeen('RefuseStream')).toMatchObject({ copy: 'M1', refuse: { held: true } });
+  });
+
+  test('a database begun under a clock that is ahead gives the entry the age it has where it comes from (seed 30025)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    const dayMs = 86_400_000;
+    bench.contact(PEER, {}, [], -400 * dayMs);
+    bench.streamEnded(bench.streamOpened(PEER, 'rest', rest('M1', B)));
+    expect(bench.resting.get(copyId('M1'))?.finalAtMs).toBe(5 + 400 * dayMs);
+    // Ours is behind: it keeps its date.
+    bench.contact(PEER, {}, [], 400 * dayMs);
+    bench.streamEnded(bench.streamOpened(PEER, 'rest', rest('M2', B)));
+    expect(bench.resting.get(copyId('M2'))?.finalAtMs).toBe(5);
   });
 
   test('two answer for one entry: the lower epoch hears of the higher when it offers its own (seeds 30581, 33065)', () => {

@@ -131,6 +131,6 @@ function stateOf(turn: Turn, opening: IncomingShadow): CopyState {
     standing: 'released',
     abortedThrough,
     recipients,
-    finalAtMs: finalAt(turn, recipients ?? []),
+    finalAtMs: finalAt(turn, opening.member, recipients ?? []),
   });
 }

@@ -66,6 +66,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     alone: new Map([[member, server.sessions]]),
     hears: [],
     load: null,
+    aheadMs: 0,
     listed: false,
     askedMs: turn.nowMs,
     owing: owedBy(server, identity),

@@ -66,7 +66,7 @@ export function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts,
     standing: 'released',
     abortedThrough,
     recipients,
-    finalAtMs: finalAt(turn, recipients ?? []),
+    finalAtMs: finalAt(turn, opening.member, recipients ?? []),
   });
   transition(server.coverage, 'RestReceived', '-', isMine ? 'primary' : 'shadow', queue);
   commit(turn, { kind: 'commit', facts, state, stream });
@@ -85,8 +85,12 @@ export function restEnded(turn: Turn, opening: IncomingShadow, facts: CopyFacts,
   });
 }
 
-/** It keeps the place in time it had (semantics.md N1): the last recipient's. */
-export function finalAt(turn: Turn, recipients: readonly RecipientState[]): number {
+/**
+ * It keeps the place in time it had (semantics.md N1): the last recipient's. By the sender's time where ours is ahead of that: a new queue database that was begun under
+ * a wrong clock would else give it up at once (seed 30025).
+ */
+export function finalAt(turn: Turn, member: string, recipients: readonly RecipientState[]): number {
   const times = recipients.flatMap(({ atMs }) => (atMs === undefined ? [] : [atMs]));
-  return times.length === 0 ? trustedNow(turn) : Math.min(trustedNow(turn), Math.max(...times));
+  const aheadMs = turn.server.peers.get(member)?.aheadMs ?? 0;
+  return times.length === 0 ? trustedNow(turn) : Math.min(trustedNow(turn), Math.max(...times) + Math.max(0, -aheadMs));
 }

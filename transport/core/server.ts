@@ -90,7 +90,7 @@ import { type StoreEvent, storeEvent } from './store-events.ts';
 import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
 import { guard, guardOver, sweepTombstones } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
-import { CLOCK_FACT, saveClock, witness } from './trusted-time.ts';
+import { CLOCK_FACT, newTrusted, type SavedClock, saveClock, witness } from './trusted-time.ts';
 
 export interface CoreOptions {
   readonly name: string;
@@ -116,7 +116,6 @@ const RESHADOW_MS = 1_000;
 const PRESENCE_MS = 1_000;
 
 function newServer(options: CoreOptions, now: Now): Server {
-  const saved = options.recovered.facts.get(CLOCK_FACT) as { trustedMs: number; wallMs: number } | undefined;
   return {
     name: options.name,
     me: options.identity,
@@ -177,12 +176,7 @@ function newServer(options: CoreOptions, now: Now): Server {
     recent: [],
     coverage: options.coverage ?? new Map(),
     startedAtMs: now.monotonicMs,
-    trusted: {
-      baseMs: saved?.trustedMs ?? now.wallMs,
-      monotonicAtBaseMs: now.monotonicMs,
-      unwitnessedMs: saved === undefined ? 0 : Math.max(0, now.wallMs - saved.wallMs),
-      savedWallMs: saved?.wallMs ?? now.wallMs,
-    },
+    trusted: newTrusted(options.recovered.facts.get(CLOCK_FACT) as SavedClock | undefined, now),
   };
 }
 
@@ -331,7 +325,8 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
-  return witness(turn, contact.trustedMs);
+  witness(turn, contact.trustedMs);
+  peer.aheadMs = contact.trustedMs - trustedNow(turn);
 }
 
 type RestEvent = Extract<

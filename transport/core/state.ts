@@ -37,6 +37,8 @@ export interface Peer {
   /** Whom it hears, by its last CONTACT. */
   hears: readonly string[];
   load: Load | null;
+  /** By how much its elapsed time is ahead of ours, by its last CONTACT. */
+  aheadMs: number;
   /** It has told everything it holds of ours on this session. */
   listed: boolean;
   /** When everything it has not answered was last claimed. */
@@ -256,6 +258,8 @@ export interface TrustedTime {
   /** Wall time by which this process may have been down, until a peer's clock agrees. */
   unwitnessedMs: number;
   savedWallMs: number;
+  /** Of a new queue database, until a peer has been heard: nothing but its own wall clock says what time it is. */
+  isNew: boolean;
 }
 
 /** One call of `step()`. */
