@@ -27,6 +27,7 @@ import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
 import type { DeliveryAgent } from './runtime/delivery-api.ts';
 import { withLedger } from './runtime/delivery-ledger.ts';
+import { boundHeapGrowth } from './runtime/heap-growth.ts';
 import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
 import { FencedError } from './runtime/peers.ts';
 import { openRedisLedger, type RedisLedger } from './runtime/redis-ledger.ts';
@@ -179,6 +180,8 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const { clock, random, log, metrics } = ports;
   const { name, hostname, listen } = config;
   await using started = new AsyncDisposableStack();
+  const growth = boundHeapGrowth();
+  started.defer(() => growth.stop());
   const document = await readTopology(config.topologyFile);
   let damaged: (id: CopyId) => void = () => undefined;
   const database = await openDatabase(config, ports, (id) => damaged(id));
@@ -214,6 +217,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   };
   await server.start();
   started.defer(() => server.stop());
+  growth.follow(clock, () => server.core.copies.size);
   await server.peers.met(MEETING_MS);
   const admin = await startAdminServer({
     address: config.admin,

@@ -6,11 +6,13 @@
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 
 export interface MarkFile {
-  /** What the life before left; null when there is nothing. */
+  /** What the life before left, with one line end at its end at most; null when there is nothing. */
   readonly found: string | null;
   write(text: string): void;
   close(): void;
 }
+
+const PAGE = 4096;
 
 export function openMarkFile(path: string): MarkFile {
   const descriptor = openSync(path, 'a+');
@@ -19,12 +21,14 @@ export function openMarkFile(path: string): MarkFile {
   const handle = openSync(path, 'r+');
   let length = Buffer.byteLength(text);
   return {
-    found: text === '' ? null : text,
+    found: text === '' ? null : text.replace(/\n+$/, '\n'),
     write: (next) => {
-      const bytes = Buffer.from(next);
-      writeSync(handle, bytes, 0, bytes.length, 0);
-      if (bytes.length < length) ftruncateSync(handle, bytes.length);
-      length = bytes.length;
+      const bytes = Buffer.byteLength(next);
+      // Shorter than the last one: line ends over what is left of it cost less than cutting the file, up to a page.
+      const isCut = bytes < length && length > PAGE;
+      writeSync(handle, isCut || bytes >= length ? next : next.padEnd(next.length + length - bytes, '\n'), 0);
+      if (isCut) ftruncateSync(handle, bytes);
+      length = isCut ? bytes : Math.max(length, bytes);
     },
     close: () => closeSync(handle),
   };

@@ -86,7 +86,8 @@ class TlsConnection implements Connection {
       return;
     }
     this.#socket.on('drain', () => {
-      if (!this.#blocked) return;
+      this.#flush();
+      if (!this.#blocked || this.#waitingBytes > HIGH_WATER_BYTES) return;
       this.#blocked = false;
       handlers.onDrain();
     });
@@ -106,16 +107,26 @@ class TlsConnection implements Connection {
       this.#gatheredBytes += buffer.length;
     }
     if (this.#gatheredBytes >= GATHER_BYTES) this.#flush();
-    this.#blocked = socket.writableLength + this.#gatheredBytes > HIGH_WATER_BYTES && socket.writableNeedDrain;
+    this.#blocked = this.#waitingBytes > HIGH_WATER_BYTES && socket.writableNeedDrain;
     return !this.#blocked;
   }
 
-  #flush(): void {
+  get #waitingBytes(): number {
+    return this.#socket.writableLength + this.#gatheredBytes;
+  }
+
+  /**
+   * Whoever does not wait (a list of a hundred thousand copies) fills this queue and not the socket's: node would encrypt all of it at once, and
+   * 20 MB of small pieces stay with the allocator for ever.
+   */
+  #flush(limit = HIGH_WATER_BYTES): void {
     const socket = this.#socket;
-    const buffers = this.#gathered;
-    const bytes = this.#gatheredBytes;
-    this.#gathered = [];
-    this.#gatheredBytes = 0;
+    const room = limit - socket.writableLength;
+    let bytes = 0;
+    let count = 0;
+    while (count < this.#gathered.length && bytes < room) bytes += (this.#gathered[count++] as Uint8Array).length;
+    const buffers = this.#gathered.splice(0, count);
+    this.#gatheredBytes -= bytes;
     if (buffers.length === 0 || socket.destroyed || socket.writableEnded) return;
     if (bytes <= COPY_BYTES) {
       socket.write(buffers.length === 1 ? (buffers[0] as Uint8Array) : Buffer.concat(buffers, bytes));
@@ -136,7 +147,7 @@ class TlsConnection implements Connection {
   }
 
   end(): void {
-    this.#flush();
+    this.#flush(Number.POSITIVE_INFINITY);
     this.#socket.end();
   }
 

@@ -8,6 +8,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
+import { TRANSPORT_ALLOCATOR, TRANSPORT_NODE_FLAGS } from '../transport-process.ts';
 
 export interface ChildSpec {
   readonly name: string;
@@ -42,11 +43,6 @@ export const BACKOFF = { firstMs: 200, lastMs: 10_000, healthyMs: 30_000 } as co
 /** A little more than the programs give themselves: a front end waits for the transactions it holds. */
 const STOP_GRACE_MS = { frontend: 75_000, transport: 30_000, store: 10_000 } as const;
 /** A child without IPC of its own (the store) says it is ready with one line of JSON; longer first lines are not ours. */
-/**
- * A transport keeps its queue in memory. A small young generation saves a hundred MiB (docs/internals.md); a heap that at most nearly doubles between two
- * full collections saves as much under load, at no cost that shows (40 % would cost a tenth of the CPU of accepting; docs/performance.md).
- */
-export const TRANSPORT_NODE_FLAGS: readonly string[] = ['--max-semi-space-size=8', '--heap-growing-percent=80'];
 const MAX_READY_LINE = 4_096;
 
 export class SupervisedChild {
@@ -156,7 +152,7 @@ export class SupervisedChild {
         stdio: ['ignore', this.spec.kind === 'store' ? 'pipe' : log, log, 'ipc'],
         // Its own session: Ctrl-C reaches the runner alone, which then stops the children in order.
         detached: true,
-        env: { ...process.env, ...this.spec.env },
+        env: { ...process.env, ...(this.spec.kind === 'transport' ? TRANSPORT_ALLOCATOR : {}), ...this.spec.env },
       },
     );
     closeSync(log);

@@ -6,6 +6,7 @@
 
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
+import { TRANSPORT_ALLOCATOR, TRANSPORT_NODE_FLAGS } from '../transport-process.ts';
 import {
   ANNOTATION,
   hashOf,
@@ -57,6 +58,11 @@ export const ENVIRONMENT = [
   fromField('NODE_NAME', 'spec.nodeName'),
   { name: 'NODE_COMPILE_CACHE', value: `${PATH.temporary}/compile-cache` },
 ] as const;
+
+const TRANSPORT_ENVIRONMENT = Object.entries({
+  NODE_OPTIONS: TRANSPORT_NODE_FLAGS.join(' '),
+  ...TRANSPORT_ALLOCATOR,
+}).map(([name, value]) => ({ name, value }));
 
 const metricsProbe = (path: string, more: object) => ({
   httpGet: { path, port: 'metrics', scheme: 'HTTP' },
@@ -180,7 +186,7 @@ export function podTemplate(pod: ProgramPod) {
         image: operator.image,
         imagePullPolicy: operator.imagePullPolicy,
         command: ['node', `${PATH.program}/${pod.program}/main.ts`, '--pod', `${PATH.config}/${pod.configFile}`],
-        env: ENVIRONMENT,
+        env: pod.program === 'transport' ? [...ENVIRONMENT, ...TRANSPORT_ENVIRONMENT] : ENVIRONMENT,
         ports: [...pod.ports, { name: 'metrics', containerPort: PORT.metrics }].map((one) => ({
           ...one,
           protocol: 'TCP',

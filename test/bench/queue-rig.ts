@@ -1,26 +1,99 @@
 /**
- * What the measurements of whole transports share: queue databases written in advance by the product's own store code, a store that takes
- * mail and counts it, and what `/proc` says of a process. Owns: the cluster's directory until it is disposed of.
+ * What the measurements of whole transports share: their options, queue databases written in advance by the product's own store code, a
+ * store that takes mail and counts it, and what `/proc` says of a process. Owns: the cluster's directory until it is disposed of.
+ *
+ * Preparing is fast because nothing of it has to survive: the disk is the real one but for its syncs, several large groups are under way
+ * at once. With `--kept DIR` what was prepared is kept and used again by the next run with the same arguments.
  */
-import { readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile } from 'node:fs/promises';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readFile, rename, utimes, writeFile } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import type { TransportConfig } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
+import type { Files } from '../../common/platform/files.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { nodeFiles } from '../../common/platform/node-files.ts';
 import { systemRandom } from '../../common/platform/random.ts';
+import { freshState } from '../../transport/core/copy.ts';
 import type { CopyFacts, CopyState, QueueDatabase, Write } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
+import { until } from '../house/until.ts';
 import { DirectCluster, type DirectOptions } from '../process/direct-cluster.ts';
-import { benchId, wireFacts, wireState } from './store-copies.ts';
 
 export const MIB = 1024 * 1024;
+/** Goal of issue 4 for a transport. */
+export const LIMIT_MIB = 256;
 
-/** Files for everybody, nothing started: the queue databases can be written first. */
+/** What every one of them can be told: size of a body, options of node, where prepared queue databases are kept. */
+export function benchOptions<T extends ParseArgsOptionsConfig>(own: T) {
+  const shared = {
+    bytes: { type: 'string', default: '200' },
+    node: { type: 'string', default: '' },
+    kept: { type: 'string', default: '' },
+  } as const;
+  return parseArgs({ options: { ...shared, ...own } }).values;
+}
+
+export interface LargeCluster {
+  readonly cluster: DirectCluster;
+  /** Names of its transports. */
+  readonly names: readonly string[];
+  /** When the queue databases were written, by the wall clock. */
+  readonly preparedAtMs: number;
+}
+
+/**
+ * Files for everybody, nothing started, and the queue databases of `filled` (the first transports) written by `prepare`. `what`: names the
+ * contents where they are kept.
+ */
+export async function largeCluster(
+  resources: (directory: string) => string,
+  options: { readonly node: string; readonly kept: string; readonly bytes: string },
+  what: string,
+  prepare: (stores: readonly QueueDatabase[], names: readonly string[], atMs: number) => Promise<void>,
+  filled = 2,
+): Promise<LargeCluster> {
+  const flags = options.node.split(',').filter((flag) => flag !== '');
+  const cluster = await preparedCluster(resources, { flags, readyWithinMs: 600_000 });
+  try {
+    const names = cluster.transports.map(({ name }) => name);
+    const started = performance.now();
+    const directories = await Promise.all(names.slice(0, filled).map((name) => queueDirectory(cluster, name)));
+    const kept = options.kept === '' ? null : join(options.kept, `${what}-${options.bytes}`);
+    const isKept = kept !== null && existsSync(kept);
+    const preparedAtMs = isKept ? statSync(join(kept, 'prepared')).mtimeMs : Date.now();
+    if (isKept)
+      for (const [at, directory] of directories.entries())
+        await cp(join(kept, `${at}`), directory, { recursive: true });
+    else {
+      const stores: QueueDatabase[] = [];
+      for (const [at, directory] of directories.entries()) stores.push(await openQueue(directory, names[at] ?? ''));
+      await prepare(stores, names, preparedAtMs);
+      for (const store of stores) await store.close();
+    }
+    if (kept !== null && !isKept) {
+      for (const [at, directory] of directories.entries())
+        await cp(directory, join(`${kept}.part`, `${at}`), { recursive: true });
+      await writeFile(join(`${kept}.part`, 'prepared'), '');
+      await utimes(join(`${kept}.part`, 'prepared'), preparedAtMs / 1000, preparedAtMs / 1000);
+      await rename(`${kept}.part`, kept);
+    }
+    const { user, system } = process.cpuUsage();
+    line(isKept ? 'taken from before' : 'prepared', {
+      seconds: (performance.now() - started) / 1000,
+      cpuSeconds: (user + system) / 1_000_000,
+    });
+    return { cluster, names, preparedAtMs };
+  } catch (error) {
+    await cluster[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
 export async function preparedCluster(
   resources: (directory: string) => string,
   options: Omit<DirectOptions, 'directory'> = {},
@@ -36,78 +109,153 @@ export async function preparedCluster(
   }
 }
 
-/** The queue database a transport of the cluster will find, opened as it would. */
-export async function openQueue(cluster: DirectCluster, name: string): Promise<QueueDatabase> {
-  const config = JSON.parse(await readFile(cluster.configFile(name), 'utf8')) as TransportConfig;
-  return openSegmentLog({
-    directory: config.queueDatabaseDirectory,
-    files: nodeFiles,
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-    segmentBytes: config.store.segmentBytes,
-    reserveBytes: config.store.reserveBytes,
-    onFatal: (reason) => {
-      throw reason;
-    },
-    member: name,
+/** Starts these two and waits until the first hears the other. */
+export async function launchPair(cluster: DirectCluster, first: string, second: string): Promise<void> {
+  await Promise.all([cluster.launch(first), cluster.launch(second)]);
+  await until('the two to know each other', async () => (await metric(cluster, first, 'mailcluster_peer_up')) >= 1, {
+    deadlineMs: 120_000,
   });
 }
 
-/** Not long ago: older mail expires at once. */
-const shiftMs = Math.floor(systemClock.wallMs()) - 1_800_000 - 1_700_000_000_000;
+async function queueDirectory(cluster: DirectCluster, name: string): Promise<string> {
+  const config = JSON.parse(await readFile(cluster.configFile(name), 'utf8')) as TransportConfig;
+  return config.queueDatabaseDirectory;
+}
 
-/** Message `n` to a mailbox of `domain`, as it comes off the wire. */
-export function messageFacts(n: number, digest: string, sizeBytes: number, domain: string): CopyFacts {
-  const facts = wireFacts(n % 200_000, digest, sizeBytes);
-  return {
-    ...facts,
-    id: benchId(n),
-    envelope: {
-      ...facts.envelope,
-      recipients: [{ address: `mailbox-${n % 20_000}@${domain}` }],
-      receivedAtMs: facts.envelope.receivedAtMs + shiftMs,
+/** Nothing that is prepared has to survive. */
+const unsyncedFiles: Files = {
+  ...nodeFiles,
+  open: async (path, mode) => {
+    const handle = await nodeFiles.open(path, mode);
+    return {
+      writev: (buffers, position) => handle.writev(buffers, position),
+      read: (target, offset, length, position) => handle.read(target, offset, length, position),
+      datasync: async () => undefined,
+      sizeBytes: () => handle.sizeBytes(),
+      truncate: (sizeBytes) => handle.truncate(sizeBytes),
+      close: () => handle.close(),
+    };
+  },
+  syncDirectory: async () => undefined,
+};
+
+/** Opened as the transport of that name will open it. */
+const openQueue = (directory: string, member: string): Promise<QueueDatabase> =>
+  openSegmentLog({
+    directory,
+    files: unsyncedFiles,
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLogger,
+    segmentBytes: 64 * MIB,
+    reserveBytes: 128 * MIB,
+    onFatal: (reason) => {
+      throw reason;
     },
-    acceptedAtMs: facts.acceptedAtMs + shiftMs,
-    events: facts.events.map((event) => ({ ...event, atMs: event.atMs + shiftMs })),
+    member,
+  });
+
+/** Not long ago: older mail expires at once. */
+const firstMs = Math.floor(systemClock.wallMs()) - 1_800_000;
+
+/** 32 bits that look like chance, as text (the finaliser of MurmurHash3). */
+function mixed(n: number): string {
+  let h = n | 0;
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (0x1_0000_0000 + ((h ^ (h >>> 16)) >>> 0)).toString(16).slice(1);
+}
+
+export const messageId = (n: number): CopyId =>
+  `01J${mixed(n).toUpperCase()}${(0x1000_0000_0000 + n).toString(16).toUpperCase()}000` as CopyId;
+
+/** Message `n` to a mailbox of `domain`, as a front end hands it over; no text of it is shared with another. */
+export function messageFacts(n: number, digest: string, sizeBytes: number, domain: string): CopyFacts {
+  const atMs = firstMs + (n % 200_000) * 7;
+  const address = `192.0.2.${n % 200}`;
+  const port = 1024 + (n % 60_000);
+  const helo = `relay-${n % 200}.example.net`;
+  const note = (detail: string, event = 'FRONTEND') => ({ event, atMs: atMs + 3, source: 'frontend-0', detail });
+  return {
+    id: messageId(n),
+    ancestor: null,
+    kind: 'message',
+    envelope: {
+      reversePath: `sender-${n % 5000}@customer-${n % 300}.example.net`,
+      recipients: [{ address: `mailbox-${n % 20_000}@${domain}` }],
+      body: '8BITMIME',
+      smtputf8: false,
+      declaredSizeBytes: sizeBytes,
+      client: {
+        address,
+        port,
+        helo,
+        protocol: 'ESMTPS',
+        tls: { version: 'TLSv1.3', cipher: 'TLS_AES_256_GCM_SHA384' },
+        user: null,
+      },
+      frontend: 'frontend-0',
+      listener: 'mx',
+      receivedAtMs: atMs,
+    },
+    digest,
+    sizeBytes,
+    acceptedAtMs: atMs + 4,
+    takenFrom: null,
+    events: [
+      note(`connect from [${address}]:${port} to mx, ESMTPS ${helo}: MAIL, 1 RCPT`),
+      note('open to hub-b1, try 1'),
+      note(`end of data, ${sizeBytes} bytes`),
+      note(`<${mixed(n)}${mixed(~n)}${mixed(n + 0x5bd1e995)}${mixed(-n)}@customer.example.net>`, 'MESSAGE-ID'),
+    ],
   };
 }
 
-export function transitState(n: number, more: Pick<CopyState, 'queue' | 'epoch'> & Partial<CopyState>): CopyState {
-  return { ...wireState(n, 'delivery'), recipients: null, placements: [], ...more };
-}
+export const transitState = (n: number, more: Pick<CopyState, 'queue' | 'epoch'> & Partial<CopyState>): CopyState =>
+  freshState({ standing: 'released', ageMs: n % 1000, ...more });
 
 export interface Batch {
-  readonly id: CopyId;
   readonly facts: CopyFacts;
   readonly state: CopyState;
   /** Where it comes to rest at once, or null. */
   readonly resting: CopyState | null;
 }
 
+const GROUP = 1_000;
+const GROUPS_AT_ONCE = 4;
+
 /** Writes `count` copies; `make` says what each is, given the digest of its body. */
 export async function fill(
   store: QueueDatabase,
   count: number,
   bytes: Buffer,
-  make: (n: number, digest: string) => Omit<Batch, 'id'>,
+  make: (n: number, digest: string) => Batch,
 ): Promise<void> {
+  const underWay: Promise<void>[] = [];
   for (let n = 0; n < count; ) {
     const writes: Write[] = [];
-    for (let i = 0; i < 500 && n < count; i++, n++) {
-      const body = store.beginBody(benchId(n));
+    for (let i = 0; i < GROUP && n < count; i++, n++) {
+      const body = store.beginBody(messageId(n));
       await body.append(bytes);
       const { facts, state, resting } = make(n, body.digest());
       writes.push({ kind: 'commit', facts, state, body });
       if (resting !== null) writes.push({ kind: 'move', id: facts.id, state: resting });
     }
-    await store.commit(writes);
+    underWay.push(store.commit(writes));
+    if (underWay.length >= GROUPS_AT_ONCE) await underWay.shift();
   }
+  await Promise.all(underWay);
 }
 
 export const seenOf = (member: string, identity: Identity): Write => ({
   kind: 'seen',
   seen: { member, identity, openCounter: 1, nonce: 'bench', syncedSequence: 0 },
+});
+
+/** What a database last saw of another one that was opened just now. */
+export const lastSeen = ({ identity, chain }: QueueDatabase) => ({
+  identity,
+  ...(chain.at(-1) ?? { openCounter: 1, nonce: '' }),
 });
 
 // --- what a process costs ------------------------------------------------------------------------------------------------

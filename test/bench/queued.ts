@@ -3,63 +3,61 @@
  * store that refuses connections, one front end. Prints the memory of both whole processes and the time from the start of the owner to its
  * first accept. A measurement, not a test. Goals (issue 4): at most 256 MiB each, at most 5 s.
  *
- *   node test/bench/queued.ts [--scale 1] [--bytes 4096] [--seconds 20] [--node=--flag,--flag]
+ *   node test/bench/queued.ts [--scale 1] [--bytes 200] [--seconds 20] [--node=--flag,--flag] [--kept DIR]
  */
-import { parseArgs } from 'node:util';
+
+import type { QueueDatabase } from '../../transport/store/database.ts';
 import { until } from '../house/until.ts';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
 import { makeMessage } from '../process/ledger.ts';
 import { SmtpConnection, sendMessage } from '../process/smtp-sender.ts';
 import {
+  benchOptions,
   cpuMs,
   deadAddress,
   fill,
+  LIMIT_MIB,
+  largeCluster,
+  lastSeen,
   line,
   messageFacts,
   metric,
-  openQueue,
   peakMiB,
-  preparedCluster,
   residentMiB,
   transitState,
 } from './queue-rig.ts';
 
-const { values } = parseArgs({
-  options: {
-    scale: { type: 'string', default: '1' },
-    bytes: { type: 'string', default: '4096' },
-    seconds: { type: 'string', default: '20' },
-    node: { type: 'string', default: '' },
-    snapshot: { type: 'string' },
-  },
+const values = benchOptions({
+  scale: { type: 'string', default: '1' },
+  seconds: { type: 'string', default: '20' },
+  /** Of the owner or the shadow; needs `--node=--heapsnapshot-signal=SIGUSR2`, writes into the working directory. */
+  snapshot: { type: 'string' },
 });
 const COUNT = Math.round(100_000 * Number(values.scale));
-const LIMIT_MIB = 256;
 
 /** One owns, the other shadows; both know each other. */
-async function prepare(cluster: DirectCluster, owner: string, shadow: string): Promise<void> {
-  const stores = [await openQueue(cluster, owner), await openQueue(cluster, shadow)] as const;
-  const [mine, theirs] = stores;
+async function prepare(stores: readonly QueueDatabase[], names: readonly string[]): Promise<void> {
+  const [mine, theirs] = stores as [QueueDatabase, QueueDatabase];
   const epoch = { try: 1, term: 0, owner: mine.identity };
-  const last = mine.chain.at(-1) ?? { openCounter: 1, nonce: '' };
   const bytes = Buffer.alloc(Number(values.bytes), 'x');
+  const placements = [{ identity: theirs.identity, member: names[1] as string, epoch, status: 'confirmed' as const }];
   await fill(mine, COUNT, bytes, (n, digest) => ({
     facts: messageFacts(n, digest, bytes.length, 'example.com'),
     state: transitState(n, {
       queue: 'delivery',
       epoch,
       recipients: [{ address: `mailbox-${n % 20_000}@example.com`, outcome: 'pending' }],
-      placements: [{ identity: theirs.identity, member: shadow, epoch, status: 'confirmed' }],
+      placements,
     }),
     resting: null,
   }));
+  const takenFrom = lastSeen(mine);
   await fill(theirs, COUNT, bytes, (n, digest) => ({
-    facts: { ...messageFacts(n, digest, bytes.length, 'example.com'), takenFrom: { identity: mine.identity, ...last } },
+    facts: { ...messageFacts(n, digest, bytes.length, 'example.com'), takenFrom },
     state: transitState(n, { queue: 'shadow', epoch }),
     resting: null,
   }));
-  for (const store of stores) await store.close();
 }
 
 /** Offers one message after the other until the owner itself has taken one. */
@@ -82,7 +80,7 @@ async function firstAccept(cluster: DirectCluster, owner: string, startMs: numbe
       if (firstMs === 0) return false;
       return (await metric(cluster, owner, 'mailcluster_messages_accepted_total')) > 0;
     },
-    { deadlineMs: 120_000, everyMs: 20 },
+    { deadlineMs: 600_000, everyMs: 20 },
   );
   line('first accept', {
     anywhereMs: firstMs,
@@ -93,15 +91,15 @@ async function firstAccept(cluster: DirectCluster, owner: string, startMs: numbe
 }
 
 const store = await deadAddress();
-const cluster = await preparedCluster((directory) => twoSites(directory, { perSite: 1, frontends: 1, lmtp: store }), {
-  flags: values.node.split(',').filter((flag) => flag !== ''),
-});
+const { cluster, names } = await largeCluster(
+  (directory) => twoSites(directory, { perSite: 1, frontends: 1, lmtp: store }),
+  values,
+  `queued-${COUNT}`,
+  prepare,
+);
 try {
-  const [owner, shadow] = cluster.transports.map(({ name }) => name) as [string, string];
+  const [owner, shadow] = names as [string, string];
   const [frontend] = cluster.frontends.map(({ name }) => name) as [string];
-  const preparing = performance.now();
-  await prepare(cluster, owner, shadow);
-  line('prepared', { copies: COUNT, ms: performance.now() - preparing });
   const shadowStarted = performance.now();
   await Promise.all([cluster.launch(shadow), cluster.launch(frontend)]);
   line('shadow ready', { ms: performance.now() - shadowStarted, peakMiB: peakMiB(cluster.pid(shadow)) });
@@ -109,7 +107,7 @@ try {
   const launched = cluster.launch(owner);
   await Promise.all([firstAccept(cluster, owner, startMs), launched]);
   await until('a known count', async () => (await metric(cluster, owner, 'mailcluster_queue_messages')) >= COUNT, {
-    deadlineMs: 60_000,
+    deadlineMs: 600_000,
   });
   for (let at = 0; at <= Number(values.seconds); at += 5) {
     const endMs = performance.now() + 5_000;

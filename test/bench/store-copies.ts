@@ -104,7 +104,7 @@ export function commitBench(
 ): StoredCopy & { readonly done: Promise<void> } {
   const body = store.beginBody(benchId(n));
   void body.append(bytes);
-  const facts = compactor.facts(wireFacts(n, body.digest(), bytes.length));
+  const facts = compactor.hold(wireFacts(n, body.digest(), bytes.length));
   const state = compactor.state(wireState(n, 'submission'));
   return { facts, state, done: store.commit([{ kind: 'commit', facts, state, body }]) };
 }

@@ -86,6 +86,7 @@ async function write(directory: string, end: 'close' | 'kill'): Promise<void> {
       kept.set(facts.id, { facts, state });
     }
     await Promise.all(calls);
+    compactor.pack([...kept.values()].slice(-calls.length).map(({ facts }) => facts));
     for (let i = 0; i < calls.length; i++) {
       const id = benchId(n - calls.length + i);
       const state = compactor.state(wireState(n, 'delivery'));

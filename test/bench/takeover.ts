@@ -4,53 +4,49 @@
  * is the topology document that names the owner's queue database lost. A measurement, not a test. Goals (issue 4): first delivery within
  * 2 s of the decision, protected again at 2,000 copies a second on two cores.
  *
- *   node test/bench/takeover.ts [--scale 1] [--bytes 4096] [--store up|down] [--node=--flag,--flag]
+ *   node test/bench/takeover.ts [--scale 1] [--bytes 200] [--store up|down] [--node=--flag,--flag] [--kept DIR]
  */
-import { parseArgs } from 'node:util';
 import type { Identity } from '../../common/message.ts';
-import { systemRandom } from '../../common/platform/random.ts';
-import { newIdentity } from '../../transport/store/open-record.ts';
+import type { QueueDatabase } from '../../transport/store/database.ts';
 import { until } from '../house/until.ts';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
 import {
+  benchOptions,
   CountingStore,
   cpuMs,
   deadAddress,
   fill,
+  largeCluster,
+  launchPair,
   line,
   messageFacts,
   metric,
-  openQueue,
   peakMiB,
-  preparedCluster,
   seenOf,
   transitState,
 } from './queue-rig.ts';
 
-const { values } = parseArgs({
-  options: {
-    scale: { type: 'string', default: '1' },
-    bytes: { type: 'string', default: '4096' },
-    store: { type: 'string', default: 'up' },
-    node: { type: 'string', default: '' },
-  },
+const values = benchOptions({
+  scale: { type: 'string', default: '1' },
+  store: { type: 'string', default: 'up' },
 });
 const COUNT = Math.round(100_000 * Number(values.scale));
+/** Of the queue database that is lost. */
+const LOST = '0123456789ABCDEFGHJKMNPQRS' as Identity;
 
-async function prepare(cluster: DirectCluster, lost: string, owner: Identity, holder: string): Promise<void> {
-  const store = await openQueue(cluster, holder);
+async function prepare(stores: readonly QueueDatabase[], names: readonly string[]): Promise<void> {
+  const [, store] = stores as [QueueDatabase, QueueDatabase];
   const bytes = Buffer.alloc(Number(values.bytes), 'x');
-  await store.commit([seenOf(lost, owner)]);
+  await store.commit([seenOf(names[0] as string, LOST)]);
   await fill(store, COUNT, bytes, (n, digest) => ({
     facts: {
       ...messageFacts(n, digest, bytes.length, 'example.com'),
-      takenFrom: { identity: owner, openCounter: 1, nonce: 'bench' },
+      takenFrom: { identity: LOST, openCounter: 1, nonce: 'bench' },
     },
-    state: transitState(n, { queue: 'shadow', epoch: { try: 1, term: 0, owner } }),
+    state: transitState(n, { queue: 'shadow', epoch: { try: 1, term: 0, owner: LOST } }),
     resting: null,
   }));
-  await store.close();
 }
 
 interface Look {
@@ -81,24 +77,20 @@ async function watch(cluster: DirectCluster, holder: string, store: CountingStor
 
 const store = values.store === 'up' ? await CountingStore.open() : null;
 const lmtp = store?.address ?? (await deadAddress());
-const cluster = await preparedCluster(
+const { cluster, names } = await largeCluster(
   (directory) => twoSites(directory, { perSite: [1, 2], frontends: 1, lmtp, queues: 'mailboxRetryInterval: 5m' }),
-  { flags: values.node.split(',').filter((flag) => flag !== '') },
+  values,
+  `takeover-${COUNT}`,
+  prepare,
 );
 try {
-  const [lost, holder, target] = cluster.transports.map(({ name }) => name) as [string, string, string];
-  const identity = newIdentity(systemRandom);
-  await prepare(cluster, lost, identity, holder);
-  line('prepared', { copies: COUNT });
-  await Promise.all([cluster.launch(holder), cluster.launch(target)]);
+  const [lost, holder, target] = names as [string, string, string];
+  await launchPair(cluster, holder, target);
   const pids = { holder: cluster.pid(holder), target: cluster.pid(target) };
-  await until('the two to know each other', async () => (await metric(cluster, holder, 'mailcluster_peer_up')) >= 1, {
-    deadlineMs: 60_000,
-  });
   const before = { holder: cpuMs(pids.holder), target: cpuMs(pids.target), own: process.cpuUsage() };
   const decidedMs = performance.now();
   await cluster.decide(({ retired }) => ({
-    retired: [...retired, { member: lost, identity, uid: null, reason: 'lost' }],
+    retired: [...retired, { member: lost, identity: LOST, uid: null, reason: 'lost' }],
   }));
   const looks = await watch(cluster, holder, store);
   const last = looks.at(-1);

@@ -4,13 +4,19 @@ import type { CopyId, Envelope } from '../../common/message.ts';
 import { bloomHas, bloomKey, buildBloom } from '../../transport/store/bloom.ts';
 import { bodyPlace, commitPlace, extentsOf, segmentsOf } from '../../transport/store/body-place.ts';
 import { decodeRows, encodeRows } from '../../transport/store/checkpoint-rows.ts';
-import { Compactor, hasRecipients } from '../../transport/store/compact.ts';
+import { Compactor, hasRecipients, packedOf, recipientCount, TOGETHER } from '../../transport/store/compact.ts';
 import type { CopyFacts, CopyState } from '../../transport/store/database.ts';
 import { copyId, delivered, factsOf, OWNER, pending, stateOf } from './samples.ts';
 
 const plain = (facts: CopyFacts): unknown => JSON.parse(JSON.stringify(facts));
 const base = factsOf(copyId(1), { digest: () => 'ab'.repeat(32), sizeBytes: 77 }, 3);
 const placement = { identity: OWNER, member: 'hub-1', epoch: { try: 2, term: 1, owner: OWNER }, status: 'confirmed' };
+
+function packed(facts: CopyFacts, compactor = new Compactor()): CopyFacts {
+  const held = compactor.hold(facts);
+  compactor.pack([held]);
+  return held;
+}
 
 const envelope = (more: Partial<Envelope>): CopyFacts => ({ ...base, envelope: { ...base.envelope, ...more } });
 const FACTS: readonly (readonly [string, CopyFacts])[] = [
@@ -88,7 +94,7 @@ describe('compact copies', () => {
     expect(compactor.hold(held)).toBe(held);
     expect({ ...held }).toEqual(facts);
     expect(held.envelope).toBe(facts.envelope);
-    compactor.pack(held);
+    compactor.pack([held]);
     expect(held.envelope).not.toBe(facts.envelope);
     expect({ ...held }).toEqual(facts);
     expect(plain(held)).toEqual(plain(facts));
@@ -97,7 +103,7 @@ describe('compact copies', () => {
   test.each(FACTS)('%s: its recipients, and nobody else', (_, facts) => {
     const addresses = facts.envelope.recipients.map(({ address }) => address);
     const quoted = { ...facts, envelope: { ...facts.envelope, reversePath: `x,["a@b"],"${addresses.join()}` } };
-    for (const one of [facts, new Compactor().facts(facts), quoted, new Compactor().facts(quoted)]) {
+    for (const one of [facts, packed(facts), quoted, packed(quoted)]) {
       expect(hasRecipients(one, addresses)).toBe(true);
       expect(hasRecipients(one, [...addresses, 'more@example.org'])).toBe(false);
       expect(hasRecipients(one, addresses.slice(1))).toBe(addresses.length === 0);
@@ -107,17 +113,60 @@ describe('compact copies', () => {
 
   test.each(FACTS)('%s: equal, also spread and as JSON', (_, facts) => {
     const compactor = new Compactor();
-    const packed = compactor.facts(facts);
-    expect({ ...packed }).toEqual(facts);
-    expect(plain(packed)).toEqual(plain(facts));
-    expect(packed).toEqual(facts);
-    expect(compactor.facts(packed)).toBe(packed);
-    expect({ ...packed, id: copyId(5) }).toEqual({ ...facts, id: copyId(5) });
+    const one = packed(facts, compactor);
+    expect({ ...one }).toEqual(facts);
+    expect(plain(one)).toEqual(plain(facts));
+    expect(one).toEqual(facts);
+    expect(packed(one, compactor)).toBe(one);
+    expect({ ...one, id: copyId(5) }).toEqual({ ...facts, id: copyId(5) });
     // Another one in between: nothing of it is mixed up.
-    const other = compactor.facts({ ...base, envelope: { ...base.envelope, listener: 'other' } });
+    const other = packed({ ...base, envelope: { ...base.envelope, listener: 'other' } }, compactor);
     expect(other.envelope.listener).toBe('other');
-    expect(packed.envelope).toEqual(facts.envelope);
-    expect(packed.events).toEqual(facts.events);
+    expect(one.envelope).toEqual(facts.envelope);
+    expect(one.events).toEqual(facts.events);
+  });
+
+  test('many are packed together: each says what it said, also when some are packed once more and others are gone', () => {
+    const compactor = new Compactor();
+    const all = Array.from({ length: 150 }, (_, n) => {
+      const [, facts] = FACTS[n % FACTS.length] as (typeof FACTS)[number];
+      return { ...facts, id: copyId(n), digest: String(n).padStart(64, '0'), acceptedAtMs: 1_700_000_000_000 + n };
+    });
+    const held = all.map((facts) => compactor.hold(facts));
+    const same = (): void => {
+      for (const [n, facts] of held.entries()) {
+        expect({ ...facts }).toEqual(all[n]);
+        expect(recipientCount(facts)).toBe(all[n]?.envelope.recipients.length);
+      }
+    };
+    compactor.pack(held);
+    expect(new Set(held.map((facts) => packedOf(facts)?.block)).size).toBe(Math.ceil(150 / TOGETHER));
+    same();
+    compactor.pack(held.filter((_, n) => n % 5 === 0));
+    same();
+    held.reverse();
+    all.reverse();
+    same();
+  });
+
+  test('a checkpoint leaves no block alive for a few, and full ones as they are', () => {
+    const compactor = new Compactor();
+    const copies = Array.from({ length: 4 * TOGETHER }, (_, n) => ({
+      facts: compactor.hold({ ...base, id: copyId(n), sizeBytes: n }),
+      state: stateOf('delivery'),
+      body: bodyPlace([3, n, 7], []),
+    }));
+    compactor.pack(copies.map(({ facts }) => facts));
+    const blocks = () => copies.map(({ facts }) => packedOf(facts)?.block);
+    const before = blocks();
+    // Of the first two only every fourth is left.
+    const left = copies.filter((_, n) => n >= 2 * TOGETHER || n % 4 === 0);
+    const rows = encodeRows(left, compactor);
+    expect(rows.blocks.length).toBe(3);
+    expect(blocks().slice(2 * TOGETHER)).toEqual(before.slice(2 * TOGETHER));
+    expect(packedOf(copies[0]?.facts as CopyFacts)?.block).not.toBe(before[0]);
+    const found = [...decodeRows(JSON.parse(JSON.stringify(rows)), new Compactor())];
+    expect(found.map(({ facts }) => plain(facts))).toEqual(left.map(({ facts }) => plain(facts)));
   });
 
   test('states are equal, what they share is held once', () => {
@@ -129,7 +178,7 @@ describe('compact copies', () => {
       expect(one?.placements).toBe(two?.placements);
     }
     const from = { identity: OWNER, openCounter: 4, nonce: 'ff' };
-    const taken = [1, 2].map(() => compactor.facts({ ...base, takenFrom: { ...from } }).takenFrom);
+    const taken = [1, 2].map(() => compactor.hold({ ...base, takenFrom: { ...from } }).takenFrom);
     expect(taken[0]).toBe(taken[1]);
   });
 
@@ -143,7 +192,7 @@ describe('compact copies', () => {
       ],
     );
     const copies = FACTS.flatMap(([, facts]) => STATES.map((state) => ({ facts, state, body })));
-    for (const given of [copies, copies.map((copy) => ({ ...copy, ...compactor.copy(copy) }))]) {
+    for (const given of [copies, copies.map((copy) => ({ ...copy, facts: packed(copy.facts, compactor) }))]) {
       const rows = JSON.parse(JSON.stringify(encodeRows(given, compactor)));
       const found = [...decodeRows(rows, new Compactor())];
       expect(found.map((copy) => [plain(copy.facts), copy.state, copy.body])).toEqual(

@@ -33,9 +33,9 @@ import {
   statePaths,
   writeJson,
 } from '../../operator/local/state-directory.ts';
-import { TRANSPORT_NODE_FLAGS } from '../../operator/local/supervisor.ts';
 import { readWanted, type Wanted } from '../../operator/local/wanted.ts';
 import { NO_DECISIONS, nextTopology } from '../../operator/topology.ts';
+import { TRANSPORT_ALLOCATOR, TRANSPORT_NODE_FLAGS } from '../../operator/transport-process.ts';
 import { until } from '../house/until.ts';
 import { alive, ClusterView, signal } from './cluster-view.ts';
 
@@ -53,6 +53,8 @@ export interface DirectOptions {
   readonly directory?: string;
   /** Further options of node for transports. */
   readonly flags?: readonly string[];
+  /** How long a process may take to be ready; a minute. */
+  readonly readyWithinMs?: number;
 }
 
 type Kind = 'transport' | 'frontend' | 'store';
@@ -339,7 +341,11 @@ export class DirectCluster extends ClusterView {
     const flags = kind === 'transport' ? [...TRANSPORT_NODE_FLAGS, ...(this.#options.flags ?? [])] : [];
     const spawned = spawn(file, [...before, ...flags, PROGRAMS[kind], ...args], {
       stdio: ['ignore', kind === 'store' ? 'pipe' : log, log, 'ipc'],
-      env: { ...process.env, NODE_COMPILE_CACHE: this.#paths.cache },
+      env: {
+        ...process.env,
+        ...(kind === 'transport' ? TRANSPORT_ALLOCATOR : {}),
+        NODE_COMPILE_CACHE: this.#paths.cache,
+      },
     });
     closeSync(log);
     const child: Child = { process: spawned, ready: false, fatal: null };
@@ -352,7 +358,9 @@ export class DirectCluster extends ClusterView {
       if (chunk.toString().includes('"ready":true')) child.ready = true;
     });
     spawned.on('exit', () => void this.#publish());
-    const settled = until(`${name} to be ready`, () => child.ready || !hasNotEnded(spawned), { deadlineMs: 60_000 });
+    const settled = until(`${name} to be ready`, () => child.ready || !hasNotEnded(spawned), {
+      deadlineMs: this.#options.readyWithinMs ?? 60_000,
+    });
     const ended = settled.then(() => {
       if (!child.ready) throw new Error(`${name} ended: ${child.fatal ?? spawned.exitCode ?? spawned.signalCode}`);
     });

@@ -199,11 +199,14 @@ describe('the mark', () => {
       expect(signal).toBe('SIGKILL');
       const file = openMarkFile(path);
       expect(readMark(file.found)).toEqual({ ids: [ID(1)], alone: true });
-      file.write('none\n');
+      const many = `with others ${Array.from({ length: 300 }, (_, n) => ID(n)).join(' ')}\n`;
+      for (const text of ['none\n', many, `alone ${ID(2)}\n`, 'none\n']) {
+        file.write(text);
+        const again = openMarkFile(path);
+        expect(again.found).toBe(text);
+        again.close();
+      }
       file.close();
-      const again = openMarkFile(path);
-      expect(again.found).toBe('none\n');
-      again.close();
     } finally {
       await rm(directory, { recursive: true, force: true });
     }

@@ -10,7 +10,7 @@ import {
   type RecipientState,
   type SharedState,
 } from '../../common/message.ts';
-import { hasRecipients } from '../store/compact.ts';
+import { recipientCount } from '../store/compact.ts';
 import type { CopyFacts, CopyState, Placement, Queue } from '../store/database.ts';
 
 /** Volatile companions of a durable copy; lost at a restart on purpose. */
@@ -109,8 +109,7 @@ export const freshState = (first: Pick<CopyState, 'queue' | 'epoch' | 'standing'
 export function everyRecipient(facts: CopyFacts, state: CopyState): CopyState {
   const known: readonly (RecipientState | null | undefined)[] | null = state.recipients;
   if (known === null) return state;
-  const addresses = known.map((one) => one?.address ?? '');
-  if (!addresses.includes('') && hasRecipients(facts, addresses)) return state;
+  if (known.length >= recipientCount(facts) && !known.includes(undefined) && !known.includes(null)) return state;
   const { recipients } = facts.envelope;
   const length = Math.max(known.length, recipients.length);
   let isWhole = true;

@@ -6,7 +6,7 @@ import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
-import type { Compactor } from '../store/compact.ts';
+import { type Compactor, packedOf } from '../store/compact.ts';
 import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
 import type { Copy, Doubt } from './copy.ts';
@@ -432,7 +432,8 @@ export function addCopy(server: Server, copy: Copy): void {
 }
 
 function packOldest({ recent, copies, compactor }: Server): void {
-  for (const copy of recent.splice(0, RECENT)) if (copies.get(copy.facts.id) === copy) compactor.pack(copy.facts);
+  const old = recent.splice(0, RECENT).filter((copy) => copies.get(copy.facts.id) === copy);
+  compactor.pack(old.map(({ facts }) => facts).filter((facts) => packedOf(facts) === null));
 }
 
 /** The copy leaves memory: moved to a Safety Net, aborted or removed. */

@@ -1,11 +1,11 @@
 /**
- * Copies in transit as rows of a checkpoint. Owns: that what many copies share is written once per frame and that envelope and events
- * are written as the one text they are held as (`compact.ts`), so that a start with a hundred thousand queued copies reads little and
- * takes nothing apart. Both directions.
+ * Copies in transit as rows of a checkpoint. Owns: that what many copies share is written once per frame and that envelope, events and
+ * digest are written as the blocks they are held in (`compact.ts`), so that a start with a hundred thousand queued copies reads little
+ * and takes nothing apart. Both directions.
  */
 import type { CopyId, CopyKind, Epoch, RecipientState } from '../../common/message.ts';
 import { type BodyPlace, numbersOf, packPlace } from './body-place.ts';
-import { type Compactor, type Profile, packedParts } from './compact.ts';
+import { type Block, type Compactor, packedOf, TOGETHER } from './compact.ts';
 import type { CopyFacts, CopyState, Placement } from './database.ts';
 
 export interface CheckpointCopy {
@@ -14,7 +14,7 @@ export interface CheckpointCopy {
   readonly body: BodyPlace;
 }
 
-type Shared = Profile | Epoch | readonly Placement[] | NonNullable<CopyFacts['takenFrom']> | StateRest;
+type Shared = Epoch | readonly Placement[] | NonNullable<CopyFacts['takenFrom']> | StateRest;
 /** What is the same for most copies of a queue. */
 type StateRest = Omit<CopyState, 'epoch' | 'recipients' | 'placements' | 'ageMs' | 'finalAtMs'>;
 
@@ -23,12 +23,12 @@ type CopyRow = readonly [
   id: CopyId,
   ancestor: CopyId | null,
   kind: CopyKind,
-  digest: string,
   sizeBytes: number,
   acceptedAtMs: number,
   sharedTakenFrom: number | null,
-  sharedProfile: number,
-  text: string,
+  block: number,
+  place: number,
+  recipientCount: number,
   sharedState: number,
   sharedEpoch: number,
   recipients: readonly (string | RecipientState)[] | null,
@@ -40,6 +40,8 @@ type CopyRow = readonly [
 
 export interface CopyRows {
   readonly shared: readonly Shared[];
+  /** Base64. */
+  readonly blocks: readonly string[];
   readonly rows: readonly CopyRow[];
 }
 
@@ -66,21 +68,42 @@ class SharedList {
   }
 }
 
+/** Facts whose block is not full of others of this frame are packed anew, so that blocks of which little is left do not live on. */
+function packSparse(all: readonly CopyFacts[], compactor: Compactor): void {
+  const used = new Map<Block, number>();
+  for (const facts of all) {
+    const block = packedOf(facts)?.block;
+    if (block !== undefined) used.set(block, (used.get(block) ?? 0) + 1);
+  }
+  const isSparse = (facts: CopyFacts): boolean => {
+    const block = packedOf(facts)?.block;
+    return block === undefined || (used.get(block) ?? 0) < TOGETHER / 2;
+  };
+  compactor.pack(all.filter(isSparse));
+}
+
 export function encodeRows(copies: readonly CheckpointCopy[], compactor: Compactor): CopyRows {
   const shared = new SharedList();
-  const rows = copies.map(({ facts, state, body }): CopyRow => {
-    const { text, profile } = packedParts(compactor.facts(facts));
+  const blocks = new Map<Block, number>();
+  const all = copies.map(({ facts }) => compactor.hold(facts));
+  packSparse(all, compactor);
+  const rows = copies.map(({ state, body }, index): CopyRow => {
+    const facts = all[index] as CopyFacts;
+    const packed = packedOf(facts);
+    if (packed === null) throw new Error('facts that were packed are open');
+    const block = blocks.get(packed.block) ?? blocks.size;
+    blocks.set(packed.block, block);
     const { epoch, recipients, placements, ageMs, finalAtMs, ...rest } = state;
     return [
       facts.id,
       facts.ancestor,
       facts.kind,
-      facts.digest,
       facts.sizeBytes,
       facts.acceptedAtMs,
       facts.takenFrom === null ? null : shared.number(facts.takenFrom),
-      shared.number(profile),
-      text,
+      block,
+      packed.at,
+      packed.recipients,
       shared.numberOfText(JSON.stringify(rest), rest),
       shared.number(epoch),
       recipients?.map((recipient) => (isPlain(recipient) ? recipient.address : recipient)) ?? null,
@@ -90,7 +113,7 @@ export function encodeRows(copies: readonly CheckpointCopy[], compactor: Compact
       numbersOf(body),
     ];
   });
-  return { shared: shared.values, rows };
+  return { shared: shared.values, blocks: [...blocks.keys()].map(({ bytes }) => bytes.toString('base64')), rows };
 }
 
 function isPlain(recipient: RecipientState): boolean {
@@ -99,14 +122,19 @@ function isPlain(recipient: RecipientState): boolean {
   return true;
 }
 
-export function* decodeRows({ shared, rows }: CopyRows, compactor: Compactor): Iterable<CheckpointCopy> {
+export function* decodeRows({ shared, blocks, rows }: CopyRows, compactor: Compactor): Iterable<CheckpointCopy> {
   const at = <T extends Shared>(index: number): T => shared[index] as T;
+  const held = blocks.map((text) => {
+    const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text, 'base64'));
+    bytes.write(text, 'base64');
+    return compactor.block(bytes);
+  });
   for (const row of rows) {
-    const [id, ancestor, kind, digest, sizeBytes, acceptedAtMs, taken, profile, text, rest, epoch, recipients] = row;
+    const [id, ancestor, kind, sizeBytes, acceptedAtMs, taken, block, place, count, rest, epoch, recipients] = row;
     const [, , , , , , , , , , , , placements, ageMs, finalAtMs, body] = row;
     const takenFrom = taken === null ? null : at<NonNullable<CopyFacts['takenFrom']>>(taken);
-    const brief = { id, ancestor, kind, digest, sizeBytes, acceptedAtMs, takenFrom };
-    const facts = compactor.unpacked(brief, text, at<Profile>(profile));
+    const packed = { block: held[block] as Block, at: place, recipients: count };
+    const facts = compactor.fromBlock({ id, ancestor, kind, sizeBytes, acceptedAtMs, takenFrom }, packed);
     const state = compactor.state({
       ...at<StateRest>(rest),
       epoch: at<Epoch>(epoch),

@@ -7,13 +7,12 @@
  */
 import { crc32 } from 'node:zlib';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
-import { bodyPlace } from './body-place.ts';
 import { type CopyRows, decodeRows, encodeRows } from './checkpoint-rows.ts';
-import type { CopyFacts, CopyState, Quarantined, Seen, Tombstone } from './database.ts';
+import type { Quarantined, Seen, Tombstone } from './database.ts';
 import { entryLine, parseLines } from './footer.ts';
 import type { LogState } from './log-state.ts';
 import { LogState as State } from './log-state.ts';
-import { BLOCK, type Extent, FORMAT_VERSION, type Place, padded } from './record.ts';
+import { BLOCK, FORMAT_VERSION, padded } from './record.ts';
 import type { Owner } from './safety-net-index.ts';
 
 export interface CheckpointHead {
@@ -34,7 +33,6 @@ interface Head extends CheckpointHead {
   readonly payloadCrc: number;
 }
 
-type CopyRow = readonly [CopyFacts, CopyState, readonly Extent[], Place];
 type OwnerRow = Omit<Owner, 'refs' | 'dead' | 'bloom'> & {
   readonly refs: readonly (readonly [number, number])[];
   readonly dead: readonly string[];
@@ -42,8 +40,6 @@ type OwnerRow = Omit<Owner, 'refs' | 'dead' | 'bloom'> & {
 
 interface Frame {
   readonly rows?: CopyRows;
-  /** Of an older kind. */
-  readonly copies?: readonly CopyRow[];
   readonly tombstones?: readonly Tombstone[];
   readonly seen?: readonly Seen[];
   readonly facts?: readonly (readonly [string, unknown])[];
@@ -259,9 +255,6 @@ export async function checkpointIsWhole(files: Files, directory: string, number:
 function restore(state: LogState, ends: Map<number, number>, content: Frame): void {
   const { index, net } = state;
   for (const [generation, end] of content.ends ?? []) ends.set(generation, end);
-  for (const [facts, now, extents, at] of content.copies ?? []) {
-    state.restoreCopy(state.compactor.copy({ facts, state: now }), bodyPlace(at, extents));
-  }
   for (const { body, ...stored } of content.rows === undefined ? [] : decodeRows(content.rows, state.compactor))
     state.restoreCopy(stored, body);
   for (const tombstone of content.tombstones ?? []) index.tombstones.set(tombstone.id, tombstone);

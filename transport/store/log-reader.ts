@@ -94,6 +94,7 @@ export async function loadLog(
     await replaySegment(replay, stream, files, path, file, limit, identity.salt, part);
   }
   reportMissing(replay.state, segments, replay.quarantined);
+  replay.state.packReplayed();
   return {
     state: replay.state,
     tail: replay.tail,

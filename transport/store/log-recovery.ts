@@ -73,6 +73,7 @@ class Rewriter {
   run(): { readonly buffers: readonly Buffer[]; readonly bytes: number; readonly sequence: number } {
     const wanted = this.#wanted();
     for (const item of this.#loaded.tail) this.#rewrite(item, wanted);
+    this.#loaded.state.packReplayed();
     const { buffers, bytes } = this.#builder.finish(this.#loaded.syncedThrough);
     return { buffers, bytes, sequence: this.#firstSequence + this.#builder.count - 1 };
   }

@@ -12,11 +12,16 @@ import { NO_MUTANTS } from './mutants.ts';
 import type { Place } from './record.ts';
 import { bump, SafetyNetIndex } from './safety-net-index.ts';
 
+/** Facts that stay open while a log is replayed: many are gone a little later in the log. */
+const UNPACKED = 1_000;
+
 export class LogState {
   readonly index = new LiveIndex<BodyPlace>();
   readonly net = new SafetyNetIndex();
   /** For what is read from the disk; what is written is shared with whoever wrote it. */
   readonly compactor = new Compactor();
+  /** Facts of records that were read from the disk, open yet. */
+  readonly #replayed: CopyFacts[] = [];
   /** Copies in transit that need a segment. */
   readonly liveRefs = new Map<number, number>();
   /** Bodies being written, readers, checkpoints: reasons to keep a segment that no record shows. */
@@ -45,9 +50,22 @@ export class LogState {
   replay(record: LogRecord, at: Place): void {
     const { compactor } = this;
     if (record.kind === 'commit' || record.kind === 'recall')
-      this.apply({ ...record, facts: compactor.facts(record.facts), state: compactor.state(record.state) }, at);
+      this.apply({ ...record, facts: this.#held(record.facts), state: compactor.state(record.state) }, at);
     else if (record.kind === 'state') this.apply({ ...record, state: compactor.state(record.state) }, at);
     else this.apply(record, at);
+  }
+
+  #held(facts: CopyFacts): CopyFacts {
+    const held = this.compactor.hold(facts);
+    this.#replayed.push(held);
+    if (this.#replayed.length >= UNPACKED) this.packReplayed();
+    return held;
+  }
+
+  /** What was replayed and is still there is packed. */
+  packReplayed(): void {
+    const { copies } = this.index;
+    this.compactor.pack(this.#replayed.splice(0).filter((facts) => copies.get(facts.id)?.facts === facts));
   }
 
   apply(record: LogRecord, at: Place): void {
