@@ -14,6 +14,7 @@ import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
 import { openTlsNetwork } from '../common/platform/tls-network.ts';
 import { type RunningTransport, startTransport } from './program.ts';
+import { boundHeapGrowth } from './runtime/heap-growth.ts';
 
 const GRACE_MS = 10_000;
 
@@ -24,6 +25,7 @@ async function labels(config: TransportConfig): Promise<Readonly<Record<string, 
   return { cluster: topology.cluster, dag: self?.dag ?? '', site: self?.site ?? '', member: config.name };
 }
 
+boundHeapGrowth();
 const config = await configFromArguments('transport/main.ts', readTransportConfig);
 const logger = createLogger({
   fields: { program: 'transport', name: config.name },

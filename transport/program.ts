@@ -27,7 +27,7 @@ import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
 import type { DeliveryAgent } from './runtime/delivery-api.ts';
 import { withLedger } from './runtime/delivery-ledger.ts';
-import { boundHeapGrowth } from './runtime/heap-growth.ts';
+import { growWithQueue } from './runtime/heap-growth.ts';
 import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
 import { FencedError } from './runtime/peers.ts';
 import { openRedisLedger, type RedisLedger } from './runtime/redis-ledger.ts';
@@ -180,8 +180,6 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const { clock, random, log, metrics } = ports;
   const { name, hostname, listen } = config;
   await using started = new AsyncDisposableStack();
-  const growth = boundHeapGrowth();
-  started.defer(() => growth.stop());
   const document = await readTopology(config.topologyFile);
   let damaged: (id: CopyId) => void = () => undefined;
   const database = await openDatabase(config, ports, (id) => damaged(id));
@@ -197,8 +195,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const delivery = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());
-  const uid = random.bytes(16).toString('hex');
-  const peerSide = { name, hostname, listen, uid, network, document };
+  const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document };
   const server = new TransportServer({
     ...peerSide,
     clock,
@@ -217,7 +214,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   };
   await server.start();
   started.defer(() => server.stop());
-  growth.follow(clock, () => server.core.copies.size);
+  started.use(growWithQueue(clock, () => server.core.copies.size));
   await server.peers.met(MEETING_MS);
   const admin = await startAdminServer({
     address: config.admin,

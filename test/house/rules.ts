@@ -22,6 +22,7 @@ const PURE_NODE_MODULES: ReadonlyMap<string, readonly string[] | 'all'> = new Ma
   ['node:crypto', ['createHash']],
   ['node:net', ['isIP', 'isIPv4', 'isIPv6', 'BlockList']],
   ['node:util', ['isDeepStrictEqual']],
+  ['node:zlib', ['deflateRawSync', 'inflateRawSync']],
 ]);
 
 const PURE_PACKAGES = new Set(['yaml', 'ajv', 'ajv/dist/2020.js', '@marcbachmann/cel-js']);

@@ -70,7 +70,7 @@ describe('a hundred thousand in the queue', () => {
     const bench = new CoreBench({ stored });
     expect((livingBytes() - before) / count).toBeLessThan(1_100);
     expect(bench.server.copies.size).toBe(count);
-  });
+  }, 60_000);
 });
 
 describe('after a restart', () => {

@@ -15,16 +15,16 @@ export const growthPercent = (queued: number): number => (queued >= LONG_QUEUE ?
 
 const set = (percent: number): void => setFlagsFromString(`--heap-growing-percent=${percent}`);
 
-/** Close until `follow` has been called: before anything is read. */
-export function boundHeapGrowth(): { follow(clock: Clock, queued: () => number): void; stop(): void } {
-  let percent = CLOSE_PERCENT;
+/** Until it is known how much is queued: before anything is read. */
+export const boundHeapGrowth = (): void => set(CLOSE_PERCENT);
+
+/** From now on, until it is disposed of. */
+export function growWithQueue(clock: Clock, queued: () => number): Disposable {
   let timer: Timer | null = null;
-  set(percent);
-  const follow = (clock: Clock, queued: () => number): void => {
-    const wanted = growthPercent(queued());
-    if (wanted !== percent) set(wanted);
-    percent = wanted;
-    timer = clock.setTimer(LOOK_MS, () => follow(clock, queued));
+  const look = (): void => {
+    set(growthPercent(queued()));
+    timer = clock.setTimer(LOOK_MS, look);
   };
-  return { follow, stop: () => timer?.cancel() };
+  look();
+  return { [Symbol.dispose]: () => timer?.cancel() };
 }
