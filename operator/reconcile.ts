@@ -18,6 +18,7 @@ import type { MemberPoll } from './member-poll.ts';
 import { plan } from './plan.ts';
 import type { MailClusterStatus } from './resource/generated.ts';
 import type { Owner } from './resources/names.ts';
+import { UnsaidEvents } from './unsaid-events.ts';
 import type { Unseen } from './unseen.ts';
 
 export interface ReconcileSide {
@@ -45,6 +46,7 @@ export class Reconciler {
   readonly #statusAtMs = new Map<string, number>();
   /** What failed last, by key, so that the status says it until it is done. */
   readonly #failures = new Map<string, string>();
+  readonly #unsaid = new UnsaidEvents();
 
   constructor(side: ReconcileSide) {
     this.#side = side;
@@ -64,6 +66,7 @@ export class Reconciler {
       poll.forget(key);
       this.#statusAtMs.delete(key);
       this.#failures.delete(key);
+      this.#unsaid.forget(key);
       this.#side.forgotten(key);
       return { kind: 'done' };
     }
@@ -81,8 +84,7 @@ export class Reconciler {
     const owner: Owner = { name, namespace, uid: gathered.cluster.metadata.uid ?? '' };
     this.#log(key, planned);
     const carried = await this.#side.carryOut.all(owner, planned.actions);
-    // What was planned after the failed action did not happen: nothing is said about it.
-    if (carried === null) this.#say(gathered, planned.events);
+    this.#say(gathered, this.#unsaid.after(key, planned.events, carried === null));
     const failure = carried === null ? null : failureText(carried);
     const status = withFailure(planned.status ?? gathered.cluster.status, gathered.cluster.status, failure);
     if (status !== null && (planned.status !== null || failure !== (this.#failures.get(key) ?? null)))

@@ -1,4 +1,5 @@
 /** The delivery agent over real sockets: what every behaviour of a next hop means for each recipient, connection reuse, bounds, close. */
+import dns from 'node:dns';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
@@ -337,5 +338,40 @@ describe('our own side', () => {
     expect(await afterDot).toMatchObject([{ kind: 'unknown' }]);
     for (const one of waiting) expect(await one).toMatchObject([{ kind: 'deferred', scope: 'host' }]);
     expect(await deliver(mailbox(silent))).toMatchObject([{ kind: 'deferred' }]);
+  });
+});
+
+describe('a name service', () => {
+  type Reply = (error: NodeJS.ErrnoException | null, address: unknown, family?: number) => void;
+  /** For this one name, in place of the resolver of the machine. */
+  function resolver(answer: (reply: Reply, wantsAll: boolean) => void): void {
+    const real = dns.lookup;
+    const lookup = (name: string, options: dns.LookupOptions, reply: Reply): void => {
+      if (name === 'store.mail.test') answer(reply, options.all === true);
+      else real(name, options, reply as Parameters<typeof real>[2]);
+    };
+    dns.lookup = lookup as typeof dns.lookup;
+    cleanups.push(async () => {
+      dns.lookup = real;
+    });
+  }
+  const failing = (code: string) => (reply: Reply) =>
+    process.nextTick(reply, Object.assign(new Error(`getaddrinfo ${code} store.mail.test`), { code }), []);
+  const named = (peer: { port: number }): DeliveryRoute =>
+    ({ ...mailbox(peer), host: 'store.mail.test' }) as DeliveryRoute;
+
+  test.each<[string, (reply: Reply) => void]>([
+    ['that does not know the name', failing('ENOTFOUND')],
+    ['that is away', failing('EAI_AGAIN')],
+    ['that never answers', () => undefined],
+  ])('%s: deferred, never failed; delivered when it is back', async (_, answer) => {
+    const peer = await startPeer({ protocol: 'LMTP' });
+    const agent = startAgent();
+    resolver(answer);
+    expect(await agent.deliver(named(peer))).toMatchObject([{ kind: 'deferred', scope: 'host' }]);
+    resolver((reply, wantsAll) =>
+      process.nextTick(reply, null, wantsAll ? [{ address: '127.0.0.1', family: 4 }] : '127.0.0.1', 4),
+    );
+    expect(await agent.deliver(named(peer))).toMatchObject([{ kind: 'delivered' }]);
   });
 });
