@@ -348,7 +348,7 @@ describe('a name service', () => {
     const real = dns.lookup;
     const lookup = (name: string, options: dns.LookupOptions, reply: Reply): void => {
       if (name === 'store.mail.test') answer(reply, options.all === true);
-      else real(name, options, reply as Parameters<typeof real>[2]);
+      else (real as typeof lookup)(name, options, reply);
     };
     dns.lookup = lookup as typeof dns.lookup;
     cleanups.push(async () => {

@@ -1,0 +1,200 @@
+/**
+ * What the operator takes: memory, a look, and nothing to do, with one MailCluster and with many, against a real API server with its controllers
+ * (kubernetes.md K13). No pod ever runs, so nobody is asked; the operator is the real program with the identity of a pod. A measurement, not a
+ * test. As root: it gives the operator a mount namespace, for the files of its ServiceAccount. Goals of issue 5: 128 MiB at one cluster, 256 MiB
+ * and p99 of a look within 1 s at 100 of 50 members, idle 0 writes and 1 % of a core, everything written 2 s after the apply.
+ *
+ *   node test/bench/operator.ts [--clusters 100] [--sites 5] [--per-site 10] [--seconds 60]
+ */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { operatorSettings, type Plural, pathOf } from '../api/operator-rig.ts';
+import { type ApiCluster, startApiServer } from '../cluster/api-server.ts';
+import { Daemon } from '../cluster/daemon.ts';
+import type { KubeObject } from '../cluster/kube-client.ts';
+import { installCrds } from '../cluster/shared-cluster.ts';
+import { ROOT } from '../house/sources.ts';
+import { until } from '../house/until.ts';
+import { cpuMs, line, peakMiB, residentMiB } from './queue-rig.ts';
+
+const { values } = parseArgs({
+  options: {
+    clusters: { type: 'string', default: '100' },
+    sites: { type: 'string', default: '5' },
+    'per-site': { type: 'string', default: '10' },
+    seconds: { type: 'string', default: '60' },
+  },
+});
+const [clusters, sites, perSite, seconds] = [values.clusters, values.sites, values['per-site'], values.seconds].map(
+  Number,
+) as [number, number, number, number];
+const NAMESPACE = 'mail';
+const METRICS_PORT = 19_090;
+/** The controllers make some ten thousand objects. */
+const PATIENCE = { deadlineMs: 1_800_000, everyMs: 1_000 };
+
+await using cluster = await startApiServer();
+await installCrds(cluster);
+const { client } = cluster;
+await client.must('POST', '/api/v1/namespaces', {
+  body: { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
+});
+
+/** The files that a pod has, and the right to everything. */
+async function serviceAccount(api: ApiCluster): Promise<string> {
+  await client.mustApply({
+    ...{ apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRoleBinding', metadata: { name: 'bench-operator' } },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'cluster-admin' },
+    subjects: [{ kind: 'ServiceAccount', name: 'default', namespace: NAMESPACE }],
+  });
+  const path = `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/default`;
+  await until('the ServiceAccount', async () => (await client.call('GET', path)).status === 200, PATIENCE);
+  const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 86_400 } };
+  const { status } = await client.must('POST', `${path}/token`, { body });
+  const files = { token: status.token, namespace: NAMESPACE, 'ca.crt': api.caPem };
+  for (const [name, text] of Object.entries(files)) await writeFile(join(api.directory, name), String(text));
+  return api.directory;
+}
+
+async function operatorProcess(api: ApiCluster): Promise<Daemon> {
+  const directory = await serviceAccount(api);
+  const config = join(directory, 'operator.json');
+  const settings = {
+    ...operatorSettings(NAMESPACE, 'bench'),
+    concurrency: 8,
+    metrics: { host: '127.0.0.1', port: METRICS_PORT },
+  };
+  await writeFile(config, JSON.stringify({ ...settings, watchNamespace: '' }));
+  const place = '/run/secrets/kubernetes.io/serviceaccount';
+  const steps = [
+    ...['mount -t tmpfs none /run', `mkdir -p ${place}`],
+    `cp ${directory}/token ${directory}/namespace ${directory}/ca.crt ${place}`,
+    `exec ${process.execPath} ${join(ROOT, 'operator/main.ts')} ${config}`,
+  ];
+  const { hostname, port } = new URL(api.url);
+  return new Daemon({
+    ...{ name: 'operator', directory, logFile: join(directory, 'operator.log') },
+    file: 'unshare',
+    args: ['--mount', 'sh', '-ec', steps.join(' && ')],
+    environment: { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
+  });
+}
+
+function mailCluster(name: string): KubeObject {
+  const names = Array.from({ length: sites }, (_, at) => `site${at}`);
+  return {
+    ...{ apiVersion: 'mailcluster.dev/v1alpha1', kind: 'MailCluster', metadata: { name, namespace: NAMESPACE } },
+    spec: {
+      sites: names.map((site) => ({ name: site })),
+      dags: [{ name: 'dag1', members: names.map((site) => ({ site, replicas: perSite })) }],
+      frontend: { replicas: 2, listeners: [{ name: 'smtp', port: 25, tls: 'StartTls' }] },
+      acceptedDomains: [{ name: `${name}.example.com` }],
+      redis: { mode: 'None' },
+    },
+  };
+}
+
+const counted = async (plural: Plural): Promise<number> => {
+  const page = await client.get(`${pathOf(NAMESPACE, plural)}?limit=1`);
+  return page.items.length + Number(page.metadata.remainingItemCount ?? 0);
+};
+
+/** Everything but the status of pods is there; the operator's writes stand still. */
+async function settled(many: number): Promise<void> {
+  await until(
+    `${many * sites * perSite} pods`,
+    async () => (await counted('pods')) >= many * sites * perSite,
+    PATIENCE,
+  );
+  let before = -1;
+  await until(
+    'the operator to have nothing left to write',
+    async () => {
+      const now = (await writes()).length;
+      const isQuiet = now === before;
+      before = now;
+      return isQuiet;
+    },
+    { ...PATIENCE, everyMs: 10_000 },
+  );
+}
+
+const writes = () =>
+  cluster.audit.writes(
+    ({ userAgent, resource }) => userAgent.startsWith('mailcluster-operator/') && resource !== 'leases',
+  );
+
+/** Upper bound of the bucket that holds this share of all looks so far, s. */
+async function lookSeconds(share: number, before: ReadonlyMap<number, number>): Promise<number> {
+  const now = await buckets();
+  const count = (le: number): number => (now.get(le) ?? 0) - (before.get(le) ?? 0);
+  const all = count(Number.POSITIVE_INFINITY);
+  return [...now.keys()].sort((a, b) => a - b).find((le) => count(le) >= share * all) ?? Number.NaN;
+}
+
+async function buckets(): Promise<ReadonlyMap<number, number>> {
+  const text = await (await fetch(`http://127.0.0.1:${METRICS_PORT}/metrics`)).text();
+  const found = text.matchAll(/^mailcluster_reconcile_duration_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} (\d+)/gm);
+  return new Map(
+    [...found].map(([, le, many]) => [le === '+Inf' ? Number.POSITIVE_INFINITY : Number(le), Number(many)]),
+  );
+}
+
+async function idle(pid: number, what: string): Promise<void> {
+  const [cpuBefore, startMs, writesBefore] = [cpuMs(pid), performance.now(), (await writes()).length];
+  const endMs = startMs + seconds * 1000;
+  await until('the end of the time', () => performance.now() >= endMs, { deadlineMs: seconds * 2_000, everyMs: 500 });
+  line(what, {
+    seconds: (performance.now() - startMs) / 1000,
+    percentOfCore: ((cpuMs(pid) - cpuBefore) / (performance.now() - startMs)) * 100,
+    writes: (await writes()).length - writesBefore,
+    residentMiB: residentMiB(pid),
+    peakMiB: peakMiB(pid),
+  });
+}
+
+const operator = await operatorProcess(cluster);
+try {
+  operator.start();
+  await until('the operator to be ready', async () => (await fetch(`http://127.0.0.1:${METRICS_PORT}/readyz`)).ok, {
+    ...PATIENCE,
+    everyMs: 100,
+  });
+  const pid = operator.pid ?? 0;
+  await client.mustApply(mailCluster('cluster0'), { fieldManager: 'a-person' });
+  const appliedMs = performance.now();
+  const wanted = { statefulsets: sites, deployments: sites, poddisruptionbudgets: sites };
+  const isThere = async (): Promise<boolean> => {
+    for (const [plural, many] of Object.entries(wanted)) if ((await counted(plural as Plural)) < many) return false;
+    return true;
+  };
+  await until('every set, front end and budget of the first', isThere, { ...PATIENCE, everyMs: 20 });
+  line('one cluster: apply to all objects', { seconds: (performance.now() - appliedMs) / 1000, goal: '2 s' });
+  await settled(1);
+  await idle(pid, 'one cluster, idle');
+  const startMs = performance.now();
+  for (let n = 1; n < clusters; n++) await client.mustApply(mailCluster(`cluster${n}`), { fieldManager: 'a-person' });
+  await settled(clusters);
+  line(`${clusters} x ${sites * perSite}`, {
+    seconds: (performance.now() - startMs) / 1000,
+    objectsWritten: (await writes()).length,
+    p50Seconds: await lookSeconds(0.5, new Map()),
+    p99Seconds: await lookSeconds(0.99, new Map()),
+    peakMiB: peakMiB(pid),
+  });
+  await idle(pid, `${clusters} x ${sites * perSite}, idle`);
+  const before = await buckets();
+  for (let n = 0; n < clusters; n++)
+    await client.mergePatch(pathOf(NAMESPACE, 'mailclusters', `cluster${n}`), { spec: { logLevel: 'debug' } });
+  await settled(clusters);
+  line('a setting of each changed', {
+    p50Seconds: await lookSeconds(0.5, before),
+    p99Seconds: await lookSeconds(0.99, before),
+    peakMiB: peakMiB(pid),
+    cpuSeconds: cpuMs(pid) / 1000,
+  });
+  if (operator.failure !== null) throw new Error(operator.failure);
+} finally {
+  await operator.kill();
+}
