@@ -55,7 +55,7 @@ model: setup ## The protocol in Promela and its known-wrong variants, checked by
 bench: setup ## Accept rates side by side with Postfix, as root on a quiet machine: make bench ROUNDS=5 SCALE=0.1
 	@node test/bench/accept.ts --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) $(BENCH)
 
-bench-large: setup ## One of queued, takeover, resubmit, idle (docs/performance.md): make bench-large BENCH=takeover ARGS='--scale 0.1'
+bench-large: setup ## One of queued, takeover, resubmit, idle, operator (docs/performance.md): make bench-large BENCH=takeover ARGS='--scale 0.1'
 	@node test/bench/$(or $(BENCH),queued).ts $(ARGS)
 
 soak: setup ## The simulator for hours: make soak SEEDS=1000000
