@@ -30,7 +30,7 @@ interface HttpAnswer {
 }
 
 export interface AskOptions {
-  /** Of this member (`memberAgent`): keeps connections between questions; absent: one for each. */
+  /** A `MemberAgent` keeps connections and checks who is there, any other one is only the way; absent: a connection for each question. */
   readonly agent?: Agent;
   readonly deadlineMs?: number;
 }
@@ -65,15 +65,18 @@ const secured = (tls: AdminTls, member: string) => ({
 /**
  * Keeps connections to one member: Node keeps none whose check came with the request. No resumed sessions: their certificate is not checked again.
  */
-export const memberAgent = (tls: AdminTls, member: string): Agent =>
-  new Agent({ keepAlive: true, maxSockets: 2, maxCachedSessions: 0, ...secured(tls, member) });
+export class MemberAgent extends Agent {
+  constructor(tls: AdminTls, member: string) {
+    super({ keepAlive: true, maxSockets: 2, maxCachedSessions: 0, ...secured(tls, member) });
+  }
+}
 
 function startRequest(url: string, tls: AdminTls | null, member: string, options: AskOptions): ClientRequest {
-  const { agent, deadlineMs = DEADLINE_MS } = options;
+  const { agent = false, deadlineMs = DEADLINE_MS } = options;
   const request =
     tls === null
-      ? httpRequest(url, { agent: false })
-      : httpsRequest(url, agent === undefined ? { agent: false, ...secured(tls, member) } : { agent });
+      ? httpRequest(url, { agent })
+      : httpsRequest(url, agent instanceof MemberAgent ? { agent } : { agent, ...secured(tls, member) });
   // Not as an option of the request: a connection that is kept would end with it.
   const deadline = AbortSignal.timeout(deadlineMs);
   const late = (): void => void request.destroy(new Error('no answer in time'));

@@ -6,7 +6,7 @@
 import type { Agent } from 'node:https';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Timer } from '../common/platform/clock.ts';
-import { type AdminTls, type Asked, askMember, memberAgent } from './admin-client.ts';
+import { type AdminTls, type Asked, askMember, MemberAgent } from './admin-client.ts';
 import type { MemberAnswer, MemberReport } from './gathered.ts';
 import { readReport } from './member-report.ts';
 import { PORT } from './resources/names.ts';
@@ -208,7 +208,7 @@ function keepAgents(round: Round, tls: AdminTls | null, members: ReadonlySet<str
 }
 
 function agentFor({ agents }: Round, tls: AdminTls, member: string): Agent {
-  const agent = agents.get(member) ?? memberAgent(tls, member);
+  const agent = agents.get(member) ?? new MemberAgent(tls, member);
   agents.set(member, agent);
   return agent;
 }

@@ -49,7 +49,7 @@ function stages(): readonly Stage[] {
     { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
     { name: 'simulator', deadlineMs: 25 * MINUTE, programs: simulator() },
     { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
-    { name: 'api', deadlineMs: 10 * MINUTE, programs: [clusterPrograms(), vitest('test/api/')] },
+    { name: 'api', deadlineMs: 18 * MINUTE, programs: [clusterPrograms(), vitest('test/api/')] },
   ];
 }
 

@@ -155,7 +155,14 @@ async function openResubmits(values: OptionValues, context: CommandContext): Pro
       const all = await listAll<StoredRequest>(access, RESUBMIT_REQUEST, namespace);
       return all.filter(({ spec }) => spec.clusterRef.name === cluster.metadata.name).map(asResource);
     },
-    close: () => access.close(),
+    close: () => {
+      access.close();
+      // Connections that are kept would hold the process; one that could not be opened was told where it was asked for.
+      opened?.then(
+        (asked) => asked.close(),
+        () => undefined,
+      );
+    },
   };
 }
 

@@ -19,7 +19,6 @@ import {
   PATIENCE,
   type Plural,
   pathOf,
-  statusOf,
   twoSites,
   writesOf,
 } from './operator-rig.ts';
@@ -123,7 +122,6 @@ const every = (fault: Fault, times: number, match: Match = { isWatch: false }): 
 it.concurrent.for<[string, Armed[]]>([
   ['429 with Retry-After', every(answer(429, { 'retry-after': '1' }), 12)],
   ['500', every(answer(500), 25)],
-  ['503 without a body', every({ kind: 'answer', code: 503, body: '' }, 25)],
   ['resets', every({ kind: 'reset' }, 25)],
   [
     'writes that are done while their answers are lost',
@@ -132,13 +130,9 @@ it.concurrent.for<[string, Armed[]]>([
       ...every({ kind: 'dropAnswer' }, 10, { method: 'POST' }),
     ],
   ],
-  ['answers that break off', every({ kind: 'cutAnswer', bytes: 30 }, 25)],
   ['every answer 400 ms late', every({ kind: 'delay', delayMs: 400 }, 60)],
-  ['conflicts', every(answer(409), 10, { method: 'PATCH' })],
   ['403, as in a namespace that ends', every(answer(403), 10, { method: 'PATCH' })],
-  ['watches that are reset', every({ kind: 'watchReset', afterLines: 1 }, 30, { isWatch: true })],
   ['watches that say 410', every({ kind: 'watchGone', afterLines: 1 }, 30, { isWatch: true })],
-  ['watches that say nonsense', every({ kind: 'watchGarbage', afterLines: 1 }, 30, { isWatch: true })],
 ])(
   '%s: everything is made as without it, nothing twice, and an edit is put back',
   { timeout: TIMEOUT_MS },
@@ -193,15 +187,15 @@ it('the API server restarts, and has forgotten what the watches knew: nothing is
   const namespace = await ownNamespace(access, context);
   const operator = await ownOperator(access, context, namespace);
   await applyAll(access, twoSites(namespace));
+  const pods = async (): Promise<boolean> => (await list(access, namespace, 'pods')).length >= 8;
+  await until('the controllers to have made four transports and four front ends', pods, PATIENCE);
   const before = await settled(access, namespace, operator);
-  const status = await statusOf(access, namespace);
   const writes = await writesOf(access, namespace, operator.userAgent);
   await access.apiServer.kill();
   await access.startAgain(access.apiServer);
   await access.compact();
   await awaitQuiet(access, namespace, operator.userAgent);
   expect(await madeIn(access, namespace)).toEqual(before);
-  expect(await statusOf(access, namespace)).toEqual(status);
   expect((await writesOf(access, namespace, operator.userAgent)).slice(writes.length)).toEqual([]);
   const [service] = await list(access, namespace, 'services');
   const path = pathOf(namespace, 'services', String(service?.metadata.name));

@@ -6,7 +6,7 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it, type TestContext } from 'vitest';
-import { askMember, memberAgent } from '../../operator/admin-client.ts';
+import { askMember, MemberAgent } from '../../operator/admin-client.ts';
 import { createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { until } from '../house/until.ts';
 
@@ -26,7 +26,7 @@ async function member(context: TestContext) {
     connections += 1;
   });
   const tls = { ca, cert: operator.certificatePem, key: operator.keyPem, cluster: 'contoso' };
-  const agent = memberAgent(tls, 'm-0');
+  const agent = new MemberAgent(tls, 'm-0');
   context.onTestFinished(() => {
     agent.destroy();
     server.close();
@@ -56,7 +56,7 @@ it('knows the certificate of every answer over a kept connection, and one connec
   }
   expect(connections()).toBe(1);
   // It is m-0, whoever else was expected there.
-  const another = memberAgent(tls, 'm-1');
+  const another = new MemberAgent(tls, 'm-1');
   context.onTestFinished(() => another.destroy());
   expect(await askMember(url, '/v1/status', tls, 'm-1', { agent: another })).toMatchObject({
     kind: 'unreachable',
