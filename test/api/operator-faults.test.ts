@@ -187,8 +187,8 @@ it('the API server restarts, and has forgotten what the watches knew: nothing is
   const namespace = await ownNamespace(access, context);
   const operator = await ownOperator(access, context, namespace);
   await applyAll(access, twoSites(namespace));
-  const pods = async (): Promise<boolean> => (await list(access, namespace, 'pods')).length >= 8;
-  await until('the controllers to have made four transports and four front ends', pods, PATIENCE);
+  const pods = async (): Promise<boolean> => (await list(access, namespace, 'pods')).length >= 6;
+  await until('the controllers to have made four transports and two front ends', pods, PATIENCE);
   const before = await settled(access, namespace, operator);
   const writes = await writesOf(access, namespace, operator.userAgent);
   await access.apiServer.kill();
@@ -196,7 +196,9 @@ it('the API server restarts, and has forgotten what the watches knew: nothing is
   await access.compact();
   await awaitQuiet(access, namespace, operator.userAgent);
   expect(await madeIn(access, namespace)).toEqual(before);
-  expect((await writesOf(access, namespace, operator.userAgent)).slice(writes.length)).toEqual([]);
+  // Its status may be up to ten seconds behind what the controllers did.
+  const since = (await writesOf(access, namespace, operator.userAgent)).slice(writes.length);
+  expect(since.filter(({ resource }) => resource !== 'mailclusters/status')).toEqual([]);
   const [service] = await list(access, namespace, 'services');
   const path = pathOf(namespace, 'services', String(service?.metadata.name));
   await access.client.must('DELETE', path);
