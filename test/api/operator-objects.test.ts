@@ -1,8 +1,7 @@
 /** What the operator makes out of one MailCluster, keeps so, and refuses to touch: against a real API server (kubernetes.md sections 2 and 3). */
-import { afterAll, beforeAll, expect, inject, it, type TestContext } from 'vitest';
+import { expect, it, type TestContext } from 'vitest';
 import { parseTopologyDocument } from '../../common/config-parse.ts';
-import { ApiAccess } from '../cluster/api-access.ts';
-import type { FakeNodes } from '../cluster/fake-nodes.ts';
+import type { ApiAccess } from '../cluster/api-access.ts';
 import { until } from '../house/until.ts';
 import {
   applyAll,
@@ -10,7 +9,6 @@ import {
   awaitQuiet,
   list,
   namesOf,
-  ownNodes,
   ownOperator,
   ownVolumes,
   PATIENCE,
@@ -18,20 +16,10 @@ import {
   twoSites,
   writesOf,
 } from './operator-rig.ts';
-import { ownNamespace, sharedAccess } from './rig.ts';
+import { nodesOfFile, ownNamespace, sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
-let nodes: FakeNodes | null = null;
-
-beforeAll(async () => {
-  const shared = inject('sharedCluster');
-  if (!('missing' in shared)) nodes = await ownNodes(new ApiAccess(shared));
-});
-afterAll(async () => {
-  const failure = nodes?.failure ?? null;
-  await nodes?.stop();
-  expect(failure).toBe(null);
-});
+nodesOfFile();
 
 async function storage(access: ApiAccess, context: TestContext, namespace: string) {
   const storageClassName = await ownVolumes(access, context, namespace);

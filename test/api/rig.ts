@@ -2,9 +2,11 @@
  * What every test of `test/api` starts with. Owns: the connection of one file to the shared control plane, closed with the file, and the
  * namespaces its tests asked for, removed with the test.
  */
-import { afterAll, inject, type TestContext } from 'vitest';
+import { afterAll, beforeAll, expect, inject, type TestContext } from 'vitest';
 import { ApiAccess } from '../cluster/api-access.ts';
 import { type ApiCluster, type ApiServerOptions, missingForApiServer, startApiServer } from '../cluster/api-server.ts';
+import type { FakeNodes } from '../cluster/fake-nodes.ts';
+import { ownNodes } from './operator-rig.ts';
 
 /** Skips the test, with the reason, when there is no control plane to be had. */
 export type Access = (context: TestContext) => ApiAccess;
@@ -18,6 +20,20 @@ export function sharedAccess(): Access {
     if (access === null) return context.skip('missing' in shared ? shared.missing : '');
     return access;
   };
+}
+
+/** Once per file, at its top: two machines play the pods of all its tests, and nothing went wrong on them. */
+export function nodesOfFile(): void {
+  let nodes: FakeNodes | null = null;
+  beforeAll(async () => {
+    const shared = inject('sharedCluster');
+    if (!('missing' in shared)) nodes = await ownNodes(new ApiAccess(shared));
+  });
+  afterAll(async () => {
+    const failure = nodes?.failure ?? null;
+    await nodes?.stop();
+    expect(failure).toBe(null);
+  });
 }
 
 export async function ownNamespace(access: ApiAccess, context: TestContext, prefix?: string): Promise<string> {
