@@ -1,4 +1,4 @@
-/** Floods of LIST, CLAIM and STATE towards a member that reads slowly: the session survives, nothing is lost, order is kept. */
+/** What a session between members carries when there is too much of it (floods towards a member that reads slowly) and when there is nothing to say. */
 import { describe, expect, test } from 'vitest';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { ControlFrame, Hello } from '../../common/peer/messages.ts';
@@ -85,7 +85,7 @@ async function rig() {
       onStream: () => undefined,
       contact: () => ({
         syncedSequence: 0,
-        trustedMs: 0,
+        trustedMs: clock.monotonicMs(),
         generation: 1,
         load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
       }),
@@ -163,5 +163,19 @@ describe('2. a flood towards a slow member waits in order (else its session ends
     const { peers } = await rig();
     expect(() => peers.send('nobody', page(1))).not.toThrow();
     await peers.stop();
+  });
+});
+
+describe('a member that has nothing new to say', () => {
+  test('says CONTACT once a heartbeat, though its elapsed time goes on: fifty idle peers cost next to nothing', async () => {
+    const { scheduler, connected } = await rig();
+    const { heartbeatFrequencyMs } = simTopology({ sites: [2], dag: true, frontends: 1 }).policies.shadowRedundancy;
+    const { raw } = await connected(0);
+    const contacts = (): number => raw.frames.filter(({ kind }) => kind === 'CONTACT').length;
+    const before = contacts();
+    const heartbeats = 20;
+    await scheduler.run(() => false, scheduler.nowMs + heartbeats * heartbeatFrequencyMs);
+    expect(contacts() - before).toBeGreaterThanOrEqual(heartbeats - 1);
+    expect(contacts() - before).toBeLessThanOrEqual(heartbeats + 1);
   });
 });

@@ -231,7 +231,7 @@ export class Peers {
       },
       clock: this.#deps.clock,
       log: this.#deps.log,
-      keepAliveMs: this.#deps.keepAliveMs ?? 2_000,
+      keepAliveMs: this.#deps.keepAliveMs ?? 4_000,
       deadAfterMs: this.#deps.deadAfterMs ?? 10_000,
       handshakeTimeoutMs: 5_000,
       maxIncomingStreams: MAX_STREAMS,
@@ -449,7 +449,8 @@ export class Peers {
     const everyMs = Math.min(1_000, heartbeatFrequencyMs);
     this.#contactTimer = this.#deps.clock.setTimer(everyMs, () => {
       const contact = this.#contact();
-      const said = JSON.stringify({ ...contact, wallMs: 0 });
+      const { trustedMs: _elapsed, ...news } = contact;
+      const said = JSON.stringify(news);
       const nowMs = this.#deps.clock.monotonicMs();
       for (const session of this.#members.values()) {
         const last = this.#said.get(session);
