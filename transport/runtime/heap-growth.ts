@@ -1,17 +1,18 @@
 /**
- * How much the heap of V8 may grow between two full collections, by how much is queued. A full collection costs what lives, so with a
- * short queue it may nearly double (40 % would cost a tenth of the CPU of accepting); with a long one the garbage is what counts, and
- * there are many messages to each collection. Owns: that setting of the process. A start does not know yet how much is queued.
+ * How much the heap of V8 may grow between two full collections, by how much it holds. A full collection costs what lives, so a small heap
+ * may nearly double (40 % would cost a tenth of the CPU of accepting); of a large one - a long queue, a resubmission - the garbage is what
+ * counts, and there are many messages to each collection. Owns: that setting of the process.
  */
-import { setFlagsFromString } from 'node:v8';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 
-const LONG_QUEUE = 25_000;
+/** Of what is allocated, garbage among it: half way between two collections of a heap in which 64 MiB live. */
+const LARGE_BYTES = 80 * 1024 * 1024;
 const CLOSE_PERCENT = 30;
 const WIDE_PERCENT = 80;
-const LOOK_MS = 5_000;
+const LOOK_MS = 2_000;
 
-export const growthPercent = (queued: number): number => (queued >= LONG_QUEUE ? CLOSE_PERCENT : WIDE_PERCENT);
+export const growthPercent = (usedBytes: number): number => (usedBytes >= LARGE_BYTES ? CLOSE_PERCENT : WIDE_PERCENT);
 
 const set = (percent: number): void => setFlagsFromString(`--heap-growing-percent=${percent}`);
 
@@ -19,10 +20,10 @@ const set = (percent: number): void => setFlagsFromString(`--heap-growing-percen
 export const boundHeapGrowth = (): void => set(CLOSE_PERCENT);
 
 /** From now on, until it is disposed of. */
-export function growWithQueue(clock: Clock, queued: () => number): Disposable {
+export function growWithHeap(clock: Clock): Disposable {
   let timer: Timer | null = null;
   const look = (): void => {
-    set(growthPercent(queued()));
+    set(growthPercent(getHeapStatistics().used_heap_size));
     timer = clock.setTimer(LOOK_MS, look);
   };
   look();
