@@ -20,11 +20,7 @@ export function putTombstone(turn: Turn, tombstone: Tombstone, how: (turn: Turn,
 }
 
 /** Without the guard: what else is asked about it the Safety Net answers (a minute of mail would else lie in memory as tombstones). */
-export function keepUntilAnswered(
-  turn: Turn,
-  tombstone: Tombstone,
-  how: (turn: Turn, write: CoreWrite) => void,
-): void {
+export function keepUntilAnswered(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
   turn.server.tombstones.set(tombstone.id, tombstone);
   how(turn, { kind: 'tombstone', tombstone });
   if (tombstone.kind === 'final' && wrong(turn, 'tombstone-forgotten')) turn.server.tombstones.delete(tombstone.id);
