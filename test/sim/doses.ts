@@ -44,6 +44,10 @@ interface Directed {
 const QUICK_SPAN = { resubmitTimeSpanMs: 20_000 } as const;
 
 const DIRECTED: Partial<Record<Mutant, Directed>> = {
+  'new-clock-believed': {
+    only: ['wrongClockAtStart', 'wipe', 'wallJump', 'failoverPrimaryGone', 'drain'],
+    times: 2,
+  },
   'promotion-keeps-lost-finality': {
     only: ['failover', 'wipe', 'storeDown'],
     times: 3,

@@ -77,6 +77,7 @@ export const MUTANTS = {
     'a member makes another member the shadow of what it does not own, and a real second copy is missing',
   'partner-counts-as-successor': 'a drained copy is given up although only its partner has it: one copy is left',
   'downtime-without-witness': 'after a restart with a wrong clock the Safety Net has expired',
+  'new-clock-believed': 'a member that lost its disk and its clock makes the others empty their Safety Nets',
   'resigns-too-early': 'a drain hands over what it is delivering: the next owner delivers it again',
   'accepts-alone-unseen': 'a member cut off from everybody goes on accepting mail on one disk',
   'resubmits-across-boundary': 'a failover in one DAG delivers the mail of another one again',

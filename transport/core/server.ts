@@ -90,7 +90,7 @@ import { type StoreEvent, storeEvent } from './store-events.ts';
 import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
 import { guard, guardOver, sweepTombstones } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
-import { CLOCK_FACT, newTrusted, type SavedClock, saveClock, witness } from './trusted-time.ts';
+import { beginTogether, CLOCK_FACT, newTrusted, type SavedClock, saveClock, witness } from './trusted-time.ts';
 
 export interface CoreOptions {
   readonly name: string;
@@ -192,6 +192,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
   setTimer(turn, CLOCK_SAVE_MS, 'clock');
   setTimer(turn, RESHADOW_MS, 'reshadow');
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
+  beginTogether(turn);
   saveClock(turn);
   return { server, result: finish(turn) };
 }
@@ -325,7 +326,7 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
-  witness(turn, contact.trustedMs);
+  witness(turn, peer.identity, contact);
   peer.aheadMs = contact.trustedMs - trustedNow(turn);
 }
 
@@ -463,11 +464,13 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       break;
     case 'safetyNet': {
       const nowMs = wrong(turn, 'wall-clock-expiry') ? turn.wallMs : trustedNow(turn);
-      early(turn, { kind: 'ExpireSafetyNet', beforeMs: nowMs - server.document.policies.safetyNet.holdTimeMs });
+      const beforeMs = nowMs - server.document.policies.safetyNet.holdTimeMs;
+      if (!server.trusted.isNew) early(turn, { kind: 'ExpireSafetyNet', beforeMs });
       setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
       break;
     }
     case 'clock':
+      beginTogether(turn);
       saveClock(turn);
       setTimer(turn, CLOCK_SAVE_MS, 'clock');
       break;
