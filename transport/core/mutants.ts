@@ -71,6 +71,7 @@ export const MUTANTS = {
   'claims-for-others': 'any member can give a copy to an owner that does not know of it',
   'key-of-each-copy': 'the store cannot tell what it has already: a resubmission is seen twice',
   'report-id-per-maker': 'two transports report one failure and the sender hears it twice, or not at all',
+  'report-id-per-kind': 'the sender hears twice about one recipient: that it failed, and that it expired',
   'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
   'promoted-without-claim': 'two shadows of one message both deliver it',
   'anybody-places':
@@ -78,6 +79,7 @@ export const MUTANTS = {
   'partner-counts-as-successor': 'a drained copy is given up although only its partner has it: one copy is left',
   'downtime-without-witness': 'after a restart with a wrong clock the Safety Net has expired',
   'new-clock-believed': 'a member that lost its disk and its clock makes the others empty their Safety Nets',
+  'owner-at-rest-unasked': 'what a drain had handed to a transport that is lost rests on one disk, and nobody knows',
   'resigns-too-early': 'a drain hands over what it is delivering: the next owner delivers it again',
   'accepts-alone-unseen': 'a member cut off from everybody goes on accepting mail on one disk',
   'resubmits-across-boundary': 'a failover in one DAG delivers the mail of another one again',

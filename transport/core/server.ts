@@ -48,10 +48,7 @@ import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   fetchReceived,
   newRehoming,
-  REHOME_COVER,
   REHOME_FACT,
-  rehomeCoveredReceived,
-  rehomeCoverReceived,
   rehomeLost,
   rehomeOpened,
   rehomeOverdue,
@@ -62,6 +59,14 @@ import {
   startRehoming,
 } from './rehome.ts';
 import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
+import {
+  OWNER_COVER,
+  ownerCoveredReceived,
+  ownerCoverReceived,
+  REHOME_COVER,
+  rehomeCoveredReceived,
+  rehomeCoverReceived,
+} from './rest-owners.ts';
 import {
   bodyCopied,
   bodyNotCopied,
@@ -348,18 +353,20 @@ type RestEvent = Extract<
   }
 >;
 
+const coverOf = (request: string): typeof coverReceived =>
+  request === REHOME_COVER ? rehomeCoverReceived : request === OWNER_COVER ? ownerCoverReceived : coverReceived;
+
+const coveredOf = (request: string): typeof coveredReceived =>
+  request === REHOME_COVER ? rehomeCoveredReceived : request === OWNER_COVER ? ownerCoveredReceived : coveredReceived;
+
 /** Takeover, drain, Safety Net: what has nothing to do with mail that comes in. */
 function dispatchRest(turn: Turn, event: RestEvent): void {
   const { server } = turn;
   switch (event.kind) {
     case 'CoverReceived':
-      return event.cover.request === REHOME_COVER
-        ? rehomeCoverReceived(turn, event.member, event.cover, event.stored)
-        : coverReceived(turn, event.member, event.cover, event.stored);
+      return coverOf(event.cover.request)(turn, event.member, event.cover, event.stored);
     case 'CoveredReceived':
-      return event.covered.request === REHOME_COVER
-        ? rehomeCoveredReceived(turn, event.covered)
-        : coveredReceived(turn, event.member, event.covered);
+      return coveredOf(event.covered.request)(turn, event.member, event.covered);
     case 'BodyCopied':
       return bodyCopied(turn, event);
     case 'BodyNotCopied':
