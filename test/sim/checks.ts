@@ -101,7 +101,9 @@ function checkFate(
   const reports = reportsOf(world, sent, index);
   const isExpired = isReportedExpired(world, sent, index);
   const what = `message ${sent.number} ${id} for ${address}`;
-  const isReportDoomed = world.doomed.has(dsnIdOf(id, index, 'failed'));
+  const report = dsnIdOf(id, index, 'failed');
+  // A report that could not be delivered in time is not reported about (RFC 5321 4.5.5).
+  const isReportDoomed = world.doomed.has(report) || (expectations.expiry && world.view.expired.has(`${report}/0`));
   if (!isReportDoomed && (failing(address) ? reports !== 1 : reports > 0 && !isExpired))
     found.push(`DSN: ${what}: its sender was told ${reports} times that it failed`);
   if (isExpired && !expectations.expiry) found.push(`S16: ${what} expired`);

@@ -16,7 +16,7 @@ import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { damageTick } from './damage.ts';
-import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
+import { ageDue, deliveryDone, deliveryWithheld, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, latchOf, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
@@ -348,6 +348,7 @@ type RestEvent = Extract<
       | 'ReleaseReceived'
       | 'ReleaseAcked'
       | 'FetchReceived'
+      | 'DeliveryWithheld'
       | StoreEvent['kind']
       | 'OutsideReached';
   }
@@ -379,6 +380,8 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
       return resignReceived(turn, event.member, event.resign);
     case 'ReleaseReceived':
       return releaseReceived(turn, event.member, event.release, event.stored);
+    case 'DeliveryWithheld':
+      return deliveryWithheld(turn, event.requestId);
     case 'ReleaseAcked':
       return releaseAcked(turn, event.member, event.released);
     case 'FetchReceived':
