@@ -56,6 +56,8 @@ export interface Contact {
   readonly syncedSequence: number;
   /** The sender's elapsed time, which no jump of a wall clock moves (semantics.md S16). */
   readonly trustedMs: number;
+  /** Nothing but its own wall clock says so: a new queue database that has heard nobody who knows. */
+  readonly timeUnknown?: boolean;
   readonly generation: number;
   /** Names of the members the sender has an authenticated connection to. */
   readonly hears: readonly string[];

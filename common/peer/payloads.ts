@@ -104,6 +104,7 @@ export function contact(o: Fields): Contact {
   return {
     syncedSequence: integer(o.syncedSequence, 'syncedSequence'),
     trustedMs: milliseconds(o.trustedMs, 'trustedMs'),
+    ...(o.timeUnknown === undefined ? {} : { timeUnknown: boolean(o.timeUnknown, 'timeUnknown') }),
     generation: integer(o.generation, 'generation'),
     hears: list(o.hears, 'hears', 1_000, name),
     load: {

@@ -37,7 +37,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
       const offers = world.store.offers.filter((offer) => offer.digest === sent.digest && offer.address === address);
       const visible = world.store.seen(address, sent.digest);
       // What expired may have been delivered under another attempt of its client (seed 3320).
-      if (visible > 0 && reportsOf(world, sent, index, 'expired') === 0) delivered += 1;
+      if (visible > 0 && !isReportedExpired(world, sent, index)) delivered += 1;
       if (isAccepted(sent)) checkFate(world, sent, index, offers, expectations, found);
       if (isRefused(sent) && offers.length > 0 && !isUndone(world) && !isRetried(world, sent))
         found.push(`S3: message ${sent.number} for ${address} was refused and delivered all the same`);
@@ -74,14 +74,17 @@ function drainOf(world: World, name: string): string {
 const isUndone = (world: World): boolean =>
   world.counts.has('clones') || world.counts.has('restored') || world.counts.has('damages');
 
-/** How many reports of this kind its sender saw about one recipient. */
-function reportsOf(world: World, { id, envelope }: Sent, index: number, kind: 'failed' | 'expired'): number {
+/** How often its sender was told that this recipient failed, for whatever reason. */
+function reportsOf(world: World, { id, envelope }: Sent, index: number): number {
   if (id === null) return 0;
-  const dsn = dsnIdOf(id, index, kind);
+  const dsn = dsnIdOf(id, index, 'failed');
   return world.store.offers.filter(
     (offer) => offer.visible && offer.copyId === dsn && offer.address === envelope.reversePath,
   ).length;
 }
+
+const isReportedExpired = (world: World, sent: Sent, index: number): boolean =>
+  sent.id !== null && world.view.expired.has(`${sent.id}/${index}`) && reportsOf(world, sent, index) > 0;
 
 /** Promise 2: each recipient of a message answered 250 is delivered, or its sender hears exactly once that it is not. */
 function checkFate(
@@ -95,15 +98,17 @@ function checkFate(
   const { id } = sent;
   const address = sent.envelope.recipients[index]?.address ?? '';
   if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
-  const failed = reportsOf(world, sent, index, 'failed');
-  const expired = reportsOf(world, sent, index, 'expired');
+  const reports = reportsOf(world, sent, index);
+  const isExpired = isReportedExpired(world, sent, index);
   const what = `message ${sent.number} ${id} for ${address}`;
-  const isReportDoomed = world.doomed.has(dsnIdOf(id, index, 'failed'));
-  if (!isReportDoomed && (failing(address) ? failed + expired !== 1 : failed > 0))
-    found.push(`DSN: ${what}: its sender saw ${failed} reports of failure and ${expired} of expiry`);
-  if (expired > 0 && !expectations.expiry) found.push(`S16: ${what} expired`);
-  if (expired > 1) found.push(`DSN: ${what}: expiry was reported ${expired} times`);
-  if (failing(address) || expired > 0 || world.store.seen(address, sent.digest) > 0) return;
+  const report = dsnIdOf(id, index, 'failed');
+  // A report that could not be delivered in time is not reported about (RFC 5321 4.5.5).
+  const isReportDoomed = world.doomed.has(report) || (expectations.expiry && world.view.expired.has(`${report}/0`));
+  if (!isReportDoomed && (failing(address) ? reports !== 1 : reports > 0 && !isExpired))
+    found.push(`DSN: ${what}: its sender was told ${reports} times that it failed`);
+  if (isExpired && !expectations.expiry) found.push(`S16: ${what} expired`);
+  if (isExpired && reports > 1) found.push(`DSN: ${what}: expiry was reported ${reports} times`);
+  if (failing(address) || isExpired || world.store.seen(address, sent.digest) > 0) return;
   if (offers.length === 0) found.push(`lost: ${what} was answered 250 and neither delivered nor reported`);
   else if (isBeyondRequest(world, address, offers))
     found.push(`N3: ${what} was delivered from another boundary, where the request of the failover does not go`);

@@ -44,6 +44,20 @@ interface Directed {
 const QUICK_SPAN = { resubmitTimeSpanMs: 20_000 } as const;
 
 const DIRECTED: Partial<Record<Mutant, Directed>> = {
+  'owner-at-rest-unasked': {
+    only: ['drain', 'drainCancelled', 'wipe', 'killTransport', 'wipeAtCommit'],
+    times: 2,
+    traits: { sites: [3] },
+  },
+  'report-id-per-kind': {
+    only: ['stall', 'slowDisk', 'storeDown'],
+    times: 2,
+    traits: { sites: [3], failing: true, expiry: true, policies: QUICK_SPAN },
+  },
+  'new-clock-believed': {
+    only: ['wrongClockAtStart', 'wipe', 'wallJump', 'failoverPrimaryGone', 'drain'],
+    times: 2,
+  },
   'promotion-keeps-lost-finality': {
     only: ['failover', 'wipe', 'storeDown'],
     times: 3,

@@ -34,8 +34,8 @@ export interface Volume {
 const heldKey = (id: CopyId, epoch: Epoch, digest: string): string =>
   `${id}/${epoch.try}/${epoch.term}/${epoch.owner}/${digest}`;
 
-/** As the transport derives it (delivery.ts `dsnIdOf`). */
-export const dsnIdOf = (id: CopyId, index: number, kind: string): CopyId =>
+/** As the transport derives it (reports.ts `dsnIdOf`): expiry is a failure. */
+export const dsnIdOf = (id: CopyId, index: number, kind: 'failed' | 'delayed'): CopyId =>
   createHash('sha256').update(`${id}/${index}/${kind}`).digest('hex').slice(0, 26).toUpperCase() as CopyId;
 
 export class DurableView {
@@ -44,6 +44,7 @@ export class DurableView {
   readonly finals = new Map<CopyId, Set<Identity>>();
   readonly aborts = new Map<CopyId, Set<Identity>>();
   readonly dsns = new Set<CopyId>();
+  readonly expired = new Set<`${CopyId}/${number}`>();
   /** Resubmissions by id: who made them first. */
   readonly resubmissions = new Map<CopyId, { readonly stored: StoredCopy; readonly member: string }>();
   /** Copies that were on a volume when it was lost. */
@@ -247,10 +248,11 @@ export class DurableView {
       this.onPromoting(write.id, volume, state.epoch.owner);
     if (state.unprotected === null && after.unprotected !== null) this.onAcceptedAlone(write.id, volume);
     if (state.epoch.owner === volume.identity && owner !== volume.identity) this.onGivingUp(write.id, volume);
-    const expired = (recipients: CopyState['recipients']): number =>
-      (recipients ?? []).filter(({ outcome }) => outcome === 'expired').length;
-    if (owner === volume.identity && expired(after.recipients) > expired(state.recipients))
-      this.onExpiring(write.id, volume);
+    const expired = (recipients: CopyState['recipients']): number[] =>
+      (recipients ?? []).flatMap(({ outcome }, index) => (outcome === 'expired' ? [index] : []));
+    const now = expired(after.recipients);
+    for (const index of now) this.expired.add(`${write.id}/${index}`);
+    if (owner === volume.identity && now.length > expired(state.recipients).length) this.onExpiring(write.id, volume);
   }
 
   durable(volume: Volume, mark: number): void {
@@ -456,7 +458,7 @@ export class DurableView {
     for (const [index, recipient] of (after.state.recipients ?? []).entries()) {
       if (recipient.announced !== true || before.state.recipients?.[index]?.announced === true || isSuccess(recipient))
         continue;
-      const dsn = dsnIdOf(after.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
+      const dsn = dsnIdOf(after.facts.id, index, 'failed');
       const held = this.holders(dsn).length;
       if (held < 2 && !this.finals.has(dsn) && !this.bereft.has(dsn))
         this.#violate(

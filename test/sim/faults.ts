@@ -4,7 +4,7 @@
  * `cluster-faults.ts`, what was added since in `later-faults.ts`.
  */
 import { scheduleClusterFaults } from './cluster-faults.ts';
-import { scheduleLaterFaults } from './later-faults.ts';
+import { scheduleLaterFaults, scheduleLatestFaults } from './later-faults.ts';
 import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
 
@@ -86,6 +86,14 @@ export const LATER = [
   'lie',
 ] as const;
 
+/** From a stream of their own again (later-faults.ts). */
+export const LATEST = [
+  /** The process stands still, for longer than every timeout, in the middle of a commit. */
+  'stallAtCommit',
+  /** Topology documents reach each member after a time of their own: not in order, and not in the same order. */
+  'topologyOrder',
+] as const;
+
 /** Drawn apart, so that the histories of earlier seeds stay what they are. */
 export const OF_MESSAGES = [
   /** Clients send again what they did not hear of, or did. */
@@ -111,7 +119,7 @@ export const SMTP = [
 ] as const;
 export type SmtpFault = (typeof SMTP)[number];
 
-export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER, ...OF_MESSAGES] as const;
+export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER, ...LATEST, ...OF_MESSAGES] as const;
 export type Fault = (typeof FAULTS)[number] | SmtpFault;
 
 const KINDS: readonly Fault[] = [...FAULTS, ...SMTP];
@@ -119,11 +127,12 @@ const GROUPS: ReadonlyMap<string, readonly Fault[]> = new Map<string, readonly F
   ['classic', CLASSIC],
   ['cluster', CLUSTER],
   ['later', LATER],
+  ['latest', LATEST],
   ['smtp', SMTP],
 ]);
 
 /** Kinds that need more time than a quick seed has. */
-const LONG: readonly Fault[] = ['absence', 'longCut', 'stall'];
+const LONG: readonly Fault[] = ['absence', 'longCut', 'stall', 'stallAtCommit'];
 export const isLong = (enabled: ReadonlySet<Fault>): boolean => LONG.some((fault) => enabled.has(fault));
 
 /** Which kinds a run may use, from the command line. */
@@ -134,7 +143,7 @@ export interface Selection {
 
 export const EVERYTHING: Selection = { only: null, without: new Set() };
 
-/** `classic`, `cluster`, `later` and `smtp` stand for their kinds. */
+/** `classic`, `cluster`, `later`, `latest` and `smtp` stand for their kinds. */
 export function kindsOf(text: string): ReadonlySet<Fault> {
   const found = new Set<Fault>();
   for (const word of text.split(',').filter((part) => part !== '')) {
@@ -145,8 +154,15 @@ export function kindsOf(text: string): ReadonlySet<Fault> {
   return found;
 }
 
+/** The streams of a seed from which its faults are drawn and planned. */
+export interface FaultStreams {
+  readonly random: SeededRandom;
+  readonly later: SeededRandom;
+  readonly latest: SeededRandom;
+}
+
 /** Several kinds at once, each in a part of the seeds; a tenth of the seeds has none. Kinds named by `only` are in every seed. */
-export const drawFaults = (random: SeededRandom, later: SeededRandom, selection: Selection): ReadonlySet<Fault> => {
+export const drawFaults = ({ random, later, latest }: FaultStreams, selection: Selection): ReadonlySet<Fault> => {
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
   const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
   const isClassic = new Set<Fault>(CLASSIC);
@@ -154,6 +170,7 @@ export const drawFaults = (random: SeededRandom, later: SeededRandom, selection:
     random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare),
   );
   drawn.push(...LATER.filter(() => later.chance(share === 0 ? 0 : LATER_SHARE)));
+  drawn.push(...LATEST.filter(() => latest.chance(share === 0 ? 0 : LATEST_SHARE)));
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
@@ -172,7 +189,9 @@ export const drawOfMessages = (random: SeededRandom, selection: Selection): Read
 };
 
 const isLater = new Set<Fault>(LATER);
+const isLatest = new Set<Fault>(LATEST);
 const LATER_SHARE = 0.04;
+const LATEST_SHARE = 0.02;
 
 /** Long histories cost as much as five others. */
 const isRare = (fault: Fault): boolean => LONG.includes(fault);
@@ -192,8 +211,7 @@ export interface Doses {
 
 export function scheduleFaults(
   world: World,
-  random: SeededRandom,
-  laterRandom: SeededRandom,
+  { random, later: laterRandom, latest }: FaultStreams,
   enabled: ReadonlySet<Fault>,
   phaseMs: number,
   times = 1,
@@ -207,7 +225,7 @@ export function scheduleFaults(
     done,
     at: (fault, count, act) => {
       if (!enabled.has(fault)) return;
-      const stream = isLater.has(fault) ? laterRandom : random;
+      const stream = isLater.has(fault) ? laterRandom : isLatest.has(fault) ? latest : random;
       for (let i = 0; i < count * times; i++)
         world.scheduler.schedule(stream.integer(50, isLong(new Set([fault])) ? 9_000 : phaseMs - 3_000), () => {
           done.push(fault);
@@ -225,6 +243,7 @@ export function scheduleFaults(
   scheduleClassicFaults(doses);
   scheduleClusterFaults(doses);
   scheduleLaterFaults({ ...doses, random: laterRandom });
+  scheduleLatestFaults({ ...doses, random: latest });
   return done;
 }
 

@@ -75,6 +75,21 @@ export function scheduleLaterFaults(doses: Doses): void {
   at('lie', 3, () => lie(doses, 20));
 }
 
+export function scheduleLatestFaults({ world, random, at, later }: Doses): void {
+  at('stallAtCommit', 2, () => {
+    const { key } = random.pick(world.transports);
+    // What was decided with the commit waits for the disk, and the process for longer than the disk.
+    world.onNextCommit(key, () => {
+      world.disk(key)?.setSlow(random.integer(100, 8_000));
+      later(random.next() * 5, () => world.stall(key, random.integer(31_000, 38_000)));
+      later(random.integer(200, 40_000), () => world.disk(key)?.setSlow(1));
+    });
+  });
+  at('topologyOrder', 1, () => {
+    world.documentDelayMs = random.integer(1_000, 8_000);
+  });
+}
+
 /**
  * A member, under its own name, says of a copy of another's what only the owner may say, or its owner repeats a RELEASE of long ago (semantics.md S14, protocol.md
  * 9). Nobody may believe it.

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { CopyId, Envelope } from '../../common/message.ts';
 import type { DataAnswer } from '../../common/smtp/edge-api.ts';
+import { allFinal } from '../../transport/core/copy.ts';
 import type { Incarnation } from './incarnation.ts';
 import type { World } from './world.ts';
 
@@ -156,7 +157,9 @@ function checkAccepted(world: World, sent: Sent, text: string): void {
   const held = world.view.bereft.has(id) ? world.view.everHeld(id, sent.digest) : holders.length;
   sent.isProtected = held >= 2;
   const { shadowRedundancy } = world.document.policies;
-  if (held < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !world.view.isFinal(id))
+  // Every recipient is served, or has a report that is safe (protocol.md 11): nothing of the copy is needed any more, though it may be in doubt and not yet at rest.
+  const isDone = holders.some(({ stored }) => allFinal(stored.state.recipients));
+  if (held < (shadowRedundancy.rejectMessageOnShadowFailure ? 2 : 1) && !isDone && !world.view.isFinal(id))
     world.violate(
       `S1: message ${sent.number} ${id} answered 250 with ${holders.length} durable copies (${names.join(', ')})`,
     );

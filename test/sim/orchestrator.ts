@@ -21,6 +21,7 @@ export function publish(world: World, deeds: readonly Deed[], maxDelayMs = 0): v
   if (document === null) return;
   world.document = document;
   world.trace(`topology generation ${world.document.generation}`);
+  if (world.documentDelayMs > 0) return handOutOfOrder(world);
   for (const pod of world.pods) {
     const delayMs = maxDelayMs === 0 ? 0 : world.random.integer(0, maxDelayMs);
     if (delayMs === 0) hand(world, pod);
@@ -28,13 +29,31 @@ export function publish(world: World, deeds: readonly Deed[], maxDelayMs = 0): v
   }
 }
 
+/** To each after a time of its own: what is older by then may come behind what is newer. */
+function handOutOfOrder(world: World): void {
+  const { document } = world;
+  for (const pod of world.pods)
+    world.scheduler.schedule(world.random.integer(0, world.documentDelayMs), () => {
+      if (pod.isOutOfReach) return;
+      if (pod.document.generation > document.generation) world.counted('documents out of order');
+      else pod.document = document;
+      given(world, pod, document);
+    });
+}
+
 /** The newest document arrives before the pod, unless it is out of reach. */
 export function hand(world: World, pod: Pod): void {
   const { document } = world;
   if (pod.isOutOfReach || pod.document.generation >= document.generation) return;
   pod.document = document;
+  given(world, pod, document);
+}
+
+function given(world: World, pod: Pod, document: World['document']): void {
   deliverTo(pod.incarnation, world.scheduler, () => {
     pod.server?.setTopology(document);
+    // A front end's program refuses what is older before its proxy sees it (frontend/program.ts).
+    if (document.generation < pod.document.generation) return;
     pod.proxy?.setTopology(document);
     pod.smtp?.setTopology(document);
   });

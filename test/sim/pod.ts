@@ -45,7 +45,13 @@ export interface Pod {
   /** Nobody starts it for now. */
   isOff: boolean;
   /** When it came back from being away, and what it had then: that may have been taken over (protocol.md 14). */
-  doubts: { readonly sinceMs: number; readonly ids: ReadonlySet<CopyId>; readonly isStandstill: boolean }[];
+  doubts: {
+    readonly sinceMs: number;
+    readonly ids: ReadonlySet<CopyId>;
+    readonly isStandstill: boolean;
+    /** Of a standstill: when it last knew of one. */
+    readonly awakeBeforeMs?: number;
+  }[];
   /** Deliveries under way in this life, by copy. */
   readonly delivering: Map<CopyId, number>;
   /** Since when it is down, as the excuse of what others did meanwhile. */

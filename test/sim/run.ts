@@ -13,7 +13,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MUTANTS, type Mutant } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
-import { type Dose, doseFrom, doseOf, flagsOf } from './doses.ts';
+import { type Dose, doseFrom, doseOf, flagsOf, NO_DOSE } from './doses.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
 import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
 
@@ -34,9 +34,11 @@ interface Job {
   readonly outOfContract: boolean;
   /** Mail goes in by real SMTP conversations. */
   readonly smtp: boolean;
+  /** Words of the command line that make the dose of a remembered seed; null: those of this run. */
+  readonly dose: readonly string[] | null;
 }
 
-const PLAIN = { mutant: null, twice: false, outOfContract: false, smtp: false } as const;
+const PLAIN = { mutant: null, twice: false, outOfContract: false, smtp: false, dose: null } as const;
 
 interface JobResult {
   readonly seeds: number;
@@ -59,7 +61,8 @@ const count = (counts: Map<string, number>, what: string, by: number): void => {
 async function runJob(job: Job): Promise<JobResult> {
   const failures: { seed: number; violations: readonly string[] }[] = [];
   const open: number[] = [];
-  const knownOpen = job.mutant === null && !job.outOfContract ? openSeeds(job.smtp) : new Set<number>();
+  const knownOpen =
+    job.mutant === null && !job.outOfContract && job.dose === null ? openSeeds(job.smtp) : new Set<number>();
   const coverage = new Map<string, number>();
   const faults = new Map<string, number>();
   const counts = new Map<string, number>();
@@ -67,7 +70,7 @@ async function runJob(job: Job): Promise<JobResult> {
   for (const seed of job.seeds) {
     seeds += 1;
     try {
-      const options = optionsOf(job.mutant, job.outOfContract, job.smtp);
+      const options = optionsOf(job.mutant, job.outOfContract, job.smtp, doseOfJob(job));
       const outcome = await runSeed(seed, options);
       sent += outcome.sent;
       accepted += outcome.accepted;
@@ -173,9 +176,14 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
   return results;
 }
 
-function text(name: string): string | null {
-  const index = process.argv.indexOf(`--${name}`);
-  return index < 0 ? null : (process.argv[index + 1] ?? '');
+const doseOfJob = ({ mutant, dose }: Pick<Job, 'mutant' | 'dose'>): Dose =>
+  dose === null ? doseFor(mutant) : doseFrom((name) => wordAfter(dose, name), NO_DOSE);
+
+const text = (name: string): string | null => wordAfter(process.argv, name);
+
+function wordAfter(words: readonly string[], name: string): string | null {
+  const index = words.indexOf(`--${name}`);
+  return index < 0 ? null : (words[index + 1] ?? '');
 }
 
 function option(name: string, fallback: number): number {
@@ -190,6 +198,16 @@ const openSeeds = (smtp: boolean): ReadonlySet<number> => new Set(seedsOf('open-
 
 /** Seeds that once found a bug, in lines `SEED why` or `SEED smtp why`: run first, always. */
 const knownSeeds = (smtp: boolean): readonly number[] => seedsOf('seeds.txt', smtp);
+
+/** Seeds that found a bug under a dose, in lines `SEED [smtp] DOSE | why`: run with the others, each under its own. */
+const dosedSeeds = (): readonly Job[] =>
+  readFileSync(join(import.meta.dirname, 'dosed-seeds.txt'), 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      const [, seed, smtp, dose] = /^(\d+) (smtp )?(--.+?) \| /.exec(line) ?? [];
+      if (seed === undefined || dose === undefined) return [];
+      return [{ ...PLAIN, smtp: smtp !== undefined, seeds: [Number(seed)], dose: dose.split(' ') }];
+    });
 
 const seedsOf = (file: string, smtp: boolean): readonly number[] =>
   readFileSync(join(import.meta.dirname, file), 'utf8')
@@ -217,6 +235,7 @@ function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
     jobs.push(
       { ...PLAIN, seeds: knownSeeds(false) },
       { ...PLAIN, smtp: true, seeds: knownSeeds(true) },
+      ...dosedSeeds(),
       { ...plain, seeds: range(from, Math.min(TWICE, seeds)), twice: true },
     );
   const caughtBefore = mutantSeedsKnown();
@@ -276,7 +295,7 @@ class Totals {
     for (const [event, visits] of result.coverage) count(this.#coverage, event, visits);
     for (const failure of result.failures) {
       console.log(
-        `FAILED seed ${failure.seed} (${failure.violations[0] ?? 'no violation'}); replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(doseFor(null), job)}`,
+        `FAILED seed ${failure.seed} (${failure.violations[0] ?? 'no violation'}); replay: node test/sim/run.ts --seed ${failure.seed}${replayFlags(doseOfJob(job), job)}`,
       );
       for (const violation of failure.violations.slice(0, 5)) console.log(`  ${violation}`);
     }

@@ -10,7 +10,16 @@ import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
 import { checkEnd, hasPartner } from './checks.ts';
 import { type Dose, NO_DOSE, type Traits } from './doses.ts';
-import { CLUSTER, drawFaults, drawOfMessages, drawSmtpFaults, type Fault, isLong, scheduleFaults } from './faults.ts';
+import {
+  CLUSTER,
+  drawFaults,
+  drawOfMessages,
+  drawSmtpFaults,
+  type Fault,
+  type FaultStreams,
+  isLong,
+  scheduleFaults,
+} from './faults.ts';
 import { isAccepted, type Sent } from './mail.ts';
 import { SimOperator } from './operator.ts';
 import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
@@ -116,12 +125,12 @@ const drawSize = (random: SeededRandom, big: boolean): number =>
 
 export async function runSeed(seed: number, options: SeedOptions = {}): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
-  const later = new SeededRandom(seed ^ 0x1a7e5);
+  const streams = { random, later: new SeededRandom(seed ^ 0x1a7e5), latest: new SeededRandom(seed ^ 0x1a7e57) };
   const dose = options.dose ?? NO_DOSE;
   const { selection } = dose;
   const plan = drawPlan(random, dose.traits);
   const ofMessages = drawOfMessages(new SeededRandom(seed ^ 0x1a7e), selection);
-  const drawn = new Set([...drawFaults(random, later, selection), ...ofMessages]);
+  const drawn = new Set([...drawFaults(streams, selection), ...ofMessages]);
   // What expires is another story.
   const enabled =
     plan.expiry && selection.only === null ? new Set([...drawn].filter((fault) => !isCluster.has(fault))) : drawn;
@@ -143,7 +152,7 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
   world.trace(
     `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
   );
-  const faults = await live(world, random, later, plan, enabled, dose.times);
+  const faults = await live(world, streams, plan, enabled, dose.times);
   const violations = await checkEnd(world, { expiry: plan.expiry });
   return {
     seed,
@@ -163,13 +172,13 @@ const isCluster = new Set<Fault>(CLUSTER);
 /** From the first start to the last word. */
 async function live(
   world: World,
-  random: SeededRandom,
-  later: SeededRandom,
+  streams: FaultStreams,
   plan: Plan,
   enabled: ReadonlySet<Fault>,
   times: number,
 ): Promise<Fault[]> {
   const { scheduler } = world;
+  const { random } = streams;
   const { traits } = plan;
   const phaseMs = traits.long === true || isLong(enabled) ? LONG_MS : QUICK_MS;
   if (enabled.has('resets') || enabled.has('poison')) world.calm = false;
@@ -184,7 +193,7 @@ async function live(
     });
   if (plan.expiry) world.store.down.add('alpha');
   world.store.isHeld = traits.held === true;
-  const faults = scheduleFaults(world, random, later, enabled, phaseMs, times);
+  const faults = scheduleFaults(world, streams, enabled, phaseMs, times);
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
   watch(world);
   await scheduler.run(() => false, start + phaseMs);
@@ -334,6 +343,7 @@ export function heal(world: World): void {
   world.network.options.resetChance = 0;
   world.store.moody = false;
   world.operatorDelayMs = 500;
+  world.documentDelayMs = 0;
   world.store.isHeld = false;
   world.store.down.clear();
   for (const pod of world.transports) world.endTwins(pod.name);

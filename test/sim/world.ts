@@ -53,6 +53,8 @@ const SEGMENT_BYTES = 131_072;
 /** protocol.md 14: how long a doubtful copy waits, less what a clock that is slow may make of it. */
 const DOUBT_MS = 4_800;
 const STANDSTILL_MS = 31_000;
+/** What happened just before a trouble is excused by it as well. */
+const TROUBLE_LEAD_MS = 1_000;
 /** After a pod is back others may still act on what they believed. */
 const AFTERMATH_MS = 18_000;
 
@@ -78,6 +80,8 @@ export class World {
   calm = true;
   /** How often the operator looks at a drain. */
   operatorDelayMs = 500;
+  /** Up to so long a topology document is under way to each pod, whatever came before it. */
+  documentDelayMs = 0;
   /** Faults are over. */
   isHealing = false;
   readonly isOutOfContract: boolean;
@@ -321,12 +325,20 @@ export class World {
     const { nowMs } = this.scheduler;
     const doubt = pod.doubts.findLast((one) => one.ids.has(id));
     if (core === undefined || doubt === undefined || nowMs - doubt.sinceMs > DOUBT_MS) return;
+    // What waited for the disk when the process stood still is as old as everything else.
+    if (doubt.isStandstill && (core.awakeSinceMs === doubt.awakeBeforeMs || core.copies.get(id)?.doubt != null))
+      this.violate(`rule 14: ${pod.key} delivers ${id} after it stood still, before it has asked anybody`);
     // Told that it was final before a failover it is reopened at once.
     if (this.counts.has('failovers')) return;
     const isNew = (name: string): boolean => (this.#pods.get(name)?.bornMs ?? 0) >= doubt.sinceMs;
+    // It was there when this one went on, and answered, before something happened to it: else the doubt would last.
+    const isLostSince = (name: string): boolean =>
+      doubt.isStandstill &&
+      this.troubles.some(({ who, fromMs }) => who.includes(name) && fromMs + TROUBLE_LEAD_MS > doubt.sinceMs + 1);
     const unasked = core.boundary.filter(
       ({ name, state }) =>
         !isNew(name) &&
+        !isLostSince(name) &&
         state === 'active' &&
         !core.peers.has(name) &&
         (doubt.isStandstill || !core.listedOnce.has(name)),
@@ -400,7 +412,7 @@ export class World {
     if (pod === undefined || !pod.incarnation.alive) return;
     this.trace(`${key} dies (${how})`);
     pod.incarnation.alive = false;
-    pod.down = { who: [pod.name], fromMs: this.scheduler.nowMs - 1_000, untilMs: Number.POSITIVE_INFINITY };
+    pod.down = { who: [pod.name], fromMs: this.scheduler.nowMs - TROUBLE_LEAD_MS, untilMs: Number.POSITIVE_INFINITY };
     this.troubles.push(pod.down);
     pod.onCommit = null;
     pod.server = null;
@@ -425,13 +437,14 @@ export class World {
     pod.incarnation.resumeAtMs = Math.max(pod.incarnation.resumeAtMs ?? 0, this.scheduler.nowMs + forMs);
     if (forMs <= STANDSTILL_MS) return;
     const owned = [...pod.volume.live].filter(([, stored]) => stored.state.standing === 'released').map(([id]) => id);
-    pod.doubts.push({ sinceMs: this.scheduler.nowMs + forMs, ids: new Set(owned), isStandstill: true });
+    const awakeBeforeMs = pod.server?.core.awakeSinceMs ?? 0;
+    pod.doubts.push({ sinceMs: this.scheduler.nowMs + forMs, ids: new Set(owned), isStandstill: true, awakeBeforeMs });
   }
 
   /** From now, for as long as given and the time a session needs to come back, these pods may not know of each other. */
   troubled(who: readonly string[], forMs: number): void {
     const { nowMs } = this.scheduler;
-    this.troubles.push({ who, fromMs: nowMs - 1_000, untilMs: nowMs + forMs + 12_000 });
+    this.troubles.push({ who, fromMs: nowMs - TROUBLE_LEAD_MS, untilMs: nowMs + forMs + 12_000 });
   }
 
   onNextCommit(key: string, act: () => void): void {

@@ -133,7 +133,7 @@ export const pending = (address: string): RecipientState => ({ address, outcome:
 
 export interface BenchOptions {
   /** Members in the one site, this one among them; 2 or 3. */
-  readonly members?: 2 | 3;
+  readonly members?: 1 | 2 | 3;
   readonly shape?: Partial<ShapeOptions>;
   readonly queues?: Partial<PoliciesConfig['queues']>;
   /** Changes the document as a whole, for what the above cannot say. */

@@ -19,6 +19,7 @@ import {
   SELF,
   sharedOf,
   stateOf,
+  WALL_MS,
 } from './core-bench.ts';
 
 const ALPHA = 'alpha-0@sim.example';
@@ -78,6 +79,59 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     ]);
     bench.pass(1_100);
     expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', purpose: 'rest' });
+  });
+
+  describe('an owner is asked whether it still has it (seed 70033)', () => {
+    const ids = [copyId('M1'), copyId('M2')];
+    const youngEntry = (id: string): StoredCopy => {
+      const entry = shadowEntry(id, C);
+      return { ...entry, state: { ...entry.state, finalAtMs: WALL_MS } };
+    };
+    const asked = (): CoreBench => {
+      const bench = afterLoss();
+      for (const id of ids) bench.resting.set(id, youngEntry(id).state);
+      // What is about to expire may be gone there already.
+      bench.page([...ids.map(youngEntry), shadowEntry('M3', C)]);
+      expect(bench.sent('COVER')).toMatchObject([{ to: OTHER, frame: { cover: { request: '#owner', ids } } }]);
+      return bench;
+    };
+    const answer = (bench: CoreBench, member: string, covered: readonly boolean[]): void => {
+      const items = ids.map((id, at) => ({ id, covered: covered[at] === true }));
+      bench.event({ kind: 'CoveredReceived', member, covered: { request: '#owner', items } });
+    };
+
+    test('RoleChanged: what it has not is primary here now, and told so', () => {
+      const bench = asked();
+      answer(bench, PEER, [false, false]);
+      expect(bench.seen('ChangeResting')).toEqual([]);
+      answer(bench, OTHER, [false, true]);
+      expect(bench.seen('ChangeResting')).toMatchObject([
+        { id: 'M1', state: { queue: 'primarySafetyNet', epoch: epochOf(A, 1, 1) } },
+      ]);
+      expect(bench.seen('OpenCandidate')).toMatchObject([{ id: 'M1', purpose: 'rest' }]);
+      expect(bench.sent('CLAIM').map(({ to }) => to)).toContain(OTHER);
+    });
+
+    test('without an answer the entries are walked over once more', () => {
+      const bench = asked();
+      bench.passHearing(4_000, { [PEER]: [], [OTHER]: [] });
+      const walks = bench.seen('ScanSafetyNet').length;
+      bench.passHearing(601_000, { [PEER]: [], [OTHER]: [] });
+      expect(bench.seen('ScanSafetyNet')).toHaveLength(walks + 1);
+      expect(bench.seen('ChangeResting')).toEqual([]);
+    });
+
+    test.each(['live', 'at rest', 'gone'])('the owner answers: %s', (where) => {
+      const bench = new CoreBench({ members: 3 });
+      bench.join(PEER);
+      if (where === 'live') bench.accept('M1', ['x@far.example']);
+      const stored = new Map(where === 'at rest' ? [[copyId('M1'), primaryEntry('M1')]] : []);
+      const cover = { request: '#owner', ids: [copyId('M1')] };
+      bench.event({ kind: 'CoverReceived', member: PEER, cover, stored });
+      expect(bench.sent('COVERED')).toMatchObject([
+        { to: PEER, frame: { covered: { items: [{ id: 'M1', covered: where !== 'gone' }] } } },
+      ]);
+    });
   });
 
   test('a restart in the middle walks again', () => {

@@ -157,6 +157,8 @@ describe('a failover with messages at rest', () => {
 
   it('asks nothing of other boundaries, and not of requests that are too old', () => {
     const bench = new ResubmissionBench([resting('M1', [deliveredTo(A0)])]);
+    // Who knows no time calls nothing too old.
+    bench.join(PEER);
     bench.change((document) => failedOver(document, 'alpha', { boundary: 'dag/other' }));
     expect(() => bench.view()).toThrow('no request');
     bench.change((document) =>
@@ -472,6 +474,8 @@ describe('what a person asks for', () => {
 
   it('ends when its lifetime is over, with what is missing, by no clock that jumps', () => {
     const bench = new ResubmissionBench([resting('M1', [deliveredTo(A0)], { owner: B })]);
+    bench.join(PEER);
+    bench.down(PEER);
     bench.change((document) => withRequests(document, requestOf({ database: 'alpha', expiresAtMs: WALL_MS + 60_000 })));
     bench.wallOffsetMs = HOUR_MS;
     bench.wait(10_000);

@@ -1,5 +1,6 @@
 /** Time in the core, on a virtual clock: jitter and probing of retries, delay notice, expiry (semantics.md D5; the schedule itself is in core-findings). */
 import { describe, expect, test } from 'vitest';
+import { trustedTime } from '../../transport/core/state.ts';
 import { CoreBench, PEER } from './core-bench.ts';
 
 const MINUTE = 60_000;
@@ -118,5 +119,59 @@ describe('S16: time spent down', () => {
     expect(bench.server.trusted.baseMs - before).toBeGreaterThan(0);
     expect(bench.server.trusted.baseMs - before).toBeLessThanOrEqual(2_500);
     expect(bench.server.trusted.unwitnessedMs).toBe(0);
+  });
+
+  const loadOf = { queued: 0, intake: 0, backPressure: 'Normal', accepting: true } as const;
+  const hear = (bench: CoreBench, member: string, aheadMs: number, timeUnknown = false): void => {
+    const trustedMs = trustedTime(bench.server, bench.nowMs) + aheadMs;
+    const contact = { syncedSequence: 0, trustedMs, generation: 1, hears: [], load: loadOf };
+    bench.up(member);
+    bench.event({ kind: 'PeerContact', member, contact: timeUnknown ? { ...contact, timeUnknown } : contact });
+  };
+  const timeOf = (bench: CoreBench): number => trustedTime(bench.server, bench.nowMs);
+  const wiped = (bench: CoreBench): boolean => bench.seen('ExpireSafetyNet').length > 0;
+
+  test('is not counted by the word of a new queue database, whose clock may be as wrong as ours (seed 60051)', () => {
+    const bench = new CoreBench({ members: 3 });
+    hear(bench, PEER, 0);
+    bench.wallOffsetMs = 400 * aDay;
+    bench.restart(2_000);
+    const before = timeOf(bench);
+    hear(bench, 't-0-2', 400 * aDay, true);
+    expect(timeOf(bench)).toBe(before);
+    hear(bench, PEER, 2_000);
+    expect(timeOf(bench)).toBe(before + 2_000);
+  });
+
+  test.each([400 * aDay, -aDay])(
+    'a new queue database that is off by %s ms takes the time of a member that knows it',
+    (off) => {
+      const bench = new CoreBench({ members: 3 });
+      bench.wallOffsetMs = off;
+      const truth = timeOf(bench);
+      hear(bench, 't-0-2', 5, true);
+      bench.pass(600_000);
+      expect(wiped(bench)).toBe(false);
+      expect(bench.server.trusted.isNew).toBe(true);
+      hear(bench, PEER, -off);
+      expect(timeOf(bench)).toBe(truth + 600_000 - off);
+      bench.pass(600_000);
+      expect(wiped(bench)).toBe(true);
+    },
+  );
+
+  test('queue databases that are all new begin together, at the earliest of their times', () => {
+    const bench = new CoreBench({ members: 3 });
+    const truth = timeOf(bench);
+    hear(bench, PEER, -7_000, true);
+    hear(bench, PEER, -3, true);
+    expect(bench.server.trusted.isNew).toBe(true);
+    hear(bench, 't-0-2', aDay, true);
+    expect(bench.server.trusted.isNew).toBe(false);
+    expect(timeOf(bench)).toBe(truth - 7_000);
+  });
+
+  test('the only member of a boundary has nobody to ask', () => {
+    expect(new CoreBench({ members: 1 }).server.trusted.isNew).toBe(false);
   });
 });

@@ -111,6 +111,42 @@ test('a control frame that fits no frame is not encoded', () => {
   expect(encodeControl({ kind: 'LIST', list: { owner: sampleIdentity, items, complete: true } })).toBeNull();
 });
 
+/** As a newer version of the program may send it: every object has a field that this one does not know. */
+function withUnknownFields(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withUnknownFields);
+  if (typeof value !== 'object' || value === null) return value;
+  const known = Object.entries(value).map(([key, inner]) => [key, withUnknownFields(inner)]);
+  return { ...Object.fromEntries(known), addedLater: { by: ['a', 1, null] } };
+}
+
+describe('mixed versions', () => {
+  test('fields that this version does not know are ignored, in every frame and at every depth', () => {
+    const isControl = (frame: WireFrame): boolean => !['CHUNK', 'PING', 'PONG'].includes(frame.kind);
+    fc.assert(
+      fc.property(anyFrame.filter(isControl), (frame) => {
+        const [plain] = encodeFrame(frame);
+        if (plain === undefined) throw new Error('a frame without bytes');
+        const payload = JSON.stringify(withUnknownFields(JSON.parse(plain.subarray(9).toString('utf8'))));
+        expect(payload).toContain('addedLater');
+        expect(decode(raw(plain[4] ?? 0, plain.readUInt32BE(5), payload), [1 << 20])).toEqual([frame]);
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  test('fields that an older version does not send have a meaning: the time is known, nothing is held', () => {
+    const load = { queued: 0, intake: 0, backPressure: 'Normal', accepting: true };
+    const contact = { syncedSequence: 1, trustedMs: 1, generation: 1, hears: [], load };
+    expect(decode(raw(4, 0, JSON.stringify(contact)), [1 << 20])).toEqual([{ kind: 'CONTACT', contact }]);
+    const refuse = { reply: { code: 451, enhanced: '4.3.1', text: 'full' }, tryOther: true };
+    expect(decode(raw(7, 1, JSON.stringify(refuse)), [1 << 20])).toEqual([{ kind: 'REFUSE', stream: 1, refuse }]);
+  });
+
+  test('a type of frame that this version does not know ends the connection: it comes under another protocol version only', () => {
+    expect(problemOf(raw(99, 0, '{}'))).toBe('type: unknown frame type 99');
+  });
+});
+
 describe('hostile bytes', () => {
   test('random bytes end in the typed error or wait for more', () => {
     fc.assert(

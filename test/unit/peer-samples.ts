@@ -207,18 +207,22 @@ export const frameArbitraries: { readonly [K in WireFrame['kind']]: fc.Arbitrary
   REFUSED: fc.record({ kind: one('REFUSED'), reason: text(), detail: text() }),
   CONTACT: fc.record({
     kind: one('CONTACT'),
-    contact: fc.record({
-      syncedSequence: count,
-      trustedMs: ms,
-      generation: count,
-      hears: fc.array(name, { maxLength: 5 }),
-      load: fc.record({
-        queued: count,
-        intake: count,
-        backPressure: fc.constantFrom('Normal' as const, 'Medium' as const, 'High' as const),
-        accepting: fc.boolean(),
-      }),
-    }),
+    contact: fc.record(
+      {
+        syncedSequence: count,
+        trustedMs: ms,
+        timeUnknown: fc.boolean(),
+        generation: count,
+        hears: fc.array(name, { maxLength: 5 }),
+        load: fc.record({
+          queued: count,
+          intake: count,
+          backPressure: fc.constantFrom('Normal' as const, 'Medium' as const, 'High' as const),
+          accepting: fc.boolean(),
+        }),
+      },
+      { requiredKeys: ['syncedSequence', 'trustedMs', 'generation', 'hears', 'load'] },
+    ) as fc.Arbitrary<Contact>,
   }),
   OPEN: fc.record({
     kind: one('OPEN'),

@@ -180,6 +180,21 @@ export function deliveryDone(turn: Turn, requestId: number, results: readonly De
   if (hop !== undefined) pump(turn, hop.key);
 }
 
+/** protocol.md 14: it was decided before the process stood still, and asks first like everything else. */
+export function deliveryWithheld(turn: Turn, requestId: number): void {
+  const { server } = turn;
+  const open = server.deliveries.get(requestId);
+  if (open === undefined) return;
+  server.deliveries.delete(requestId);
+  const hop = server.hops.get(open.hop);
+  if (hop !== undefined) hop.active -= 1;
+  const copy = server.copies.get(open.id);
+  if (copy === undefined) return;
+  deliveryEnded(copy, open.recipients);
+  recordResults(turn, copy, open, []);
+  if (server.copies.get(open.id) === copy && copy.state.epoch.owner === server.me) enqueue(turn, copy);
+}
+
 /** A hop where nothing went through rests for a while; any success wakes it. */
 function judgeHop(turn: Turn, hop: Hop, results: readonly DeliveryResult[]): void {
   const down =

@@ -125,6 +125,13 @@ function isolation(turn: Turn): void {
   doubtEverything(turn, false);
 }
 
+/** Something decided at `atMs` waited while the process stood still: others may have decided otherwise meanwhile. */
+export const hasStoodStillSince = (
+  { awakeSinceMs, lastStepMs, mutants }: Server,
+  atMs: number,
+  nowMs: number,
+): boolean => (awakeSinceMs > atMs || nowMs - lastStepMs > STANDSTILL_MS) && !mutants.has('standstill-unnoticed');
+
 /** Called with every step, before anything else: a process that stood still may have been taken over from. */
 export function notice(turn: Turn): void {
   const { server } = turn;

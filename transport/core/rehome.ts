@@ -4,13 +4,13 @@
  * member has it durably, and that the walk never has more than a few copies in its hands.
  */
 import type { CopyId, SharedState } from '../../common/message.ts';
-import type { Cover, Covered, Fetch, Result } from '../../common/peer/messages.ts';
+import type { Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { roleOf, sharedState, withPlacement } from './copy.ts';
 import { ANY_DIGEST } from './damage.ts';
 import { claimAtRest } from './doubt.ts';
-import type { StoredCopies } from './events.ts';
 import { pickHome } from './placing.ts';
+import { askOwner, askOwners, withoutAnswer } from './rest-owners.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
 import { isKnownHolder, isLeftToPartner, noSuccessors } from './successors.ts';
@@ -21,16 +21,9 @@ const PAGE = 50;
 const MAX_WAITING = 1_000;
 /** Set while something here may still have to find a home: a restart walks again. */
 export const REHOME_FACT = 'rehoming';
-/** In place of the name of a resubmit request: may I drop these, are they on another member that stays? */
-export const REHOME_COVER = '#rehome';
-/** Entries whose owner is asked at once. */
-const ASKED = 100;
 /** Rounds of a second in which members may turn an entry away, and the pause before what is left is looked at again. */
 const MAX_TRIES = 40;
 const RETRY_WALK_MS = 600_000;
-const ANSWER_SPAN_MS = 3_000;
-/** Rounds, a second each, in which an owner may find another home for what a draining member holds. */
-const PATIENCE = 60;
 /** Copies under way at once: live mail shall hardly notice (protocol.md 17). */
 const IN_HAND = 8;
 /** From OPEN to the answer; large bodies take their time. */
@@ -45,6 +38,11 @@ interface Sending {
   readonly member: string;
   readonly attempt: number;
   readonly sent: SharedState;
+}
+
+export interface Asked {
+  readonly copy: StoredCopy;
+  readonly atMs: number;
 }
 
 /** `notAt`: the member that is to give it up. */
@@ -69,7 +67,9 @@ export interface Rehoming {
   readonly waiting: Waiting[];
   readonly sending: Map<CopyId, Sending>;
   /** Shadow entries of a draining member whose owner was asked to place them elsewhere. */
-  readonly asked: Map<CopyId, { readonly copy: StoredCopy; readonly atMs: number }>;
+  readonly asked: Map<CopyId, Asked>;
+  /** Shadow entries whose owner was asked whether it still has them. */
+  readonly checking: Map<CopyId, Asked>;
   /** To be taken up again with the next round. */
   readonly later: StoredCopy[];
   /** How often an owner said that it has no other home for it yet. */
@@ -77,6 +77,8 @@ export interface Rehoming {
   /** How often an entry was turned away: in the end the walk goes on without it, and another walk meets it again. */
   readonly tries: Map<CopyId, number>;
   unplaced: number;
+  /** Entries of which an owner that is there did not say whether it has them. */
+  unanswered: number;
   /** When to walk again for what could not be read or placed. */
   retryAtMs: number | null;
   /** Members that turned the copy away since the last pause. */
@@ -95,10 +97,12 @@ export const newRehoming = (): Rehoming => ({
   waiting: [],
   sending: new Map(),
   asked: new Map(),
+  checking: new Map(),
   later: [],
   refusals: new Map(),
   tries: new Map(),
   unplaced: 0,
+  unanswered: 0,
   retryAtMs: null,
   turnedAway: new Map(),
 });
@@ -121,6 +125,7 @@ export function startRehoming(turn: Turn): void {
     met: 0,
     unreadable: 0,
     unplaced: 0,
+    unanswered: 0,
     retryAtMs: null,
   });
   early(turn, { kind: 'ScanSafetyNet', scan: turn.server.nextScan, filter: {}, pageSize: PAGE });
@@ -158,16 +163,20 @@ export function rehomePage(
   if (rehoming.scan !== scan) return false;
   rehoming.met += copies.length;
   rehoming.unreadable += unreadable;
-  for (const copy of copies) if (needOf(turn, copy) !== 'none') rehoming.waiting.push(copy);
+  const shadows: StoredCopy[] = [];
+  for (const copy of copies)
+    if (needOf(turn, copy) !== 'none') rehoming.waiting.push(copy);
+    else if (copy.state.queue === 'shadowSafetyNet') shadows.push(copy);
+  askOwners(turn, shadows);
   if (done) rehoming.scan = null;
   rehomeNext(turn);
   return true;
 }
 
-const isDraining = (server: Server): boolean => server.self.state === 'draining';
+export const isDraining = (server: Server): boolean => server.self.state === 'draining';
 
 /** Somebody who will stay has it, as far as is known. */
-function hasHome(server: Server, { identity, member }: Placement): boolean {
+export function hasHome(server: Server, { identity, member }: Placement): boolean {
   const entry = server.boundary.find((one) => one.name === member);
   const current = server.peers.get(member)?.identity ?? server.known.get(member);
   return entry !== undefined && entry.state !== 'draining' && !server.lost.has(identity) && current === identity;
@@ -204,17 +213,19 @@ export function rehomeNext(turn: Turn): void {
   }
   if (rehoming.waiting.length > 0) return;
   if (rehoming.scan !== null) {
-    if (rehoming.sending.size < IN_HAND) early(turn, { kind: 'NextSafetyNetPage', scan: rehoming.scan });
+    if (rehoming.sending.size < IN_HAND && rehoming.checking.size === 0)
+      early(turn, { kind: 'NextSafetyNetPage', scan: rehoming.scan });
     return;
   }
-  if (rehoming.sending.size > 0 || rehoming.asked.size > 0 || rehoming.later.length > 0) return;
+  if (rehoming.sending.size > 0 || rehoming.asked.size > 0 || rehoming.checking.size > 0 || rehoming.later.length > 0)
+    return;
   if (rehoming.done) {
     if (rehoming.retryAtMs === null) mark(turn, false);
     return;
   }
   rehoming.done = true;
   rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0 && rehoming.cleanStart;
-  const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0;
+  const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0 || rehoming.unanswered > 0;
   if (rehoming.again) startRehoming(turn);
   else if (isLeft) rehoming.retryAtMs = turn.nowMs + RETRY_WALK_MS;
   else mark(turn, false);
@@ -241,73 +252,8 @@ function takeUp(turn: Turn, copy: Waiting): boolean {
   return true;
 }
 
-/** Only the owner knows who else has it: it places it on another member first, and then says so (protocol.md 9, 17). */
-function askOwner(turn: Turn, copy: StoredCopy): boolean {
-  const { server } = turn;
-  const { id } = copy.facts;
-  const owner = memberWith(server, copy.state.epoch.owner);
-  if (owner === null || server.rehoming.asked.size >= ASKED) return false;
-  server.rehoming.asked.set(id, { copy, atMs: turn.nowMs });
-  const cover: Cover = { request: REHOME_COVER, ids: [id] };
-  late(turn, { copy: null, kind: 'Send', to: owner, frame: { kind: 'COVER', cover } });
-  return true;
-}
-
-/** A member on its way out asks; what has no other home is given one first. */
-export function rehomeCoverReceived(turn: Turn, member: string, cover: Cover, stored: StoredCopies): void {
-  const { server } = turn;
-  const asker = server.peers.get(member)?.identity;
-  const items: { id: CopyId; covered: boolean }[] = [];
-  for (const id of cover.ids) {
-    const copy = stored.get(id);
-    if (copy?.state.queue !== 'primarySafetyNet' || copy.damaged !== undefined) {
-      items.push({ id, covered: false });
-      continue;
-    }
-    const placements = copy.state.placements.filter(({ identity }) => identity !== asker);
-    // That it is going is durable before it may go: it would count as a holder again once its drain is cancelled.
-    const isForgotten = placements.length === copy.state.placements.length;
-    if (!isForgotten) changeResting(turn, id, { ...copy.state, placements });
-    const hasOther = placements.some((placement) => hasHome(server, placement));
-    const covered = (hasOther && isForgotten) || wrong(turn, 'released-before-placed');
-    items.push({ id, covered });
-    const isUnderWay = server.rehoming.sending.has(id) || server.rehoming.waiting.some((one) => one.facts.id === id);
-    if (!hasOther && !isUnderWay)
-      restsAlone(turn, { facts: copy.facts, state: { ...copy.state, placements }, notAt: member });
-  }
-  const covered: Covered = { request: REHOME_COVER, items };
-  late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'COVERED', covered } });
-}
-
-export function rehomeCoveredReceived(turn: Turn, covered: Covered): void {
-  const { server } = turn;
-  const { rehoming } = server;
-  for (const { id, covered: isCovered } of covered.items) {
-    const entry = rehoming.asked.get(id);
-    if (entry === undefined) continue;
-    rehoming.asked.delete(id);
-    const { copy } = entry;
-    if (!isDraining(server)) continue;
-    const refusals = (rehoming.refusals.get(id) ?? 0) + (isCovered ? 0 : 1);
-    if (isCovered) {
-      transition(server.coverage, 'HandedOver', copy.state.queue, roleOf(copy.state, server.me), 'removed');
-      commit(turn, { kind: 'remove', id });
-      rehoming.refusals.delete(id);
-      late(turn, { copy: null, kind: 'Count', what: 'rehomed', label: 'handOver' });
-    } else if (refusals >= PATIENCE) {
-      // The owner does not have it any more, or cannot place it: what rests here stands in for it, and is handed over as such.
-      rehoming.refusals.delete(id);
-      inherit(turn, copy);
-    } else {
-      rehoming.refusals.set(id, refusals);
-      rehoming.later.push(copy);
-    }
-  }
-  rehomeNext(turn);
-}
-
-/** Row 42: the owner is lost, so this shadow at rest is what is left of the primary. The walk finds it a holder in the same go. */
-function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
+/** Row 42: the owner is lost, or does not have it any more, so this shadow at rest is what is left of the primary. The walk finds it a holder in the same go. */
+export function inherit(turn: Turn, { facts, state }: StoredCopy): boolean {
   const { server } = turn;
   const epoch = { ...state.epoch, term: state.epoch.term + 1, owner: server.me };
   transition(server.coverage, 'RoleChanged', 'shadowSafetyNet', 'primary', 'primarySafetyNet');
@@ -328,6 +274,7 @@ function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
 export function changeResting(turn: Turn, id: CopyId, state: CopyState): void {
   const { rehoming } = turn.server;
   rehoming.cleanStart = false;
+  rehoming.checking.delete(id);
   // What waits its turn was read before.
   for (const list of [rehoming.waiting, rehoming.later])
     for (const [index, copy] of list.entries()) if (copy.facts.id === id) list[index] = { ...copy, state };
@@ -453,11 +400,7 @@ export function rehomeTick(turn: Turn): void {
   const { rehoming } = turn.server;
   rehoming.turnedAway.clear();
   if (!isDraining(turn.server)) rehoming.refusals.clear();
-  for (const [id, { copy, atMs }] of rehoming.asked) {
-    if (turn.nowMs - atMs < ANSWER_SPAN_MS) continue;
-    rehoming.asked.delete(id);
-    rehoming.later.push(copy);
-  }
+  withoutAnswer(turn);
   rehoming.waiting.push(...rehoming.later.splice(0));
   const isDue = rehoming.retryAtMs !== null && turn.nowMs >= rehoming.retryAtMs;
   if (rehoming.done && (isDue || (isDraining(turn.server) && !rehoming.empty))) startRehoming(turn);

@@ -20,8 +20,14 @@ function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
   return isReportWanted(copy.facts.envelope.recipients[index]?.notify, kind);
 }
 
+/**
+ * That a recipient failed is said once, whether for a reply or for its age: one member may have reported the one when it stood still, its successor the other
+ * (seed 160 with SMTP clients).
+ */
 export const dsnIdOf = (turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId =>
-  turn.server.hashId(`${id}/${index}/${kind}${wrong(turn, 'report-id-per-maker') ? `/${turn.server.me}` : ''}`);
+  turn.server.hashId(
+    `${id}/${index}/${kind === 'expired' && !wrong(turn, 'report-id-per-kind') ? 'failed' : kind}${wrong(turn, 'report-id-per-maker') ? `/${turn.server.me}` : ''}`,
+  );
 
 export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
   const { server } = turn;

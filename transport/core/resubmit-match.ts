@@ -16,9 +16,9 @@ export const isForMe = (server: Server, request: ResubmitRequestConfig): boolean
   request.boundary === null ||
   request.boundary === server.self.boundary;
 
-/** By both clocks: neither a jump of the wall clock nor time that nobody witnessed ends a request early (semantics.md S16). */
+/** By both clocks: neither a jump of the wall clock nor time that nobody witnessed ends a request early (semantics.md S16), nor does who does not know the time. */
 export const isExpired = (turn: Turn, request: ResubmitRequestConfig): boolean =>
-  Math.min(trustedNow(turn), turn.wallMs) > request.expiresAtMs;
+  !turn.server.trusted.isNew && Math.min(trustedNow(turn), turn.wallMs) > request.expiresAtMs;
 
 /** In the time by which the entries are dated. */
 const fromMs = (server: Server, request: ResubmitRequestConfig): number =>

@@ -16,7 +16,7 @@ import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { damageTick } from './damage.ts';
-import { ageDue, deliveryDone, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
+import { ageDue, deliveryDone, deliveryWithheld, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, latchOf, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
@@ -48,10 +48,7 @@ import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   fetchReceived,
   newRehoming,
-  REHOME_COVER,
   REHOME_FACT,
-  rehomeCoveredReceived,
-  rehomeCoverReceived,
   rehomeLost,
   rehomeOpened,
   rehomeOverdue,
@@ -62,6 +59,14 @@ import {
   startRehoming,
 } from './rehome.ts';
 import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
+import {
+  OWNER_COVER,
+  ownerCoveredReceived,
+  ownerCoverReceived,
+  REHOME_COVER,
+  rehomeCoveredReceived,
+  rehomeCoverReceived,
+} from './rest-owners.ts';
 import {
   bodyCopied,
   bodyNotCopied,
@@ -90,7 +95,7 @@ import { type StoreEvent, storeEvent } from './store-events.ts';
 import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
 import { guard, guardOver, sweepTombstones } from './tombstones.ts';
 import { type TransitionCoverage, transition } from './transitions.ts';
-import { CLOCK_FACT, newTrusted, type SavedClock, saveClock, witness } from './trusted-time.ts';
+import { beginTogether, CLOCK_FACT, newTrusted, type SavedClock, saveClock, witness } from './trusted-time.ts';
 
 export interface CoreOptions {
   readonly name: string;
@@ -192,6 +197,7 @@ export function startCore(options: CoreOptions, now: Now): { readonly server: Se
   setTimer(turn, CLOCK_SAVE_MS, 'clock');
   setTimer(turn, RESHADOW_MS, 'reshadow');
   setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
+  beginTogether(turn);
   saveClock(turn);
   return { server, result: finish(turn) };
 }
@@ -325,7 +331,7 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   for (const name of peer.hears) server.heardOfMs.set(name, turn.nowMs);
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
-  witness(turn, contact.trustedMs);
+  witness(turn, peer.identity, contact);
   peer.aheadMs = contact.trustedMs - trustedNow(turn);
 }
 
@@ -342,23 +348,26 @@ type RestEvent = Extract<
       | 'ReleaseReceived'
       | 'ReleaseAcked'
       | 'FetchReceived'
+      | 'DeliveryWithheld'
       | StoreEvent['kind']
       | 'OutsideReached';
   }
 >;
+
+const coverOf = (request: string): typeof coverReceived =>
+  request === REHOME_COVER ? rehomeCoverReceived : request === OWNER_COVER ? ownerCoverReceived : coverReceived;
+
+const coveredOf = (request: string): typeof coveredReceived =>
+  request === REHOME_COVER ? rehomeCoveredReceived : request === OWNER_COVER ? ownerCoveredReceived : coveredReceived;
 
 /** Takeover, drain, Safety Net: what has nothing to do with mail that comes in. */
 function dispatchRest(turn: Turn, event: RestEvent): void {
   const { server } = turn;
   switch (event.kind) {
     case 'CoverReceived':
-      return event.cover.request === REHOME_COVER
-        ? rehomeCoverReceived(turn, event.member, event.cover, event.stored)
-        : coverReceived(turn, event.member, event.cover, event.stored);
+      return coverOf(event.cover.request)(turn, event.member, event.cover, event.stored);
     case 'CoveredReceived':
-      return event.covered.request === REHOME_COVER
-        ? rehomeCoveredReceived(turn, event.covered)
-        : coveredReceived(turn, event.member, event.covered);
+      return coveredOf(event.covered.request)(turn, event.member, event.covered);
     case 'BodyCopied':
       return bodyCopied(turn, event);
     case 'BodyNotCopied':
@@ -371,6 +380,8 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
       return resignReceived(turn, event.member, event.resign);
     case 'ReleaseReceived':
       return releaseReceived(turn, event.member, event.release, event.stored);
+    case 'DeliveryWithheld':
+      return deliveryWithheld(turn, event.requestId);
     case 'ReleaseAcked':
       return releaseAcked(turn, event.member, event.released);
     case 'FetchReceived':
@@ -463,11 +474,13 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       break;
     case 'safetyNet': {
       const nowMs = wrong(turn, 'wall-clock-expiry') ? turn.wallMs : trustedNow(turn);
-      early(turn, { kind: 'ExpireSafetyNet', beforeMs: nowMs - server.document.policies.safetyNet.holdTimeMs });
+      const beforeMs = nowMs - server.document.policies.safetyNet.holdTimeMs;
+      if (!server.trusted.isNew) early(turn, { kind: 'ExpireSafetyNet', beforeMs });
       setTimer(turn, safetyNetPeriodMs(server), 'safetyNet');
       break;
     }
     case 'clock':
+      beginTogether(turn);
       saveClock(turn);
       setTimer(turn, CLOCK_SAVE_MS, 'clock');
       break;

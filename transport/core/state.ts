@@ -258,8 +258,10 @@ export interface TrustedTime {
   /** Wall time by which this process may have been down, until a peer's clock agrees. */
   unwitnessedMs: number;
   savedWallMs: number;
-  /** Of a new queue database, until a peer has been heard: nothing but its own wall clock says what time it is. */
+  /** Of a new queue database, until a peer that knows has been heard: nothing but its own wall clock says what time it is. */
   isNew: boolean;
+  /** Peers that do not know either, and were heard. */
+  readonly newToo: Set<Identity>;
 }
 
 /** One call of `step()`. */

@@ -7,6 +7,7 @@
 import type { CopyId } from '../../common/message.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StepResult } from '../core/events.ts';
+import { hasStoodStillSince } from '../core/presence.ts';
 import { step } from '../core/server.ts';
 import type { Server } from '../core/state.ts';
 import type { QueueDatabase, Write } from '../store/database.ts';
@@ -99,13 +100,21 @@ export class Loop {
     const wait =
       effect.kind === 'Count' ? null : effect.copy === null ? this.#last : (this.#pending.get(effect.copy) ?? null);
     if (wait === null) return this.#handlers.late(effect);
+    const atMs = this.#clock.monotonicMs();
     // A refused commit is fatal where it was handed over; nothing that waits for it is ever said.
     wait.then(
       () => {
-        if (!this.#stopped) this.#handlers.late(effect);
+        if (!this.#stopped) this.#say(effect, atMs);
       },
       () => undefined,
     );
+  }
+
+  /** What was said durably stays true over a standstill; a delivery may be another member's by now. */
+  #say(effect: LateEffect, decidedMs: number): void {
+    if (effect.kind === 'Deliver' && hasStoodStillSince(this.#server, decidedMs, this.#clock.monotonicMs()))
+      this.handle({ kind: 'DeliveryWithheld', requestId: effect.requestId });
+    else this.#handlers.late(effect);
   }
 
   #wakeAt(atMs: number | null): void {

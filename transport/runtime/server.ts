@@ -246,6 +246,7 @@ export class TransportServer {
     return {
       syncedSequence: this.deps.database.syncedSequence,
       trustedMs: trustedTime(this.core, this.deps.clock.monotonicMs()),
+      ...(this.core.trusted.isNew ? { timeUnknown: true } : {}),
       generation: this.core.document.generation,
       load: {
         queued,
