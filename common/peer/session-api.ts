@@ -60,6 +60,8 @@ export interface PeerSession {
   readonly dialled: boolean;
   /** Queued and flushed once per tick, in order. */
   send(frame: ControlFrame): void;
+  /** The same with what `encodeControl` made: what goes to many sessions is encoded once. */
+  sendEncoded(bytes: Uint8Array): void;
   openStream(open: Open, handlers: OutgoingStreamHandlers): OutgoingStream;
   /** Bytes queued to the socket and not yet taken by the OS. */
   readonly queuedBytes: number;

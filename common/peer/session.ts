@@ -141,6 +141,10 @@ class Session implements PeerSession, StreamPort {
     else this.#outbox.putControl(bytes);
   }
 
+  sendEncoded(bytes: Uint8Array): void {
+    if (!this.closed) this.#outbox.putControl(bytes);
+  }
+
   openStream(open: Open, handlers: OutgoingStreamHandlers): OutgoingStream {
     const id = this.#lastOpened + 2;
     const stream = new OutgoingEnd(id, this, handlers);

@@ -18,7 +18,13 @@ export interface SimDiskOptions {
   readonly syncMs?: readonly [number, number];
 }
 
-type Undo = Map<number, Buffer>;
+/** What a sector held: a part of a copy of all that one write went over. */
+interface OldSector {
+  readonly copy: Buffer;
+  readonly at: number;
+}
+
+type Undo = Map<number, OldSector>;
 
 class Inode {
   bytes: Buffer = Buffer.alloc(0);
@@ -55,8 +61,13 @@ class Inode {
 
   #keepOld(from: number, to: number): void {
     const map = this.undo[this.undo.length - 1] as Undo;
-    for (let sector = Math.floor(from / SECTOR); sector * SECTOR < to; sector++)
-      if (!map.has(sector)) map.set(sector, Buffer.from(this.bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR)));
+    let copy: Buffer | null = null;
+    const first = Math.floor(from / SECTOR);
+    for (let sector = first; sector * SECTOR < to; sector++) {
+      if (map.has(sector)) continue;
+      copy ??= Buffer.from(this.bytes.subarray(first * SECTOR, Math.ceil(to / SECTOR) * SECTOR));
+      map.set(sector, { copy, at: (sector - first) * SECTOR });
+    }
   }
 
   #reserve(size: number): void {
@@ -93,7 +104,7 @@ class Inode {
   settle(random: SeededRandom): void {
     const grownFrom = Math.floor(this.durableSize / SECTOR);
     const grownTo = Math.ceil(this.size / SECTOR);
-    const old = new Map<number, Buffer | null>();
+    const old = new Map<number, OldSector | null>();
     // The oldest undo wins: it is what the medium held.
     for (let i = this.undo.length - 1; i >= 0; i--)
       for (const [sector, data] of this.undo[i] as Undo) old.set(sector, data);
@@ -115,7 +126,8 @@ class Inode {
       const keptSize = sector === grownFrom ? Math.max(0, this.durableSize - from) : 0;
       const end = Math.min(from + SECTOR, this.bytes.length);
       if (start >= end) return;
-      if (previous !== null) previous.copy(this.bytes, start, start - from, end - from);
+      if (previous !== null)
+        previous.copy.copy(this.bytes, start, previous.at + start - from, previous.at + end - from);
       else this.bytes.fill(0, Math.max(start, from + keptSize), Math.max(start, end));
     });
     if (this.size > this.durableSize && random.chance(0.5)) {

@@ -28,12 +28,18 @@ export function observed(
     view.handed(volume, writes);
     database.note(writes);
   };
+  const bound = new Map<string | symbol, unknown>();
   return new Proxy(database, {
     get: (target, key) => {
       if (key === 'commit') return commit;
       if (key === 'note') return note;
+      const known = bound.get(key);
+      if (known !== undefined) return known;
       const value: unknown = Reflect.get(target, key, target);
-      return typeof value === 'function' ? value.bind(target) : value;
+      if (typeof value !== 'function') return value;
+      const method: unknown = value.bind(target);
+      bound.set(key, method);
+      return method;
     },
   });
 }

@@ -1,11 +1,13 @@
 /**
  * The simulator stage of `make test` and the whole of `make soak`:
- * `node test/sim/run.ts [--seeds N] [--from N] [--workers N] [--mutant-seeds N] [--mutants NAMES] [--edge EDGE] [DOSE]`, or one history with its trace:
+ * `node test/sim/run.ts [--seeds N] [--from N] [--minutes N] [--workers N] [--mutant-seeds N] [--mutants NAMES] [--edge EDGE] [DOSE]`, or one history with its trace:
  * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [DOSE] [--out-of-contract]`. DOSE (doses.ts): `--only KINDS`, `--without KINDS`, `--times N`,
  * `--traits JSON`; KINDS are names of faults.ts with commas, `classic`, `cluster`, `later` and `smtp` among them. `--mutant` without one takes the dose of that
  * variant. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients speak with the real edge; without it a
- * run has N seeds of the first kind and a third as many of the second, and one history is direct. Owns: the totals, the coverage of the transition table, the
- * proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one replay command per failure and ends with `N passed, N failed`.
+ * run has three seeds of the first kind to one of the second, N together, and one history is direct. `--minutes` ends a run early, between two handfuls of
+ * seeds. Owns: the totals, the coverage of the transition table, the
+ * proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one replay command per failure when it happens, once a
+ * minute how far it is, and ends with the totals and `N passed, N failed`.
  */
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -17,14 +19,16 @@ import { type Dose, doseFrom, doseOf, flagsOf, NO_DOSE } from './doses.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
 import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
 
-/** Seeds of one `make test`; 20,000 once what they find is mended (docs/reliability.md, "Known open"). */
-const SEEDS = 2_000;
+/** Seeds of one `make test`. */
+const SEEDS = 20_000;
 /** In how many of a hundred seeds the fault budget is off. */
 const OUT_OF_CONTRACT_PERCENT = 2;
-/** On so many seeds without SMTP clients comes one with them. */
-const SEEDS_PER_SMTP_SEED = 3;
+/** One seed of so many has SMTP clients. */
+const SEEDS_PER_SMTP_SEED = 4;
 /** The first seeds of a kind are run twice: a seed is one history. */
 const TWICE = 5;
+/** How often a long run says how far it is. */
+const EVERY_MS = 60_000;
 
 interface Job {
   readonly seeds: readonly number[];
@@ -45,6 +49,7 @@ interface JobResult {
   readonly sent: number;
   readonly accepted: number;
   readonly events: number;
+  readonly cpuMs: number;
   readonly failures: readonly { readonly seed: number; readonly violations: readonly string[] }[];
   /** Seeds of `open-seeds.txt` that failed, as they are known to. */
   readonly open: readonly number[];
@@ -67,6 +72,7 @@ async function runJob(job: Job): Promise<JobResult> {
   const faults = new Map<string, number>();
   const counts = new Map<string, number>();
   let [seeds, sent, accepted, events] = [0, 0, 0, 0];
+  const cpu = process.cpuUsage();
   for (const seed of job.seeds) {
     seeds += 1;
     try {
@@ -89,11 +95,13 @@ async function runJob(job: Job): Promise<JobResult> {
     }
     if (job.mutant !== null && failures.length > 0) break;
   }
+  const { user, system } = process.cpuUsage(cpu);
   return {
     seeds,
     sent,
     accepted,
     events,
+    cpuMs: (user + system) / 1_000,
     failures,
     open,
     coverage: [...coverage],
@@ -149,17 +157,18 @@ function sayMutant(mutant: Mutant, result: JobResult): void {
     );
 }
 
-/** Hands the jobs to worker processes, one at a time each. */
-async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobResult>> {
-  const results = new Map<Job, JobResult>();
+/** Hands the jobs to worker processes, one at a time each, until there are none left or time is up. */
+async function distribute(jobs: Job[], workers: number, done: (job: Job, result: JobResult) => void): Promise<void> {
+  const minutes = option('minutes', 0);
+  const endMs = minutes === 0 ? Number.POSITIVE_INFINITY : performance.now() + minutes * 60_000;
   await Promise.all(
     Array.from({ length: workers }, async () => {
       const child = fork(import.meta.filename, ['--worker', ...process.argv.slice(2)], {
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-        // A seed makes and drops a few megabytes of simulated disk.
-        execArgv: ['--max-semi-space-size=64'],
+        // A seed makes and drops a few megabytes: a small nursery stays in the cache, and what is old is looked at seldom.
+        execArgv: ['--max-semi-space-size=16', '--heap-growing-percent=600'],
       });
-      for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
+      for (let job = jobs.shift(); job !== undefined && performance.now() < endMs; job = jobs.shift()) {
         const mine = job;
         const result = await new Promise<JobResult>((resolve, reject) => {
           child.once('message', (message) => resolve(message as JobResult));
@@ -167,13 +176,11 @@ async function distribute(jobs: Job[], workers: number): Promise<Map<Job, JobRes
           child.send(mine);
         });
         child.removeAllListeners('exit');
-        if (mine.mutant !== null) sayMutant(mine.mutant, result);
-        results.set(mine, result);
+        done(mine, result);
       }
       child.disconnect();
     }),
   );
-  return results;
 }
 
 const doseOfJob = ({ mutant, dose }: Pick<Job, 'mutant' | 'dose'>): Dose =>
@@ -228,8 +235,10 @@ function mutantSeedsKnown(): ReadonlyMap<string, readonly number[]> {
 
 const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, index) => from + index);
 
-function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
+function plan(all: number, from: number, mutantSeeds: number): Job[] {
   const plain = { ...PLAIN, smtp: edge() === 'smtp' };
+  const withClients = edge() === null ? Math.floor(all / SEEDS_PER_SMTP_SEED) : 0;
+  const seeds = all - withClients;
   const jobs: Job[] = [];
   if (seeds > 0)
     jobs.push(
@@ -247,7 +256,15 @@ function plan(seeds: number, from: number, mutantSeeds: number): Job[] {
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, outside - done)), outOfContract: true });
   for (let done = TWICE; done < seeds; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, seeds - done)) });
-  return edge() === null ? [...jobs, ...smtpJobs(Math.ceil(seeds / SEEDS_PER_SMTP_SEED), from)] : jobs;
+  return withClients === 0 ? jobs : mixed(jobs, smtpJobs(withClients, from));
+}
+
+/** Those with SMTP clients come between the others, so that a run that ends early has both. */
+function mixed(jobs: readonly Job[], withClients: Job[]): Job[] {
+  const all = jobs.flatMap((job, index) =>
+    job.mutant === null && index % (SEEDS_PER_SMTP_SEED - 1) === 0 ? [job, ...withClients.splice(0, 1)] : [job],
+  );
+  return [...all, ...withClients];
 }
 
 /** The same seeds with real SMTP clients: other histories. */
@@ -273,17 +290,26 @@ class Totals {
   accepted = 0;
   events = 0;
   seeds = 0;
+  /** Of them, those with SMTP clients. */
+  smtp = 0;
+  variants = 0;
+  cpuMs = 0;
+  variantsCpuMs = 0;
   readonly #faults = new Map<string, number>();
   readonly #counts = new Map<string, number>();
   readonly #coverage = new Map<string, number>();
 
   addMutant(result: JobResult): void {
+    this.variants += 1;
+    this.variantsCpuMs += result.cpuMs;
     if (result.failures.length === 0) this.failed += 1;
     else this.passed += 1;
   }
 
   addSeeds(result: JobResult, job: Job): void {
     this.seeds += result.seeds;
+    this.cpuMs += result.cpuMs;
+    if (job.smtp) this.smtp += result.seeds;
     this.passed += result.seeds - result.failures.length - result.open.length;
     this.open.push(...result.open.map((seed) => `${seed}${job.smtp ? ' smtp' : ''}`));
     this.failed += result.failures.length;
@@ -317,6 +343,17 @@ class Totals {
         console.log(`${String(this.#coverage.get(row.event) ?? 0).padStart(8)} ${row.event}`);
   }
 
+  /** How fast. The time of the variants, which come before most seeds, is in it. */
+  rate(forMs: number): string {
+    const perMinute = (this.seeds * 60_000) / forMs;
+    const each = this.seeds === 0 ? '' : `, ${(this.cpuMs / this.seeds).toFixed(0)} ms of processor a seed`;
+    const variants =
+      this.variants === 0
+        ? ''
+        : `; ${this.variants} variants in ${(this.variantsCpuMs / 1_000).toFixed(0)} s of processor`;
+    return `${this.seeds} seeds, ${this.accepted} messages accepted in ${(forMs / 1_000).toFixed(0)} s: ${perMinute.toFixed(0)} seeds a minute${each}${variants}`;
+  }
+
   /** What all of it amounted to. */
   print(): void {
     const list = (counts: ReadonlyMap<string, number>): string =>
@@ -325,7 +362,7 @@ class Totals {
         .map(([what, many]) => `${what} ${many}`)
         .join(', ');
     console.log(
-      `${this.seeds} seeds: ${this.sent} messages sent, ${this.accepted} accepted, ${this.events} events; ${list(this.#counts)}`,
+      `${this.seeds} seeds, ${this.smtp} of them with SMTP clients: ${this.sent} messages sent, ${this.accepted} accepted, ${this.events} events, ${this.failed} seeds or variants failed; ${list(this.#counts)}`,
     );
     console.log(`faults: ${list(this.#faults)}`);
   }
@@ -337,19 +374,18 @@ async function many(): Promise<number> {
   const startedMs = performance.now();
   const jobs = plan(seeds, option('from', 1), option('mutant-seeds', 300));
   const total = new Totals();
-  const results = await distribute([...jobs], workers);
-  for (const job of jobs) {
-    const result = results.get(job);
-    if (result === undefined) continue;
+  let saidMs = startedMs;
+  await distribute(jobs, workers, (job, result) => {
     if (job.mutant === null) total.addSeeds(result, job);
     else total.addMutant(result);
-  }
-  total.addCoverage(seeds);
-  const seconds = (performance.now() - startedMs) / 1000;
+    if (job.mutant !== null) sayMutant(job.mutant, result);
+    if (performance.now() - saidMs < EVERY_MS) return;
+    saidMs = performance.now();
+    console.log(`${total.rate(saidMs - startedMs)}; ${total.failed} failed so far`);
+  });
+  total.addCoverage(total.seeds);
   total.print();
-  console.log(
-    `${seconds.toFixed(1)} s on ${workers} workers, ${((total.seeds * 60) / seconds).toFixed(0)} seeds per minute (mutants included)`,
-  );
+  console.log(`${total.rate(performance.now() - startedMs)} on ${workers} workers`);
   if (total.open.length > 0)
     console.log(
       `OPEN: ${total.open.length} seeds of open-seeds.txt still end with their defect: ${total.open.join(', ')}`,

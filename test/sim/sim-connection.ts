@@ -69,7 +69,9 @@ export class SimConnection implements Connection {
 
   write(buffers: readonly Uint8Array[]): boolean {
     if (this.closed || this.#endSent || !this.incarnation.alive) return true;
-    const bytes = Buffer.concat(buffers);
+    // As a socket does: one buffer goes as it is.
+    const [only] = buffers;
+    const bytes = buffers.length === 1 && only instanceof Buffer ? only : Buffer.concat(buffers);
     if (bytes.length === 0) return !this.#blocked;
     const { random, options } = this.#link;
     if (options.resetChance > 0 && random.chance(options.resetChance)) {

@@ -122,6 +122,9 @@ function lookAtProgress(world: World, one: Healthy, pods: Map<string, Healthy>, 
     const theirs = owner?.pod.volume.live.get(id)?.state;
     if (state.queue !== 'shadow' || owner === undefined || theirs?.epoch.owner !== owner.pod.volume.identity) continue;
     if (!sameEpoch(theirs.epoch, state.epoch) || !knowEachOther(one, owner)) continue;
+    // Between them lies a cut that neither has noticed yet: nothing can be told (seed 2499).
+    const { network } = world;
+    if (network.isCut(owner.pod.name, one.pod.name) || network.isCut(one.pod.name, owner.pod.name)) continue;
     const mine = one.server.core.copies.get(id)?.state.recipients ?? null;
     for (const [index, recipient] of (theirs.recipients ?? []).entries()) {
       const known = mine?.[index];

@@ -143,7 +143,9 @@ export class World {
 
   /** Those that run, or shall run again. */
   get transports(): readonly Pod[] {
-    return this.pods.filter((pod) => pod.role === 'transport' && !pod.isGone);
+    const found: Pod[] = [];
+    for (const pod of this.#pods.values()) if (pod.role === 'transport' && !pod.isGone) found.push(pod);
+    return found;
   }
 
   get frontends(): readonly Pod[] {

@@ -200,6 +200,7 @@ function sessionTo(stream: CandidateStream, opened: OutgoingStreamHandlers[]): P
     version: 1,
     dialled: true,
     send: () => undefined,
+    sendEncoded: () => undefined,
     openStream: (_open, handlers) => {
       opened.push(handlers);
       return stream;

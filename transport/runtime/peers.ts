@@ -4,9 +4,11 @@
  */
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { Identity } from '../../common/message.ts';
+import { encodeControl } from '../../common/peer/frames.ts';
 import type { Contact, ControlFrame, Hello } from '../../common/peer/messages.ts';
 import { runPeerSession } from '../../common/peer/session.ts';
 import { type IncomingStream, type PeerSession, REFUSED_BY_PEER } from '../../common/peer/session-api.ts';
+import { assert } from '../../common/platform/assert.ts';
 import type { Timer } from '../../common/platform/clock.ts';
 import type { Connection, Listener, PeerName } from '../../common/platform/net.ts';
 import { randomFraction } from '../../common/platform/random.ts';
@@ -451,15 +453,17 @@ export class Peers {
       const contact = this.#contact();
       const { trustedMs: _elapsed, ...news } = contact;
       const said = JSON.stringify(news);
+      const encoded = encodeControl({ kind: 'CONTACT', contact });
+      assert(encoded !== null, 'CONTACT too large', { hears: contact.hears.length });
       const nowMs = this.#deps.clock.monotonicMs();
       for (const session of this.#members.values()) {
         const last = this.#said.get(session);
         // Fifty peers that have nothing new to say say so once a heartbeat; that they are there the session itself tells (PING).
         if (last?.said === said && nowMs - last.atMs < heartbeatFrequencyMs - everyMs / 2) continue;
         this.#said.set(session, { said, atMs: nowMs });
-        session.send({ kind: 'CONTACT', contact });
+        session.sendEncoded(encoded);
       }
-      for (const session of this.#frontends.values()) session.send({ kind: 'CONTACT', contact });
+      for (const session of this.#frontends.values()) session.sendEncoded(encoded);
       this.#contactLater();
     });
   }

@@ -164,7 +164,7 @@ class FrameReader {
   crc = 0;
   readonly #handle: FileHandle;
   readonly #payloadBytes: number;
-  #buffer = Buffer.allocUnsafeSlow(PIECE);
+  #buffer: Buffer;
   /** What is in the buffer and not yet given out. */
   #from = 0;
   #to = 0;
@@ -173,6 +173,7 @@ class FrameReader {
   constructor(handle: FileHandle, payloadBytes: number) {
     this.#handle = handle;
     this.#payloadBytes = payloadBytes;
+    this.#buffer = Buffer.allocUnsafeSlow(Math.min(PIECE, payloadBytes));
   }
 
   /** The JSON of the next frame; null when it is not whole. */

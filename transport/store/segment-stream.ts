@@ -11,7 +11,8 @@ const PIECE = 1 << 20;
 
 export class SegmentStream {
   readonly #salt: Buffer;
-  #buffer = Buffer.allocUnsafeSlow(PIECE);
+  /** As large as what was read into it so far at once: a piece, or less where the segments are smaller. */
+  #buffer = Buffer.alloc(0);
   /** What the buffer holds: `#length` bytes of the segment from `#base` on. */
   #base = 0;
   #length = 0;
@@ -93,8 +94,8 @@ export class SegmentStream {
   }
 
   async #fill(from: number, atLeast: number, limit: number): Promise<void> {
-    if (atLeast > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(padded(atLeast));
-    const wanted = Math.min(this.#buffer.length, limit - from);
+    const wanted = Math.min(Math.max(PIECE, this.#buffer.length, padded(atLeast)), limit - from);
+    if (wanted > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(wanted);
     this.#base = from;
     this.#length = 0;
     while (this.#length < wanted) {
