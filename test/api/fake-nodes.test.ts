@@ -1,11 +1,12 @@
 /** Fake nodes under the real scheduler and controllers: what tests of the operator will rely on. */
 import { expect, it, type TestContext } from 'vitest';
-import type { ApiAccess } from '../cluster/api-access.ts';
+import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
-import { ownApiServer } from './rig.ts';
+import { ownApiServer, POOL, sharedAccess } from './rig.ts';
 
+const api = sharedAccess();
 const NODES = ['a', 'b', 'c'].map((letter) => ({ name: `node-${letter}`, zone: `zone-${letter}` }));
 const SOON = { deadlineMs: 30_000 };
 
@@ -133,3 +134,45 @@ it('follows the API server through a restart', async (context) => {
   await cluster.client.mustApply(statefulSet(3));
   await until('three ready', async () => (await readyReplicas(here)) === 3, { deadlineMs: 50_000 });
 }, 150_000);
+
+it('pods of a namespace run on the nodes of its pool only, whatever else is there and however empty', async (context) => {
+  const access = api(context);
+  const pools = [`${POOL}-one`, `${POOL}-two`, `${POOL}-none`];
+  const spaces = await Promise.all(pools.map((pool) => access.namespace('pool', pool)));
+  context.onTestFinished(async () => {
+    for (const { remove } of spaces) await remove();
+  });
+  const fakes = await Promise.all(
+    pools.slice(0, 2).map(async (pool) => {
+      const nodes = await FakeNodes.start(access.client, [{ name: pool, zone: POOL }], { pool: nodePool(pool) });
+      context.onTestFinished(async () => {
+        await nodes.stop();
+        await access.client.must('DELETE', `/api/v1/nodes/${pool}`);
+      });
+      return nodes;
+    }),
+  );
+  const containers = [{ name: 'queue', image: 'localhost/queue:1' }];
+  const pod = (namespace: string, name: string, spec: KubeObject = {}): KubeObject => ({
+    ...{ apiVersion: 'v1', kind: 'Pod', metadata: { namespace, name }, spec: { containers, ...spec } },
+  });
+  const found = async (at: number, name: string): Promise<KubeObject> =>
+    await access.client.get(`/api/v1/namespaces/${spaces[at]?.name}/pods/${name}`);
+  const names = ['a', 'b', 'c', 'd'];
+  for (const name of names) for (const { name: space } of spaces) await access.client.mustApply(pod(space, name));
+  for (const name of names) {
+    for (const at of [0, 1]) {
+      await until('the pod to run', async () => (await found(at, name)).status.phase === 'Running', SOON);
+      expect((await found(at, name)).spec.nodeName).toBe(pools[at]);
+    }
+    await until(
+      'the pod of the pool without nodes to be unschedulable',
+      async () => ((await found(2, name)).status.conditions ?? [])[0]?.reason === 'Unschedulable',
+      SOON,
+    );
+  }
+  expect(fakes.map(({ failure }) => failure)).toEqual([null, null]);
+  // Whoever goes past the scheduler is noticed.
+  await access.client.mustApply(pod(String(spaces[1]?.name), 'stranger', { nodeName: pools[0] }));
+  await until('the stranger to be noticed', () => fakes[0]?.failure?.includes('/stranger came to node') ?? false, SOON);
+});

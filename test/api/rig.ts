@@ -2,11 +2,15 @@
  * What every test of `test/api` starts with. Owns: the connection of one file to the shared control plane, closed with the file, and the
  * namespaces its tests asked for, removed with the test.
  */
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, type TestContext } from 'vitest';
 import { ApiAccess } from '../cluster/api-access.ts';
 import { type ApiCluster, type ApiServerOptions, missingForApiServer, startApiServer } from '../cluster/api-server.ts';
 import type { FakeNodes } from '../cluster/fake-nodes.ts';
 import { ownNodes } from './operator-rig.ts';
+
+/** Every file of tests is a process of its own, with machines of its own: no pod of another file comes to them, none of its own goes elsewhere. */
+export const POOL = randomBytes(4).toString('hex');
 
 /** Skips the test, with the reason, when there is no control plane to be had. */
 export type Access = (context: TestContext) => ApiAccess;
@@ -27,7 +31,7 @@ export function nodesOfFile(): void {
   let nodes: FakeNodes | null = null;
   beforeAll(async () => {
     const shared = inject('sharedCluster');
-    if (!('missing' in shared)) nodes = await ownNodes(new ApiAccess(shared));
+    if (!('missing' in shared)) nodes = await ownNodes(new ApiAccess(shared), POOL);
   });
   afterAll(async () => {
     const failure = nodes?.failure ?? null;
@@ -36,8 +40,8 @@ export function nodesOfFile(): void {
   });
 }
 
-export async function ownNamespace(access: ApiAccess, context: TestContext, prefix?: string): Promise<string> {
-  const { name, remove } = await access.namespace(prefix);
+export async function ownNamespace(access: ApiAccess, context: TestContext, prefix = 'test'): Promise<string> {
+  const { name, remove } = await access.namespace(prefix, POOL);
   context.onTestFinished(remove);
   return name;
 }

@@ -17,6 +17,8 @@ export interface FakeNode {
 export interface FakeNodesOptions {
   /** Decides about every pod; default: all run. */
   readonly behaviour?: (pod: KubeObject) => PodBehaviour;
+  /** They have these labels, and only pods that ask for them: any other one is a failure. */
+  readonly pool?: Readonly<Record<string, string>>;
   /** The object is not there any more, whatever became of its process. */
   readonly gone?: (pod: KubeObject) => void;
 }
@@ -34,16 +36,18 @@ export class FakeNodes {
   readonly #busy = new Map<string, Promise<void>>();
   readonly #stopping = new AbortController();
   readonly #gone: (pod: KubeObject) => void;
+  readonly #pool: Readonly<Record<string, string>>;
   #behaviour: (pod: KubeObject) => PodBehaviour;
   #loops: Promise<unknown> = Promise.resolve();
   #failure: string | null = null;
   #nextAddress = 1;
 
-  private constructor(client: KubeClient, nodes: readonly FakeNode[], { behaviour, gone }: FakeNodesOptions) {
+  private constructor(client: KubeClient, nodes: readonly FakeNode[], { behaviour, gone, pool }: FakeNodesOptions) {
     this.#client = client;
     this.#nodes = new Map(nodes.map((node) => [node.name, node]));
     this.#behaviour = behaviour ?? (() => ({ state: 'running' }));
     this.#gone = gone ?? (() => undefined);
+    this.#pool = pool ?? {};
   }
 
   static async start(
@@ -109,6 +113,7 @@ export class FakeNodes {
       'kubernetes.io/os': 'linux',
       'topology.kubernetes.io/zone': zone,
       'topology.kubernetes.io/region': 'test',
+      ...this.#pool,
     };
     await this.#client.mustApply(
       { apiVersion: 'v1', kind: 'Node', metadata: { name, labels } },
@@ -186,8 +191,15 @@ export class FakeNodes {
       this.#gone(object);
       return;
     }
+    this.#admit(object);
     this.#pods.set(uid, object);
     this.#handle(object);
+  }
+
+  #admit({ metadata: { namespace, name }, spec }: KubeObject): void {
+    const selector = (spec.nodeSelector ?? {}) as KubeObject;
+    if (Object.entries(this.#pool).every(([label, value]) => selector[label] === value)) return;
+    this.#failure ??= `pod ${namespace}/${name} came to node ${spec.nodeName}, which is for ${JSON.stringify(this.#pool)}`;
   }
 
   /** One at a time per pod, always with what is known last. */
