@@ -179,7 +179,10 @@ export class MemberPoll {
       status: status.value,
       resubmit: requests?.kind === 'answer' ? requests.value : null,
       certificateNotAfterMs: status.certificateNotAfterMs,
+      certificateFormer: status.certificateFormer,
     });
+    // A kept connection goes on showing what it began with.
+    if (status.certificateFormer) forgetAgent(round, pod.name);
     if (typeof report === 'string') return this.#silent(round, pod.name, 'nonsense', report);
     return { kind: 'answered', podUid: pod.uid, report };
   }
@@ -200,11 +203,14 @@ function destroyAgents({ agents }: Round): void {
 function keepAgents(round: Round, tls: AdminTls | null, members: ReadonlySet<string>): void {
   if (round.tls !== tls) destroyAgents(round);
   round.tls = tls;
-  for (const [name, agent] of round.agents) {
-    if (members.has(name)) continue;
-    agent.destroy();
-    round.agents.delete(name);
+  for (const name of round.agents.keys()) {
+    if (!members.has(name)) forgetAgent(round, name);
   }
+}
+
+function forgetAgent({ agents }: Round, name: string): void {
+  agents.get(name)?.destroy();
+  agents.delete(name);
 }
 
 function agentFor({ agents }: Round, tls: AdminTls, member: string): Agent {

@@ -19,7 +19,6 @@ export type ConditionType = (typeof CONDITIONS)[number];
 
 /** Why a member is restarted (kubernetes.md K4). The first that fits is told. */
 export const RESTART_REASONS = [
-  'CertificateAuthorityChanged',
   'ConfigurationChanged',
   'ImageChanged',
   'ResourcesChanged',
@@ -111,6 +110,7 @@ export const REASONS = [
   'AuthorityInvalid',
   'AuthorityExpiring',
   'CertificateExpiring',
+  'FormerAuthorityNeeded',
   'IssuerKindMissing',
   // Mailbox failover.
   'FailedOver',

@@ -50,6 +50,7 @@ it('knows the certificate of every answer over a kept connection, and one connec
       member: 'm-0',
       value: { name: 'm-0' },
       certificateNotAfterMs: notAfterMs,
+      certificateFormer: false,
     });
     // The connection is free again in the next turn.
     await nextTurn();
@@ -63,6 +64,15 @@ it('knows the certificate of every answer over a kept connection, and one connec
     reason: 'it is transport m-0',
   });
   expect(await askMember(url, '/v1/status', tls, 'm-1')).toMatchObject({ reason: 'it is transport m-0' });
+});
+
+it('knows a certificate of an authority that another one replaces', async (context) => {
+  const { url, tls } = await member(context);
+  const { certificatePem } = await createAuthority('contoso');
+  const asked = async (ca: string) => await askMember(url, '/v1/status', { ...tls, ca }, 'm-0');
+  expect(await asked(tls.ca + certificatePem)).toMatchObject({ kind: 'answer', certificateFormer: false });
+  expect(await asked(certificatePem + tls.ca)).toMatchObject({ kind: 'answer', certificateFormer: true });
+  expect(await asked(certificatePem)).toMatchObject({ kind: 'unreachable' });
 });
 
 it('gives up at its deadline, and a kept connection outlives the deadlines of its questions', async (context) => {
