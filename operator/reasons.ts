@@ -18,12 +18,7 @@ export const CONDITIONS = [
 export type ConditionType = (typeof CONDITIONS)[number];
 
 /** Why a member is restarted (kubernetes.md K4). The first that fits is told. */
-export const RESTART_REASONS = [
-  'ConfigurationChanged',
-  'ImageChanged',
-  'ResourcesChanged',
-  'TemplateChanged',
-] as const;
+export const RESTART_REASONS = ['ConfigurationChanged', 'ImageChanged', 'ResourcesChanged', 'TemplateChanged'] as const;
 export type RestartReason = (typeof RESTART_REASONS)[number];
 
 export const REASONS = [

@@ -26,8 +26,8 @@ export function sharedAccess(): Access {
   };
 }
 
-/** Once per file, at its top: two machines play the pods of all its tests, and nothing went wrong on them. */
-export function nodesOfFile(): void {
+/** Once per file, at its top: two machines play the pods of all its tests, and nothing went wrong on them. For who wants pods to behave otherwise. */
+export function nodesOfFile(): () => FakeNodes {
   let nodes: FakeNodes | null = null;
   beforeAll(async () => {
     const shared = inject('sharedCluster');
@@ -38,6 +38,10 @@ export function nodesOfFile(): void {
     await nodes?.stop();
     expect(failure).toBe(null);
   });
+  return () => {
+    if (nodes === null) throw new Error('there are no nodes');
+    return nodes;
+  };
 }
 
 export async function ownNamespace(access: ApiAccess, context: TestContext, prefix = 'test'): Promise<string> {
