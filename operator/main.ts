@@ -19,11 +19,8 @@ import { type OperatorConfig, parseOperatorConfig } from './operator-config.ts';
 import { type RunningOperator, startOperator } from './program.ts';
 
 const GRACE_MS = 15_000;
-/**
- * How much the heap may grow between two full collections, and how much is new between two small ones: a look leaves garbage, little of it lives, and
- * nobody waits for milliseconds here (docs/performance.md).
- */
-const HEAP_FLAGS = ['--heap-growing-percent=30', '--max-semi-space-size=2'];
+/** Between two full collections: a look leaves garbage, and nobody waits for milliseconds here (docs/performance.md). */
+const HEAP_GROWTH = '--heap-growing-percent=30';
 
 async function readConfig(file: string): Promise<OperatorConfig> {
   const text = await readFile(file, 'utf8');
@@ -38,7 +35,7 @@ async function identityOf({ kubeconfig }: OperatorConfig): Promise<KubeIdentity>
   return found;
 }
 
-for (const flag of HEAP_FLAGS) setFlagsFromString(flag);
+setFlagsFromString(HEAP_GROWTH);
 const config = await configFromArguments('operator/main.ts', readConfig);
 const logger = createLogger({
   fields: { program: 'operator', name: config.identity },

@@ -21,7 +21,7 @@ import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
 import { type Cluster, startCluster, twoSites } from '../process/harness.ts';
 import { type OperatorHandle, ownOperator, PATIENCE } from './operator-rig.ts';
-import { ownNamespace, POOL } from './rig.ts';
+import { compileCache, ownNamespace, POOL } from './rig.ts';
 
 export const NAME = 'test';
 const PLUGIN_MS = 60_000;
@@ -74,7 +74,8 @@ export class PluginRig {
   }
 
   kubectl(words: readonly string[]): Promise<KubectlResult> {
-    const env = { PATH: `${this.#directory}:/usr/bin:/bin`, HOME: this.#directory };
+    const [PATH, HOME] = [`${this.#directory}:/usr/bin:/bin`, this.#directory];
+    const env = { PATH, HOME, NODE_COMPILE_CACHE: compileCache() };
     return new Promise((resolve) => {
       execFile(
         this.access.parts.kubectlProgram,

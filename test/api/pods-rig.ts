@@ -31,6 +31,7 @@ import {
   statusOf,
   twoSites,
 } from './operator-rig.ts';
+import { compileCache } from './rig.ts';
 
 export interface PodsOptions {
   /** Transports in seattle and in portland. */
@@ -66,6 +67,7 @@ class Store {
       file: process.execPath,
       args: [join(ROOT, 'operator/maildir/main.ts'), '--maildir', join(directory, name), '--listen', listen],
       ...{ directory, logFile: join(directory, `${name}.log`) },
+      environment: { NODE_COMPILE_CACHE: compileCache() },
     });
   }
 
@@ -364,7 +366,7 @@ export async function mailClusterInPods(
   const { replicas = [2, 1], frontends = 1, spec = {}, storage = {}, nodesPerSite = 1 } = options;
   const suffix = randomBytes(3).toString('hex');
   const { name: namespace, remove } = await access.namespace('pods', suffix);
-  const pods = await PodProcesses.start(access.client);
+  const pods = await PodProcesses.start(access.client, compileCache());
   const zones = [`seattle-${suffix}`, `portland-${suffix}`];
   const machines = zones.flatMap((zone) =>
     Array.from({ length: nodesPerSite }, (_, at) => ({ name: `fake-${zone}-${at}`, zone })),

@@ -3,6 +3,7 @@
  * namespaces its tests asked for, removed with the test.
  */
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, type TestContext } from 'vitest';
 import { ApiAccess } from '../cluster/api-access.ts';
 import { type ApiCluster, type ApiServerOptions, missingForApiServer, startApiServer } from '../cluster/api-server.ts';
@@ -42,6 +43,13 @@ export function nodesOfFile(): () => FakeNodes {
     if (nodes === null) throw new Error('there are no nodes');
     return nodes;
   };
+}
+
+/** For NODE_COMPILE_CACHE of the programs that tests start: the types are taken out of the sources once per run. */
+export function compileCache(): string {
+  const shared = inject('sharedCluster');
+  if ('missing' in shared) throw new Error(shared.missing);
+  return join(shared.directory, 'compile-cache');
 }
 
 export async function ownNamespace(access: ApiAccess, context: TestContext, prefix = 'test'): Promise<string> {

@@ -9,6 +9,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { OPERATOR_ENVIRONMENT } from '../../operator/operator-process.ts';
 import { operatorSettings, type Plural, pathOf } from '../api/operator-rig.ts';
 import { type ApiCluster, startApiServer } from '../cluster/api-server.ts';
 import { Daemon } from '../cluster/daemon.ts';
@@ -81,6 +82,7 @@ async function operatorProcess(api: ApiCluster): Promise<Daemon> {
     args: ['--mount', 'sh', '-ec', steps.join(' && ')],
     environment: {
       ...{ KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
+      ...OPERATOR_ENVIRONMENT,
       NODE_COMPILE_CACHE: join(directory, 'compile-cache'),
     },
   });
@@ -138,8 +140,10 @@ async function lookSeconds(share: number, before: ReadonlyMap<number, number>): 
   return [...now.keys()].sort((a, b) => a - b).find((le) => count(le) >= share * all) ?? Number.NaN;
 }
 
+const exported = async (): Promise<string> => await (await fetch(`http://127.0.0.1:${METRICS_PORT}/metrics`)).text();
+
 async function buckets(): Promise<ReadonlyMap<number, number>> {
-  const text = await (await fetch(`http://127.0.0.1:${METRICS_PORT}/metrics`)).text();
+  const text = await exported();
   const found = text.matchAll(/^mailcluster_reconcile_duration_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} (\d+)/gm);
   return new Map(
     [...found].map(([, le, many]) => [le === '+Inf' ? Number.POSITIVE_INFINITY : Number(le), Number(many)]),
@@ -166,6 +170,9 @@ async function started(process: Daemon): Promise<void> {
   process.start();
   const isReady = async (): Promise<boolean> => (await fetch(`http://127.0.0.1:${METRICS_PORT}/readyz`)).ok;
   await until('the operator to be ready', isReady, { ...PATIENCE, everyMs: 100 });
+  // The first of all waits for a lease: somebody may have led before.
+  const leads = async (): Promise<boolean> => /^mailcluster_leader(?:\{[^}]*\})? 1$/m.test(await exported());
+  await until('the operator to lead', leads, { ...PATIENCE, everyMs: 100 });
 }
 
 const operator = await operatorProcess(cluster);
