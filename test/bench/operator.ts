@@ -1,10 +1,10 @@
 /**
  * What the operator takes: memory, a look, and nothing to do, with one MailCluster and with many, against a real API server with its controllers
- * (kubernetes.md K13). No pod ever runs, so nobody is asked; the operator is the real program with the identity of a pod. A measurement, not a
- * test. As root: it gives the operator a mount namespace, for the files of its ServiceAccount. Goals of issue 5: 128 MiB at one cluster, 256 MiB
+ * (kubernetes.md K13). Pods are played (answering-pods.ts), with --no-answers nobody is there to be asked; the operator is the real program with
+ * the identity of a pod. A measurement, not a test. As root: it gives the operator a mount namespace, for the files of its ServiceAccount. Goals of issue 5: 128 MiB at one cluster, 256 MiB
  * and p99 of a look within 1 s at 100 of 50 members, idle 0 writes and 1 % of a core, everything written 2 s after the apply.
  *
- *   node test/bench/operator.ts [--clusters 100] [--sites 5] [--per-site 10] [--seconds 60]
+ *   node test/bench/operator.ts [--clusters 100] [--sites 5] [--per-site 10] [--seconds 60] [--no-answers]
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,14 +17,17 @@ import type { KubeObject } from '../cluster/kube-client.ts';
 import { installCrds } from '../cluster/shared-cluster.ts';
 import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
+import { AnsweringPods, STORAGE_CLASS } from './answering-pods.ts';
 import { cpuMs, line, peakMiB, residentMiB } from './queue-rig.ts';
 
 const { values } = parseArgs({
+  allowNegative: true,
   options: {
     clusters: { type: 'string', default: '100' },
     sites: { type: 'string', default: '5' },
     'per-site': { type: 'string', default: '10' },
     seconds: { type: 'string', default: '60' },
+    answers: { type: 'boolean', default: true },
   },
 });
 const [clusters, sites, perSite, seconds] = [values.clusters, values.sites, values['per-site'], values.seconds].map(
@@ -94,6 +97,7 @@ function mailCluster(name: string): KubeObject {
     ...{ apiVersion: 'mailcluster.dev/v1alpha1', kind: 'MailCluster', metadata: { name, namespace: NAMESPACE } },
     spec: {
       sites: names.map((site) => ({ name: site })),
+      ...(values.answers ? { transport: { storage: { size: '1Gi', storageClassName: STORAGE_CLASS } } } : {}),
       dags: [{ name: 'dag1', members: names.map((site) => ({ site, replicas: perSite })) }],
       frontend: { replicas: 2, listeners: [{ name: 'smtp', port: 25, tls: 'StartTls' }] },
       acceptedDomains: [{ name: `${name}.example.com` }],
@@ -107,13 +111,14 @@ const counted = async (plural: Plural): Promise<number> => {
   return page.items.length + Number(page.metadata.remainingItemCount ?? 0);
 };
 
-/** Everything but the status of pods is there; the operator's writes stand still. */
+/** Everything is there, and ready when somebody answers; the operator's writes stand still. */
 async function settled(many: number): Promise<void> {
   await until(
     `${many * sites * perSite} pods`,
     async () => (await counted('pods')) >= many * sites * perSite,
     PATIENCE,
   );
+  if (values.answers) await until(`${many} clusters to be ready`, async () => (await ready()) >= many, PATIENCE);
   let before = -1;
   await until(
     'the operator to have nothing left to write',
@@ -125,6 +130,15 @@ async function settled(many: number): Promise<void> {
     },
     { ...PATIENCE, everyMs: 10_000 },
   );
+}
+
+async function ready(): Promise<number> {
+  const found = (await client.get(pathOf(NAMESPACE, 'mailclusters'))).items as KubeObject[];
+  const isReady = ({ status }: KubeObject): boolean =>
+    (status?.conditions as KubeObject[] | undefined)?.some(
+      ({ type, status: is }) => type === 'Ready' && is === 'True',
+    ) ?? false;
+  return found.filter(isReady).length;
 }
 
 const writes = () =>
@@ -175,6 +189,7 @@ async function started(process: Daemon): Promise<void> {
   await until('the operator to lead', leads, { ...PATIENCE, everyMs: 100 });
 }
 
+const pods = values.answers ? await AnsweringPods.start(client, clusters * sites * perSite) : null;
 const operator = await operatorProcess(cluster);
 try {
   // The first fills the compile cache, without which the types are taken out of the sources at every start.
@@ -217,4 +232,5 @@ try {
   if (operator.failure !== null) throw new Error(operator.failure);
 } finally {
   await operator.kill();
+  await pods?.stop();
 }
