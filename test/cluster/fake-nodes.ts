@@ -6,6 +6,7 @@
  * (`test/rigs/pods/`): they are asked by `behaviour`, say by `look` that it changed, and hear by `gone` that a pod is no more. Fails by
  * `failure` when the API server refuses something it should not; an API server that is away is waited for.
  */
+import { until } from '../house/until.ts';
 import { type PodBehaviour, podStatus } from './fake-pod-status.ts';
 import type { KubeAnswer, KubeClient, KubeObject, WatchEvent } from './kube-client.ts';
 
@@ -25,6 +26,7 @@ export interface FakeNodesOptions {
 
 const LEASE_RENEW_MS = 3_000;
 const RETRY_MS = 200;
+const TAKES_PODS_MS = 60_000;
 const USER_AGENT = 'fake-kubelet';
 
 export class FakeNodes {
@@ -57,6 +59,7 @@ export class FakeNodes {
   ): Promise<FakeNodes> {
     const fake = new FakeNodes(client, nodes, options);
     for (const node of nodes) await fake.#register(node);
+    for (const { name } of nodes) await fake.#takesPods(name);
     fake.#loops = Promise.all([fake.#watchPods(), fake.#renewLeases()]);
     return fake;
   }
@@ -121,6 +124,15 @@ export class FakeNodes {
     );
     await this.#renew(name);
     await this.#nodeStatus(name);
+  }
+
+  /** Born tainted; the controller sees a moment later that it is ready. Until then pods would go to those that were seen first. */
+  async #takesPods(name: string): Promise<void> {
+    const isFree = async (): Promise<boolean> => {
+      const { spec } = await this.#client.get(`/api/v1/nodes/${name}`);
+      return ((spec.taints ?? []) as KubeObject[]).length === 0;
+    };
+    await until(`node ${name} to take pods`, isFree, { deadlineMs: TAKES_PODS_MS });
   }
 
   async #nodeStatus(name: string): Promise<void> {
