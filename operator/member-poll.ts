@@ -43,6 +43,8 @@ const CALM_MS = 5_000;
 /** At most a hundred questions a second over all clusters. */
 const MS_PER_MEMBER = 10;
 const DEADLINE_MS = 3_000;
+/** With more members than that each question has a connection of its own: kept ones would take more memory than all else (docs/performance.md). */
+const MOST_KEPT = 500;
 const AT_ONCE = 64;
 
 interface Round {
@@ -168,10 +170,11 @@ export class MemberPoll {
   }
 
   async #askPod(round: Round, pod: MemberPod, resubmits: boolean, tls: AdminTls): Promise<MemberAnswer> {
-    const agent = agentFor(round, tls, pod.name);
+    const agent = this.#side.memberCount() <= MOST_KEPT ? agentFor(round, tls, pod.name) : null;
+    const options = { deadlineMs: DEADLINE_MS, ...(agent === null ? {} : { agent }) };
     const host = pod.address.includes(':') ? `[${pod.address}]` : pod.address;
     const ask = (path: string): Promise<Asked<unknown>> =>
-      askMember<unknown>(`https://${host}:${PORT.admin}`, path, tls, pod.name, { agent, deadlineMs: DEADLINE_MS });
+      askMember<unknown>(`https://${host}:${PORT.admin}`, path, tls, pod.name, options);
     const [status, requests] = await Promise.all([ask('/v1/status'), resubmits ? ask('/v1/resubmit') : null]);
     if (status.kind === 'unreachable') return this.#silent(round, pod.name, 'unreachable', status.reason);
     if (status.kind === 'absent') return this.#silent(round, pod.name, 'nonsense', 'it has no /v1/status');
