@@ -6,7 +6,7 @@
 import { X509Certificate } from 'node:crypto';
 import { type ClientRequest, request as httpRequest } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
-import { createSecureContext, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
+import type { PeerCertificate, TLSSocket } from 'node:tls';
 import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
 
 export type Asked<T> =
@@ -53,20 +53,13 @@ export interface AdminTls {
   readonly cluster: string;
 }
 
-/** One for all members of a cluster: parsed certificates are most of what a connection takes. */
-const contexts = new WeakMap<AdminTls, SecureContext>();
-
-function contextOf(tls: AdminTls): SecureContext {
-  const { ca, cert, key } = tls;
-  const context = contexts.get(tls) ?? createSecureContext({ ca, cert, key, minVersion: 'TLSv1.3' });
-  contexts.set(tls, context);
-  return context;
-}
-
 /** Who answers stands in the certificate, whatever the address says. */
 const secured = (tls: AdminTls, member: string) => ({
-  secureContext: contextOf(tls),
+  ca: tls.ca,
+  cert: tls.cert,
+  key: tls.key,
   servername: '',
+  minVersion: 'TLSv1.3' as const,
   checkServerIdentity: (_host: string, certificate: PeerCertificate): Error | undefined => {
     const peer = peerOfSubjectAltName(certificate.subjectaltname, tls.cluster);
     if (typeof peer === 'string') return new Error(peer);
