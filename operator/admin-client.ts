@@ -3,6 +3,7 @@
  * `operator`. Owns: one request and what may come of it. Promise: who answers is checked by certificate, whatever the address says; an
  * answer is bounded in time and size; a member that does not answer, or answers nonsense, is a value, never an exception.
  */
+import { X509Certificate } from 'node:crypto';
 import { type ClientRequest, request as httpRequest } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
 import type { PeerCertificate, TLSSocket } from 'node:tls';
@@ -15,18 +16,22 @@ export type Asked<T> =
       readonly value: T;
       /** End of the certificate that it showed, ms since the epoch. */
       readonly certificateNotAfterMs: number | null;
+      /** It is of an authority that is still trusted while another one replaces it. */
+      readonly certificateFormer: boolean;
     }
   /** The member answered that it does not know. */
   | { readonly kind: 'absent'; readonly member: string }
   | { readonly kind: 'unreachable'; readonly member: string; readonly reason: string };
 
 const DEADLINE_MS = 5_000;
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 const MAX_ANSWER_BYTES = 64 << 20;
 
 interface HttpAnswer {
   readonly status: number;
   readonly body: string;
   readonly certificateNotAfterMs: number | null;
+  readonly certificateFormer: boolean;
 }
 
 export interface AskOptions {
@@ -91,7 +96,9 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
     request.once('error', reject);
     request.once('response', (response) => {
       // A kept connection is taken from the response when its end was read.
-      const certificateNotAfterMs = tls === null ? null : notAfterMs(response.socket as TLSSocket);
+      const shown = tls === null ? null : (response.socket as TLSSocket).getPeerCertificate();
+      const certificateNotAfterMs = shown === null ? null : notAfterMs(shown);
+      const certificateFormer = tls !== null && shown !== null && isFormer(shown, tls.ca);
       const chunks: Buffer[] = [];
       let total = 0;
       response.on('data', (chunk: Buffer) => {
@@ -105,6 +112,7 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
           status: response.statusCode ?? 0,
           body: Buffer.concat(chunks).toString('utf8'),
           certificateNotAfterMs,
+          certificateFormer,
         }),
       );
     });
@@ -112,9 +120,16 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
   });
 }
 
-function notAfterMs(socket: TLSSocket): number | null {
-  const at = Date.parse(socket.getPeerCertificate().valid_to ?? '');
+function notAfterMs(shown: Partial<PeerCertificate>): number | null {
+  const at = Date.parse(shown.valid_to ?? '');
   return Number.isNaN(at) ? null : at;
+}
+
+/** The first of the trusted ones signs now. */
+function isFormer({ raw }: Partial<PeerCertificate>, trustPem: string): boolean {
+  const [present, ...former] = trustPem.match(CERTIFICATE) ?? [];
+  if (present === undefined || former.length === 0 || raw === undefined) return false;
+  return !new X509Certificate(raw).verify(new X509Certificate(present).publicKey);
 }
 
 function messageOf(body: string): string {
@@ -140,8 +155,8 @@ export async function askMember<T>(
     if (answer.status === 404) return { kind: 'absent', member };
     if (answer.status !== 200)
       return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };
-    const { certificateNotAfterMs } = answer;
-    return { kind: 'answer', member, value: JSON.parse(answer.body) as T, certificateNotAfterMs };
+    const { certificateNotAfterMs, certificateFormer } = answer;
+    return { kind: 'answer', member, value: JSON.parse(answer.body) as T, certificateNotAfterMs, certificateFormer };
   } catch (error) {
     return { kind: 'unreachable', member, reason: reasonOf(error) };
   }

@@ -94,6 +94,8 @@ export interface MemberReport {
   readonly resubmits: readonly ResubmitAnswer[];
   /** End of the certificate that it showed, ms; null when not seen. */
   readonly certificateNotAfterMs: number | null;
+  /** It was signed by an authority that is being replaced. */
+  readonly certificateFormer: boolean;
 }
 
 export type MemberAnswer =

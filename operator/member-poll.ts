@@ -43,6 +43,8 @@ const CALM_MS = 5_000;
 /** At most a hundred questions a second over all clusters. */
 const MS_PER_MEMBER = 10;
 const DEADLINE_MS = 3_000;
+/** With more members than that each question has a connection of its own: kept ones would take more memory than all else (docs/performance.md). */
+const MOST_KEPT = 500;
 const AT_ONCE = 64;
 
 interface Round {
@@ -168,10 +170,11 @@ export class MemberPoll {
   }
 
   async #askPod(round: Round, pod: MemberPod, resubmits: boolean, tls: AdminTls): Promise<MemberAnswer> {
-    const agent = agentFor(round, tls, pod.name);
+    const agent = this.#side.memberCount() <= MOST_KEPT ? agentFor(round, tls, pod.name) : null;
+    const options = { deadlineMs: DEADLINE_MS, ...(agent === null ? {} : { agent }) };
     const host = pod.address.includes(':') ? `[${pod.address}]` : pod.address;
     const ask = (path: string): Promise<Asked<unknown>> =>
-      askMember<unknown>(`https://${host}:${PORT.admin}`, path, tls, pod.name, { agent, deadlineMs: DEADLINE_MS });
+      askMember<unknown>(`https://${host}:${PORT.admin}`, path, tls, pod.name, options);
     const [status, requests] = await Promise.all([ask('/v1/status'), resubmits ? ask('/v1/resubmit') : null]);
     if (status.kind === 'unreachable') return this.#silent(round, pod.name, 'unreachable', status.reason);
     if (status.kind === 'absent') return this.#silent(round, pod.name, 'nonsense', 'it has no /v1/status');
@@ -179,7 +182,10 @@ export class MemberPoll {
       status: status.value,
       resubmit: requests?.kind === 'answer' ? requests.value : null,
       certificateNotAfterMs: status.certificateNotAfterMs,
+      certificateFormer: status.certificateFormer,
     });
+    // A kept connection goes on showing what it began with.
+    if (status.certificateFormer) forgetAgent(round, pod.name);
     if (typeof report === 'string') return this.#silent(round, pod.name, 'nonsense', report);
     return { kind: 'answered', podUid: pod.uid, report };
   }
@@ -200,11 +206,14 @@ function destroyAgents({ agents }: Round): void {
 function keepAgents(round: Round, tls: AdminTls | null, members: ReadonlySet<string>): void {
   if (round.tls !== tls) destroyAgents(round);
   round.tls = tls;
-  for (const [name, agent] of round.agents) {
-    if (members.has(name)) continue;
-    agent.destroy();
-    round.agents.delete(name);
+  for (const name of round.agents.keys()) {
+    if (!members.has(name)) forgetAgent(round, name);
   }
+}
+
+function forgetAgent({ agents }: Round, name: string): void {
+  agents.get(name)?.destroy();
+  agents.delete(name);
 }
 
 function agentFor({ agents }: Round, tls: AdminTls, member: string): Agent {

@@ -109,6 +109,7 @@ export interface RawAnswers {
   /** Null: not asked. */
   readonly resubmit: unknown;
   readonly certificateNotAfterMs: number | null;
+  readonly certificateFormer: boolean;
 }
 
 /** A string says why `member` cannot have answered this. */
@@ -134,6 +135,7 @@ export function readReport(member: string, raw: RawAnswers): MemberReport | stri
       resubmits:
         raw.resubmit === null ? [] : list(plain(raw.resubmit, 'resubmit').requests, resubmit, 'resubmit.requests'),
       certificateNotAfterMs: raw.certificateNotAfterMs,
+      certificateFormer: raw.certificateFormer,
     };
   } catch (error) {
     if (error instanceof Nonsense) return error.message;

@@ -18,13 +18,7 @@ export const CONDITIONS = [
 export type ConditionType = (typeof CONDITIONS)[number];
 
 /** Why a member is restarted (kubernetes.md K4). The first that fits is told. */
-export const RESTART_REASONS = [
-  'CertificateAuthorityChanged',
-  'ConfigurationChanged',
-  'ImageChanged',
-  'ResourcesChanged',
-  'TemplateChanged',
-] as const;
+export const RESTART_REASONS = ['ConfigurationChanged', 'ImageChanged', 'ResourcesChanged', 'TemplateChanged'] as const;
 export type RestartReason = (typeof RESTART_REASONS)[number];
 
 export const REASONS = [
@@ -111,6 +105,7 @@ export const REASONS = [
   'AuthorityInvalid',
   'AuthorityExpiring',
   'CertificateExpiring',
+  'FormerAuthorityNeeded',
   'IssuerKindMissing',
   // Mailbox failover.
   'FailedOver',

@@ -36,6 +36,7 @@ import { apiVersionOf, type KubeObject, keyOf, type ResourceKind } from './kube/
 import type { CacheChange } from './kube/object-cache.ts';
 import { Reflector } from './kube/reflector.ts';
 import { LABEL, named } from './resources/names.ts';
+import type { PodObject } from './resources/objects.ts';
 
 export interface WorldSide {
   readonly api: KubeApi;
@@ -231,8 +232,34 @@ function trimmed(kind: ResourceKind, object: Watched): Watched {
     return { ...bare, type: object.type, data: isAuthority ? object.data : emptied(object.data) };
   }
   if (kind === CONFIG_MAP && !isOurs) return { ...bare, data: emptied(object.data) };
+  if (kind === POD) return { ...bare, ...podParts(object) };
+  if (kind === PERSISTENT_VOLUME) {
+    const { uid, name, namespace } = (object.spec as { claimRef?: Partial<ClaimRef> } | undefined)?.claimRef ?? {};
+    return { ...bare, spec: { claimRef: { uid, name, namespace } }, status: phaseOf(object) };
+  }
   if (MADE.includes(kind) && !isOurs) return bare;
   return { ...object, ...bare };
+}
+
+interface ClaimRef {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+}
+
+/** What the plan (`PodObject`), the signing endpoint and the questions to members read. */
+function podParts({ spec = {}, status = {} }: Watched): object {
+  const { nodeName, serviceAccountName, containers = [] } = spec as PodObject['spec'] & { serviceAccountName?: string };
+  const { phase, podIP, conditions, containerStatuses = [] } = status as NonNullable<PodObject['status']>;
+  return {
+    spec: { nodeName, serviceAccountName, containers: containers.map(({ name, image }) => ({ name, image })) },
+    status: {
+      ...{ phase, podIP, conditions },
+      containerStatuses: containerStatuses.map(({ name, ready, restartCount, state, lastState }) => ({
+        ...{ name, ready, restartCount, state, lastState },
+      })),
+    },
+  };
 }
 
 const phaseOf = (object: Watched): object => ({

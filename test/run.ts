@@ -31,6 +31,9 @@ const vitest = (path: string, ...args: string[]): Program =>
 /** Process tests measure, kill and share two cores: one file at a time. */
 const ALONE = '--no-file-parallelism';
 
+/** Half of what the tests of `api` take is waiting for controllers, leases and members. */
+const THREE = '--maxWorkers=3';
+
 function stages(): readonly Stage[] {
   return [
     {
@@ -49,7 +52,7 @@ function stages(): readonly Stage[] {
     { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
     { name: 'simulator', deadlineMs: 25 * MINUTE, programs: simulator() },
     { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
-    { name: 'api', deadlineMs: 18 * MINUTE, programs: [clusterPrograms(), vitest('test/api/')] },
+    { name: 'api', deadlineMs: 18 * MINUTE, programs: [clusterPrograms(), vitest('test/api/', THREE)] },
   ];
 }
 

@@ -1,8 +1,9 @@
 /**
  * How a pod comes by its certificate: its own key, signed by the operator's endpoint against the token of its ServiceAccount
  * (kubernetes.md section 2; `operator/signer.ts`). Owns: the key and certificate files of this pod and their renewal.
- * Promise: the key is made once and never leaves; a certificate is renewed after two thirds of its life, and asked for again until it is
- * there; a certificate that is still good is used while the endpoint is away (kubernetes.md K9). `start` resolves when usable files exist.
+ * Promise: the key is made once and never leaves; a certificate is renewed after two thirds of its life, and at once when the authorities to trust
+ * change, and asked for again until it is there; a certificate that is still good is used while the endpoint is away (kubernetes.md K9).
+ * `start` resolves when usable files exist.
  * Refuses: an endpoint that another authority vouches for. A refusal or silence of the endpoint is logged and repeated, never fatal.
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
@@ -30,6 +31,7 @@ export interface PodCertificate {
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 30_000;
 const DEADLINE_MS = 10_000;
+const AUTHORITY_LOOK_MS = 5_000;
 const MAX_ANSWER_BYTES = 64 << 10;
 
 async function readIfThere(file: string): Promise<string | null> {
@@ -146,6 +148,9 @@ class Renewal implements PodCertificate {
   readonly #signer: SignerConfig;
   readonly #side: PodCertificateSide;
   #timer: Timer | null = null;
+  #authorityTimer: Timer | null = null;
+  #authorities = '';
+  #isLooking = false;
   #closed = false;
   #failures = 0;
   #usable: () => void = () => undefined;
@@ -163,16 +168,46 @@ class Renewal implements PodCertificate {
       this.#usable = resolve;
     });
     void this.#look();
+    this.#watchAuthorities();
     await usable;
   }
 
   close(): void {
     this.#closed = true;
     this.#timer?.cancel();
+    this.#authorityTimer?.cancel();
+  }
+
+  /** One that is being replaced goes when nobody has a certificate of it any more: that must not take two thirds of a life. */
+  #watchAuthorities(): void {
+    if (this.#closed) return;
+    this.#authorityTimer = this.#side.clock.setTimer(AUTHORITY_LOOK_MS, () => {
+      void this.#lookAtAuthorities().finally(() => this.#watchAuthorities());
+    });
+  }
+
+  async #lookAtAuthorities(): Promise<void> {
+    try {
+      const authorities = await readIfThere(this.#files.caFile);
+      if (authorities === null || authorities === this.#authorities || this.#isLooking || this.#closed) return;
+      this.#side.log.info({ file: this.#files.caFile }, 'other authorities to trust, a certificate is asked for');
+      this.#timer?.cancel();
+      await this.#look();
+    } catch (error) {
+      this.#side.log.error({ error }, 'authorities not readable');
+    }
   }
 
   /** At the start too: what is kept may be of an earlier pod of this name, or of an authority that is being replaced. */
   async #look(): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    await this.#lookOnce().finally(() => {
+      this.#isLooking = false;
+    });
+  }
+
+  async #lookOnce(): Promise<void> {
     const { log } = this.#side;
     try {
       this.#good(await this.#keptUntil());
@@ -218,6 +253,7 @@ class Renewal implements PodCertificate {
       readFile(this.#signer.tokenFile, 'utf8'),
       createCertificateRequest(keyPem, this.#name),
     ]);
+    this.#authorities = ca;
     const { certificate, renewAfterMs } = signedOf(await ask(this.#signer, ca, token, body));
     if (goodUntil(certificate, keyPem, ca) === null) {
       throw new Error('the certificate in the answer is not for our key or not of the authority in the CA file');

@@ -61,15 +61,29 @@ export function authority({ situation }: View): readonly Finding[] {
   ];
 }
 
+/** While one authority replaces another: whether the former can go (docs/internals.md). */
+function replacement({ gathered, owner, cluster, members }: View['situation']): readonly Finding[] {
+  const { authority: found } = gathered;
+  if (found.kind !== 'present' || (found.view.trustPem.match(/BEGIN CERTIFICATE/g) ?? []).length < 2) return [];
+  // The chain of an issuer stays beside its authority for good: there only who shows a former one is told.
+  const isKept = cluster.spec.certificates?.issuerRef !== undefined;
+  const needing = members.filter(({ report }) => (report === null ? !isKept : report.certificateFormer));
+  if (needing.length === 0) return [];
+  const names = needing.map(({ name }) => name).join(', ');
+  const message = `${names} may have a certificate of the former authority: keep ca.crt in Secret ${named.authority(owner.name)} until this is over`;
+  return [wait('FormerAuthorityNeeded', message, { condition, afterMs: LATER_MS })];
+}
+
 export function certificates({ situation }: View): readonly Finding[] {
   const { nowMs } = situation.gathered;
   const late = situation.members.filter(
     ({ report }) => report?.certificateNotAfterMs != null && report.certificateNotAfterMs - nowMs < RENEW_LATE_MS,
   );
-  return late.map(({ name, report }) => {
+  const expiring = late.map(({ name, report }) => {
     const at = new Date(report?.certificateNotAfterMs ?? 0).toISOString();
     return refuse('CertificateExpiring', `the certificate of ${name} ends ${at} and was not renewed`, { condition });
   });
+  return [...expiring, ...replacement(situation)];
 }
 
 export function redisPassword({ situation }: View): readonly Finding[] {

@@ -14,6 +14,7 @@ import {
   canonical,
   hashOf,
   LABEL,
+  labels,
   metadata,
   named,
   type Owner,
@@ -113,9 +114,12 @@ export function authorityCertificate(cluster: MailCluster, owner: Owner): KubeOb
       isCA: true,
       commonName: `MailCluster ${owner.name}`,
       secretName: named.authority(owner.name),
+      // By which we know it as the authority of this cluster: of other Secrets we keep the names of their keys only.
+      secretTemplate: { labels: labels(owner, 'authority') },
       duration: '8760h0m0s',
       renewBefore: '2160h0m0s',
-      privateKey: { algorithm: 'ECDSA', size: 256, encoding: 'PKCS8' },
+      // The same key when it is renewed: what it signed before stays good. Another key is for a person to bring in.
+      privateKey: { algorithm: 'ECDSA', size: 256, encoding: 'PKCS8', rotationPolicy: 'Never' },
       issuerRef: { group: 'cert-manager.io', kind: issuer.kind, name: issuer.name },
     },
   };

@@ -29,7 +29,21 @@ const TOOLS = [
   'find',
   'rm',
 ];
-const MORE_TOOLS = ['df', 'tr', 'mktemp', 'mv', 'sync', 'grep', 'cat', 'echo', 'basename', 'sleep', 'chmod'];
+const MORE_TOOLS = [
+  'df',
+  'tr',
+  'mktemp',
+  'mv',
+  'sync',
+  'grep',
+  'cat',
+  'echo',
+  'basename',
+  'sleep',
+  'chmod',
+  'ls',
+  'xargs',
+];
 
 /** Answers like Go; `build` waits until a file appears, so that a test can look meanwhile. */
 const FAKE_GO = `#!/bin/bash
@@ -186,5 +200,21 @@ describe('the cache', () => {
     expect(await builds()).toBe(1);
     expect(await where('1.26.9')).not.toBe(first);
     expect(await builds()).toBe(2);
+  });
+
+  it('what is built is used without Go, and by a Go that is too old, until the sources change', async () => {
+    await installGo();
+    await goOn();
+    const built = (await run(['api'])).output.trim().split('\n').at(-1);
+    await rm(join(directory, 'bin/go'));
+    for (const args of [['--where'], ['api']]) expect(await run(args)).toEqual({ code: 0, output: `${built}\n` });
+    expect(await run(['--stage', 'api'])).toEqual({ code: 0, output: '1 passed, 0 failed, 0 skipped\n' });
+    expect(await run(['node'])).toMatchObject({ code: 3, output: expect.stringContaining('no go on PATH') });
+    await installGo();
+    expect(await run(['--where'], { GO_VERSION: '1.19.8' })).toEqual({ code: 0, output: `${built}\n` });
+    await rm(join(directory, 'bin/go'));
+    await writeFile(join(built ?? '', '.made-from'), 'other sources\n');
+    expect(await run(['--where'])).toMatchObject({ code: 3, output: expect.stringContaining('no go on PATH') });
+    expect(await builds()).toBe(1);
   });
 });

@@ -13,7 +13,7 @@ import { parseAllDocuments } from 'yaml';
 import { readTopology } from '../../common/config-files.ts';
 import { topologyConfigMap } from '../../operator/resources/documents.ts';
 import { LABEL, named, PORT } from '../../operator/resources/names.ts';
-import type { ApiAccess, ApiUser, KubectlResult } from '../cluster/api-access.ts';
+import { type ApiAccess, type ApiUser, type KubectlResult, nodePool } from '../cluster/api-access.ts';
 import { FakeKubelet } from '../cluster/fake-kubelet.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
@@ -21,7 +21,7 @@ import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
 import { type Cluster, startCluster, twoSites } from '../process/harness.ts';
 import { type OperatorHandle, ownOperator, PATIENCE } from './operator-rig.ts';
-import { ownNamespace } from './rig.ts';
+import { compileCache, ownNamespace, POOL } from './rig.ts';
 
 export const NAME = 'test';
 const PLUGIN_MS = 60_000;
@@ -74,7 +74,8 @@ export class PluginRig {
   }
 
   kubectl(words: readonly string[]): Promise<KubectlResult> {
-    const env = { PATH: `${this.#directory}:/usr/bin:/bin`, HOME: this.#directory };
+    const [PATH, HOME] = [`${this.#directory}:/usr/bin:/bin`, this.#directory];
+    const env = { PATH, HOME, NODE_COMPILE_CACHE: compileCache() };
     return new Promise((resolve) => {
       execFile(
         this.access.parts.kubectlProgram,
@@ -157,17 +158,12 @@ export async function pluginRig(
   context.onTestFinished(() => mail[Symbol.asyncDispose]());
   const kubelet = await FakeKubelet.start();
   context.onTestFinished(() => kubelet[Symbol.asyncDispose]());
-  const node = `plugin-${randomBytes(3).toString('hex')}`;
-  const nodes = await FakeNodes.start(access.client, [{ name: node, zone: node }]);
+  const node = `plugin-${POOL}-${randomBytes(3).toString('hex')}`;
+  const nodes = await FakeNodes.start(access.client, [{ name: node, zone: node }], { pool: nodePool(POOL) });
   context.onTestFinished(async () => {
     await access.client.call('DELETE', `/api/v1/namespaces/${namespace}/pods?gracePeriodSeconds=0`);
     await nodes.stop();
     await access.client.call('DELETE', `/api/v1/nodes/${node}`);
-  });
-  // Pods of other tests go elsewhere.
-  await access.client.mustApply({
-    ...{ apiVersion: 'v1', kind: 'Node', metadata: { name: node } },
-    spec: { taints: [{ key: 'mailcluster.dev/test', value: node, effect: 'NoSchedule' }] },
   });
   await kubelet.serve(access.client, node);
   await roles(access);

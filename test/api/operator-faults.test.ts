@@ -12,6 +12,7 @@ import { type Fault, FaultProxy, type Match } from '../rigs/fake-kube/fault-prox
 import { testCertificate } from '../rigs/test-certificate.ts';
 import {
   applyAll,
+  awaitCondition,
   awaitQuiet,
   list,
   type OperatorHandle,
@@ -178,7 +179,7 @@ it('away while things change: afterwards they are as the resource says, and one 
   expect(await list(access, other, 'services')).toEqual([]);
 });
 
-it('the API server restarts, and has forgotten what the watches knew: nothing is made twice, and work goes on', {
+it('the API server restarts, and has forgotten what the watches knew: nothing is made twice, and work goes on; K12: when the CRD becomes newer than the operator it says so and stops', {
   timeout: 240_000,
 }, async (context) => {
   if ('missing' in inject('sharedCluster')) return context.skip();
@@ -196,15 +197,47 @@ it('the API server restarts, and has forgotten what the watches knew: nothing is
   await access.compact();
   await awaitQuiet(access, namespace, operator.userAgent);
   expect(await madeIn(access, namespace)).toEqual(before);
-  // Its status may be up to ten seconds behind what the controllers did.
+  // Its status may be up to ten seconds behind what the controllers did, events are counted together for half a minute.
   const since = (await writesOf(access, namespace, operator.userAgent)).slice(writes.length);
-  expect(since.filter(({ resource }) => resource !== 'mailclusters/status')).toEqual([]);
+  expect(since.filter(isNoWord)).toEqual([]);
   const [service] = await list(access, namespace, 'services');
   const path = pathOf(namespace, 'services', String(service?.metadata.name));
   await access.client.must('DELETE', path);
+  const isThere = async (): Promise<boolean> => (await access.client.call('GET', path)).status === 200;
+  await until('the Service to be put back', isThere, PATIENCE);
+  await newerCrd(access, namespace, operator, path);
+  await until('the Service to be put back again', isThere, PATIENCE);
+});
+
+/** More than a word about what is there. */
+const isNoWord = ({ resource }: { readonly resource: string }): boolean =>
+  !['mailclusters/status', 'mailboxdatabases/status', 'events'].includes(resource);
+
+/** It is told of a schema that it does not know, until the former one is back; meanwhile the object at `path` is deleted. */
+async function newerCrd(access: ApiAccess, namespace: string, operator: OperatorHandle, path: string): Promise<void> {
+  const crd = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/mailclusters.mailcluster.dev';
+  const schema = async (version: string): Promise<void> => {
+    const annotations = { 'mailcluster.dev/schema-version': version };
+    expect((await access.client.mergePatch(crd, { metadata: { annotations } })).status).toBe(200);
+  };
+  await schema('99');
+  const { message } = await awaitCondition(access, namespace, 'Progressing', { reason: 'OperatorTooOld' });
+  expect(message).toContain(
+    'the CRD has schema 99, this operator (0.0.0-test) knows 1: it changes nothing; upgrade the operator',
+  );
+  const before = await writesOf(access, namespace, operator.userAgent);
+  await access.client.must('DELETE', path);
+  await access.client.mergePatch(pathOf(namespace, 'mailclusters', 'contoso'), { spec: { logLevel: 'debug' } });
   await until(
-    'the Service to be put back',
-    async () => (await access.client.call('GET', path)).status === 200,
+    'the operator to have looked at the change',
+    async () => {
+      const { status, metadata } = await access.client.get(pathOf(namespace, 'mailclusters', 'contoso'));
+      return status.observedGeneration === metadata.generation;
+    },
     PATIENCE,
   );
-});
+  const since = (await writesOf(access, namespace, operator.userAgent)).slice(before.length);
+  expect(since.filter(isNoWord)).toEqual([]);
+  expect((await access.client.call('GET', path)).status).toBe(404);
+  await schema('1');
+}

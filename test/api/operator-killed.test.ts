@@ -64,8 +64,7 @@ async function standing(context: Parameters<typeof ownNamespace>[1]) {
       const pods = await list(access, namespace, 'pods');
       return pods.length === 6 && pods.every(({ status }) => status.phase === 'Running');
     },
-    // A pod may be on a machine of another file that ends: it is collected and made anew within a minute.
-    { ...PATIENCE, deadlineMs: 150_000 },
+    PATIENCE,
   );
   const uids = async (): Promise<readonly string[]> =>
     (await list(access, namespace, 'pods')).map(({ metadata }) => metadata.uid as string).sort();

@@ -18,7 +18,7 @@ import {
   pathOf,
   twoSites,
 } from './operator-rig.ts';
-import { ownNamespace, sharedAccess } from './rig.ts';
+import { compileCache, ownNamespace, sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
 /** The lease is given back within `retryMs`, also on a machine that has much to do. */
@@ -36,6 +36,7 @@ async function operatorProcess(access: ApiAccess, context: TestContext, namespac
     file: process.execPath,
     args: [join(ROOT, 'operator/main.ts'), config],
     ...{ directory, logFile: join(directory, 'operator.log') },
+    environment: { NODE_COMPILE_CACHE: compileCache() },
   });
   context.onTestFinished(async () => {
     if (context.task.result?.state === 'fail') console.error(operator.tail());

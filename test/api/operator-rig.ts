@@ -2,7 +2,6 @@
  * The operator against a real API server: one in this process per test, watching one namespace. Owns: its ports, its client, its end with the test. The
  * process of `operator-process.test.ts` is the real program.
  */
-import { randomBytes } from 'node:crypto';
 import type { TestContext } from 'vitest';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
@@ -13,7 +12,7 @@ import { KubeClient } from '../../operator/kube/client.ts';
 import { kubeconfigIdentity } from '../../operator/kube/kube-config.ts';
 import { type OperatorConfig, parseOperatorConfig } from '../../operator/operator-config.ts';
 import { type RunningOperator, startOperator } from '../../operator/program.ts';
-import type { ApiAccess } from '../cluster/api-access.ts';
+import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
@@ -86,10 +85,9 @@ export async function ownOperator(
 }
 
 /** Two machines in the two zones of `twoSites`, for one file of tests. */
-export async function ownNodes(access: ApiAccess): Promise<FakeNodes> {
-  const suffix = randomBytes(3).toString('hex');
-  const nodes = ['west-1', 'west-2'].map((zone) => ({ name: `fake-${zone}-${suffix}`, zone }));
-  return await FakeNodes.start(access.client, nodes);
+export async function ownNodes(access: ApiAccess, pool: string): Promise<FakeNodes> {
+  const nodes = ['west-1', 'west-2'].map((zone) => ({ name: `fake-${zone}-${pool}`, zone }));
+  return await FakeNodes.start(access.client, nodes, { pool: nodePool(pool) });
 }
 
 /** Volumes for the claims of one namespace, gone with the test. */

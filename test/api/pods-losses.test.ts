@@ -74,6 +74,36 @@ it(
 );
 
 it(
+  'K6: a pod object is deleted and nobody can come instead: half a minute later its shadows take over; when it comes after all, its queue database is welcome',
+  async (context) => {
+    const cluster = await mailClusterInPods(api(context), context, { replicas: [2, 1] });
+    const { access, namespace } = cluster;
+    const { member, copies } = await withMail(cluster);
+    const { identity } = await cluster.member(member, {});
+    const node = `/api/v1/nodes/${cluster.pods.find(member).pod.spec.nodeName}`;
+    const cordon = async (unschedulable: boolean): Promise<void> => {
+      expect((await access.client.mergePatch(node, { spec: { unschedulable } })).status).toBe(200);
+    };
+    await cordon(true);
+    await access.client.must('DELETE', pathOf(namespace, 'pods', member), { body: { gracePeriodSeconds: 0 } });
+    await cluster.stores.sea.start();
+    await cluster.delivered(MESSAGES - copies);
+    const startMs = performance.now();
+    await cluster.balanced({ within: TAKEOVER_MS });
+    console.log(
+      `pod gone: ${copies} of ${MESSAGES} taken over and delivered ${Math.round(performance.now() - startMs)} ms later`,
+    );
+    expect((await cluster.event('PodGone')).note).toContain(`the pod of ${member} is gone`);
+    await cordon(false);
+    await cluster.settled();
+    expect((await cluster.member(member, { ready: true })).identity).toBe(identity);
+    await cluster.send(10, 'after');
+    await cluster.balanced();
+  },
+  TIMEOUT_MS,
+);
+
+it(
   'K6: a budget is closed while anything is on one transport only, an eviction is refused; open again when it is protected',
   async (context) => {
     const cluster = await mailClusterInPods(api(context), context, {

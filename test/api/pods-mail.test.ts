@@ -1,8 +1,13 @@
-/** One apply becomes transports and front ends that carry mail: the operator's plan and real processes (kubernetes.md K7, K9). */
+/** One apply becomes transports and front ends that carry mail: the operator's plan and real processes (kubernetes.md K7, K9, section 2). */
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
+import { createAuthority } from '../../operator/pki.ts';
+import { PATH } from '../../operator/resources/names.ts';
 import { installCrds } from '../cluster/shared-cluster.ts';
-import { writesOf } from './operator-rig.ts';
-import { mailClusterInPods } from './pods-rig.ts';
+import { until } from '../house/until.ts';
+import { pathOf, writesOf } from './operator-rig.ts';
+import { LONG, type MailClusterInPods, mailClusterInPods } from './pods-rig.ts';
 import { ownApiServer, sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
@@ -16,6 +21,67 @@ it('K7: one apply becomes a cluster that is ready, protected and acknowledges it
   await cluster.send(20, 'first');
   await cluster.balanced();
 }, 180_000);
+
+/** Pods whose certificate is not of this authority. */
+async function strangersTo(cluster: MailClusterInPods, authorityPem: string): Promise<readonly string[]> {
+  const { publicKey } = new X509Certificate(authorityPem);
+  const checked = cluster.pods.running.map(async (one) => {
+    const isTransport = one.pod.metadata.labels['mailcluster.dev/role'] === 'transport';
+    const file = one.path(`${isTransport ? `${PATH.data}/tls` : PATH.volatileTls}/tls.crt`);
+    return new X509Certificate(await readFile(file)).verify(publicKey) ? [] : [one.name];
+  });
+  return (await Promise.all(checked)).flat();
+}
+
+it('section 2: another authority for the certificates, brought in beside the former one: everybody asks for a certificate of it at once, the status says who still needs the former, mail flows, nobody restarts', async (context) => {
+  const cluster = await mailClusterInPods(api(context), context, { replicas: [2, 1] });
+  const { client } = cluster.access;
+  await cluster.settled();
+  await cluster.somewhereToGo(20_000);
+  const processes = () => cluster.pods.running.map(({ name, pod, pid }) => `${name} ${pod.metadata.uid} ${pid}`).sort();
+  const before = processes();
+  const secret = pathOf(cluster.namespace, 'secrets', 'contoso-authority');
+  const { 'tls.crt': former } = (await client.get(secret)).data;
+  const { certificatePem, keyPem } = await createAuthority('contoso');
+  const base64 = (text: string): string => Buffer.from(text).toString('base64');
+  const change = async (data: Readonly<Record<string, string | null>>): Promise<void> => {
+    expect((await client.mergePatch(secret, { data })).status).toBe(200);
+  };
+  const trusted = async (): Promise<readonly string[]> =>
+    await Promise.all(cluster.pods.running.map((one) => readFile(one.path(`${PATH.trust}/ca.crt`), 'utf8')));
+  // First everybody trusts it, then it signs.
+  await change({ 'ca.crt': base64(certificatePem) });
+  const isKnown = async (): Promise<boolean> => (await trusted()).every((text) => text.includes(certificatePem.trim()));
+  await until('the other authority to be trusted by all', isKnown, LONG);
+  await cluster.send(5, 'beside');
+  const [silent = ''] = await cluster.members('portland');
+  cluster.pods.find(silent).pause();
+  await change({ 'tls.crt': base64(certificatePem), 'tls.key': base64(keyPem), 'ca.crt': former });
+  await until(
+    'the status to say that only the silent one may have a former certificate',
+    async () => {
+      const { message } = await cluster.condition('CertificatesValid', { reason: 'FormerAuthorityNeeded' });
+      return message.startsWith(`${silent} may have a certificate of the former authority: keep ca.crt in Secret`);
+    },
+    LONG,
+  );
+  cluster.pods.find(silent).resume();
+  await cluster.send(20, 'during');
+  await cluster.condition('CertificatesValid', { status: 'True' });
+  await until(
+    'all certificates to be of the other authority',
+    async () => (await strangersTo(cluster, certificatePem)).length === 0,
+    LONG,
+  );
+  await change({ 'ca.crt': null });
+  const isForgotten = async (): Promise<boolean> =>
+    (await trusted()).every((text) => text.trim() === certificatePem.trim());
+  await until('the former one to be trusted by nobody', isForgotten, LONG);
+  await cluster.settled();
+  await cluster.send(10, 'after');
+  await cluster.balanced();
+  expect(processes()).toEqual(before);
+}, 240_000);
 
 it('K9: mail flows, a transport is restarted and queues are delivered while the operator and the API server are away; then they find everything as it is', async (context) => {
   const own = await ownApiServer(context);

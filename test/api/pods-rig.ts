@@ -1,14 +1,14 @@
 /**
  * A MailCluster on a real API server whose pods are real processes (`test/rigs/pods/`), with mail through it: plan and data plane meet for real. Owns: its
- * namespace, nodes, volumes, mailbox stores, the operator; all of it gone with the test. Its nodes have zones of their own, so that no pod of
- * another test comes to them and none of its own goes elsewhere.
+ * namespace, nodes, volumes, mailbox stores, the operator; all of it gone with the test. No pod of another test comes to its nodes and none of
+ * its own goes elsewhere.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { expect, type TestContext } from 'vitest';
-import type { ApiAccess } from '../cluster/api-access.ts';
+import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
 import { Daemon } from '../cluster/daemon.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
@@ -31,6 +31,7 @@ import {
   statusOf,
   twoSites,
 } from './operator-rig.ts';
+import { compileCache } from './rig.ts';
 
 export interface PodsOptions {
   /** Transports in seattle and in portland. */
@@ -66,6 +67,7 @@ class Store {
       file: process.execPath,
       args: [join(ROOT, 'operator/maildir/main.ts'), '--maildir', join(directory, name), '--listen', listen],
       ...{ directory, logFile: join(directory, `${name}.log`) },
+      environment: { NODE_COMPILE_CACHE: compileCache() },
     });
   }
 
@@ -362,14 +364,15 @@ export async function mailClusterInPods(
   options: PodsOptions = {},
 ): Promise<MailClusterInPods> {
   const { replicas = [2, 1], frontends = 1, spec = {}, storage = {}, nodesPerSite = 1 } = options;
-  const { name: namespace, remove } = await access.namespace('pods');
-  const pods = await PodProcesses.start(access.client);
   const suffix = randomBytes(3).toString('hex');
+  const { name: namespace, remove } = await access.namespace('pods', suffix);
+  const pods = await PodProcesses.start(access.client, compileCache());
   const zones = [`seattle-${suffix}`, `portland-${suffix}`];
   const machines = zones.flatMap((zone) =>
     Array.from({ length: nodesPerSite }, (_, at) => ({ name: `fake-${zone}-${at}`, zone })),
   );
-  const nodes = await FakeNodes.start(access.client, machines, { behaviour: pods.behaviour, gone: pods.gone });
+  const { behaviour, gone } = pods;
+  const nodes = await FakeNodes.start(access.client, machines, { behaviour, gone, pool: nodePool(suffix) });
   pods.tell((uid) => nodes.look(uid));
   const maildirs = join(pods.directory, 'mailboxes');
   await mkdir(maildirs);

@@ -1,14 +1,15 @@
 /**
  * What the operator takes: memory, a look, and nothing to do, with one MailCluster and with many, against a real API server with its controllers
- * (kubernetes.md K13). No pod ever runs, so nobody is asked; the operator is the real program with the identity of a pod. A measurement, not a
- * test. As root: it gives the operator a mount namespace, for the files of its ServiceAccount. Goals of issue 5: 128 MiB at one cluster, 256 MiB
+ * (kubernetes.md K13). Pods are played (answering-pods.ts), with --no-answers nobody is there to be asked; the operator is the real program with
+ * the identity of a pod. A measurement, not a test. As root: it gives the operator a mount namespace, for the files of its ServiceAccount. Goals of issue 5: 128 MiB at one cluster, 256 MiB
  * and p99 of a look within 1 s at 100 of 50 members, idle 0 writes and 1 % of a core, everything written 2 s after the apply.
  *
- *   node test/bench/operator.ts [--clusters 100] [--sites 5] [--per-site 10] [--seconds 60]
+ *   node test/bench/operator.ts [--clusters 100] [--sites 5] [--per-site 10] [--seconds 60] [--no-answers]
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { OPERATOR_ENVIRONMENT } from '../../operator/operator-process.ts';
 import { operatorSettings, type Plural, pathOf } from '../api/operator-rig.ts';
 import { type ApiCluster, startApiServer } from '../cluster/api-server.ts';
 import { Daemon } from '../cluster/daemon.ts';
@@ -16,14 +17,17 @@ import type { KubeObject } from '../cluster/kube-client.ts';
 import { installCrds } from '../cluster/shared-cluster.ts';
 import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
+import { AnsweringPods, STORAGE_CLASS } from './answering-pods.ts';
 import { cpuMs, line, peakMiB, residentMiB } from './queue-rig.ts';
 
 const { values } = parseArgs({
+  allowNegative: true,
   options: {
     clusters: { type: 'string', default: '100' },
     sites: { type: 'string', default: '5' },
     'per-site': { type: 'string', default: '10' },
     seconds: { type: 'string', default: '60' },
+    answers: { type: 'boolean', default: true },
   },
 });
 const [clusters, sites, perSite, seconds] = [values.clusters, values.sites, values['per-site'], values.seconds].map(
@@ -31,6 +35,8 @@ const [clusters, sites, perSite, seconds] = [values.clusters, values.sites, valu
 ) as [number, number, number, number];
 const NAMESPACE = 'mail';
 const METRICS_PORT = 19_090;
+/** As a deployment has it. */
+const LEASE = { durationMs: 15_000, renewDeadlineMs: 10_000, retryMs: 2_000 };
 /** The controllers make some ten thousand objects. */
 const PATIENCE = { deadlineMs: 1_800_000, everyMs: 1_000 };
 
@@ -61,7 +67,7 @@ async function operatorProcess(api: ApiCluster): Promise<Daemon> {
   const directory = await serviceAccount(api);
   const config = join(directory, 'operator.json');
   const settings = {
-    ...operatorSettings(NAMESPACE, 'bench'),
+    ...operatorSettings(NAMESPACE, 'bench', { lease: LEASE }),
     concurrency: 8,
     metrics: { host: '127.0.0.1', port: METRICS_PORT },
   };
@@ -79,6 +85,7 @@ async function operatorProcess(api: ApiCluster): Promise<Daemon> {
     args: ['--mount', 'sh', '-ec', steps.join(' && ')],
     environment: {
       ...{ KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
+      ...OPERATOR_ENVIRONMENT,
       NODE_COMPILE_CACHE: join(directory, 'compile-cache'),
     },
   });
@@ -90,6 +97,7 @@ function mailCluster(name: string): KubeObject {
     ...{ apiVersion: 'mailcluster.dev/v1alpha1', kind: 'MailCluster', metadata: { name, namespace: NAMESPACE } },
     spec: {
       sites: names.map((site) => ({ name: site })),
+      ...(values.answers ? { transport: { storage: { size: '1Gi', storageClassName: STORAGE_CLASS } } } : {}),
       dags: [{ name: 'dag1', members: names.map((site) => ({ site, replicas: perSite })) }],
       frontend: { replicas: 2, listeners: [{ name: 'smtp', port: 25, tls: 'StartTls' }] },
       acceptedDomains: [{ name: `${name}.example.com` }],
@@ -103,13 +111,14 @@ const counted = async (plural: Plural): Promise<number> => {
   return page.items.length + Number(page.metadata.remainingItemCount ?? 0);
 };
 
-/** Everything but the status of pods is there; the operator's writes stand still. */
+/** Everything is there, and ready when somebody answers; the operator's writes stand still. */
 async function settled(many: number): Promise<void> {
   await until(
     `${many * sites * perSite} pods`,
     async () => (await counted('pods')) >= many * sites * perSite,
     PATIENCE,
   );
+  if (values.answers) await until(`${many} clusters to be ready`, async () => (await ready()) >= many, PATIENCE);
   let before = -1;
   await until(
     'the operator to have nothing left to write',
@@ -121,6 +130,15 @@ async function settled(many: number): Promise<void> {
     },
     { ...PATIENCE, everyMs: 10_000 },
   );
+}
+
+async function ready(): Promise<number> {
+  const found = (await client.get(pathOf(NAMESPACE, 'mailclusters'))).items as KubeObject[];
+  const isReady = ({ status }: KubeObject): boolean =>
+    (status?.conditions as KubeObject[] | undefined)?.some(
+      ({ type, status: is }) => type === 'Ready' && is === 'True',
+    ) ?? false;
+  return found.filter(isReady).length;
 }
 
 const writes = () =>
@@ -136,8 +154,10 @@ async function lookSeconds(share: number, before: ReadonlyMap<number, number>): 
   return [...now.keys()].sort((a, b) => a - b).find((le) => count(le) >= share * all) ?? Number.NaN;
 }
 
+const exported = async (): Promise<string> => await (await fetch(`http://127.0.0.1:${METRICS_PORT}/metrics`)).text();
+
 async function buckets(): Promise<ReadonlyMap<number, number>> {
-  const text = await (await fetch(`http://127.0.0.1:${METRICS_PORT}/metrics`)).text();
+  const text = await exported();
   const found = text.matchAll(/^mailcluster_reconcile_duration_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} (\d+)/gm);
   return new Map(
     [...found].map(([, le, many]) => [le === '+Inf' ? Number.POSITIVE_INFINITY : Number(le), Number(many)]),
@@ -145,24 +165,31 @@ async function buckets(): Promise<ReadonlyMap<number, number>> {
 }
 
 async function idle(pid: number, what: string): Promise<void> {
-  const [cpuBefore, startMs, writesBefore] = [cpuMs(pid), performance.now(), (await writes()).length];
+  const [cpuBefore, startMs, before] = [cpuMs(pid), performance.now(), await writes()];
   const endMs = startMs + seconds * 1000;
   await until('the end of the time', () => performance.now() >= endMs, { deadlineMs: seconds * 2_000, everyMs: 500 });
+  const percentOfCore = ((cpuMs(pid) - cpuBefore) / (performance.now() - startMs)) * 100;
+  const since = (await writes()).slice(before.length);
   line(what, {
     seconds: (performance.now() - startMs) / 1000,
-    percentOfCore: ((cpuMs(pid) - cpuBefore) / (performance.now() - startMs)) * 100,
-    writes: (await writes()).length - writesBefore,
+    percentOfCore,
+    writes: since.length,
     residentMiB: residentMiB(pid),
     peakMiB: peakMiB(pid),
   });
+  for (const { verb, resource, name } of since.slice(0, 20)) console.log(`  while idle: ${verb} ${resource} ${name}`);
 }
 
 async function started(process: Daemon): Promise<void> {
   process.start();
   const isReady = async (): Promise<boolean> => (await fetch(`http://127.0.0.1:${METRICS_PORT}/readyz`)).ok;
   await until('the operator to be ready', isReady, { ...PATIENCE, everyMs: 100 });
+  // The first of all waits for a lease: somebody may have led before.
+  const leads = async (): Promise<boolean> => /^mailcluster_leader(?:\{[^}]*\})? 1$/m.test(await exported());
+  await until('the operator to lead', leads, { ...PATIENCE, everyMs: 100 });
 }
 
+const pods = values.answers ? await AnsweringPods.start(client, clusters * sites * perSite) : null;
 const operator = await operatorProcess(cluster);
 try {
   // The first fills the compile cache, without which the types are taken out of the sources at every start.
@@ -205,4 +232,5 @@ try {
   if (operator.failure !== null) throw new Error(operator.failure);
 } finally {
   await operator.kill();
+  await pods?.stop();
 }

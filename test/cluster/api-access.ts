@@ -36,6 +36,12 @@ export interface KubectlResult {
 
 const KUBECTL_MS = 60_000;
 
+/** A label of fake nodes: pods of the namespaces of this pool run on them, and nowhere else. */
+const POOL_LABEL = 'mailcluster.dev/test-pool';
+const POOL_ANNOTATION = 'scheduler.alpha.kubernetes.io/node-selector';
+
+export const nodePool = (pool: string): Readonly<Record<string, string>> => ({ [POOL_LABEL]: pool });
+
 export const auditLogFile = (directory: string): string => join(directory, 'audit.log');
 
 export class ApiAccess {
@@ -69,11 +75,12 @@ export class ApiAccess {
     return { kubeconfig: path, url, caPem, certPem, keyPem };
   }
 
-  /** A fresh namespace; `remove` begins its deletion and does not wait. */
-  async namespace(prefix = 'test'): Promise<{ readonly name: string; remove(): Promise<void> }> {
+  /** A fresh namespace, whose pods run on nodes of this pool; `remove` begins its deletion and does not wait. */
+  async namespace(prefix: string, pool: string): Promise<{ readonly name: string; remove(): Promise<void> }> {
     const name = `${prefix}-${randomBytes(4).toString('hex')}`;
+    const annotations = { [POOL_ANNOTATION]: `${POOL_LABEL}=${pool}` };
     await this.client.must('POST', '/api/v1/namespaces', {
-      body: { apiVersion: 'v1', kind: 'Namespace', metadata: { name } },
+      body: { apiVersion: 'v1', kind: 'Namespace', metadata: { name, annotations } },
     });
     const remove = async (): Promise<void> => {
       await this.client.must('DELETE', `/api/v1/namespaces/${name}`);

@@ -6,9 +6,9 @@
 #   build.sh --where          prints the directory, builds nothing
 #
 # Owns $XDG_CACHE_HOME/mailcluster/programs-KEY (without XDG_CACHE_HOME: ~/.cache/...). KEY is a function of go.mod, go.sum, our own Go
-# files, the flags and the Go version, so checkouts share what is equal and never use what is not. A program appears there whole, by
-# rename, or not at all; one build at a time per cache (a lock). Directories unused for 30 days are removed. CLUSTER_BIN names a
-# directory of built programs instead.
+# files, the flags and the Go version, so checkouts share what is equal and never use what is not. Without a Go that can build, the
+# newest directory made of the same files and flags will do. A program appears there whole, by rename, or not at all; one build at a time
+# per cache (a lock). Directories unused for 30 days are removed. CLUSTER_BIN names a directory of built programs instead.
 # Static (CGO_ENABLED=0, so no C compiler), path-independent, without debug data: that costs a seventh of the time and is stripped anyway.
 # Exits 3 when this machine lacks something (Go, network, space), 1 when the build itself is broken.
 set -euo pipefail
@@ -47,17 +47,11 @@ if [[ ${CLUSTER_BIN:-} ]]; then
   passed
 fi
 
-# --- the compiler, and the key
+# --- the sources, the compiler, and the key
 
 export HOME=${HOME:-$(getent passwd "$EUID" | cut -d: -f6)}
-command -v go >/dev/null || lacks "needs Go $GO_AT_LEAST or newer (https://go.dev/doc/install), there is no go on PATH"
-installed=$(GOTOOLCHAIN=local go env GOVERSION); installed=${installed#go}
-! older "$installed" 1.21 || lacks "needs Go $GO_AT_LEAST or newer, go on PATH is $installed"
-# From 1.21 on an older Go fetches the newer one itself, as a module.
-if older "$installed" "$GO_AT_LEAST"; then export GOTOOLCHAIN=auto; else export GOTOOLCHAIN=local; fi
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mailcluster
 cd "$HERE/programs"
-compiler=$(go env GOVERSION GOOS GOARCH 2>&1) || lacks "Go $installed cannot fetch Go $GO_AT_LEAST: $(tail -n 1 <<<"$compiler")"
-
 export CGO_ENABLED=0 GOMEMLIMIT=${GOMEMLIMIT:-6GiB} GOWORK=off
 export GOFLAGS="-mod=readonly -trimpath -buildvcs=false"
 version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' go.mod)
@@ -66,9 +60,28 @@ for v in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
   link+=" -X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%%.*} -X $v.gitTreeState=clean"
 done
 flags=(-gcflags=all=-dwarf=false -ldflags "$link")
-key=$({ echo "$compiler" "$GOFLAGS" "${flags[*]}"; sha256sum go.mod go.sum tools.go */main.go; } | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/mailcluster
-bin=$cache/programs-$key
+key_of() { { echo "$@" "$GOFLAGS" "${flags[*]}"; sha256sum go.mod go.sum tools.go */main.go; } | sha256sum | cut -c1-16; }
+# In each directory of the cache: what it was made from, whichever Go made it.
+readonly MADE_FROM=.made-from
+sources=$(key_of "$MACHTYPE")
+have() { local p; for p in "${programs[@]}"; do [[ -x $1/$p ]] || return 1; done; }
+cached_or_lacks() { # of the same sources by some other Go, else: what is missing
+  local found
+  [[ $what != --where ]] || programs=("${API[@]}")
+  while read -r found; do
+    bin=${found%/"$MADE_FROM"}
+    ! have "$bin" || { touch "$bin"; passed; }
+  done < <(grep -lsxF "$sources" "$cache"/programs-*/"$MADE_FROM" | xargs -r ls -t)
+  lacks "$@"
+}
+
+command -v go >/dev/null || cached_or_lacks "needs Go $GO_AT_LEAST or newer (https://go.dev/doc/install), there is no go on PATH"
+installed=$(GOTOOLCHAIN=local go env GOVERSION); installed=${installed#go}
+! older "$installed" 1.21 || cached_or_lacks "needs Go $GO_AT_LEAST or newer, go on PATH is $installed"
+# From 1.21 on an older Go fetches the newer one itself, as a module.
+if older "$installed" "$GO_AT_LEAST"; then export GOTOOLCHAIN=auto; else export GOTOOLCHAIN=local; fi
+compiler=$(go env GOVERSION GOOS GOARCH 2>&1) || cached_or_lacks "Go $installed cannot fetch Go $GO_AT_LEAST: $(tail -n 1 <<<"$compiler")"
+bin=$cache/programs-$(key_of "$compiler")
 [[ $what != --where ]] || passed
 
 # --- one build at a time
@@ -76,6 +89,7 @@ bin=$cache/programs-$key
 mkdir -p "$bin"
 exec 9>"$cache/lock"
 flock --nonblock 9 || { echo "another build has the lock of $cache, waiting" >&2; flock 9; }
+echo "$sources" >"$bin/$MADE_FROM"
 touch "$bin"
 find "$cache" -mindepth 1 -maxdepth 1 -name 'programs-*' ! -path "$bin" -mtime "+$UNUSED_DAYS" -exec rm -rf {} +
 rm -rf "$bin"/.work-*

@@ -69,6 +69,8 @@ export function apiServerArguments(files: PlaneFiles, port: number, times: Plane
     ...[`--service-account-signing-key-file=${at('sa.key')}`, `--service-cluster-ip-range=${SERVICE_CIDR}`],
     '--service-account-issuer=https://kubernetes.default.svc.cluster.local',
     ...['--authorization-mode=Node,RBAC', '--allow-privileged', '--enable-aggregator-routing'],
+    // By which pods of a namespace come to the nodes of its test only (`nodePool`).
+    '--enable-admission-plugins=PodNodeSelector',
     `--default-not-ready-toleration-seconds=${times.tolerationSeconds}`,
     `--default-unreachable-toleration-seconds=${times.tolerationSeconds}`,
     ...[`--audit-policy-file=${at('audit-policy.yaml')}`, `--audit-log-path=${files.auditLogFile}`],

@@ -6,6 +6,7 @@
  * (`test/rigs/pods/`): they are asked by `behaviour`, say by `look` that it changed, and hear by `gone` that a pod is no more. Fails by
  * `failure` when the API server refuses something it should not; an API server that is away is waited for.
  */
+import { until } from '../house/until.ts';
 import { type PodBehaviour, podStatus } from './fake-pod-status.ts';
 import type { KubeAnswer, KubeClient, KubeObject, WatchEvent } from './kube-client.ts';
 
@@ -17,12 +18,15 @@ export interface FakeNode {
 export interface FakeNodesOptions {
   /** Decides about every pod; default: all run. */
   readonly behaviour?: (pod: KubeObject) => PodBehaviour;
+  /** They have these labels, and only pods that ask for them: any other one is a failure. */
+  readonly pool?: Readonly<Record<string, string>>;
   /** The object is not there any more, whatever became of its process. */
   readonly gone?: (pod: KubeObject) => void;
 }
 
 const LEASE_RENEW_MS = 3_000;
 const RETRY_MS = 200;
+const TAKES_PODS_MS = 60_000;
 const USER_AGENT = 'fake-kubelet';
 
 export class FakeNodes {
@@ -34,16 +38,18 @@ export class FakeNodes {
   readonly #busy = new Map<string, Promise<void>>();
   readonly #stopping = new AbortController();
   readonly #gone: (pod: KubeObject) => void;
+  readonly #pool: Readonly<Record<string, string>>;
   #behaviour: (pod: KubeObject) => PodBehaviour;
   #loops: Promise<unknown> = Promise.resolve();
   #failure: string | null = null;
   #nextAddress = 1;
 
-  private constructor(client: KubeClient, nodes: readonly FakeNode[], { behaviour, gone }: FakeNodesOptions) {
+  private constructor(client: KubeClient, nodes: readonly FakeNode[], { behaviour, gone, pool }: FakeNodesOptions) {
     this.#client = client;
     this.#nodes = new Map(nodes.map((node) => [node.name, node]));
     this.#behaviour = behaviour ?? (() => ({ state: 'running' }));
     this.#gone = gone ?? (() => undefined);
+    this.#pool = pool ?? {};
   }
 
   static async start(
@@ -53,6 +59,7 @@ export class FakeNodes {
   ): Promise<FakeNodes> {
     const fake = new FakeNodes(client, nodes, options);
     for (const node of nodes) await fake.#register(node);
+    for (const { name } of nodes) await fake.#takesPods(name);
     fake.#loops = Promise.all([fake.#watchPods(), fake.#renewLeases()]);
     return fake;
   }
@@ -109,6 +116,7 @@ export class FakeNodes {
       'kubernetes.io/os': 'linux',
       'topology.kubernetes.io/zone': zone,
       'topology.kubernetes.io/region': 'test',
+      ...this.#pool,
     };
     await this.#client.mustApply(
       { apiVersion: 'v1', kind: 'Node', metadata: { name, labels } },
@@ -116,6 +124,15 @@ export class FakeNodes {
     );
     await this.#renew(name);
     await this.#nodeStatus(name);
+  }
+
+  /** Born tainted; the controller sees a moment later that it is ready. Until then pods would go to those that were seen first. */
+  async #takesPods(name: string): Promise<void> {
+    const isFree = async (): Promise<boolean> => {
+      const { spec } = await this.#client.get(`/api/v1/nodes/${name}`);
+      return ((spec.taints ?? []) as KubeObject[]).length === 0;
+    };
+    await until(`node ${name} to take pods`, isFree, { deadlineMs: TAKES_PODS_MS });
   }
 
   async #nodeStatus(name: string): Promise<void> {
@@ -186,8 +203,15 @@ export class FakeNodes {
       this.#gone(object);
       return;
     }
+    this.#admit(object);
     this.#pods.set(uid, object);
     this.#handle(object);
+  }
+
+  #admit({ metadata: { namespace, name }, spec }: KubeObject): void {
+    const selector = (spec.nodeSelector ?? {}) as KubeObject;
+    if (Object.entries(this.#pool).every(([label, value]) => selector[label] === value)) return;
+    this.#failure ??= `pod ${namespace}/${name} came to node ${spec.nodeName}, which is for ${JSON.stringify(this.#pool)}`;
   }
 
   /** One at a time per pod, always with what is known last. */

@@ -96,6 +96,8 @@ export class ClusterState {
   databaseStatus: Record<string, unknown> = {};
   requestStatus: Record<string, ResubmitRequestStatus> = {};
   authority: Gathered['authority'] = { kind: 'absent' };
+  /** Members that still have one of an authority that is being replaced. */
+  formerCertificates: ReadonlySet<string> = new Set();
   secrets: { name: string; keys: string[] }[] = [];
   configMaps: Gathered['configMaps'] = [];
   kinds = { podMonitor: false, certificate: false };
@@ -298,6 +300,7 @@ export class ClusterState {
       peers: [],
       resubmits: [],
       certificateNotAfterMs: this.nowMs + 86_400_000,
+      certificateFormer: this.formerCertificates.has(name),
     };
   }
 

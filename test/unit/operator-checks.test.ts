@@ -111,7 +111,52 @@ describe('what the resources refer to', () => {
     expect(model.object('Certificate', 'contoso-authority').spec).toMatchObject({
       isCA: true,
       issuerRef: { name: 'corp' },
+      // Of other Secrets only the names of their keys are kept.
+      secretTemplate: { labels: { [LABEL.cluster]: 'contoso' } },
     });
+  });
+});
+
+describe('one authority replaces another', () => {
+  const both = (text = TWO_SITES) => {
+    const model = running(text);
+    const pem = '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n';
+    if (model.authority.kind === 'present')
+      model.authority = { kind: 'present', view: { ...model.authority.view, trustPem: pem + pem } };
+    return model;
+  };
+  const certificates = (model: ClusterModel) => model.condition('CertificatesValid');
+
+  it('says which members need the former one, and when nobody does; nobody restarts', () => {
+    const model = both();
+    const pods = [...model.pods.values()].map(({ metadata }) => metadata.uid);
+    const [first = '', second = ''] = model.memberNames;
+    model.formerCertificates = new Set([first]);
+    round(model);
+    const wanted = { status: 'False', reason: 'FormerAuthorityNeeded' };
+    expect(certificates(model)).toMatchObject({ ...wanted, message: expect.stringMatching(`^${first} may have`) });
+    expect(certificates(model)?.message).toContain('keep ca.crt in Secret contoso-authority');
+    // Who is silent may have one.
+    model.formerCertificates = new Set();
+    model.cutOff.set(second, model.nowMs);
+    round(model);
+    expect(certificates(model)).toMatchObject({ ...wanted, message: expect.stringMatching(`^${second} may have`) });
+    model.cutOff.delete(second);
+    converge(model);
+    expect(certificates(model)).toMatchObject({ status: 'True', reason: 'Valid' });
+    expect([...model.pods.values()].map(({ metadata }) => metadata.uid)).toEqual(pods);
+  });
+
+  it('with an issuer its chain stays for good: only who shows a former one is told', () => {
+    const model = running(`${TWO_SITES}  certificates: { issuerRef: { name: corp } }\n`);
+    model.kinds.certificate = true;
+    const pem = '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n';
+    model.authority = { kind: 'present', view: { trustPem: pem + pem, notAfterMs: model.nowMs + 1e10 } };
+    converge(model);
+    expect(certificates(model)).toMatchObject({ status: 'True' });
+    model.formerCertificates = new Set(model.memberNames.slice(0, 1));
+    round(model);
+    expect(certificates(model)).toMatchObject({ reason: 'FormerAuthorityNeeded' });
   });
 });
 

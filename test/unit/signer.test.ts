@@ -175,6 +175,26 @@ test('renewed before its end, without a restart', async () => {
   expect(second.validToDate.getTime()).toBeGreaterThan(new X509Certificate(first).validToDate.getTime());
 });
 
+test('another authority: a certificate of it at once, with the same key, not after two thirds of a life', async () => {
+  const { port } = await startEndpoint();
+  await startPod(port);
+  const [first, key] = await Promise.all([files().certificateFile, files().keyFile].map((file) => readFile(file)));
+  const former = authority.certificatePem;
+  authority = await createAuthority('contoso');
+  await writeFile(files().caFile, authority.certificatePem + former);
+  const now = async (): Promise<X509Certificate> => new X509Certificate(await readFile(files().certificateFile));
+  const isOfIt = async (): Promise<boolean> =>
+    (await now()).verify(new X509Certificate(authority.certificatePem).publicKey);
+  await until('a certificate of the other authority', isOfIt, PATIENCE);
+  expect(await readFile(files().keyFile)).toEqual(key);
+  expect(await readFile(files().certificateFile)).not.toEqual(first);
+  // The former one goes: asked for once more, and it works without it.
+  const second = await now();
+  await writeFile(files().caFile, authority.certificatePem);
+  await until('a third certificate', async () => (await now()).serialNumber !== second.serialNumber, PATIENCE);
+  expect(await isOfIt()).toBe(true);
+});
+
 test('K9: a restart while the endpoint is away goes on with the certificate that is still good', async () => {
   const { port } = await startEndpoint();
   await startPod(port);

@@ -108,6 +108,11 @@ export class PodProcess {
     this.#daemon?.resume();
   }
 
+  /** Where a path of its container is on this machine. */
+  path(inContainer: string): string {
+    return this.#files.here(inContainer);
+  }
+
   log(): string {
     return this.#daemon?.tail() ?? '';
   }

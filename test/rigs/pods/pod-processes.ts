@@ -20,9 +20,19 @@ const PROGRAMS = '/opt/mailcluster';
 const LOCK = { host: 254, port: 7_700 };
 const FIRST_POD = 10;
 
+interface Place {
+  readonly client: KubeClient;
+  /** Shared with others: what it holds is found by its content. */
+  readonly compileCache: string;
+  readonly directory: string;
+  readonly block: string;
+  readonly lock: Server;
+}
+
 export class PodProcesses {
   readonly directory: string;
   readonly #client: KubeClient;
+  readonly #compileCache: string;
   readonly #block: string;
   readonly #lock: Server;
   readonly #pods = new Map<string, PodProcess>();
@@ -36,18 +46,19 @@ export class PodProcesses {
   #failure: string | null = null;
   #isStopped = false;
 
-  private constructor(client: KubeClient, directory: string, block: string, lock: Server) {
+  private constructor({ client, compileCache, directory, block, lock }: Place) {
     this.#client = client;
+    this.#compileCache = compileCache;
     this.directory = directory;
     this.#block = block;
     this.#lock = lock;
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
   }
 
-  static async start(client: KubeClient): Promise<PodProcesses> {
+  static async start(client: KubeClient, compileCache: string): Promise<PodProcesses> {
     const { block, lock } = await ownBlock();
     const directory = await mkdtemp(join(tmpdir(), 'mailcluster-pods-'));
-    const made = new PodProcesses(client, directory, block, lock);
+    const made = new PodProcesses({ client, compileCache, directory, block, lock });
     for (const name of ['pods', 'volumes', 'logs']) await mkdir(join(directory, name));
     await made.#writeNames();
     return made;
@@ -140,7 +151,7 @@ export class PodProcesses {
       environment: {
         POD_HOSTS: this.#namesFile,
         POD_DISK: this.#diskFile(name),
-        NODE_COMPILE_CACHE: join(this.directory, 'compile-cache'),
+        NODE_COMPILE_CACHE: this.#compileCache,
       },
     });
     this.#pods.set(uid, made);

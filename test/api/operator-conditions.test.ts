@@ -1,0 +1,133 @@
+/**
+ * What a MailCluster lacks, and what its pods cannot do, is said in conditions and events by its own reason, and heals by itself when the thing
+ * appears (issue: bad input). Against a real API server, scheduler and controllers.
+ */
+import { expect, it } from 'vitest';
+import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
+import { FakeNodes } from '../cluster/fake-nodes.ts';
+import type { KubeObject } from '../cluster/kube-client.ts';
+import { until } from '../house/until.ts';
+import {
+  applyAll,
+  awaitCondition,
+  conditionOf,
+  list,
+  ownOperator,
+  ownVolumes,
+  PATIENCE,
+  pathOf,
+  twoSites,
+} from './operator-rig.ts';
+import { nodesOfFile, ownNamespace, POOL, sharedAccess } from './rig.ts';
+
+const api = sharedAccess();
+const nodes = nodesOfFile();
+
+async function notes(access: ApiAccess, namespace: string, reason: string): Promise<string> {
+  return await until(
+    `an event ${reason}`,
+    async () =>
+      (await list(access, namespace, 'events'))
+        .filter((one) => one.reason === reason && one.type === 'Warning')
+        .map((one) => String(one.note))
+        .join('\n') || null,
+    PATIENCE,
+  );
+}
+
+/** Nothing of `reason` is said any more. */
+async function healed(access: ApiAccess, namespace: string, words: string): Promise<void> {
+  await until(
+    `"${words}" to be over`,
+    async () => {
+      const { message = '', reason = '' } = (await conditionOf(access, namespace, 'Progressing')) ?? {};
+      if (!`${reason} ${message}`.includes(words)) return true;
+      throw new Error(message);
+    },
+    PATIENCE,
+  );
+}
+
+it('a storage class, a Secret and a site that are missing: conditions and events name them, each heals when it appears, then the pods run', async (context) => {
+  const access = api(context);
+  const namespace = await ownNamespace(access, context);
+  await ownOperator(access, context, namespace);
+  const zone = `new-${POOL}`;
+  const frontend = {
+    replicas: 2,
+    tlsSecretRef: { name: 'mail-tls' },
+    listeners: [{ name: 'smtp', port: 25, tls: 'StartTls' }],
+  };
+  const transport = { storage: { size: '1Gi', storageClassName: `class-${namespace}` } };
+  await applyAll(access, twoSites(namespace, { frontend, transport }, { zones: ['west-1', zone] }));
+  const wanted = {
+    MissingStorageClass: `there is no StorageClass class-${namespace}`,
+    MissingSecret: 'mail-tls',
+    NoNodeInSite: `site portland: no node has the labels topology.kubernetes.io/zone=${zone}`,
+  };
+  const condition = await awaitCondition(access, namespace, 'Progressing', { status: 'False' });
+  for (const [reason, words] of Object.entries(wanted)) {
+    expect(condition.message).toContain(words);
+    expect(await notes(access, namespace, reason)).toContain(words);
+  }
+  await ownVolumes(access, context, namespace);
+  await healed(access, namespace, wanted.MissingStorageClass);
+  const added = await FakeNodes.start(access.client, [{ name: zone, zone }], { pool: nodePool(POOL) });
+  context.onTestFinished(async () => {
+    await access.client.call('DELETE', `/api/v1/nodes/${zone}`);
+    await added.stop();
+  });
+  await healed(access, namespace, wanted.NoNodeInSite);
+  expect((await conditionOf(access, namespace, 'Progressing'))?.reason).toBe('MissingSecret');
+  const secret = {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    type: 'kubernetes.io/tls',
+    metadata: { name: 'mail-tls', namespace },
+  };
+  await applyAll(access, [{ ...secret, stringData: { 'tls.crt': 'certificate', 'tls.key': 'key' } }]);
+  await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
+  await until(
+    'all pods to run',
+    async () => {
+      const pods = await list(access, namespace, 'pods');
+      return pods.length === 6 && pods.every(({ status }) => status.phase === 'Running');
+    },
+    PATIENCE,
+  );
+  expect(added.failure).toBeNull();
+});
+
+it('pods that cannot be scheduled, then an image that is not there: Progressing=False with the reason of the pod itself, until it is over', {
+  timeout: 200_000,
+}, async (context) => {
+  const access = api(context);
+  const namespace = await ownNamespace(access, context);
+  await ownOperator(access, context, namespace);
+  // Front ends come up meanwhile: theirs would be another reason at the same time.
+  const isTransport = ({ metadata }: KubeObject): boolean => metadata.labels?.['mailcluster.dev/role'] === 'transport';
+  nodes().behave((pod) => ({ state: isTransport(pod) ? 'imageMissing' : 'running' }));
+  const storage = { size: '1Gi', storageClassName: await ownVolumes(access, context, namespace) };
+  const resources = (cpu: string) => ({ requests: { cpu, memory: '512Mi' } });
+  await applyAll(access, twoSites(namespace, { transport: { storage, resources: resources('1000') } }));
+  const words = /pod contoso-dag1-\S+: Unschedulable 0\/\d+ nodes are available: .*Insufficient cpu/;
+  // Claims that are not bound yet come first.
+  await until(
+    'the words of the scheduler',
+    async () => {
+      const { status, reason, message } = (await conditionOf(access, namespace, 'Progressing')) ?? {};
+      if (status === 'False' && reason === 'Unschedulable' && words.test(message)) return true;
+      throw new Error(`${status} ${reason} ${message}`);
+    },
+    PATIENCE,
+  );
+  expect(await notes(access, namespace, 'Unschedulable')).toContain('Insufficient cpu');
+  const spec = { transport: { resources: resources('1') } };
+  expect((await access.client.mergePatch(pathOf(namespace, 'mailclusters', 'contoso'), { spec })).status).toBe(200);
+  await healed(access, namespace, 'Unschedulable');
+  const missing = await awaitCondition(access, namespace, 'Progressing', { status: 'False', reason: 'PodFailing' });
+  expect(missing.message).toMatch(/pod contoso-\S+: ImagePullBackOff /);
+  expect(await notes(access, namespace, 'PodFailing')).toContain('ImagePullBackOff');
+  nodes().behave(() => ({ state: 'running' }));
+  await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
+});
