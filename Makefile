@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
 
-.PHONY: help setup demo test cluster-build cluster-up cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
+.PHONY: help setup demo test image cluster-build cluster-up cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
@@ -36,6 +36,9 @@ demo: setup ## Two sites, four transports, two front ends on this machine: send,
 
 test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process, api
 	@node test/run.ts
+
+image: setup ## The container image as an OCI archive in .state/image, without daemon, registry or network; prints size and digest
+	@node image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
 
 cluster-build: ## Build the programs of the test cluster from Go modules into ~/.cache/mailcluster (minutes, once)
 	@test/cluster/build.sh

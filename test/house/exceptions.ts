@@ -36,7 +36,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/api/cluster-holder.ts', 'a process that holds a control plane until it is killed'],
     ['test/cluster/node-keys.ts', 'keys of the node level, started by up.sh'],
     ['test/cluster/node-tools.ts', 'Debian programs of the node level, started by up.sh'],
-    ['test/cluster/pack-image.ts', 'images of the node level, started by images.sh'],
+    ['image/pack.ts', 'images of the test cluster, started by images.sh'],
     ['test/rigs/pods/pod-machine.ts', 'loaded before a program that plays a pod (node --import)'],
     ['test/contract/store-holder.ts', 'a process that holds a queue database open until it is killed'],
   ]),
