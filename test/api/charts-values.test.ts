@@ -86,6 +86,14 @@ it('the operator accepts the configuration that the chart writes for it', async 
   }
 });
 
+it('members keep their image when they are told to', async (context) => {
+  const helm = helmOf(context);
+  const objects = await rendered(helm, OPERATOR_CHART, '--set', 'membersImage=images.example/mailcluster:0.0.9');
+  const { settings } = parseOperatorConfig(JSON.parse(one(objects, 'ConfigMap').data['operator.json']), '0.0.0');
+  expect(settings.image).toBe('images.example/mailcluster:0.0.9');
+  expect(one(objects, 'Deployment').spec.template.spec.containers[0].image).toMatch(/^localhost\/mailcluster:/);
+});
+
 it('grants no wildcard, and in other namespaces than its own only what watchNamespace says', async (context) => {
   const helm = helmOf(context);
   const everywhere = await rendered(helm, OPERATOR_CHART);

@@ -37,6 +37,8 @@ export const EXCEPTIONS: Exceptions = {
     ['test/cluster/node-keys.ts', 'keys of the node level, started by up.sh'],
     ['test/cluster/node-tools.ts', 'Debian programs of the node level, started by up.sh'],
     ['image/pack.ts', 'images of the test cluster, started by images.sh'],
+    ['test/cluster/two-sites.ts', 'the example for the node level, started by install.sh'],
+    ['test/cluster/send.ts', 'mail for the node level, started by install.sh'],
     ['test/rigs/pods/pod-machine.ts', 'loaded before a program that plays a pod (node --import)'],
     ['test/contract/store-holder.ts', 'a process that holds a queue database open until it is killed'],
   ]),

@@ -1,7 +1,7 @@
 {{- define "operator.config" -}}
 {{- $name := include "operator.fullname" . -}}
 {{- $settings := dict
-  "image" (include "operator.image" .)
+  "image" (default (include "operator.image" .) .Values.membersImage)
   "imagePullPolicy" .Values.image.pullPolicy
   "imagePullSecrets" .Values.image.pullSecrets
   "redisImage" .Values.redisImage
