@@ -3,7 +3,27 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import { parse } from 'yaml';
+import {
+  CERTIFICATE_SIGNING_REQUEST,
+  CUSTOM_RESOURCE_DEFINITION,
+  EVENT,
+  kindOf,
+  LEASE,
+  MAIL_CLUSTER,
+  MAILBOX_DATABASE,
+  NAMESPACE,
+  NODE,
+  PERSISTENT_VOLUME,
+  PERSISTENT_VOLUME_CLAIM,
+  POD,
+  RESUBMIT_REQUEST,
+  STORAGE_CLASS,
+  SUBJECT_ACCESS_REVIEW,
+  TOKEN_REVIEW,
+} from '../../operator/kube/kinds.ts';
+import type { ResourceKind } from '../../operator/kube/kube-object.ts';
 import { parseOperatorConfig } from '../../operator/operator-config.ts';
+import { MADE_KINDS } from '../../operator/resources/names.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { CLUSTER_CHART, Helm, OPERATOR_CHART, objectsOf, TWO_SITES } from '../rigs/helm.ts';
 
@@ -92,6 +112,57 @@ it('members keep their image when they are told to', async (context) => {
   const { settings } = parseOperatorConfig(JSON.parse(one(objects, 'ConfigMap').data['operator.json']), '0.0.0');
   expect(settings.image).toBe('images.example/mailcluster:0.0.9');
   expect(one(objects, 'Deployment').spec.template.spec.containers[0].image).toMatch(/^localhost\/mailcluster:/);
+});
+
+const READ = ['get', 'list', 'watch'];
+
+/** Resource, with its group -> verbs: what the code asks for and nothing else. */
+function neededRights(): Readonly<Record<string, readonly string[]>> {
+  const named = ({ group, plural }: ResourceKind): string => (group === '' ? plural : `${plural}.${group}`);
+  const all = (kinds: readonly ResourceKind[], ...verbs: readonly string[]) =>
+    Object.fromEntries(kinds.map((kind) => [named(kind), [...verbs].sort()]));
+  return {
+    ...all(MADE_KINDS.map(kindOf), ...READ, 'create', 'patch', 'delete'),
+    ...all([MAIL_CLUSTER], ...READ, 'patch'),
+    ...all([MAILBOX_DATABASE], ...READ),
+    ...all([RESUBMIT_REQUEST], ...READ, 'create', 'patch'),
+    ...all([NODE, PERSISTENT_VOLUME, STORAGE_CLASS, NAMESPACE, CUSTOM_RESOURCE_DEFINITION], ...READ),
+    ...all([POD, PERSISTENT_VOLUME_CLAIM], ...READ, 'patch', 'delete'),
+    ...all([EVENT], 'create', 'patch'),
+    ...all([LEASE], 'create', 'get', 'update', 'patch'),
+    ...all([TOKEN_REVIEW, SUBJECT_ACCESS_REVIEW], 'create'),
+    ...all([CERTIFICATE_SIGNING_REQUEST], ...READ),
+    'certificatesigningrequests/approval.certificates.k8s.io': ['patch', 'update'],
+    'certificatesigningrequests/status.certificates.k8s.io': ['patch', 'update'],
+    'signers.certificates.k8s.io': ['approve', 'sign'],
+    'mailclusters/status.mailcluster.dev': ['patch'],
+    'mailboxdatabases/status.mailcluster.dev': ['patch'],
+    'resubmitrequests/status.mailcluster.dev': ['patch'],
+  };
+}
+
+function rightsIn(objects: readonly KubeObject[]): Readonly<Record<string, readonly string[]>> {
+  const rights = new Map<string, Set<string>>();
+  // The roles of people have no labels: they are a file of docs/.
+  for (const { rules = [], metadata } of objects.filter(({ metadata: { labels } }) => labels !== undefined))
+    for (const { apiGroups, resources, verbs, resourceNames } of rules) {
+      if (resources.includes('signers')) expect(resourceNames).toEqual(['mailcluster.dev/viewer']);
+      if (resources.includes('leases') && !verbs.includes('create'))
+        expect(metadata.name).toBe(`${resourceNames[0]}-leader-election`);
+      for (const resource of resources) {
+        const name = apiGroups[0] === '' ? resource : `${resource}.${apiGroups[0]}`;
+        rights.set(name, new Set([...(rights.get(name) ?? []), ...verbs]));
+      }
+    }
+  return Object.fromEntries([...rights].map(([name, verbs]) => [name, [...verbs].sort()]));
+}
+
+it('grants just what the operator asks for', async (context) => {
+  const helm = helmOf(context);
+  const everywhere = await rendered(helm, OPERATOR_CHART);
+  expect(rightsIn(everywhere)).toEqual(neededRights());
+  const inOne = await rendered(helm, OPERATOR_CHART, '-f', await helm.values('all', ALL_ELSE));
+  expect(rightsIn(inOne)).toEqual(neededRights());
 });
 
 it('grants no wildcard, and in other namespaces than its own only what watchNamespace says', async (context) => {
