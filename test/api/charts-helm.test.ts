@@ -4,7 +4,10 @@
  * the order they stand in and clean up after themselves.
  */
 import { readFileSync } from 'node:fs';
+import { cp, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, type TestContext } from 'vitest';
+import { parse, stringify } from 'yaml';
 import type { ApiUser } from '../cluster/api-access.ts';
 import type { ApiCluster } from '../cluster/api-server.ts';
 import { missingForApiServer, startApiServer } from '../cluster/api-server.ts';
@@ -335,6 +338,52 @@ it(
     await done('install', 'other', OPERATOR_CHART, '-n', 'elsewhere', '--take-ownership');
     await done('uninstall', 'other', '-n', 'elsewhere');
     expect(namesOf(await list(cluster, 'mail', 'mailclusters'))).toEqual(['contoso']);
+  },
+  TIMEOUT_MS,
+);
+
+/** The chart as it was before a field was added to the CRD. */
+async function olderChart(directory: string): Promise<string> {
+  const chart = join(directory, 'older');
+  await cp(OPERATOR_CHART, chart, { recursive: true });
+  const file = join(chart, 'files/crds/mailcluster.yaml');
+  const crd = parse(await readFile(file, 'utf8'));
+  crd.metadata.annotations['mailcluster.dev/schema-version'] = '0';
+  delete crd.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.logLevel;
+  await writeFile(file, stringify(crd));
+  return chart;
+}
+
+it(
+  'from an older version of the chart: the CRD is the new one, what was there stays, a new field is known',
+  async (context) => {
+    needsCluster(context);
+    const older = await olderChart(helm.home);
+    const schema = async () => (await cluster.client.get(`${CRDS}/mailclusters.mailcluster.dev`)).metadata.annotations;
+    await done('install', RELEASE, older, '-n', SYSTEM, '--take-ownership');
+    expect(await schema()).toMatchObject({ 'mailcluster.dev/schema-version': '0', 'helm.sh/resource-policy': 'keep' });
+    const changed = [
+      'upgrade',
+      'contoso',
+      CLUSTER_CHART,
+      '-n',
+      'mail',
+      '-f',
+      TWO_SITES,
+      '--set',
+      'spec.logLevel=debug',
+    ];
+    await done('upgrade', RELEASE, OPERATOR_CHART, '-n', SYSTEM);
+    expect(await schema()).toMatchObject({ 'mailcluster.dev/schema-version': '1', 'helm.sh/resource-policy': 'keep' });
+    await until(
+      'the new field to be kept',
+      async () => {
+        await done(...changed);
+        return (await cluster.client.get(pathOf('mail', 'mailclusters', 'contoso'))).spec.logLevel === 'debug';
+      },
+      PATIENCE,
+    );
+    await done('uninstall', RELEASE, '-n', SYSTEM);
   },
   TIMEOUT_MS,
 );

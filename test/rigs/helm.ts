@@ -24,11 +24,12 @@ export interface HelmResult {
 
 export class Helm {
   readonly #program: string;
-  readonly #home: string;
+  /** Gone when it is closed. */
+  readonly home: string;
 
   private constructor(program: string, home: string) {
     this.#program = program;
-    this.#home = home;
+    this.home = home;
   }
 
   /** A text: what is missing. */
@@ -39,11 +40,11 @@ export class Helm {
   }
 
   async close(): Promise<void> {
-    await rm(this.#home, { recursive: true });
+    await rm(this.home, { recursive: true });
   }
 
   run(...args: readonly string[]): Promise<HelmResult> {
-    const env = { PATH: '/usr/bin:/bin', HOME: this.#home };
+    const env = { PATH: '/usr/bin:/bin', HOME: this.home };
     return new Promise((resolve) => {
       execFile(this.#program, [...args], { env, timeout: HELM_MS, maxBuffer: 64 << 20 }, (error, out, err) =>
         resolve({ code: error === null ? 0 : Number(error.code ?? 99), out, err }),
@@ -59,7 +60,7 @@ export class Helm {
 
   /** A file of values, JSON being YAML. */
   async values(name: string, values: object): Promise<string> {
-    const path = join(this.#home, `${name}.yaml`);
+    const path = join(this.home, `${name}.yaml`);
     await writeFile(path, JSON.stringify(values));
     return path;
   }
