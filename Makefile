@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
 
-.PHONY: help setup demo test cluster-build cluster-up cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
+.PHONY: help setup demo test image cluster-build cluster-up cluster-install cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
@@ -37,11 +37,17 @@ demo: setup ## Two sites, four transports, two front ends on this machine: send,
 test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process, api
 	@node test/run.ts
 
+image: setup ## The container image as an OCI archive in .state/image, without daemon, registry or network; prints size and digest
+	@node image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
+
 cluster-build: ## Build the programs of the test cluster from Go modules into ~/.cache/mailcluster (minutes, once)
 	@test/cluster/build.sh
 
 cluster-up: setup ## As root: a real Kubernetes of three nodes on this machine; prints KUBECONFIG: make cluster-up NODES=2
-	@test/cluster/up.sh $(if $(NODES),--nodes $(NODES))
+	@test/cluster/up.sh --zones $(or $(ZONES),west-1,west-2,central-1) $(if $(NODES),--nodes $(NODES))
+
+cluster-install: setup ## As root: MailCluster on that cluster: image, operator, examples/two-site-dag.yaml, first mail
+	@test/cluster/install.sh
 
 cluster-down: ## As root: end that cluster and remove everything it made
 	@test/cluster/down.sh

@@ -7,6 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
 import { VERSION } from '../../common/platform/build-info.ts';
 import { systemRandom } from '../../common/platform/random.ts';
+import { type ArchiveFile, tar } from '../../common/tar.ts';
 import { get, reasonOf } from '../admin-client.ts';
 import { describeFailure, failureOf } from '../kube/failures.ts';
 import { HttpChannel } from '../kube/http-channel.ts';
@@ -40,7 +41,6 @@ import {
 import { type KubeMembers, reach } from './kube-place.ts';
 import { count, json, size } from './output.ts';
 import { Redaction } from './redaction.ts';
-import { type ArchiveFile, tar } from './tar.ts';
 
 /** What the operator makes for a cluster, by its label. Secrets are not here. */
 const MADE: readonly ResourceKind[] = [

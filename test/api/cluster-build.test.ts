@@ -56,7 +56,7 @@ case $1 in
     [[ -z $BUILD_FAILS ]] || { echo "$BUILD_FAILS" >&2; exit 1; }
     echo half >"$out/kubectl"
     until [[ -e $DIR/go-on || ! -d $DIR ]]; do sleep 0.05; done
-    for p in server kube-apiserver kube-controller-manager kube-scheduler kubectl; do echo whole >"$out/$p"; chmod +x "$out/$p"; done ;;
+    for p in server kube-apiserver kube-controller-manager kube-scheduler kubectl helm; do echo whole >"$out/$p"; chmod +x "$out/$p"; done ;;
 esac
 `;
 
@@ -175,7 +175,14 @@ describe('the cache', () => {
     for (const { done } of [one, two])
       expect(await done).toMatchObject({ code: 0, output: expect.stringContaining('1 passed, 0 failed') });
     expect(await builds()).toBe(1);
-    expect(await visible()).toEqual(['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubectl']);
+    expect(await visible()).toEqual([
+      'etcd',
+      'helm',
+      'kube-apiserver',
+      'kube-controller-manager',
+      'kube-scheduler',
+      'kubectl',
+    ]);
   });
 
   it('a killed build is made again', async () => {
@@ -187,7 +194,7 @@ describe('the cache', () => {
     await killed.done;
     expect(await run(['api'])).toMatchObject({ code: 0 });
     expect(await builds()).toBe(2);
-    expect(await visible()).toHaveLength(5);
+    expect(await visible()).toHaveLength(6);
   });
 
   it('another Go version builds elsewhere, the same one not again', async () => {

@@ -32,6 +32,8 @@ export interface OperatorPlace {
   readonly signer?: { readonly host: string; readonly port: number };
   readonly image?: string;
   readonly lease?: typeof LEASE;
+  /** Which namespace it looks at, when not at its own; empty: at all. */
+  readonly watch?: string;
   /** How it reaches the API server, when not straight as administrator: a kubeconfig. */
   readonly reach?: { readonly text: string };
   /** Between the operator and the API server. */
@@ -40,7 +42,7 @@ export interface OperatorPlace {
 
 /** As its configuration file has it. */
 export function operatorSettings(namespace: string, identity: string, place: OperatorPlace = {}): KubeObject {
-  const { kubeconfig = '', signer, image = 'localhost/mailcluster:test', lease = LEASE } = place;
+  const { kubeconfig = '', signer, image = 'localhost/mailcluster:test', lease = LEASE, watch = namespace } = place;
   const { host, port } = signer ?? { host: 'mailcluster-operator.mail.svc', port: 8443 };
   const settings = {
     image,
@@ -52,7 +54,7 @@ export function operatorSettings(namespace: string, identity: string, place: Ope
   };
   const loopback = { host: '127.0.0.1', port: 0 };
   return {
-    ...{ kubeconfig, watchNamespace: namespace, lease: { namespace, ...lease }, identity, settings, concurrency: 4 },
+    ...{ kubeconfig, watchNamespace: watch, lease: { namespace, ...lease }, identity, settings, concurrency: 4 },
     ...{ signer: signer ?? loopback, metrics: loopback },
   };
 }

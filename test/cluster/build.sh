@@ -14,7 +14,7 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly GO_AT_LEAST=1.25 SPACE_MIB=5000 UNUSED_DAYS=30
-readonly API=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl) NODE=(kubelet kube-proxy coredns helm pause)
+readonly API=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl helm) NODE=(kubelet kube-proxy coredns pause)
 
 stage=
 lacks() { # what this machine has not; everything else that goes wrong is a failure

@@ -31,6 +31,14 @@ export async function findPrograms(): Promise<Programs> {
   return Object.fromEntries(paths) as { [Name in ProgramName]: string };
 }
 
+/** Built beside them; needs no control plane. */
+export async function findHelm(): Promise<string | { readonly missing: string }> {
+  const directory = await programDirectory();
+  if (typeof directory !== 'string') return directory;
+  const program = join(directory, 'helm');
+  return existsSync(program) ? program : { missing: 'helm not built yet: make cluster-build' };
+}
+
 async function programDirectory(): Promise<string | { readonly missing: string }> {
   try {
     const { stdout } = await run(join(import.meta.dirname, 'build.sh'), ['--where']);

@@ -1,6 +1,6 @@
 /**
  * Documents that come from the code: the state table and its picture in ARCHITECTURE.md,
- * docs/metrics.md, docs/reference.md, the types of the resources. `--write` writes them,
+ * docs/metrics.md, docs/reference.md, the types of the resources, what charts/ takes over. `--write` writes them,
  * `--check` (what `test/tidy.test.ts` does through `generated()`) exits 1 and names what is stale.
  */
 import { writeFileSync } from 'node:fs';
@@ -9,6 +9,7 @@ import { METRIC_CATALOG, type MetricDeclaration } from '../../common/platform/me
 import { renderTypes } from '../../operator/resource/generate-types.ts';
 import { loadSchemas } from '../../operator/resource/schema.ts';
 import { type Place, TRANSITIONS, type TransitionRow } from '../../transport/core/transitions.ts';
+import { CHART_COPIES, clusterValuesSchema } from './chart-files.ts';
 import { reference } from './reference.ts';
 import { ROOT, readText } from './sources.ts';
 
@@ -33,6 +34,12 @@ export function generated(): readonly Generated[] {
       current: readIfThere('operator/resource/generated.ts'),
       wanted: renderTypes(loadSchemas()),
     },
+    {
+      path: 'charts/mailcluster/values.schema.json',
+      current: readIfThere('charts/mailcluster/values.schema.json'),
+      wanted: clusterValuesSchema(loadSchemas()),
+    },
+    ...[...CHART_COPIES].map(([path, from]) => ({ path, current: readIfThere(path), wanted: readText(from) })),
   ];
 }
 

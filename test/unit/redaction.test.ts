@@ -1,8 +1,8 @@
 /** What a support bundle does not say, and what it still does. */
 import { execFileSync } from 'node:child_process';
 import { expect, test } from 'vitest';
+import { tar } from '../../common/tar.ts';
 import { REDACTED, Redaction } from '../../operator/cli/redaction.ts';
-import { tar } from '../../operator/cli/tar.ts';
 
 const redaction = new Redaction('salt');
 
