@@ -11,15 +11,18 @@ export KUBECONFIG=$CLUSTER_DIR/admin.conf PATH=$BIN:$PATH
 export HELM_CACHE_HOME=$CLUSTER_DIR/helm HELM_CONFIG_HOME=$CLUSTER_DIR/helm HELM_DATA_HOME=$CLUSTER_DIR/helm
 
 mkdir -p "$CLUSTER_DIR/images"
-node "$ROOT/image/main.ts" --out "$CLUSTER_DIR/images/mailcluster.tar" --reference "$IMAGE"
-say "image made"
+made=$(node "$ROOT/image/main.ts" --out "$CLUSTER_DIR/images/mailcluster.tar" --reference "$IMAGE")
+say "image made: ${made#*$'\n'}"
 "$HERE/images.sh" load "$CLUSTER_DIR/images/mailcluster.tar"
-say "image in every node"
+# A tag of its own, so that another image is another pod; that of the mailbox servers stays.
+tag=$(sed -n 's/.* sha256:\(.\{12\}\).*/\1/p' <<<"$made")
+for n in $(nodes); do in_node "$n" ctr -n k8s.io images tag --force "$IMAGE" "${IMAGE%:*}:$tag" >/dev/null; done
+say "image in every node, tag $tag"
 
 kubectl create namespace mailcluster-system --dry-run=client -o yaml | kubectl apply -f - >/dev/null
 kubectl label --overwrite namespace mailcluster-system pod-security.kubernetes.io/enforce=restricted pod-security.kubernetes.io/warn=restricted >/dev/null
 helm upgrade --install mailcluster-operator "$ROOT/charts/mailcluster-operator" -n mailcluster-system --wait --timeout 120s \
-  --set image.tag=cluster --set image.pullPolicy=Never "$@" >/dev/null
+  --set "image.tag=$tag" --set image.pullPolicy=Never "$@" >/dev/null
 say "operator Ready"
 helm test mailcluster-operator -n mailcluster-system --timeout 60s >/dev/null
 say "helm test passed"
