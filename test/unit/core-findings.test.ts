@@ -66,6 +66,8 @@ describe('a holder is always told', () => {
     bench.delivered(bench.lastSeen('Deliver'), [delivered]);
     expect(bench.server.tombstones.get(copyId('M1'))?.placements).toHaveLength(1);
     bench.join(PEER);
+    expect(bench.server.tombstones.get(copyId('M1'))?.placements).toEqual([]);
+    bench.pass(130_000);
     expect(bench.server.tombstones.size).toBe(0);
   });
 });

@@ -13,7 +13,7 @@ import { restsAlone } from './rehome.ts';
 import { dsnSafe } from './reports.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, dropCopy, endSearch, late, memberWith, setState, type Turn, trustedNow, wrong } from './state.ts';
-import { everyMemberListed, keepUntilAnswered, putTombstone } from './tombstones.ts';
+import { everyMemberListed, putTombstone } from './tombstones.ts';
 import { transition } from './transitions.ts';
 /** A higher owner was seen: this copy becomes its shadow, or goes to rest when the owner says final. False while deliveries are open. */
 export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
@@ -115,13 +115,13 @@ export function obligations(turn: Turn, copy: Copy): readonly Placement[] {
 
 /** The tombstone of a final copy, unless nobody can be left who asks, or the Safety Net answers for it. */
 export function leaveFinal(turn: Turn, copy: Copy, state: CopyState, placements: readonly Placement[]): void {
+  const isUnasked = placements.length === 0 && everyMemberListed(turn) && state.recipients?.some(isSuccess) === true;
   // An earlier try may still be under way to here (`rememberFinal`).
-  const isAtRest = state.recipients?.some(isSuccess) === true && state.epoch.try === 1;
-  if (isAtRest && placements.length === 0 && everyMemberListed(turn)) return;
+  if (isUnasked && state.epoch.try === 1) return;
   const { epoch, abortedThrough, recipients } = state;
   const { id, digest } = copy.facts;
   const tombstone = { id, kind: 'final', epoch, abortedThrough, recipients, digest, placements } as const;
-  (isAtRest ? keepUntilAnswered : putTombstone)(turn, tombstone, commit);
+  putTombstone(turn, tombstone, commit);
   // Who has not listed it on this session would not be told otherwise; it answers that it has nothing, or moves it to rest.
   for (const { member, identity } of placements) {
     const peer = turn.server.peers.get(member);

@@ -15,15 +15,10 @@ import { transition } from './transitions.ts';
 export const GUARD_MS = 120_000;
 
 export function putTombstone(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
-  keepUntilAnswered(turn, tombstone, how);
-  guard(turn, tombstone.id);
-}
-
-/** Without the guard: what else is asked about it the Safety Net answers (a minute of mail would else lie in memory as tombstones). */
-export function keepUntilAnswered(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
   turn.server.tombstones.set(tombstone.id, tombstone);
   how(turn, { kind: 'tombstone', tombstone });
   if (tombstone.kind === 'final' && wrong(turn, 'tombstone-forgotten')) turn.server.tombstones.delete(tombstone.id);
+  guard(turn, tombstone.id);
 }
 
 /**
