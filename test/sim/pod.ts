@@ -49,6 +49,8 @@ export interface Pod {
     readonly sinceMs: number;
     readonly ids: ReadonlySet<CopyId>;
     readonly isStandstill: boolean;
+    /** When the standstill began: a member that was born later was given nothing by this one. */
+    readonly fromMs?: number;
     /** Of a standstill: when it last knew of one. */
     readonly awakeBeforeMs?: number;
   }[];

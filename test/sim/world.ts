@@ -332,7 +332,9 @@ export class World {
       this.violate(`rule 14: ${pod.key} delivers ${id} after it stood still, before it has asked anybody`);
     // Told that it was final before a failover it is reopened at once.
     if (this.counts.has('failovers')) return;
-    const isNew = (name: string): boolean => (this.#pods.get(name)?.bornMs ?? 0) >= doubt.sinceMs;
+    // A member it hears of only now, born while it stood still, holds what another member gave it: that one is asked.
+    const newFromMs = doubt.fromMs ?? doubt.sinceMs;
+    const isNew = (name: string): boolean => (this.#pods.get(name)?.bornMs ?? 0) >= newFromMs;
     // It was there when this one went on, and answered, before something happened to it: else the doubt would last.
     const isLostSince = (name: string): boolean =>
       doubt.isStandstill &&
@@ -440,7 +442,8 @@ export class World {
     if (forMs <= STANDSTILL_MS) return;
     const owned = [...pod.volume.live].filter(([, stored]) => stored.state.standing === 'released').map(([id]) => id);
     const awakeBeforeMs = pod.server?.core.awakeSinceMs ?? 0;
-    pod.doubts.push({ sinceMs: this.scheduler.nowMs + forMs, ids: new Set(owned), isStandstill: true, awakeBeforeMs });
+    const { nowMs } = this.scheduler;
+    pod.doubts.push({ sinceMs: nowMs + forMs, fromMs: nowMs, ids: new Set(owned), isStandstill: true, awakeBeforeMs });
   }
 
   /** From now, for as long as given and the time a session needs to come back, these pods may not know of each other. */
