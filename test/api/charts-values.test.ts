@@ -23,6 +23,7 @@ import {
 } from '../../operator/kube/kinds.ts';
 import type { ResourceKind } from '../../operator/kube/kube-object.ts';
 import { parseOperatorConfig } from '../../operator/operator-config.ts';
+import { OPERATOR_ENVIRONMENT } from '../../operator/operator-process.ts';
 import { MADE_KINDS } from '../../operator/resources/names.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { CLUSTER_CHART, Helm, OPERATOR_CHART, objectsOf, TWO_SITES } from '../rigs/helm.ts';
@@ -112,6 +113,13 @@ it('members keep their image when they are told to', async (context) => {
   const { settings } = parseOperatorConfig(JSON.parse(one(objects, 'ConfigMap').data['operator.json']), '0.0.0');
   expect(settings.image).toBe('images.example/mailcluster:0.0.9');
   expect(one(objects, 'Deployment').spec.template.spec.containers[0].image).toMatch(/^localhost\/mailcluster:/);
+});
+
+it('the operator starts with the settings of memory that its figures were taken with', async (context) => {
+  const deployment = one(await rendered(helmOf(context), OPERATOR_CHART), 'Deployment');
+  const given: readonly { readonly name: string; readonly value?: string }[] =
+    deployment.spec.template.spec.containers[0].env;
+  expect(Object.fromEntries(given.map(({ name, value }) => [name, value]))).toMatchObject(OPERATOR_ENVIRONMENT);
 });
 
 const READ = ['get', 'list', 'watch'];
