@@ -1,13 +1,13 @@
 # The image of `make image` on a base of your own, for who has an engine and wants its updates. The base has Node 24.9 or newer as
 # /usr/local/bin/node. Needs no network: packages come from node_modules of the checkout (make setup).
 #   docker build --build-arg BASE=node:24-bookworm-slim --tag mailcluster .
-# What is in it is in image/contents.ts; test/process/image.test.ts holds this file to it.
+# What is in it is in charts/image/contents.ts; test/process/image.test.ts holds this file to it.
 ARG BASE=node:24.21.0-bookworm-slim
 
 FROM ${BASE} AS tree
 WORKDIR /source
 COPY . .
-RUN node image/main.ts --tree /tree
+RUN node charts/image/main.ts --tree /tree
 
 FROM ${BASE}
 COPY --from=tree /tree/ /

@@ -38,7 +38,7 @@ test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, 
 	@node test/run.ts
 
 image: setup ## The container image as an OCI archive in .state/image, without daemon, registry or network; prints size and digest
-	@node image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
+	@node charts/image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
 
 cluster-build: ## Build the programs of the test cluster from Go modules into ~/.cache/mailcluster (minutes, once)
 	@test/cluster/build.sh

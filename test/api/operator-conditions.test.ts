@@ -8,6 +8,7 @@ import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
 import {
+  allRunning,
   applyAll,
   awaitCondition,
   conditionOf,
@@ -87,14 +88,7 @@ it('a storage class, a Secret and a site that are missing: conditions and events
   };
   await applyAll(access, [{ ...secret, stringData: { 'tls.crt': 'certificate', 'tls.key': 'key' } }]);
   await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
-  await until(
-    'all pods to run',
-    async () => {
-      const pods = await list(access, namespace, 'pods');
-      return pods.length === 6 && pods.every(({ status }) => status.phase === 'Running');
-    },
-    PATIENCE,
-  );
+  await allRunning(access, namespace, 6);
   expect(added.failure).toBeNull();
 });
 

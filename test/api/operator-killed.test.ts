@@ -9,12 +9,12 @@ import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
 import { killedAfterEachStep, type NameOf, type Step } from './one-step.ts';
 import {
+  allRunning,
   applyAll,
   list,
   type OperatorPlace,
   ownOperator,
   ownVolumes,
-  PATIENCE,
   pathOf,
   statusOf,
   twoSites,
@@ -58,14 +58,7 @@ async function standing(context: Parameters<typeof ownNamespace>[1]) {
   const storage = { transport: { storage: { size: '1Gi', storageClassName } } };
   const operator = await startOperator();
   await applyAll(access, twoSites(namespace, storage));
-  await until(
-    'all pods to run',
-    async () => {
-      const pods = await list(access, namespace, 'pods');
-      return pods.length === 6 && pods.every(({ status }) => status.phase === 'Running');
-    },
-    PATIENCE,
-  );
+  await allRunning(access, namespace, 6);
   const uids = async (): Promise<readonly string[]> =>
     (await list(access, namespace, 'pods')).map(({ metadata }) => metadata.uid as string).sort();
   return { access, namespace, startOperator, operator, uids, storageClassName };

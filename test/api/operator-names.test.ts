@@ -4,6 +4,7 @@ import type { ApiAccess } from '../cluster/api-access.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
 import {
+  allRunning,
   applyAll,
   list,
   namesOf,
@@ -60,16 +61,8 @@ async function belongings(
   return all;
 }
 
-async function running(access: ApiAccess, namespace: string, cluster: string): Promise<readonly KubeObject[]> {
-  return await until(
-    `the pods of ${cluster} to run`,
-    async () => {
-      const pods = (await list(access, namespace, 'pods')).filter((pod) => clusterOf(pod) === cluster);
-      return pods.length === 6 && pods.every(({ status }) => status.phase === 'Running') && pods;
-    },
-    PATIENCE,
-  );
-}
+const running = (access: ApiAccess, namespace: string, cluster: string): Promise<readonly KubeObject[]> =>
+  allRunning(access, namespace, 6, (pod) => clusterOf(pod) === cluster);
 
 const uidsOf = (pods: readonly KubeObject[]): readonly string[] => pods.map(({ metadata }) => metadata.uid).sort();
 

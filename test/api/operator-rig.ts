@@ -218,6 +218,22 @@ export async function conditionOf(access: ApiAccess, namespace: string, type: st
   return (conditions as KubeObject[]).find((one) => one.type === type) ?? null;
 }
 
+/** The pods of a namespace that `isMeant`, when there are so many and all run. */
+export const allRunning = (
+  access: ApiAccess,
+  namespace: string,
+  count: number,
+  isMeant: (pod: KubeObject) => boolean = () => true,
+): Promise<readonly KubeObject[]> =>
+  until(
+    `all ${count} pods to run`,
+    async () => {
+      const pods = (await list(access, namespace, 'pods')).filter(isMeant);
+      return pods.length === count && pods.every(({ status }) => status.phase === 'Running') && pods;
+    },
+    PATIENCE,
+  );
+
 export async function awaitCondition(
   access: ApiAccess,
   namespace: string,

@@ -7,15 +7,15 @@
 #   localhost/node:24      C library closure + our pinned Node.js + a shell; the base for application images
 #
 #   images.sh               builds what is missing, prints the directory of the archives
-#   images.sh pack REF DIR [options of image/pack.ts]   an application image: localhost/node:24 + DIR as the top layer; prints the archive
+#   images.sh pack REF DIR [options of charts/image/pack.ts]   an application image: localhost/node:24 + DIR as the top layer; prints the archive
 #   images.sh load ARCHIVE [nX...]                      imports into the nodes (default: all)
 . "$(dirname "$0")/lib.sh"
 
 node_program=$(node -p 'process.execPath')
-key=$({ echo "$BIN" "$TOOLS"; sha256sum "$node_program" "$HERE/images.sh" "$HERE"/../../{image/{pack,oci,entries}.ts,common/tar.ts}; } | sha256sum | cut -c1-16)
+key=$({ echo "$BIN" "$TOOLS"; sha256sum "$node_program" "$HERE/images.sh" "$HERE"/../../{charts/image/{pack,oci,entries}.ts,common/tar.ts}; } | sha256sum | cut -c1-16)
 I=$CACHE/images-$key
 mkdir -p "$I"
-pack() { node "$HERE/../../image/pack.ts" "$@" >&2; }
+pack() { node "$HERE/../../charts/image/pack.ts" "$@" >&2; }
 
 # The files a dynamic program needs: itself is not included.
 closure() { # closure PROGRAM ROOT

@@ -11,7 +11,7 @@ export KUBECONFIG=$CLUSTER_DIR/admin.conf PATH=$BIN:$PATH
 export HELM_CACHE_HOME=$CLUSTER_DIR/helm HELM_CONFIG_HOME=$CLUSTER_DIR/helm HELM_DATA_HOME=$CLUSTER_DIR/helm
 
 mkdir -p "$CLUSTER_DIR/images"
-made=$(node "$ROOT/image/main.ts" --out "$CLUSTER_DIR/images/mailcluster.tar" --reference "$IMAGE")
+made=$(node "$ROOT/charts/image/main.ts" --out "$CLUSTER_DIR/images/mailcluster.tar" --reference "$IMAGE")
 say "image made: ${made#*$'\n'}"
 "$HERE/images.sh" load "$CLUSTER_DIR/images/mailcluster.tar"
 # A tag of its own, so that another image is another pod; that of the mailbox servers stays.

@@ -36,7 +36,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/api/cluster-holder.ts', 'a process that holds a control plane until it is killed'],
     ['test/cluster/node-keys.ts', 'keys of the node level, started by up.sh'],
     ['test/cluster/node-tools.ts', 'Debian programs of the node level, started by up.sh'],
-    ['image/pack.ts', 'images of the test cluster, started by images.sh'],
+    ['charts/image/pack.ts', 'images of the test cluster, started by images.sh'],
     ['test/cluster/two-sites.ts', 'the example for the node level, started by install.sh'],
     ['test/cluster/send.ts', 'mail for the node level, started by install.sh'],
     ['test/rigs/pods/pod-machine.ts', 'loaded before a program that plays a pod (node --import)'],

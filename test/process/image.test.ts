@@ -9,9 +9,9 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest';
+import { COMMANDS, IMAGE_CONFIG, productionPackages } from '../../charts/image/contents.ts';
+import { entriesOf } from '../../charts/image/entries.ts';
 import type { ArchiveFile, ArchiveLink } from '../../common/tar.ts';
-import { COMMANDS, IMAGE_CONFIG, productionPackages } from '../../image/contents.ts';
-import { entriesOf } from '../../image/entries.ts';
 import { PATH } from '../../operator/resources/names.ts';
 import { POD_SECURITY } from '../../operator/resources/pods.ts';
 import { ROOT, readText } from '../house/sources.ts';
@@ -20,7 +20,7 @@ import { cannotConfine, confined } from '../rigs/root-file-system.ts';
 
 const TIMEOUT_MS = 240_000;
 const MOST_BYTES = 120 << 20;
-const PROGRAM = join(ROOT, 'image/main.ts');
+const PROGRAM = join(ROOT, 'charts/image/main.ts');
 
 interface Descriptor {
   readonly digest: string;
@@ -135,7 +135,7 @@ test('the Dockerfile puts the same files on a base, with the same user, environm
     .map((line) => line.split(/ (.*)/s).slice(0, 2));
   const last = steps.slice(steps.findLastIndex(([word]) => word === 'FROM'));
   const said = (word: string): string => last.find(([found]) => found === word)?.[1] ?? '';
-  expect(steps).toContainEqual(['RUN', 'node image/main.ts --tree /tree']);
+  expect(steps).toContainEqual(['RUN', 'node charts/image/main.ts --tree /tree']);
   expect(said('COPY')).toBe('--from=tree /tree/ /');
   expect(said('USER')).toBe(IMAGE_CONFIG.User);
   expect(said('ENV').split(' ')).toEqual(IMAGE_CONFIG.Env);

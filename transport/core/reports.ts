@@ -24,10 +24,11 @@ function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
  * That a recipient failed is said once, whether for a reply or for its age: one member may have reported the one when it stood still, its successor the other
  * (seed 160 with SMTP clients).
  */
-export const dsnIdOf = (turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId =>
-  turn.server.hashId(
-    `${id}/${index}/${kind === 'expired' && !wrong(turn, 'report-id-per-kind') ? 'failed' : kind}${wrong(turn, 'report-id-per-maker') ? `/${turn.server.me}` : ''}`,
-  );
+export function dsnIdOf(turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId {
+  const said = kind === 'expired' && !wrong(turn, 'report-id-per-kind') ? 'failed' : kind;
+  const maker = wrong(turn, 'report-id-per-maker') ? `/${turn.server.me}` : '';
+  return turn.server.hashId(`${id}/${index}/${said}${maker}`);
+}
 
 export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
   const { server } = turn;

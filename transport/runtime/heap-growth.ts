@@ -12,7 +12,7 @@ const CLOSE_PERCENT = 30;
 const WIDE_PERCENT = 80;
 const LOOK_MS = 2_000;
 
-export const growthPercent = (usedBytes: number): number => (usedBytes >= LARGE_BYTES ? CLOSE_PERCENT : WIDE_PERCENT);
+const growthPercent = (usedBytes: number): number => (usedBytes >= LARGE_BYTES ? CLOSE_PERCENT : WIDE_PERCENT);
 
 const set = (percent: number): void => setFlagsFromString(`--heap-growing-percent=${percent}`);
 

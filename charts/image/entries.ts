@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { ArchiveEntry } from '../common/tar.ts';
+import type { ArchiveEntry } from '../../common/tar.ts';
 
 const PERMISSIONS = 0o7777;
 

@@ -6,10 +6,10 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import { rootCertificates } from 'node:tls';
-import type { ArchiveEntry } from '../common/tar.ts';
+import type { ArchiveEntry } from '../../common/tar.ts';
 import type { ImageConfig } from './oci.ts';
 
-const ROOT = join(import.meta.dirname, '..');
+const ROOT = join(import.meta.dirname, '../..');
 /** As operator/resources/pods.ts starts programs. */
 export const PROGRAM_DIRECTORY = 'opt/mailcluster';
 export const USER = { name: 'mailcluster', id: 10_001 } as const;

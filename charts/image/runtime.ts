@@ -6,7 +6,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { ArchiveEntry } from '../common/tar.ts';
+import type { ArchiveEntry } from '../../common/tar.ts';
 import { architectureOf, type Image } from './oci.ts';
 
 /** Loaded by name at run time, so no header names them; part of the C library itself from glibc 2.34 on. */

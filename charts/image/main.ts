@@ -1,20 +1,20 @@
 /**
  * `make image`: the image of MailCluster as an OCI archive, without a daemon, a registry or a network. Owns: which layers it has, and that the archive
  * appears whole or not at all. `--tree DIR` writes what the Dockerfile puts on a base instead: everything but Node and its libraries.
- *   node image/main.ts [--out FILE] [--reference NAME:TAG]
- *   node image/main.ts --tree DIR
+ *   node charts/image/main.ts [--out FILE] [--reference NAME:TAG]
+ *   node charts/image/main.ts --tree DIR
  */
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import process from 'node:process';
 import { parseArgs } from 'node:util';
-import { VERSION } from '../common/platform/build-info.ts';
+import { VERSION } from '../../common/platform/build-info.ts';
 import { IMAGE_CONFIG, packageEntries, programEntries, systemEntries } from './contents.ts';
 import { complete, written } from './entries.ts';
 import { archive, layer } from './oci.ts';
 import { hostArchitecture, runtimeEntries } from './runtime.ts';
 
-const ROOT = join(import.meta.dirname, '..');
+const ROOT = join(import.meta.dirname, '../..');
 const OUT = join(ROOT, '.state/image', `mailcluster-${VERSION}.tar`);
 
 const { values } = parseArgs({

@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
-import { type ArchiveEntry, tar } from '../common/tar.ts';
+import { type ArchiveEntry, tar } from '../../common/tar.ts';
 
 export interface Layer {
   /** Of the bytes as they are stored, and before compression. */
