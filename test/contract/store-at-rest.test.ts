@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { ReadOnlyDatabase } from '../../transport/store/read-only.ts';
-import { SimBench } from './bench.ts';
+import { SEGMENT_BYTES, SimBench } from './bench.ts';
 import { bodyOf, collect, commitOf, copyId, delivered, moveOf, readAll, stateOf } from './samples.ts';
 
 const SEGMENT = '/q/segment-000001';
@@ -145,5 +145,53 @@ describe('damage at rest', () => {
     state.reads = 0;
     await bench.run(store.commit([commitOf(store, copyId(60), bodyOf(copyId(60), 700), stateOf('delivery'))]));
     expect(state.reads).toBe(0);
+  });
+});
+
+/** The next write that has this in it waits for `write`. */
+function heldWrites(isHeld: (text: string) => boolean) {
+  const began = Promise.withResolvers<void>();
+  const written = Promise.withResolvers<void>();
+  const held = (handle: FileHandle): FileHandle => ({
+    ...handle,
+    writev: async (buffers, position) => {
+      if (isHeld(Buffer.concat(buffers).toString('latin1'))) {
+        began.resolve();
+        await written.promise;
+      }
+      return handle.writev(buffers, position);
+    },
+  });
+  const wrap = (files: Files): Files => ({ ...files, open: async (path, mode) => held(await files.open(path, mode)) });
+  return { wrap, began: began.promise, write: written.resolve };
+}
+
+describe('what the index names and is still being written is waited for: nothing is called damaged', () => {
+  const commit = (store: QueueDatabase, n: number, bytes: number): Promise<void> =>
+    store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), bytes), stateOf('delivery'))]);
+
+  test.each([
+    ['the footer of a segment', /\{"n":\d+,"b":\d+,"c":\d+,"p":/],
+    ['an entry that comes to rest', /"mbx2"/],
+  ])('%s', async (_, mark) => {
+    const { wrap, began, write } = heldWrites((text) => mark.test(text));
+    const bench = new SimBench(42, {}, undefined, wrap);
+    const store = await bench.open();
+    await bench.run(commit(store, 1, 500));
+    await bench.run(store.commit([moveOf(copyId(1), 'primary', 'mbx1', 1)]));
+    await bench.run(commit(store, 2, 500));
+    const later = [store.commit([moveOf(copyId(2), 'primary', 'mbx2', 2)]), commit(store, 3, SEGMENT_BYTES - 8_000)];
+    await bench.run(began);
+    const found = [1, 2].map((n) => store.lookup(copyId(n)));
+    const copies = store.safetyNetCopies({}, 10);
+    // Whoever does not wait has read by then.
+    await bench.pass(1_000);
+    write();
+    await bench.run(Promise.all(later));
+    const ids = [copyId(1), copyId(2)];
+    expect((await bench.run(Promise.all(found))).map((copy) => copy?.facts.id)).toEqual(ids);
+    expect((await bench.run(copies)).copies.map(({ facts }) => facts.id)).toEqual(ids);
+    expect(bench.quarantined).toEqual([]);
+    expect(bench.fatal).toEqual([]);
   });
 });

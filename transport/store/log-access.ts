@@ -25,6 +25,7 @@ export interface ReadableSegment {
   readonly handle: FileHandle;
   readonly path: string;
   readonly end: number;
+  readonly writing: Promise<void> | null;
 }
 
 export interface FoundEntry {
@@ -112,6 +113,8 @@ export class LogAccess {
   async readRange(generation: number, offset: number, length: number): Promise<Buffer> {
     const segment = this.#segment(generation);
     if (segment === undefined) throw new StoreError('DAMAGED', `the segment of generation ${generation} is missing`);
+    // What is not there yet is not damaged.
+    if (offset + length > segment.end) await segment.writing;
     const bytes = Buffer.allocUnsafe(length);
     const got = await segment.handle.read(bytes, 0, length, offset).catch((error: unknown) => {
       if (!MEDIUM_ERRORS.includes((error as { code?: unknown }).code)) throw error;

@@ -308,7 +308,12 @@ export class LogWriter implements BodyHost {
 
   async #append(segment: Segment, buffers: readonly Buffer[], bytes: number): Promise<void> {
     const header = this.#headerPending;
-    await segment.handle.writev(header === null ? buffers : [header, ...buffers], header === null ? segment.end : 0);
+    segment.writing = segment.handle.writev(
+      header === null ? buffers : [header, ...buffers],
+      header === null ? segment.end : 0,
+    );
+    await segment.writing;
+    segment.writing = null;
     this.#headerPending = null;
     segment.end += bytes;
     this.#unsyncedBytes += bytes;

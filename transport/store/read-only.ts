@@ -62,7 +62,7 @@ export class ReadOnlyDatabase {
       const path = `${directory}/${segmentName(slot)}`;
       const handle = await files.open(path, 'read');
       handles.push(handle);
-      segments.set(generation, { handle, path, end: loaded.ends.get(generation) ?? sizeBytes });
+      segments.set(generation, { handle, path, end: loaded.ends.get(generation) ?? sizeBytes, writing: null });
     }
     return new ReadOnlyDatabase(identity, loaded, handles, segments);
   }

@@ -176,7 +176,7 @@ async function adoptSegments(files: Files, directory: string, pool: SegmentPool,
     const path = `${directory}/${segmentName(slot)}`;
     const handle = await files.open(path, 'write');
     const end = loaded.ends.get(generation) ?? sizeBytes;
-    pool.adopt({ slot, path, handle, sizeBytes, generation, end }, inUse);
+    pool.adopt({ slot, path, handle, sizeBytes, generation, end, writing: null }, inUse);
   }
 }
 

@@ -16,6 +16,8 @@ export interface Segment {
   generation: number;
   /** First byte behind the last group. */
   end: number;
+  /** The write of the next group; the index names what is in it already. */
+  writing: Promise<void> | null;
 }
 
 export interface PoolOptions {
@@ -160,6 +162,6 @@ export class SegmentPool {
       await files.unlink(path);
       throw error;
     }
-    return { slot, path, handle, sizeBytes, generation: 0, end: BLOCK };
+    return { slot, path, handle, sizeBytes, generation: 0, end: BLOCK, writing: null };
   }
 }
