@@ -4,6 +4,7 @@
  */
 import type { CopyId } from '../../common/message.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
+import type { Incarnation } from './incarnation.ts';
 import type { Pod } from './pod.ts';
 import type { World } from './world.ts';
 
@@ -68,6 +69,24 @@ export async function checkScrubbed(world: World, found: string[]): Promise<void
           `rule 29: ${pod.key} cannot read ${id}, which rests there, and has not got it back from ${other.key}`,
         );
     }
+}
+
+const asked = new WeakMap<Incarnation, Map<string, number>>();
+
+/** A process asks for a copy again no more often than something was damaged. */
+export function askedOnce(world: World, pod: Pod, id: string): void {
+  const ofLife = asked.get(pod.incarnation) ?? new Map<string, number>();
+  asked.set(pod.incarnation, ofLife);
+  const times = (ofLife.get(id) ?? 0) + 1;
+  ofLife.set(id, times);
+  const damages = world.counts.get('damages') ?? 0;
+  if (times > damages)
+    world.violate(`rule 29: ${pod.key} asks for ${id} for the ${times}th time, after ${damages} damages`);
+}
+
+export function damageMet(world: World, pod: Pod, id: CopyId): void {
+  world.trace(`${pod.key} cannot read the body of ${id}`);
+  pod.server?.bodyDamaged(id);
 }
 
 /** A bit flips in the body of something that rests there, and nobody is going to read it. */

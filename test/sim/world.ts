@@ -30,6 +30,7 @@ import { observed } from './observed-database.ts';
 import { type Pod, podClock, type Trouble } from './pod.ts';
 import { Poison } from './poison.ts';
 import { Scheduler, SeededRandom } from './scheduler.ts';
+import { askedOnce, damageMet } from './scrub-checks.ts';
 import { SmtpFront } from './smtp-front.ts';
 import { SmtpClients } from './smtp-mail.ts';
 import { lose, replace, setAside } from './volumes.ts';
@@ -265,6 +266,9 @@ export class World {
       segmentBytes: SEGMENT_BYTES,
       reserveBytes: SEGMENT_BYTES,
       onFatal: fatal,
+      onQuarantined: ({ id }) => {
+        if (id !== null && incarnation.alive) damageMet(this, pod, id);
+      },
       member: pod.name,
       mutants: storeMutants(this.#options.mutants),
     });
@@ -290,7 +294,7 @@ export class World {
       metrics: silentMetrics,
       database,
       delivery: this.#agent(pod, database),
-      tracking: { record: (record) => this.#tracked(record) },
+      tracking: { record: (record) => this.#tracked(pod, record) },
       document: pod.document,
       ...(mutants === undefined ? {} : { mutants }),
       coverage: this.coverage,
@@ -302,7 +306,7 @@ export class World {
 
   #agent(pod: Pod, database: QueueDatabase): DeliveryAgent {
     const { volume } = pod;
-    const agent = this.store.agent(pod.name, pod.incarnation, database, (id) => this.#damageFound(pod, id));
+    const agent = this.store.agent(pod.name, pod.incarnation, database, (id) => damageMet(this, pod, id));
     return {
       start: (request, done) => {
         // Rules 13 and 31: who delivers owns the copy durably.
@@ -353,12 +357,6 @@ export class World {
       );
   }
 
-  #damageFound(pod: Pod, id: CopyId): void {
-    this.trace(`${pod.key} cannot read the body of ${id}`);
-    // Until the runtime has a way to be told, only the core's own reads find damage.
-    (pod.server as { bodyDamaged?: (id: CopyId) => void } | null)?.bodyDamaged?.(id);
-  }
-
   /**
    * A lost disk ends the process (protocol.md 27), and so does a refused volume (1); anything else is a bug. The runner starts it again: on the same directory
    * once the medium works, on an empty one when the old one was set aside.
@@ -406,7 +404,8 @@ export class World {
     this.checkKept();
   }
 
-  #tracked(record: TrackingRecord): void {
+  #tracked(pod: Pod, record: TrackingRecord): void {
+    if (record.event === 'QUARANTINE') askedOnce(this, pod, record.attemptId);
     this.trace(`${record.source} ${record.event} ${record.attemptId} ${record.peer ?? ''} ${record.detail ?? ''}`);
   }
 

@@ -35,7 +35,6 @@ function waiting() {
     write: (write) => write as never,
     early: () => undefined,
     late: (effect) => void said.push(effect),
-    committed: () => undefined,
     fatal: (reason) => {
       throw reason;
     },

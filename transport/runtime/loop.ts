@@ -17,8 +17,6 @@ export interface LoopHandlers {
   write(write: CoreWrite): Write;
   early(effect: EarlyEffect): void;
   late(effect: LateEffect): void;
-  /** The commits of a step are durable. */
-  committed(writes: readonly CoreWrite[]): void;
   fatal(reason: Error): void;
 }
 
@@ -75,6 +73,11 @@ export class Loop {
     }
   }
 
+  /** Settles when what was last written about this copy is durable; null when it is. */
+  writing(id: CopyId): Promise<void> | null {
+    return this.#pending.get(id) ?? null;
+  }
+
   /** Carries out one step's result; also called with the result of starting the core. */
   apply(result: StepResult): void {
     if (result.note.length > 0) this.#database.note(result.note.map((write) => this.#handlers.write(write)));
@@ -92,7 +95,6 @@ export class Loop {
     durable.then(() => {
       for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
       if (this.#last === durable) this.#last = null;
-      if (!this.#stopped) this.#handlers.committed(writes);
     }, this.#fatal);
   }
 

@@ -19,6 +19,7 @@ import { type Server, trustedTime } from '../core/state.ts';
 import type { Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
+import { DamageTold } from './damage-told.ts';
 import type { TransportDeps } from './deps.ts';
 import { composeFor } from './dsn-body.ts';
 import { controlReceived, type Inbound } from './inbound.ts';
@@ -53,6 +54,7 @@ export class TransportServer {
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #resting: Resting;
+  readonly #damage: DamageTold;
   readonly #inbound: Inbound;
   #sweep: Timer | null = null;
   #counted: ReadonlyMap<Queue, number> = new Map();
@@ -122,9 +124,9 @@ export class TransportServer {
       write: (write) => this.#write(write),
       early: (effect) => this.#early(effect),
       late: (effect) => this.#late(effect),
-      committed: () => undefined,
       fatal: (reason) => deps.onFatal(reason),
     });
+    this.#damage = new DamageTold({ core: this.core, database, resting: this.#resting, loop: this.#loop });
     this.scrubbing = this.#newScrubbing();
     // The core has what it needs of it: what the database recovered need not be kept twice.
     database.releaseRecovered();
@@ -151,21 +153,9 @@ export class TransportServer {
     return this.peers.port;
   }
 
-  /** The bytes of this copy cannot be read: a delivery, another member's question or the scrub met that (row 38). */
+  /** The bytes of this copy cannot be read. */
   bodyDamaged(id: CopyId): void {
-    if (this.#stopped) return;
-    if (this.core.copies.has(id)) return this.#loop.handle({ kind: 'BodyDamaged', id });
-    void this.#resting.withStored(
-      [id],
-      (stored, unreadable) => {
-        const found = stored.get(id) ?? null;
-        if (this.#stopped || (found === null && !unreadable.has(id))) return;
-        // Told twice of one damage, by who met it and by the scrub, it may be whole again since the first.
-        if (!this.deps.database.recovered.quarantined.some((item) => item.id === id)) return;
-        this.#loop.handle({ kind: 'RestingDamaged', id, stored: found });
-      },
-      'all',
-    );
+    this.#damage.told(id);
   }
 
   setTopology(document: TopologyDocument): void {
@@ -179,6 +169,7 @@ export class TransportServer {
     this.#stopped = true;
     this.#sweep?.cancel();
     this.scrubbing.stop();
+    this.#damage.stop();
     await this.peers.stop();
     await this.deps.delivery.close();
     this.#loop.stop();

@@ -8,7 +8,7 @@ import type { Clock } from '../../common/platform/clock.ts';
 import type { ExclusiveLock, Files } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { Random } from '../../common/platform/random.ts';
-import { type BodyPlace, extentsOf } from './body-place.ts';
+import { extentsOf } from './body-place.ts';
 import { LogBody } from './body-writer.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type {
@@ -252,7 +252,7 @@ class SegmentLog implements QueueDatabase {
       access: this.#access,
       pool,
       isCheckpointing: () => checkpointer.running,
-      onDamaged: (id, at, reason) => this.#scrubFound(id, at, reason),
+      onDamaged: (id, at, reason) => this.#listDamaged(id, at, reason),
       isListed: (id) => this.#quarantine.names(id),
       wantCheckpoint: () => this.#checkpointSoon(),
       isReplayed: (generation) => generation > checkpointer.through,
@@ -296,12 +296,11 @@ class SegmentLog implements QueueDatabase {
   }
 
   async *readBody(id: CopyId): AsyncIterable<Buffer> {
-    const live = this.#state.index.copies.get(id);
     const extents = await this.#extentsOf(id);
     const segments = new Set(extents.map((extent) => extent[0]));
     for (const generation of segments) this.#state.pin(generation);
     try {
-      for (const extent of extents) yield await this.#extent(id, extent, live?.body);
+      for (const extent of extents) yield await this.#extent(id, extent);
     } catch (error) {
       // It may have been removed or have expired while it was read.
       if (this.#state.index.copies.has(id) || (await this.#access.find(id)) !== null) throw error;
@@ -368,7 +367,7 @@ class SegmentLog implements QueueDatabase {
     await this.#checkpointer.settled();
   }
 
-  #scrubFound(id: CopyId, [generation, offset]: Place, reason: string): void {
+  #listDamaged(id: CopyId, [generation, offset]: Place, reason: string): void {
     const item = { id, segment: this.#segmentName(generation), offset, reason };
     if (this.#state.index.copies.has(id)) this.#state.index.quarantined.set(id, item);
     this.#found(item);
@@ -409,21 +408,24 @@ class SegmentLog implements QueueDatabase {
   }
 
   /** A part of a body; what is damaged is listed, so that it can be had from elsewhere. */
-  async #extent(id: CopyId, extent: Extent, liveBody: BodyPlace | undefined): Promise<Buffer> {
+  async #extent(id: CopyId, extent: Extent): Promise<Buffer> {
     try {
       return await this.#access.readExtent(extent);
     } catch (error) {
       if (!isDamaged(error)) throw error;
-      const { copies, quarantined } = this.#state.index;
-      const item = { id, segment: this.#segmentName(extent[0]), offset: extent[1], reason: (error as Error).message };
-      // Another body by now, or none: what was read is no longer anybody's.
-      if (liveBody === undefined) {
-        if ((await this.#access.find(id)) !== null) this.#found(item);
-      } else if (copies.get(id)?.body === liveBody) {
-        quarantined.set(id, item);
-        this.#found(item);
-      }
+      const [generation, offset, length] = extent;
+      if (await this.#isPartOf(id, extent))
+        this.#listDamaged(id, [generation, offset, length], (error as Error).message);
       throw error;
+    }
+  }
+
+  /** False for a body that has been written anew since, or is gone: what was read is no longer anybody's. */
+  async #isPartOf(id: CopyId, [generation, offset]: Extent): Promise<boolean> {
+    try {
+      return (await this.#extentsOf(id)).some(([inside, at]) => inside === generation && at === offset);
+    } catch {
+      return false;
     }
   }
 
