@@ -73,15 +73,14 @@ export async function checkScrubbed(world: World, found: string[]): Promise<void
 
 const asked = new WeakMap<Incarnation, Map<string, number>>();
 
-/** A process asks for a copy again no more often than something was damaged. */
-export function askedOnce(world: World, pod: Pod, id: string): void {
+/** A process asks for what rests, and for what is in transit, no more often than something was damaged. */
+export function askedOnce(world: World, pod: Pod, what: string): void {
   const ofLife = asked.get(pod.incarnation) ?? new Map<string, number>();
   asked.set(pod.incarnation, ofLife);
-  const times = (ofLife.get(id) ?? 0) + 1;
-  ofLife.set(id, times);
+  const times = (ofLife.get(what) ?? 0) + 1;
+  ofLife.set(what, times);
   const damages = world.counts.get('damages') ?? 0;
-  if (times > damages)
-    world.violate(`rule 29: ${pod.key} asks for ${id} for the ${times}th time, after ${damages} damages`);
+  if (times > damages) world.violate(`rule 29: ${pod.key} asks for ${what} ${times} times, with ${damages} damages`);
 }
 
 export function damageMet(world: World, pod: Pod, id: CopyId): void {

@@ -405,7 +405,7 @@ export class World {
   }
 
   #tracked(pod: Pod, record: TrackingRecord): void {
-    if (record.event === 'QUARANTINE') askedOnce(this, pod, record.attemptId);
+    if (record.event === 'QUARANTINE') askedOnce(this, pod, `${record.attemptId} ${record.detail ?? 'in transit'}`);
     this.trace(`${record.source} ${record.event} ${record.attemptId} ${record.peer ?? ''} ${record.detail ?? ''}`);
   }
 
