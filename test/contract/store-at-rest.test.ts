@@ -194,4 +194,17 @@ describe('what the index names and is still being written is waited for: nothing
     expect(bench.quarantined).toEqual([]);
     expect(bench.fatal).toEqual([]);
   });
+
+  test('who asks for entries of one footer at once waits for one reading of it', async () => {
+    const state: Medium = { bad: null, reads: 0 };
+    const bench = worldOf(await rested(), state);
+    const store = await bench.open();
+    const ids = Array.from({ length: 10 }, (_, n) => copyId(n + 2));
+    state.reads = 0;
+    const found = await bench.run(Promise.all(ids.map((id) => store.lookup(id))));
+    expect(found.every((stored) => stored !== null)).toBe(true);
+    // Filter and footer; MOVE and COMMIT of each.
+    expect(state.reads).toBeLessThanOrEqual(2 + 2 * ids.length);
+    await bench.run(store.close());
+  });
 });

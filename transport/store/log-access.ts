@@ -75,6 +75,7 @@ function stretches(places: readonly Place[]): Place[][] {
 /** What the medium answers when it cannot read a block (EBADMSG, EUCLEAN: checksums of the file system). */
 const MEDIUM_ERRORS: readonly unknown[] = ['EIO', 'ENXIO', 'ENODATA', 'EREMOTEIO', 'EBADMSG', 'EUCLEAN'];
 const FOOTERS_AT_ONCE = 16;
+const FOOTERS_KEPT = 2;
 
 export const isDamaged = (error: unknown): boolean => (error as { code?: unknown }).code === 'DAMAGED';
 
@@ -85,7 +86,8 @@ export class LogAccess {
   readonly #segment: (generation: number) => ReadableSegment | undefined;
   readonly #report: (item: Quarantined) => void;
   readonly #reported = new Set<string>();
-  #footers: { readonly owner: Owner; readonly footer: LoadedFooter }[] = [];
+  #footers: { readonly owner: Owner; readonly footer: Promise<LoadedFooter> }[] = [];
+  #scratch: Buffer | null = null;
 
   constructor(
     state: LogState,
@@ -110,12 +112,13 @@ export class LogAccess {
     this.#report({ id, segment, offset, reason });
   }
 
-  async readRange(generation: number, offset: number, length: number): Promise<Buffer> {
+  /** `into`: memory for the bytes, of which nothing outlives the caller's use. */
+  async readRange(generation: number, offset: number, length: number, into?: Buffer): Promise<Buffer> {
     const segment = this.#segment(generation);
     if (segment === undefined) throw new StoreError('DAMAGED', `the segment of generation ${generation} is missing`);
     // What is not there yet is not damaged.
     if (offset + length > segment.end) await segment.writing;
-    const bytes = Buffer.allocUnsafe(length);
+    const bytes = into?.subarray(0, length) ?? Buffer.allocUnsafe(length);
     const got = await segment.handle.read(bytes, 0, length, offset).catch((error: unknown) => {
       if (!MEDIUM_ERRORS.includes((error as { code?: unknown }).code)) throw error;
       throw new StoreError('DAMAGED', `${segment.path} cannot be read at ${offset}: ${String(error)}`);
@@ -220,20 +223,27 @@ export class LogAccess {
   /** Reads the stretches that hold these places; records that are not whole there are read again one by one. */
   async #ahead(places: readonly Place[]): Promise<ReadRecord> {
     const found = new Map<string, LogRecord | null>();
-    for (const stretch of stretches(places)) {
-      const first = stretch[0] as Place;
-      const last = stretch[stretch.length - 1] as Place;
-      const [generation, from] = first;
-      const bytes = await this.readRange(generation, from, last[1] + last[2] - from).catch((error: unknown) => {
-        if (isDamaged(error)) return null;
-        throw error;
-      });
-      for (const place of bytes === null ? [] : stretch) {
-        const record = parseRecord(bytes as Buffer, place[1] - from, this.#salt, generation, from);
-        if (record !== null) found.set(placeKey(place), decodeRecord(record.kind, record.meta));
-      }
-    }
+    // V8 lets 64 MB of buffers become garbage before it looks: one for all stretches of all pages, when nobody else has it.
+    const scratch = this.#scratch ?? Buffer.allocUnsafeSlow(STRETCH_BYTES);
+    this.#scratch = null;
+    for (const stretch of stretches(places)) await this.#readStretch(stretch, scratch, found);
+    this.#scratch = scratch;
     return async (place) => found.get(placeKey(place)) ?? this.#decode(place);
+  }
+
+  async #readStretch(stretch: readonly Place[], scratch: Buffer, found: Map<string, LogRecord | null>): Promise<void> {
+    const [generation, from] = stretch[0] as Place;
+    const last = stretch[stretch.length - 1] as Place;
+    const length = last[1] + last[2] - from;
+    const into = length <= scratch.length ? scratch : undefined;
+    const bytes = await this.readRange(generation, from, length, into).catch((error: unknown) => {
+      if (isDamaged(error)) return null;
+      throw error;
+    });
+    for (const place of bytes === null ? [] : stretch) {
+      const record = parseRecord(bytes as Buffer, place[1] - from, this.#salt, generation, from);
+      if (record !== null) found.set(placeKey(place), decodeRecord(record.kind, record.meta));
+    }
   }
 
   /** Whether finding out needs the disk. Cheap for ids that are nowhere. */
@@ -283,18 +293,26 @@ export class LogAccess {
     return (await this.#footer(owner)).lines;
   }
 
-  async #footer(owner: Owner): Promise<LoadedFooter> {
+  /** Who asks while it is being read waits for the same bytes: a footer takes megabytes. */
+  #footer(owner: Owner): Promise<LoadedFooter> {
     const cached = this.#footers.find((item) => item.owner === owner);
     if (cached !== undefined) return cached.footer;
+    const footer = this.#loadFooter(owner);
+    this.#footers = [{ owner, footer }, ...this.#footers].slice(0, FOOTERS_KEPT);
+    footer.catch(() => {
+      this.#footers = this.#footers.filter((item) => item.footer !== footer);
+    });
+    return footer;
+  }
+
+  async #loadFooter(owner: Owner): Promise<LoadedFooter> {
     // The segment must not be recycled while it is read.
     this.#state.pin(owner.generation);
     try {
       const intact = await this.#readFooter(owner);
       const { lines, bloom, suspect } = intact === null ? await this.#rebuilt(owner) : { ...intact, suspect: false };
       owner.bloom = bloom;
-      const footer = { lines, suspect };
-      this.#footers = [{ owner, footer }, ...this.#footers].slice(0, 2);
-      return footer;
+      return { lines, suspect };
     } finally {
       this.#state.unpin(owner.generation);
     }
