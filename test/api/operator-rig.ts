@@ -186,6 +186,7 @@ const PATHS = {
   mailboxdatabases: '/apis/mailcluster.dev/v1alpha1',
   statefulsets: '/apis/apps/v1',
   deployments: '/apis/apps/v1',
+  horizontalpodautoscalers: '/apis/autoscaling/v2',
   poddisruptionbudgets: '/apis/policy/v1',
   networkpolicies: '/apis/networking.k8s.io/v1',
   events: '/apis/events.k8s.io/v1',
