@@ -27,7 +27,7 @@ import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
 import type { DeliveryAgent } from './runtime/delivery-api.ts';
 import { withLedger } from './runtime/delivery-ledger.ts';
-import { growWithQueue } from './runtime/heap-growth.ts';
+import { growWithHeld } from './runtime/heap-growth.ts';
 import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
 import { FencedError } from './runtime/peers.ts';
 import { openRedisLedger, type RedisLedger } from './runtime/redis-ledger.ts';
@@ -214,7 +214,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   };
   await server.start();
   started.defer(() => server.stop());
-  started.use(growWithQueue(clock, () => server.core.copies.size));
+  started.use(growWithHeld(clock, () => server.core.copies.size + server.core.tombstones.size));
   await server.peers.met(MEETING_MS);
   const admin = await startAdminServer({
     address: config.admin,
