@@ -282,17 +282,25 @@ export const line = (what: string, figures: Readonly<Record<string, number | str
   process.stdout.write(`${what.padEnd(24)} ${shown.join('  ')}\n`);
 };
 
-/** A metric of one transport, summed over its labels that contain `label`. */
-export async function metric(cluster: DirectCluster, member: string, name: string, label = ''): Promise<number> {
+/** Metrics of one transport, each summed over its labels, in one look: a scrape costs the transport some milliseconds. */
+export async function metrics<Name extends string>(
+  cluster: DirectCluster,
+  member: string,
+  names: readonly Name[],
+): Promise<Record<Name, number>> {
   const { transports } = await cluster.runFile();
   const url = transports.find((one) => one.name === member)?.metricsUrl;
   if (url === undefined) throw new Error(`no transport ${member}`);
-  const page = await (await fetch(url)).text();
-  return page
-    .split('\n')
-    .filter((each) => (each.startsWith(`${name}{`) || each.startsWith(`${name} `)) && each.includes(label))
-    .reduce((sum, each) => sum + Number(each.split(' ').at(-1)), 0);
+  const lines = (await (await fetch(url)).text()).split('\n');
+  const sum = (name: string): number =>
+    lines
+      .filter((each) => each.startsWith(`${name}{`) || each.startsWith(`${name} `))
+      .reduce((total, each) => total + Number(each.split(' ').at(-1)), 0);
+  return Object.fromEntries(names.map((name) => [name, sum(name)])) as Record<Name, number>;
 }
+
+export const metric = async (cluster: DirectCluster, member: string, name: string): Promise<number> =>
+  (await metrics(cluster, member, [name]))[name] ?? 0;
 
 // --- a store ---------------------------------------------------------------------------------------------------------------
 
