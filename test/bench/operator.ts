@@ -40,7 +40,7 @@ const LEASE = { durationMs: 15_000, renewDeadlineMs: 10_000, retryMs: 2_000 };
 /** The controllers make some ten thousand objects. */
 const PATIENCE = { deadlineMs: 1_800_000, everyMs: 1_000 };
 
-await using cluster = await startApiServer();
+await using cluster = await startApiServer({ controllerFlags: ['--kube-api-qps=500', '--kube-api-burst=1000'] });
 await installCrds(cluster);
 const { client } = cluster;
 await client.must('POST', '/api/v1/namespaces', {

@@ -34,6 +34,8 @@ export interface ApiServerOptions extends Partial<PlaneTimes> {
   readonly controllers?: boolean;
   /** Appended to the flags of the API server, for example `--max-mutating-requests-inflight=1`. */
   readonly apiServerFlags?: readonly string[];
+  /** The same for controller manager and scheduler, for example `--kube-api-qps=500`: by themselves they write 20 and 50 times a second. */
+  readonly controllerFlags?: readonly string[];
   /** Default: a free one of loopback. */
   readonly choosePort?: () => Promise<number>;
 }
@@ -82,9 +84,10 @@ export async function startApiServer(options: ApiServerOptions = {}): Promise<Ap
         cluster.user('system:kube-controller-manager'),
         cluster.user('system:kube-scheduler'),
       ]);
+      const flags = options.controllerFlags ?? [];
       daemons.push(
-        daemon('kube-controller-manager', controllerManagerArguments(files, manager.kubeconfig, times)),
-        daemon('kube-scheduler', schedulerArguments(scheduler.kubeconfig)),
+        daemon('kube-controller-manager', [...controllerManagerArguments(files, manager.kubeconfig, times), ...flags]),
+        daemon('kube-scheduler', [...schedulerArguments(scheduler.kubeconfig), ...flags]),
       );
       for (const started of daemons.slice(2)) started.start();
       await cluster.awaitControllers();
