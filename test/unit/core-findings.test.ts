@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Resolved } from '../../common/peer/messages.ts';
 import type { DeliveryResult } from '../../transport/core/events.ts';
+import { unprotectedCount } from '../../transport/core/server.ts';
 import { A, B, C, CoreBench, copyId, epochOf, factsOf, OTHER, PEER, pending, sharedOf, stateOf } from './core-bench.ts';
 
 const ALPHA = 'alpha-0@sim.example';
@@ -343,6 +344,17 @@ describe('tries that cross', () => {
     });
     expect(bench.lastSeen('AcceptStream').stream).toBe(99);
   });
+});
+
+test('the last member that has not told what it holds leaves the cluster: what rests here alone is known, and protected (seed 5808)', () => {
+  const bench = new CoreBench({ members: 3, stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+  bench.join(PEER);
+  bench.passHearing(7_000, { [PEER]: [] });
+  expect(unprotectedCount(bench.server)).toBeNull();
+  bench.topology((document) => ({ ...document, members: document.members.filter(({ name }) => name !== OTHER) }));
+  expect(unprotectedCount(bench.server)).toBe(1);
+  bench.pass(1_100);
+  expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', member: PEER, purpose: 'copy' });
 });
 
 describe('retries (semantics.md D5)', () => {

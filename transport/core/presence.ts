@@ -80,6 +80,8 @@ export function memberGone(turn: Turn, member: string): void {
   for (const id of asked?.keys() ?? []) lookAgain(turn, id);
   server.away.delete(member);
   holderAway(turn, member);
+  // It may have been the last one that had not told what it holds (seed 5808).
+  findSingles(turn);
 }
 
 /** It may still hold its copies, so it stays a placement that must be told; it is no protection any more. */
