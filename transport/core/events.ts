@@ -71,6 +71,8 @@ export type CoreEvent =
       readonly attempt: number;
       /** It rests there already. */
       readonly held: boolean;
+      /** Another maker's report about the same failure rests there. */
+      readonly heldOtherwise?: boolean;
     }
   | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
   | {

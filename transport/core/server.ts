@@ -273,7 +273,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       if (rehomeOpened(turn, event.id, event.attempt)) return;
       return candidateOpened(turn, event.id, event.attempt);
     case 'CandidateRefused':
-      if (rehomeRefused(turn, event.id, event.attempt, event.held)) return;
+      if (rehomeRefused(turn, event)) return;
       return candidateRefused(turn, event.member, event.id, event.attempt);
     case 'CandidateLost':
       if (rehomeLost(turn, event.id, event.attempt)) return;
