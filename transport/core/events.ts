@@ -118,7 +118,7 @@ export type CoreEvent =
   | { readonly kind: 'ClaimReceived'; readonly member: string; readonly claim: Claim; readonly stored: StoredCopies }
   | { readonly kind: 'GrantReceived'; readonly member: string; readonly grant: Grant }
   /** It was not begun: the process stood still before it could be. */
-  | { readonly kind: 'DeliveryWithheld'; readonly requestId: number }
+  | { readonly kind: 'DeliveryWithheld'; readonly requestId: number; readonly results?: readonly DeliveryResult[] }
   | { readonly kind: 'DeliveryDone'; readonly requestId: number; readonly results: readonly DeliveryResult[] }
   | {
       readonly kind: 'DsnComposed';

@@ -381,7 +381,7 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
     case 'ReleaseReceived':
       return releaseReceived(turn, event.member, event.release, event.stored);
     case 'DeliveryWithheld':
-      return deliveryWithheld(turn, event.requestId);
+      return deliveryWithheld(turn, event.requestId, event.results);
     case 'ReleaseAcked':
       return releaseAcked(turn, event.member, event.released);
     case 'FetchReceived':
