@@ -89,6 +89,8 @@ export interface Refuse {
   readonly tryOther: boolean;
   /** True when the copy is final here already: nothing need be sent. */
   readonly held?: boolean;
+  /** True when the report of another maker about the same failure is final here: no second copy of these bytes, yet nobody needs both. */
+  readonly heldOtherwise?: boolean;
 }
 
 export interface End {

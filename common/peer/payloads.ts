@@ -207,8 +207,12 @@ export function openOk(o: Fields): OpenOk {
 }
 
 export function refuse(o: Fields): Refuse {
-  const out = { reply: reply(o.reply, 'reply'), tryOther: boolean(o.tryOther, 'tryOther') };
-  return o.held === undefined ? out : { ...out, held: boolean(o.held, 'held') };
+  return {
+    reply: reply(o.reply, 'reply'),
+    tryOther: boolean(o.tryOther, 'tryOther'),
+    ...(o.held === undefined ? {} : { held: boolean(o.held, 'held') }),
+    ...(o.heldOtherwise === undefined ? {} : { heldOtherwise: boolean(o.heldOtherwise, 'heldOtherwise') }),
+  };
 }
 
 function trackingEvent(value: unknown, field: string): TrackingEvent {

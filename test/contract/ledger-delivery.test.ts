@@ -97,6 +97,7 @@ function requestFor(
     sizeBytes: 20,
     route,
     recipients: all.map((address, at) => ({ index: at * 10, recipient: { address } })),
+    mayBegin: () => true,
     ...more,
   };
 }

@@ -136,6 +136,37 @@ describe.each(implementations)('%s', (_name, create) => {
     expect(atNear.closes).toHaveLength(1);
   });
 
+  test('one that was destroyed hands over nothing more, whatever is still under way; another between the same ends does', async () => {
+    const { near: older, far: olderFar } = await dial();
+    const { near: newer } = await dial();
+    await rig.wait('the second connection at the other end', () => accepted.length === 2);
+    const newerFar = accepted.find((one) => one !== olderFar) as Connection;
+    let before = 0;
+    let after = 0;
+    let isDestroyed = false;
+    olderFar.start({
+      onData: (chunk) => {
+        if (isDestroyed) after += chunk.length;
+        before += chunk.length;
+        isDestroyed = true;
+        olderFar.destroy('replaced');
+      },
+      onDrain: () => undefined,
+      onClose: () => undefined,
+    });
+    const [end, heard] = [hear(older), hear(newerFar)];
+    hear(newer);
+    for (let at = 0; at < 20; at++) older.write([Buffer.alloc(50_000)]);
+    newer.write([Buffer.alloc(50_000)]);
+    await rig.wait(
+      'the end of the older and the bytes of the newer one',
+      () => end.closes.length > 0 && heard.length === 50_000,
+    );
+    expect(before).toBeGreaterThan(0);
+    expect(before).toBeLessThan(1_000_000);
+    expect(after).toBe(0);
+  });
+
   test('one that closed before it was started is told so at start', async () => {
     const { near, far } = await dial();
     const atNear = hear(near);

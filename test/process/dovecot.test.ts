@@ -69,6 +69,7 @@ function deliver(copyId: string, deliveryId: string, body: string, addresses: re
         sizeBytes: body.length,
         route: { kind: 'mailbox', database: 'DB01', copy: 'c1', host: '127.0.0.1', port: dovecot.lmtpPort },
         recipients: addresses.map((address, index) => ({ index, recipient: { address } })),
+        mayBegin: () => true,
       },
       resolve,
     );

@@ -71,6 +71,7 @@ function startAgent() {
           sizeBytes: 30,
           route,
           recipients,
+          mayBegin: () => true,
         },
         resolve,
       );

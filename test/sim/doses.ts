@@ -80,6 +80,7 @@ const DIRECTED: Partial<Record<Mutant, Directed>> = {
     times: 3,
     traits: { sites: [3], held: true, messages: 8, policies: { resubmitTimeSpanMs: 900_000 } },
   },
+  'waiting-delivery-begins': { only: ['stall', 'storeDown'], times: 4, traits: { messages: 30 } },
   'standstill-unnoticed': { only: ['stall', 'storeDown'], times: 2 },
   'promoted-without-claim': {
     only: ['lostReply', 'resetPair', 'gone', 'wipe'],

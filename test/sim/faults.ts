@@ -170,7 +170,7 @@ export const drawFaults = ({ random, later, latest }: FaultStreams, selection: S
     random.chance(isClassic.has(fault) ? share : isRare(fault) ? clusterShare / 3 : clusterShare),
   );
   drawn.push(...LATER.filter(() => later.chance(share === 0 ? 0 : LATER_SHARE)));
-  drawn.push(...LATEST.filter((fault) => latest.chance(share === 0 ? 0 : LATEST_SHARE) && fault !== BY_NAME_ONLY));
+  drawn.push(...LATEST.filter(() => latest.chance(share === 0 ? 0 : LATEST_SHARE)));
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
@@ -192,8 +192,6 @@ const isLater = new Set<Fault>(LATER);
 const isLatest = new Set<Fault>(LATEST);
 const LATER_SHARE = 0.04;
 const LATEST_SHARE = 0.02;
-/** What it shows is not mended yet (docs/reliability.md, "Known open"). */
-const BY_NAME_ONLY: Fault = 'stallAtCommit';
 
 /** Long histories cost as much as five others. */
 const isRare = (fault: Fault): boolean => LONG.includes(fault);

@@ -116,6 +116,7 @@ export class MailStore {
           scope: 'host',
         })),
       );
+    if (!request.mayBegin()) return done(request.recipients.map(({ index }) => ({ index, kind: 'withheld' })));
     const digest = await digestOf(database, request.copyId);
     if (!incarnation.alive) return;
     if (digest === null)

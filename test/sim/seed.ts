@@ -20,6 +20,7 @@ import {
   isLong,
   scheduleFaults,
 } from './faults.ts';
+import { stillForMs } from './incarnation.ts';
 import { isAccepted, type Sent } from './mail.ts';
 import { SimOperator } from './operator.ts';
 import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
@@ -67,6 +68,8 @@ interface Plan extends ShapeOptions {
 
 const QUICK_MS = 12_000;
 const LONG_MS = 52_000;
+/** For standstills that began late, one behind the other. */
+const STANDSTILLS_MS = 200_000;
 
 function drawPlan(random: SeededRandom, traits: Traits): Plan {
   const sites = random.pick([[2], [1, 1], [2, 1], [2, 2], [1, 1, 1], [3]]);
@@ -197,6 +200,8 @@ async function live(
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
   watch(world);
   await scheduler.run(() => false, start + phaseMs);
+  // A process goes on with what waited for it, and only then with what comes: a standstill is not cut short.
+  await scheduler.run(() => !someoneStandsStill(world), scheduler.nowMs + STANDSTILLS_MS);
   heal(world);
   world.clients?.quit();
   if (plan.expiry) {
@@ -351,7 +356,6 @@ export function heal(world: World): void {
     pod.onCommit = null;
     pod.isOff = false;
     pod.isOutOfReach = false;
-    pod.incarnation.resumeAtMs = world.scheduler.nowMs;
     pod.disk.setSlow(1);
     pod.disk.setFull(false);
     pod.disk.failSyncs(0);
@@ -394,6 +398,10 @@ export async function settle(world: World): Promise<void> {
     if (!isDone || done()) return;
   }
 }
+
+/** A dead process stands for nothing. */
+const someoneStandsStill = (world: World): boolean =>
+  world.pods.some(({ incarnation }) => incarnation.alive && stillForMs(incarnation, world.scheduler) > 0);
 
 /** Nothing at rest here is still looking for another home: it would come to rest anew, and requests would look at it again. */
 const isAtHome = (core: Server | undefined): boolean =>

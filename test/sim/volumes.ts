@@ -39,10 +39,11 @@ function isElsewhere(world: World, volume: Volume, id: CopyId): boolean {
     );
 }
 
-/** Messages that exist nowhere else: what a loss out of contract costs. */
+/** Messages that exist nowhere else: what a loss out of contract costs. There a medium that went bad may have lost them before (seed 6143 out of contract). */
 function onlyOn(world: World, volume: Volume): CopyId[] {
+  const counts = (other: Volume): boolean => other !== volume && !(world.isOutOfContract && other.isDamaged);
   return [...volume.live.keys(), ...volume.resting.keys()].filter(
-    (id) => !world.view.holders(id).some((holder) => holder.volume !== volume),
+    (id) => !world.view.holders(id).some((holder) => counts(holder.volume)),
   );
 }
 
@@ -126,6 +127,7 @@ export function damage(world: World, pod: Pod, how: 'bit' | 'sector' | 'tail', n
   const hit = pod.disk.damage(how, names);
   world.trace(`volume of ${pod.key} damaged (${how}) at ${hit === null ? 'nothing' : `${hit.path} ${hit.offset}`}`);
   if (hit === null) return;
+  if (world.isOutOfContract) for (const id of onlyOn(world, pod.volume)) world.doomed.add(id);
   pod.volume.isDamaged = true;
   for (const id of [...pod.volume.live.keys(), ...pod.volume.resting.keys()]) world.view.bereft.add(id);
   world.counted('damages');

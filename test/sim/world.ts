@@ -19,6 +19,7 @@ import { STORE_MUTANTS, type StoreMutant } from '../../transport/store/mutants.t
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
+import { checkDoubt } from './doubt-checks.ts';
 import { DurableView, type Volume } from './durable-view.ts';
 import { lendProcess } from './escapes.ts';
 import type { SmtpFault } from './faults.ts';
@@ -51,11 +52,9 @@ export interface WorldOptions {
 }
 
 const SEGMENT_BYTES = 131_072;
-/** protocol.md 14: how long a doubtful copy waits, less what a clock that is slow may make of it. */
-const DOUBT_MS = 4_800;
 const STANDSTILL_MS = 31_000;
 /** What happened just before a trouble is excused by it as well. */
-const TROUBLE_LEAD_MS = 1_000;
+export const TROUBLE_LEAD_MS = 1_000;
 /** After a pod is back others may still act on what they believed. */
 const AFTERMATH_MS = 18_000;
 
@@ -313,48 +312,21 @@ export class World {
         const owner = volume.live.get(request.copyId)?.state.epoch.owner;
         if (owner !== volume.identity)
           this.violate(`rule 13: ${pod.key} delivers ${request.copyId}, which is durably ${owner ?? 'nobody'}'s`);
-        this.#checkDoubt(pod, request.copyId);
+        checkDoubt(this, pod, request.copyId);
         this.onDelivering(pod, request.copyId);
         pod.delivering.set(request.copyId, (pod.delivering.get(request.copyId) ?? 0) + 1);
-        agent.start(request, (results) => {
+        const mayBegin = (): boolean => {
+          const may = request.mayBegin();
+          if (may) checkDoubt(this, pod, request.copyId);
+          return may;
+        };
+        agent.start({ ...request, mayBegin }, (results) => {
           pod.delivering.set(request.copyId, (pod.delivering.get(request.copyId) ?? 1) - 1);
           done(results);
         });
       },
       close: () => agent.close(),
     };
-  }
-
-  /** Rule 14: what was accepted before this open, or before a long standstill, is asked about first, for up to five seconds. */
-  #checkDoubt(pod: Pod, id: CopyId): void {
-    const core = pod.server?.core;
-    const { nowMs } = this.scheduler;
-    const doubt = pod.doubts.findLast((one) => one.ids.has(id));
-    if (core === undefined || doubt === undefined || nowMs - doubt.sinceMs > DOUBT_MS) return;
-    // What waited for the disk when the process stood still is as old as everything else.
-    if (doubt.isStandstill && (core.awakeSinceMs === doubt.awakeBeforeMs || core.copies.get(id)?.doubt != null))
-      this.violate(`rule 14: ${pod.key} delivers ${id} after it stood still, before it has asked anybody`);
-    // Told that it was final before a failover it is reopened at once.
-    if (this.counts.has('failovers')) return;
-    // A member it hears of only now, born while it stood still, holds what another member gave it: that one is asked.
-    const newFromMs = doubt.fromMs ?? doubt.sinceMs;
-    const isNew = (name: string): boolean => (this.#pods.get(name)?.bornMs ?? 0) >= newFromMs;
-    // It was there when this one went on, and answered, before something happened to it: else the doubt would last.
-    const isLostSince = (name: string): boolean =>
-      doubt.isStandstill &&
-      this.troubles.some(({ who, fromMs }) => who.includes(name) && fromMs + TROUBLE_LEAD_MS > doubt.sinceMs + 1);
-    const unasked = core.boundary.filter(
-      ({ name, state }) =>
-        !isNew(name) &&
-        !isLostSince(name) &&
-        state === 'active' &&
-        !core.peers.has(name) &&
-        (doubt.isStandstill || !core.listedOnce.has(name)),
-    );
-    if (unasked.length > 0 && !this.view.promotions.some((one) => one.id === id && one.by === pod.name))
-      this.violate(
-        `rule 14: ${pod.key} delivers ${id} ${Math.floor(nowMs - doubt.sinceMs)} ms after it was away, without having asked ${unasked.map((member) => member.name).join(' ')}`,
-      );
   }
 
   /**

@@ -68,6 +68,7 @@ describe('turns', () => {
     sizeBytes: 1,
     route: { kind: 'mailbox', database: 'db01', copy: 'c1', host: 'h', port: 24 },
     recipients: to.map((address, index) => ({ index, recipient: { address } })),
+    mayBegin: () => true,
   });
 
   test('one message to one recipient at a time, by id and by content; others do not wait; nobody waits in a circle', async () => {

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { ANY_DIGEST } from '../../transport/core/damage.ts';
 import { scrubDelayMs, scrubRate } from '../../transport/core/scrub-pace.ts';
 import type { StoredCopy } from '../../transport/store/database.ts';
-import { A, B, CoreBench, copyId, DIGEST, epochOf, factsOf, OTHER, PEER, sharedOf, stateOf } from './core-bench.ts';
+import { A, B, C, CoreBench, copyId, DIGEST, epochOf, factsOf, OTHER, PEER, sharedOf, stateOf } from './core-bench.ts';
 
 const HOUR_MS = 3_600_000;
 const delivered = [{ address: 'x@far.example', outcome: 'delivered' as const, atMs: 1_700_000_000_000 }];
@@ -46,6 +46,19 @@ describe('rows 38, 39 at rest', () => {
       expect(made.server.copies.size).toBe(0);
     },
   );
+
+  test('the record of its body alone counts on nobody: who has it at rest does not hold it in transit (protocol.md 8, seed 4893)', () => {
+    const made = bench();
+    const copy = stored('M1', 'primarySafetyNet');
+    const placements = [{ member: OTHER, identity: C, epoch: copy.state.epoch, status: 'confirmed' as const }];
+    const placed = { ...copy, state: { ...copy.state, placements } };
+    made.event({ kind: 'RestingDamaged', id: copyId('M1'), stored: placed });
+    const { commit } = made.streamEnded(made.streamOpened(PEER, 'copy', shared('M1'), placed));
+    expect(commit).toMatchObject([
+      { kind: 'commit', state: { queue: 'submission', placements: [] } },
+      { kind: 'move', state: { queue: 'primarySafetyNet', placements } },
+    ]);
+  });
 
   test('its last record cannot be read: whatever rests under that id, at the sender’s word', () => {
     const made = bench();

@@ -1,7 +1,9 @@
 /** One small test per fault that a seed of the simulator found (test/sim/seeds.txt): seeds change their meaning, these do not. */
 import { describe, expect, test } from 'vitest';
 import type { Resolved } from '../../common/peer/messages.ts';
+import { mayBegin } from '../../transport/core/delivery.ts';
 import type { DeliveryResult } from '../../transport/core/events.ts';
+import { unprotectedCount } from '../../transport/core/server.ts';
 import { A, B, C, CoreBench, copyId, epochOf, factsOf, OTHER, PEER, pending, sharedOf, stateOf } from './core-bench.ts';
 
 const ALPHA = 'alpha-0@sim.example';
@@ -343,6 +345,62 @@ describe('tries that cross', () => {
     });
     expect(bench.lastSeen('AcceptStream').stream).toBe(99);
   });
+});
+
+describe('a delivery that waits for its connection', () => {
+  const waiting = (): { bench: CoreBench; requestId: number; may: () => boolean } => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.accept('M1', [ALPHA, 'alpha-1@sim.example']);
+    const { requestId } = bench.lastSeen('Deliver');
+    return { bench, requestId, may: () => mayBegin(bench.server, requestId, bench.nowMs) };
+  };
+  const withheld = (bench: CoreBench, requestId: number, results: readonly DeliveryResult[]): void =>
+    void bench.event({ kind: 'DeliveryWithheld', requestId, results });
+
+  test('begins, as long as nothing has happened', () => {
+    const { bench, may } = waiting();
+    bench.pass(60_000);
+    expect(may()).toBe(true);
+  });
+
+  test.each(['unnoticed yet', 'noticed'])(
+    'asks first after a standstill, %s; what was served before is not served again',
+    (how) => {
+      const { bench, requestId, may } = waiting();
+      bench.nowMs += 40_000;
+      if (how === 'noticed') bench.event({ kind: 'TimerFired' });
+      expect(may()).toBe(false);
+      withheld(bench, requestId, [delivered]);
+      expect(bench.sent('CLAIM')).toMatchObject([{ to: PEER }]);
+      expect(bench.server.deliveries.size).toBe(0);
+      expect(bench.copy('M1').recipients).toMatchObject([{ outcome: 'delivered' }, { outcome: 'pending' }]);
+      bench.pass(6_000);
+      expect(bench.lastSeen('Deliver')).toMatchObject({ recipients: [1] });
+      expect(bench.lastSeen('Deliver').requestId).not.toBe(requestId);
+      expect(may()).toBe(false);
+    },
+  );
+
+  test('does not begin when another owns the copy by now, who need not wait for it then', () => {
+    const { bench, requestId, may } = waiting();
+    bench.claim(PEER, [{ id: copyId('M1'), epoch: epochOf(B, 1, 1) }]);
+    expect(bench.copy('M1').epoch).toEqual(epochOf(A));
+    expect(may()).toBe(false);
+    withheld(bench, requestId, []);
+    expect(bench.copy('M1')).toMatchObject({ queue: 'shadow', epoch: epochOf(B, 1, 1) });
+  });
+});
+
+test('the last member that has not told what it holds leaves the cluster: what rests here alone is known, and protected (seed 5808)', () => {
+  const bench = new CoreBench({ members: 3, stored: [{ facts: factsOf('M1'), state: stateOf() }] });
+  bench.join(PEER);
+  bench.passHearing(7_000, { [PEER]: [] });
+  expect(unprotectedCount(bench.server)).toBeNull();
+  bench.topology((document) => ({ ...document, members: document.members.filter(({ name }) => name !== OTHER) }));
+  expect(unprotectedCount(bench.server)).toBe(1);
+  bench.pass(1_100);
+  expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', member: PEER, purpose: 'copy' });
 });
 
 describe('retries (semantics.md D5)', () => {

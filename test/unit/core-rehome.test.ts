@@ -233,6 +233,63 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.effects.length).toBeGreaterThan(before);
   });
 
+  describe('two makers of one report, at rest (seed 60410)', () => {
+    const report = (digest: string, placements = heldBy(PEER, B)): StoredCopy => {
+      const entry = primaryEntry('D1', placements);
+      return { ...entry, facts: { ...entry.facts, kind: 'dsn', digest } };
+    };
+    const offered = (): SharedState => ({ ...rest('D1', B), kind: 'dsn' });
+
+    test('who has the other one says so, and stays its owner', () => {
+      const bench = new CoreBench({ members: 3 });
+      bench.join(PEER);
+      bench.streamOpened(PEER, 'rest', { ...offered(), epoch: epochOf(B, 1, 3) }, report('e'.repeat(64)));
+      expect(bench.lastSeen('RefuseStream')).toMatchObject({ copy: 'D1', refuse: { heldOtherwise: true } });
+      expect(bench.lastSeen('RefuseStream').refuse.held).toBeUndefined();
+      expect(bench.seen('ChangeResting')).toEqual([]);
+    });
+
+    test.each(['a message', 'a damaged report'])('not of %s in other bytes', (what) => {
+      const bench = new CoreBench({ members: 3 });
+      bench.join(PEER);
+      const stored = report('e'.repeat(64));
+      const { facts } = primaryEntry('D1');
+      const there = what === 'a message' ? { ...stored, facts } : { ...stored, damaged: 'body' as const };
+      bench.streamOpened(PEER, 'rest', { ...offered(), digest: 'c'.repeat(64) }, there);
+      expect(bench.lastSeen('RefuseStream').refuse.heldOtherwise).toBeUndefined();
+    });
+
+    const refusedOtherwise = (bench: CoreBench): string => {
+      const { id, attempt, member } = bench.lastSeen('OpenCandidate');
+      bench.event({ kind: 'CandidateRefused', member, id, attempt, held: false, heldOtherwise: true });
+      return member;
+    };
+
+    test('it is no second copy of these bytes: nothing is written, and nothing waits for another home', () => {
+      const bench = afterLoss();
+      bench.page([report(DIGEST)]);
+      refusedOtherwise(bench);
+      expect(bench.seen('ChangeResting')).toEqual([]);
+      expect(bench.server.rehoming).toMatchObject({ done: true, waiting: [], unplaced: 0 });
+    });
+
+    test('HandedOver: a drained member that has one gives it up where all that stay have the other', () => {
+      const bench = new CoreBench({ members: 3 });
+      bench.join(PEER);
+      bench.join(OTHER);
+      bench.memberState(SELF, 'draining');
+      bench.pass(1_100);
+      bench.index.put({ ...report(DIGEST), body: null });
+      bench.page([report(DIGEST, [])]);
+      const asked = [refusedOtherwise(bench), refusedOtherwise(bench)];
+      expect(asked.sort()).toEqual([PEER, OTHER]);
+      expect(bench.server.coverage.get('HandedOver')).toBeUndefined();
+      refusedOtherwise(bench);
+      expect(bench.server.coverage.get('HandedOver')).toBe(1);
+      expect(bench.stored('D1')).toBeNull();
+    });
+  });
+
   test('FINDING entries that nobody can take (their bodies are damaged) do not hold up all the others for ever', () => {
     const bench = afterLoss();
     bench.page(

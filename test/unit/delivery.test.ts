@@ -56,6 +56,7 @@ interface Agent {
     route: DeliveryRoute,
     addresses?: readonly string[],
     contentKey?: string | null,
+    mayBegin?: () => boolean,
   ): Promise<readonly RecipientResult[]>;
 }
 
@@ -77,7 +78,7 @@ function startAgent(settings: Partial<DeliverySettings> = {}, readBody?: (id: Co
   });
   cleanups.push(() => agent.close());
   let requestId = 0;
-  const deliver: Agent['deliver'] = (route, addresses = ['bob@x'], contentKey = null) => {
+  const deliver: Agent['deliver'] = (route, addresses = ['bob@x'], contentKey = null, mayBegin = () => true) => {
     const request: DeliveryRequest = {
       requestId: requestId++,
       copyId: 'COPY' as CopyId,
@@ -89,6 +90,7 @@ function startAgent(settings: Partial<DeliverySettings> = {}, readBody?: (id: Co
       sizeBytes: BODY.length,
       route,
       recipients: addresses.map((address, at) => ({ index: at * 10, recipient: { address } })),
+      mayBegin,
     };
     return new Promise((resolve) => agent.start(request, resolve));
   };
@@ -249,6 +251,38 @@ describe('connections', () => {
     expect(answered).toBe(0);
     expect((await Promise.all(slow)).flat().every(({ kind }) => kind === 'deferred')).toBe(true);
     expect(hanging.connections).toBe(1);
+  });
+
+  test('what may not begin any more when it gets its connection is withheld (protocol.md 14); the next one uses that connection', async () => {
+    const peer = await startPeer({ protocol: 'LMTP' });
+    const { deliver } = startAgent({ maxConnectionsPerDestination: 1 });
+    let isAsked = false;
+    const mayNot = (): boolean => {
+      isAsked = peer.connections === 1;
+      return false;
+    };
+    const [first, second, third] = await Promise.all([
+      deliver(mailbox(peer), ['a@x']),
+      deliver(mailbox(peer), ['b@x', 'c@x'], null, mayNot),
+      deliver(mailbox(peer), ['d@x']),
+    ]);
+    expect(isAsked).toBe(true);
+    expect(second).toEqual([
+      { index: 0, kind: 'withheld' },
+      { index: 10, kind: 'withheld' },
+    ]);
+    expect([first, third]).toMatchObject([[{ kind: 'delivered' }], [{ kind: 'delivered' }]]);
+    expect(peer.messages.map(({ rcpts }) => rcpts.length)).toEqual([1, 1]);
+    expect(peer.connections).toBe(1);
+  });
+
+  test('what may not go on after some of its transactions is withheld in part', async () => {
+    const peer = await startPeer();
+    const addresses = Array.from({ length: 25 }, (_, at) => `r${at}@x`);
+    const { deliver } = startAgent({ maxRecipientsPerTransaction: 10 });
+    const results = await deliver(smartHost(peer), addresses, null, () => peer.messages.length < 1);
+    expect(results.map(({ kind }) => kind)).toEqual([...Array(10).fill('relayed'), ...Array(15).fill('withheld')]);
+    expect(peer.messages).toHaveLength(1);
   });
 
   test('serve a limited number of messages and idle for a limited time', async () => {

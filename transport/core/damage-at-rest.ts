@@ -89,9 +89,10 @@ export function refetchedAtRest(
       ? rests.facts
       : factsOf(turn, opening, rests, digest, sizeBytes, events);
   const state = rests?.state ?? stateOf(turn, opening);
-  const isMine = state.queue === 'primarySafetyNet';
+  const queue = state.queue === 'primarySafetyNet' ? 'submission' : 'shadow';
   transition(server.coverage, 'Refetched', state.queue, roleOf(state, server.me), state.queue);
-  commit(turn, { kind: 'commit', facts, state: { ...state, queue: isMine ? 'submission' : 'shadow' }, stream });
+  // Who has it at rest does not hold it in transit (protocol.md 8): should only this record reach the disk, it counts on nobody (seed 4893).
+  commit(turn, { kind: 'commit', facts, state: { ...state, queue, placements: [] }, stream });
   commit(turn, { kind: 'move', id, state });
   cameToRest(turn, { facts, state });
   late(turn, { copy: null, kind: 'Count', what: 'refetched' });

@@ -22,6 +22,7 @@ import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { isPoison } from './poison.ts';
+import { isJustAwake } from './presence.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
@@ -32,6 +33,7 @@ import {
   type Hop,
   late,
   type OpenDelivery,
+  type Server,
   setState,
   setTimer,
   type Turn,
@@ -180,8 +182,19 @@ export function deliveryDone(turn: Turn, requestId: number, results: readonly De
   if (hop !== undefined) pump(turn, hop.key);
 }
 
-/** protocol.md 14: it was decided before the process stood still, and asks first like everything else. */
-export function deliveryWithheld(turn: Turn, requestId: number): void {
+/**
+ * Asked right before a transaction, for which a delivery may have waited long: for a connection, for its turn. What came into doubt meanwhile, or stood still
+ * with the process, is asked about first (protocol.md 14), and nothing is opened any more of what has another owner (semantics.md S7).
+ */
+export function mayBegin(server: Server, requestId: number, nowMs: number): boolean {
+  const open = server.deliveries.get(requestId);
+  const copy = open === undefined ? undefined : server.copies.get(open.id);
+  if (server.mutants.has('waiting-delivery-begins')) return true;
+  return copy !== undefined && copy.doubt === null && copy.demoteTo === null && !isJustAwake(server, nowMs);
+}
+
+/** Not begun, or (`results`) only in part: it goes on when everybody has been asked. */
+export function deliveryWithheld(turn: Turn, requestId: number, results: readonly DeliveryResult[] = []): void {
   const { server } = turn;
   const open = server.deliveries.get(requestId);
   if (open === undefined) return;
@@ -191,8 +204,9 @@ export function deliveryWithheld(turn: Turn, requestId: number): void {
   const copy = server.copies.get(open.id);
   if (copy === undefined) return;
   deliveryEnded(copy, open.recipients);
-  recordResults(turn, copy, open, []);
+  recordResults(turn, copy, open, results);
   if (server.copies.get(open.id) === copy && copy.state.epoch.owner === server.me) enqueue(turn, copy);
+  pump(turn, open.hop);
 }
 
 /** A hop where nothing went through rests for a while; any success wakes it. */

@@ -71,6 +71,8 @@ export type CoreEvent =
       readonly attempt: number;
       /** It rests there already. */
       readonly held: boolean;
+      /** Another maker's report about the same failure rests there. */
+      readonly heldOtherwise?: boolean;
     }
   | { readonly kind: 'CandidateLost'; readonly id: CopyId; readonly attempt: number }
   | {
@@ -116,7 +118,7 @@ export type CoreEvent =
   | { readonly kind: 'ClaimReceived'; readonly member: string; readonly claim: Claim; readonly stored: StoredCopies }
   | { readonly kind: 'GrantReceived'; readonly member: string; readonly grant: Grant }
   /** It was not begun: the process stood still before it could be. */
-  | { readonly kind: 'DeliveryWithheld'; readonly requestId: number }
+  | { readonly kind: 'DeliveryWithheld'; readonly requestId: number; readonly results?: readonly DeliveryResult[] }
   | { readonly kind: 'DeliveryDone'; readonly requestId: number; readonly results: readonly DeliveryResult[] }
   | {
       readonly kind: 'DsnComposed';

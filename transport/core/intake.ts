@@ -187,17 +187,20 @@ export function intakeLost(turn: Turn, stream: number): void {
 
 // --- as a shadow -----------------------------------------------------------------------------------------------------
 
+/** The same bytes, or the report of another maker. */
+export type HeldAs = 'held' | 'heldOtherwise';
+
 export interface ShadowOpening extends IncomingShadow {
   readonly stored: StoredCopy | null;
 }
 
 export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   const { server } = turn;
-  const refuse = (said: Reply, held = false): void => {
+  const refuse = (said: Reply, held: HeldAs | null = null): void => {
     const { id, stream } = opening;
     const refusal = { reply: said, tryOther: true };
     // The sender counts on what is held here, or gives its own up: not before it is durable (seed 367).
-    if (held) late(turn, { copy: id, kind: 'RefuseStream', stream, refuse: { ...refusal, held } });
+    if (held !== null) late(turn, { copy: id, kind: 'RefuseStream', stream, refuse: { ...refusal, [held]: true } });
     else early(turn, { kind: 'RefuseStream', stream, refuse: refusal });
     early(turn, { kind: 'DiscardBody', stream: opening.stream });
   };

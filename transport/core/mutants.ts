@@ -71,6 +71,8 @@ export const MUTANTS = {
   'claims-for-others': 'any member can give a copy to an owner that does not know of it',
   'key-of-each-copy': 'the store cannot tell what it has already: a resubmission is seen twice',
   'report-id-per-maker': 'two transports report one failure and the sender hears it twice, or not at all',
+  'waiting-delivery-begins':
+    'what waited for a connection while the process stood still is delivered although others took it over',
   'report-id-per-kind': 'the sender hears twice about one recipient: that it failed, and that it expired',
   'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
   'promoted-without-claim': 'two shadows of one message both deliver it',

@@ -80,6 +80,8 @@ export function memberGone(turn: Turn, member: string): void {
   for (const id of asked?.keys() ?? []) lookAgain(turn, id);
   server.away.delete(member);
   holderAway(turn, member);
+  // It may have been the last one that had not told what it holds (seed 5808).
+  findSingles(turn);
 }
 
 /** It may still hold its copies, so it stays a placement that must be told; it is no protection any more. */
@@ -126,11 +128,12 @@ function isolation(turn: Turn): void {
 }
 
 /** Something decided at `atMs` waited while the process stood still: others may have decided otherwise meanwhile. */
-export const hasStoodStillSince = (
-  { awakeSinceMs, lastStepMs, mutants }: Server,
-  atMs: number,
-  nowMs: number,
-): boolean => (awakeSinceMs > atMs || nowMs - lastStepMs > STANDSTILL_MS) && !mutants.has('standstill-unnoticed');
+export const hasStoodStillSince = (server: Server, atMs: number, nowMs: number): boolean =>
+  isJustAwake(server, nowMs) || (server.awakeSinceMs > atMs && !server.mutants.has('standstill-unnoticed'));
+
+/** It stood still until now, and no step has noticed yet. */
+export const isJustAwake = ({ lastStepMs, mutants }: Server, nowMs: number): boolean =>
+  nowMs - lastStepMs > STANDSTILL_MS && !mutants.has('standstill-unnoticed');
 
 /** Called with every step, before anything else: a process that stood still may have been taken over from. */
 export function notice(turn: Turn): void {

@@ -8,7 +8,7 @@ import type { CopyFacts, CopyState, StoredCopy } from '../store/database.ts';
 import { freshState } from './copy.ts';
 import { claimFrom } from './doubt.ts';
 import { takesNothing } from './drain.ts';
-import type { ShadowOpening } from './intake.ts';
+import type { HeldAs, ShadowOpening } from './intake.ts';
 import { changeResting, restsAlone } from './rehome.ts';
 import { cameToRest } from './resubmission.ts';
 import { commit, early, type IncomingShadow, late, type Turn, trustedNow } from './state.ts';
@@ -16,7 +16,7 @@ import { rememberFinal } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
 /** A copy that is final elsewhere shall rest here too (rehome.ts). A member that is drained hands over what it holds for others as well. */
-export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, held?: boolean) => void): void {
+export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, held?: HeldAs) => void): void {
   const { server } = turn;
   const live = server.copies.get(opening.id);
   // Who is its shadow still will hear that it is final, from the owner or from whoever asks when it takes over.
@@ -35,7 +35,8 @@ export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Re
   const isMine = stored !== null && stored.state.epoch.owner === server.me;
   if (isHeld && isMine && compareEpochs(stored.state.epoch, state.epoch) >= (owner === server.me ? 0 : 1))
     claimFrom(turn, opening.member, opening.id, stored.state.epoch);
-  if (isHeld) return refuse(reply('localError'), true);
+  if (isHeld) return refuse(reply('localError'), 'held');
+  if (isReportOtherwise(turn, opening)) return refuse(reply('localError'), 'heldOtherwise');
   // Two members that send the same entry at once: one is enough.
   for (const other of server.incoming.values()) if (other.id === opening.id) return refuse(reply('backPressure'));
   const isWrong =
@@ -44,6 +45,14 @@ export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Re
   server.incoming.set(opening.stream, opening);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
 }
+
+/** Two members made it, and their bytes differ (docs/decisions/0006-two-makers-of-one-dsn.md). */
+const isReportOtherwise = ({ server }: Turn, { id, state, stored }: ShadowOpening): boolean =>
+  stored !== null &&
+  state.kind === 'dsn' &&
+  stored.facts.kind === 'dsn' &&
+  stored.damaged === undefined &&
+  !server.damaged.has(id);
 
 export function changeOwner(turn: Turn, { facts, state }: StoredCopy, epoch: SharedState['epoch']): void {
   const isMine = epoch.owner === turn.server.me;

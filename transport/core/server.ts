@@ -273,7 +273,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       if (rehomeOpened(turn, event.id, event.attempt)) return;
       return candidateOpened(turn, event.id, event.attempt);
     case 'CandidateRefused':
-      if (rehomeRefused(turn, event.id, event.attempt, event.held)) return;
+      if (rehomeRefused(turn, event)) return;
       return candidateRefused(turn, event.member, event.id, event.attempt);
     case 'CandidateLost':
       if (rehomeLost(turn, event.id, event.attempt)) return;
@@ -381,7 +381,7 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
     case 'ReleaseReceived':
       return releaseReceived(turn, event.member, event.release, event.stored);
     case 'DeliveryWithheld':
-      return deliveryWithheld(turn, event.requestId);
+      return deliveryWithheld(turn, event.requestId, event.results);
     case 'ReleaseAcked':
       return releaseAcked(turn, event.member, event.released);
     case 'FetchReceived':

@@ -235,7 +235,8 @@ export class Bodies {
         onRefuse: (refuse) => {
           this.#forget(id, attempt);
           const held = refuse.held === true;
-          this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt, held });
+          const heldOtherwise = refuse.heldOtherwise === true;
+          this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt, held, heldOtherwise });
         },
         onResult: (result) => {
           this.#forget(id, attempt);

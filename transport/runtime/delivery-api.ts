@@ -5,6 +5,7 @@
  * Promises of an agent
  * - `done` runs exactly once per `start`, never inside the call to `start`, with exactly one result for each requested recipient,
  *   in the order of the request, also after `close` (then `deferred`, or `unknown` when the final dot may have been sent).
+ * - `mayBegin` is asked right before every transaction; where it says no, this one and those that would follow do not take place: `withheld`.
  * - `delivered`, `relayed` and `failed` are final words of the next hop. Everything else leaves the recipient pending.
  * - `unknown` means the next hop may have the message: the caller retries, the store suppresses by `deliveryId` (protocol.md 23).
  * - The agent never retries by itself and never holds more of a body than a few chunks.
@@ -50,6 +51,8 @@ export interface DeliveryRequest {
   readonly route: DeliveryRoute;
   /** At least one. */
   readonly recipients: readonly DeliveryRecipient[];
+  /** No longer when the copy has come into doubt while the delivery waited (protocol.md 14). */
+  readonly mayBegin: () => boolean;
 }
 
 export type RecipientResult = { readonly index: number } & (
@@ -72,6 +75,7 @@ export type RecipientResult = { readonly index: number } & (
     }
   | { readonly kind: 'failed'; readonly reply: Reply }
   | { readonly kind: 'unknown'; readonly reason: string }
+  | { readonly kind: 'withheld' }
 );
 
 export interface DeliveryAgent {

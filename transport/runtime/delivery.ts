@@ -110,7 +110,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
       const batch = request.recipients.slice(at, at + maxRecipientsPerTransaction);
       const last = results.at(-1);
       // What concerns the host or the message concerns the other recipients as well.
-      if (last?.kind === 'deferred' && last.scope === 'host')
+      if (last?.kind === 'withheld' || (last?.kind === 'deferred' && last.scope === 'host'))
         results.push(...batch.map(({ index }) => ({ ...last, index })));
       else results.push(...(await this.#transact(request, batch)));
     }
@@ -127,7 +127,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
     );
     for (const destination of destinations) {
       const peer = `${destination.host}:${destination.port}`;
-      const sent = await this.#send(destination, this.#message(request, batch));
+      const sent = await this.#send(destination, this.#message(request, batch), request.mayBegin);
+      if (sent === null) return batch.map(({ index }) => ({ index, kind: 'withheld' }));
       if (sent instanceof ClientError) {
         this.#avoid(peer);
         results = allDeferred(batch, peer, sent);
@@ -145,10 +146,19 @@ class SocketDeliveryAgent implements DeliveryAgent {
     return results;
   }
 
-  async #send(destination: Destination, message: OutgoingMessage): Promise<SendOutcome | ClientError> {
+  /** Null: it may not begin any more. */
+  async #send(
+    destination: Destination,
+    message: OutgoingMessage,
+    mayBegin: () => boolean,
+  ): Promise<SendOutcome | ClientError | null> {
     for (let fresh = false; ; fresh = true) {
       const lease = await this.#pool.acquire(destination, fresh);
       if (lease instanceof ClientError) return lease;
+      if (!mayBegin()) {
+        this.#pool.release(destination, lease);
+        return null;
+      }
       const outcome = await lease.client.send(message);
       const wentStale = lease.reused && !fresh && !lease.client.isUsable && !outcome.serverSpoke;
       this.#pool.release(destination, lease);

@@ -1,8 +1,13 @@
 /** What a delivery agent reports, in the words of the core. */
-import type { DeliveryResult } from '../core/events.ts';
+import type { CoreEvent, DeliveryResult } from '../core/events.ts';
 import type { RecipientResult } from './delivery-api.ts';
 
-export function toCore(result: RecipientResult): DeliveryResult {
+export function outcomeOf(requestId: number, results: readonly RecipientResult[]): CoreEvent {
+  const said = results.flatMap((result) => (result.kind === 'withheld' ? [] : [toCore(result)]));
+  return { kind: said.length < results.length ? 'DeliveryWithheld' : 'DeliveryDone', requestId, results: said };
+}
+
+function toCore(result: Exclude<RecipientResult, { readonly kind: 'withheld' }>): DeliveryResult {
   switch (result.kind) {
     case 'delivered':
     case 'relayed':

@@ -12,6 +12,7 @@ import { randomFraction } from '../../common/platform/random.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { contentKeyOf } from '../core/content-key.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
+import { mayBegin } from '../core/delivery.ts';
 import { takesNothing } from '../core/drain.ts';
 import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore, unprotectedCount } from '../core/server.ts';
@@ -24,7 +25,7 @@ import type { TransportDeps } from './deps.ts';
 import { composeFor } from './dsn-body.ts';
 import { controlReceived, type Inbound } from './inbound.ts';
 import { Loop } from './loop.ts';
-import { toCore } from './outcome.ts';
+import { outcomeOf } from './outcome.ts';
 import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
 import { Resting } from './resting.ts';
@@ -477,9 +478,9 @@ export class TransportServer {
         sizeBytes: facts.sizeBytes,
         route,
         recipients,
+        mayBegin: () => mayBegin(this.core, effect.requestId, this.deps.clock.monotonicMs()),
       },
-      (results) =>
-        this.#loop.handle({ kind: 'DeliveryDone', requestId: effect.requestId, results: results.map(toCore) }),
+      (results) => this.#loop.handle(outcomeOf(effect.requestId, results)),
     );
   }
 }
