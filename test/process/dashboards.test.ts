@@ -1,7 +1,7 @@
 /**
  * Every query of every dashboard, and every rule, asked of a real Prometheus that has scraped a cluster of real processes through mail, the
  * loss of a queue database and a mailbox failover. A panel without a single number in all that time fails. The operator's own dashboard is
- * asked in test/api/operator-dashboard.test.ts.
+ * asked in test/api/operator-monitoring.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import { ALERTS } from '../../charts/monitoring/alerts.ts';
