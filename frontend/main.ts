@@ -3,7 +3,7 @@
  * 2 the configuration is wrong, 70 it could not start or an invariant broke, 0 stopped in order.
  */
 import process from 'node:process';
-import { readFrontendConfig } from '../common/config-files.ts';
+import { readFrontendConfig, readTopology } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
@@ -36,7 +36,8 @@ const lifecycle = startLifecycle({
 });
 
 try {
-  const metrics = createMetrics({ member: config.name, site: config.site });
+  const { cluster } = await readTopology(config.topologyFile);
+  const metrics = createMetrics({ cluster, member: config.name, site: config.site });
   if (config.signer !== null) {
     certificate = await startPodCertificate(config.name, config.tls, config.signer, {
       clock: systemClock,

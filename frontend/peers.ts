@@ -160,11 +160,13 @@ export class TransportPeers {
     if (link === undefined || link.dialling || link.session !== null) return;
     link.failures = Math.min(link.failures, 2);
     link.retry?.cancel();
+    this.#deps.metrics.set('peer_up', 0, { peer: link.member.name });
     this.#dial(link);
   }
 
   #remove(link: Link, reason: string): void {
     link.gone = true;
+    this.#deps.metrics.set('peer_up', Number.NaN, { peer: link.member.name });
     link.retry?.cancel();
     link.session?.close(reason);
   }
@@ -255,7 +257,7 @@ export class TransportPeers {
     link.load = null;
     link.dialling = false;
     link.problem = reason;
-    metrics.set('peer_up', 0, { peer: link.member.name });
+    metrics.set('peer_up', link.gone ? Number.NaN : 0, { peer: link.member.name });
     if (link.gone || !this.#running) return;
     const wanted = [...this.#asks.values()].some((asks) => [...asks].some((ask) => ask.member === link.member.name));
     const limitMs = wanted ? HURRIED_RETRY_MS : LAST_RETRY_MS;

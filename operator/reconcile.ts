@@ -16,6 +16,7 @@ import { nameOf } from './kube/kube-object.ts';
 import type { WorkOutcome } from './kube/work-queue.ts';
 import type { MemberPoll } from './member-poll.ts';
 import { plan } from './plan.ts';
+import { CONDITIONS } from './reasons.ts';
 import type { MailClusterStatus } from './resource/generated.ts';
 import type { Owner } from './resources/names.ts';
 import { UnsaidEvents } from './unsaid-events.ts';
@@ -68,6 +69,7 @@ export class Reconciler {
       this.#failures.delete(key);
       this.#unsaid.forget(key);
       this.#side.forgotten(key);
+      this.#showConditions(key, null);
       return { kind: 'done' };
     }
     poll.follow(key);
@@ -87,11 +89,22 @@ export class Reconciler {
     this.#say(gathered, this.#unsaid.after(key, planned.events, carried === null));
     const failure = carried === null ? null : failureText(carried);
     const status = withFailure(planned.status ?? gathered.cluster.status, gathered.cluster.status, failure);
+    this.#showConditions(key, status);
     if (status !== null && (planned.status !== null || failure !== (this.#failures.get(key) ?? null)))
       await this.#writeStatus(key, owner, status);
     if (failure === null) this.#failures.delete(key);
     else this.#failures.set(key, failure);
     return carried === null ? again(planned) : this.#failed(key, gathered, carried);
+  }
+
+  /** Of a MailCluster that is gone nothing can be said. */
+  #showConditions(key: string, status: MailClusterStatus | null): void {
+    const { metrics } = this.#side;
+    for (const type of CONDITIONS) {
+      const found = status?.conditions?.find((one) => one.type === type);
+      const value = found === undefined ? Number.NaN : Number(found.status === 'True');
+      metrics.set('condition', value, { mailcluster: key, type });
+    }
   }
 
   async #writeStatus(key: string, owner: Owner, status: MailClusterStatus): Promise<void> {

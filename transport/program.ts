@@ -87,6 +87,7 @@ async function openDatabase(
     segmentBytes: config.store.segmentBytes,
     reserveBytes: config.store.reserveBytes,
     onFatal: ports.onFatal,
+    onSynced: (commits) => metrics.observe('store_commit_batch_size', commits),
     member: config.name,
     onQuarantined: ({ id }) => {
       metrics.increment('corrupt_records_total');

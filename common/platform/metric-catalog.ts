@@ -7,6 +7,8 @@ export interface MetricDeclaration {
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly help: string;
   readonly labels: readonly string[];
+  /** All values of its labels, where they are few and known: exported with 0 from the start, so that the first event is an increase, too. */
+  readonly values?: Readonly<Record<string, readonly string[]>>;
   /** Histogram buckets in the unit of the name. */
   readonly buckets?: readonly number[];
 }
@@ -25,43 +27,85 @@ export const METRIC_CATALOG = declare({
     type: 'counter',
     help: 'SMTP connections turned away or cut off, by reason.',
     labels: ['reason'],
+    values: {
+      reason: [
+        'idleTimeout',
+        'dataTimeout',
+        'dataTooSlow',
+        'tooManyErrors',
+        'tooManyJunkCommands',
+        'tooManyConnections',
+        'tooManyClientConnections',
+        'notHttp',
+        'earlyTalker',
+        'unauthorisedPipelining',
+        'refusedByPolicy',
+        'handlerFailed',
+      ],
+    },
   },
   smtp_commands_total: {
     type: 'counter',
     help: 'SMTP commands answered, by verb and reply code.',
     labels: ['verb', 'code'],
   },
-  smtp_auth_total: { type: 'counter', help: 'AUTH attempts, by result.', labels: ['result'] },
+  smtp_auth_total: {
+    type: 'counter',
+    help: 'AUTH attempts, by result.',
+    labels: ['result'],
+    values: { result: ['success', 'failure', 'error'] },
+  },
   smtp_limits_total: {
     type: 'counter',
     help: 'Times a limit of the SMTP edge was reached, by limit.',
     labels: ['limit'],
+    values: {
+      limit: [
+        'maxErrors',
+        'maxJunkCommands',
+        'maxCommandLineBytes',
+        'maxMessageBytes',
+        'maxRecipients',
+        'maxHeaderBytes',
+        'maxDataLineBytes',
+        'maxReceivedHops',
+      ],
+    },
   },
   proxy_duration_seconds: {
     type: 'histogram',
     help: 'From the end of data to the reply for the client, at the front end.',
     labels: ['outcome'],
+    values: { outcome: ['accepted', 'refused', 'closed'] },
     buckets: LATENCY,
   },
   proxy_upstream_failures_total: {
     type: 'counter',
     help: 'Transports that failed a transaction, by the stage it had reached.',
     labels: ['stage'],
+    values: { stage: ['open', 'body', 'end'] },
   },
   proxy_replays_total: {
     type: 'counter',
     help: 'Messages replayed to another transport, by result.',
     labels: ['result'],
+    values: { result: ['accepted', 'refused', 'closed'] },
   },
   proxy_replay_buffer_bytes: { type: 'gauge', help: 'Bytes held for replay over all sessions.', labels: [] },
   proxy_transports_available: { type: 'gauge', help: 'Transports this front end may choose from now.', labels: [] },
 
   // Intake
-  messages_accepted_total: { type: 'counter', help: 'Messages answered 250, by protection.', labels: ['protection'] },
+  messages_accepted_total: {
+    type: 'counter',
+    help: 'Messages answered 250, by protection.',
+    labels: ['protection'],
+    values: { protection: ['protected', 'unprotected'] },
+  },
   messages_refused_total: {
     type: 'counter',
     help: 'Messages refused by the transport, by reason.',
     labels: ['reason'],
+    values: { reason: ['open', 'shadow'] },
   },
   accept_duration_seconds: {
     type: 'histogram',
@@ -73,12 +117,14 @@ export const METRIC_CATALOG = declare({
     type: 'histogram',
     help: 'From the end of data to the durable confirmation of the shadow, by scope (remote or local site).',
     labels: ['scope'],
+    values: { scope: ['remote', 'local'] },
     buckets: LATENCY,
   },
   shadow_attempts_total: {
     type: 'counter',
     help: 'Attempts to place a shadow copy, by result and scope.',
     labels: ['result', 'scope'],
+    values: { result: ['stored', 'failed'], scope: ['remote', 'local'] },
   },
   message_size_bytes: { type: 'histogram', help: 'Size of accepted messages.', labels: [], buckets: SIZES },
 
@@ -93,16 +139,19 @@ export const METRIC_CATALOG = declare({
     type: 'counter',
     help: 'Shadow copies that became primary, by reason.',
     labels: ['reason'],
+    values: { reason: ['replaced', 'confirmed lost', 'drained', 'no contact'] },
   },
   identities_lost_total: {
     type: 'counter',
     help: 'Queue databases taken over from, by how it became known (replaced, confirmed lost, drained).',
     labels: ['reason'],
+    values: { reason: ['replaced', 'confirmed lost', 'drained'] },
   },
   rehomed_total: {
     type: 'counter',
     help: 'Safety Net copies given another home, by why (protect: its holder was lost; handOver: this member is drained).',
     labels: ['reason'],
+    values: { reason: ['protect', 'handOver'] },
   },
   resigned_total: { type: 'counter', help: 'Copies handed over to another owner by a drain.', labels: [] },
   released_total: {
@@ -123,19 +172,25 @@ export const METRIC_CATALOG = declare({
   discards_pending: { type: 'gauge', help: 'Discard notices not yet acknowledged by the shadow.', labels: [] },
   heartbeat_age_timestamp_seconds: {
     type: 'gauge',
-    help: 'Time of the last authenticated contact, by peer; subtract from time().',
+    help: 'Time of the last authenticated contact, by peer; subtract from time(). NaN: none since the start, or no member any more.',
     labels: ['peer'],
   },
-  peer_up: { type: 'gauge', help: '1 while an authenticated connection to the peer is open.', labels: ['peer'] },
+  peer_up: {
+    type: 'gauge',
+    help: '1 while an authenticated connection to the peer is open; NaN once it is no member any more.',
+    labels: ['peer'],
+  },
   peer_protocol_errors_total: {
     type: 'counter',
     help: 'Peer connections dropped because the other side spoke wrongly, by reason.',
     labels: ['reason'],
+    values: { reason: ['handshake', 'session'] },
   },
   reconciled_total: {
     type: 'counter',
     help: 'Copies settled by comparing states with a peer, by result.',
     labels: ['result'],
+    values: { result: ['settled'] },
   },
   fenced: { type: 'gauge', help: '1 while this member holds back because another may own its messages.', labels: [] },
 
@@ -144,20 +199,41 @@ export const METRIC_CATALOG = declare({
   queue_bytes: { type: 'gauge', help: 'Bytes in a queue, by kind.', labels: ['kind'] },
   queue_oldest_message_timestamp_seconds: {
     type: 'gauge',
-    help: 'When the oldest message of a queue was accepted, by kind.',
+    help: 'When the oldest message of a queue was accepted, by kind; NaN: it is empty.',
     labels: ['kind'],
   },
   delivery_duration_seconds: {
     type: 'histogram',
     help: 'Duration of one delivery attempt, by route.',
     labels: ['route'],
+    values: { route: ['mailbox', 'smartHost'] },
     buckets: LATENCY,
   },
-  delivered_total: { type: 'counter', help: 'Recipients delivered or relayed, by route.', labels: ['route'] },
-  deferred_total: { type: 'counter', help: 'Delivery attempts put off, by reason.', labels: ['reason'] },
-  failed_total: { type: 'counter', help: 'Recipients that failed for good, by reason.', labels: ['reason'] },
+  delivered_total: {
+    type: 'counter',
+    help: 'Recipients delivered or relayed, by route.',
+    labels: ['route'],
+    values: { route: ['mailbox', 'smartHost'] },
+  },
+  deferred_total: {
+    type: 'counter',
+    help: 'Delivery attempts put off, by reason.',
+    labels: ['reason'],
+    values: { reason: ['connection', 'reply'] },
+  },
+  failed_total: {
+    type: 'counter',
+    help: 'Recipients that failed for good, by route.',
+    labels: ['route'],
+    values: { route: ['mailbox', 'smartHost'] },
+  },
   expired_total: { type: 'counter', help: 'Recipients given up because the message expired.', labels: [] },
-  dsn_total: { type: 'counter', help: 'Delivery status notifications created, by kind.', labels: ['kind'] },
+  dsn_total: {
+    type: 'counter',
+    help: 'Delivery status notifications created, by kind.',
+    labels: ['kind'],
+    values: { kind: ['failed'] },
+  },
   poison_messages: { type: 'gauge', help: 'Messages in the poison queue.', labels: [] },
 
   // Safety Net
@@ -165,7 +241,7 @@ export const METRIC_CATALOG = declare({
   safety_net_bytes: { type: 'gauge', help: 'Bytes in Safety Net, by role.', labels: ['role'] },
   safety_net_oldest_timestamp_seconds: {
     type: 'gauge',
-    help: 'When the oldest message in Safety Net became final.',
+    help: 'When the oldest message in Safety Net became final; NaN: it is empty.',
     labels: [],
   },
   safety_net_expired_total: {
@@ -178,17 +254,29 @@ export const METRIC_CATALOG = declare({
     help: 'Safety Net entries given up before their hold time because of the quota.',
     labels: [],
   },
-  resubmitted_total: { type: 'counter', help: 'Messages resubmitted from Safety Net, by role.', labels: ['role'] },
+  resubmitted_total: {
+    type: 'counter',
+    help: 'Messages resubmitted from Safety Net, by role.',
+    labels: ['role'],
+    values: { role: ['primary', 'shadow'] },
+  },
   duplicates_suppressed_total: {
     type: 'counter',
-    help: 'Deliveries recognised as repeats and not made again, by who recognised them (store or ledger).',
+    help: 'Deliveries recognised as repeats and not made again, by who recognised them.',
     labels: ['reason'],
+    values: { reason: ['ledger'] },
+  },
+  resubmit_requests: {
+    type: 'gauge',
+    help: 'Resubmit requests this member knows, by how far it is (Pending, Running, Paused, Done, Cancelled).',
+    labels: ['state'],
   },
   ledger_up: { type: 'gauge', help: '1 while the shared ledger of external deliveries answers.', labels: [] },
   ledger_lookups_total: {
     type: 'counter',
     help: 'Recipients the ledger was asked about, by what it knew (relayed, absent, unknown).',
     labels: ['result'],
+    values: { result: ['relayed', 'absent', 'unknown'] },
   },
   ledger_entries_rejected_total: {
     type: 'counter',
@@ -199,6 +287,7 @@ export const METRIC_CATALOG = declare({
     type: 'counter',
     help: 'Entries for the shared ledger, by result (written, failed, dropped while it was out of reach).',
     labels: ['result'],
+    values: { result: ['written', 'failed', 'dropped'] },
   },
 
   // Store
@@ -257,6 +346,7 @@ export const METRIC_CATALOG = declare({
     type: 'counter',
     help: 'Looks at one MailCluster, by result (done, again, retry, error).',
     labels: ['result'],
+    values: { result: ['done', 'again', 'retry', 'error'] },
   },
   reconcile_duration_seconds: {
     type: 'histogram',
@@ -264,18 +354,30 @@ export const METRIC_CATALOG = declare({
     labels: [],
     buckets: LATENCY,
   },
-  restarts_total: { type: 'counter', help: 'Members restarted in order, by reason.', labels: ['reason'] },
+  condition: {
+    type: 'gauge',
+    help: '1 while the condition is True, 0 while it is not, by MailCluster (namespace/name) and type; NaN once the MailCluster is gone. Of the leader.',
+    labels: ['mailcluster', 'type'],
+  },
+  restarts_total: {
+    type: 'counter',
+    help: 'Members restarted in order, by reason.',
+    labels: ['reason'],
+    values: { reason: ['ConfigurationChanged', 'ImageChanged', 'ResourcesChanged', 'TemplateChanged'] },
+  },
   workqueue_depth: { type: 'gauge', help: 'Keys that wait for a worker, by queue.', labels: ['queue'] },
   workqueue_retries_total: {
     type: 'counter',
     help: 'Keys that failed and will be tried again, by queue.',
     labels: ['queue'],
+    values: { queue: ['mailclusters', 'access-requests'] },
   },
   leader: { type: 'gauge', help: '1 while this operator holds the lease and may write.', labels: [] },
   events_dropped_total: {
     type: 'counter',
     help: 'Kubernetes Events that were not written, by why (rate, backlog, failed).',
     labels: ['reason'],
+    values: { reason: ['rate', 'backlog', 'failed'] },
   },
 
   // Process

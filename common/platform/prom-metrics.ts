@@ -1,7 +1,7 @@
 /**
  * The metrics port over prom-client; the only import of it. Owns: one registry per process with every metric of the catalogue and the
  * runtime's own (event loop lag, GC, memory, CPU), all with the prefix `mailcluster_`. Output is OpenMetrics text.
- * Promise: counters and histograms without labels are exported from the start with 0; a gauge only once it was set, because a 0 nobody
+ * Promise: counters and histograms without labels, or with labels whose values are declared, are exported from the start with 0; a gauge only once it was set, because a 0 nobody
  * measured would be a lie (`unprotected_messages` above all). Refuses labels the catalogue does not declare (throws: a bug).
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client';
@@ -42,6 +42,22 @@ function instrument(registry: OpenRegistry, name: string, declaration: MetricDec
   }
 }
 
+/** Every combination of the declared values; none when a label has no declared ones. */
+function combinations({ labels, values }: MetricDeclaration): readonly Labels[] {
+  if (values === undefined) return [];
+  return labels.reduce<readonly Labels[]>(
+    (sets, label) => sets.flatMap((set) => (values[label] ?? []).map((value) => ({ ...set, [label]: value }))),
+    [{}],
+  );
+}
+
+function exportedFromTheStart({ kind, metric }: Instrument, declaration: MetricDeclaration): void {
+  for (const labels of combinations(declaration)) {
+    if (kind === 'counter') metric.inc(labels, 0);
+    else if (kind === 'histogram') metric.zero(labels);
+  }
+}
+
 /** `defaults`: cluster, dag, site, member; on every sample. */
 export function createMetrics(defaults: Labels): ExportedMetrics {
   const registry: OpenRegistry = new Registry();
@@ -51,7 +67,10 @@ export function createMetrics(defaults: Labels): ExportedMetrics {
   collectDefaultMetrics({ register: registry, prefix: METRIC_PREFIX, eventLoopMonitoringPrecision: 100 });
   const instruments = new Map<MetricName, Instrument>();
   for (const [name, declaration] of Object.entries(METRIC_CATALOG)) {
-    if (declaration.type !== 'gauge') instruments.set(name as MetricName, instrument(registry, name, declaration));
+    if (declaration.type === 'gauge') continue;
+    const made = instrument(registry, name, declaration);
+    instruments.set(name as MetricName, made);
+    exportedFromTheStart(made, declaration);
   }
   const gauge = (name: MetricName): Instrument | undefined => {
     const declaration: MetricDeclaration | undefined = METRIC_CATALOG[name];

@@ -1,5 +1,5 @@
 /** What the charts make of values, and which they refuse with the path: `helm lint` and `helm template`, no server asked. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import { parse } from 'yaml';
@@ -59,6 +59,8 @@ const ALL_ELSE = {
   rbac: { userRoles: false },
   serviceAccount: { name: 'mail-operator', annotations: { 'example.com/role': 'mail' } },
   metrics: { monitor: 'PodMonitor', interval: '15s', labels: { release: 'prometheus' } },
+  dashboards: { enabled: false, label: 'dashboards', labelValue: 'mail' },
+  rules: { enabled: true, labels: { release: 'prometheus' }, runbook: 'https://docs.example/runbook.md' },
   networkPolicy: { enabled: false },
   namespaceGuard: { namespaces: ['mail', 'mail-two'] },
   podLabels: { team: 'mail' },
@@ -211,17 +213,47 @@ it('optional objects come with their switch: second replica, monitor, guard', as
   const kinds = async (...args: string[]) =>
     new Set((await rendered(helm, OPERATOR_CHART, ...args)).map(({ kind }) => kind));
   const few = await kinds();
-  for (const kind of ['PodDisruptionBudget', 'ServiceMonitor', 'PodMonitor', 'ValidatingAdmissionPolicy'])
+  for (const kind of [
+    'PodDisruptionBudget',
+    'ServiceMonitor',
+    'PodMonitor',
+    'PrometheusRule',
+    'ValidatingAdmissionPolicy',
+  ])
     expect([kind, few.has(kind)]).toEqual([kind, false]);
   const all = await kinds('-f', await helm.values('all', ALL_ELSE));
   for (const kind of [
     'PodDisruptionBudget',
     'PodMonitor',
+    'PrometheusRule',
     'ValidatingAdmissionPolicy',
     'ValidatingAdmissionPolicyBinding',
   ])
     expect([kind, all.has(kind)]).toEqual([kind, true]);
   expect(await kinds('--set', 'metrics.monitor=ServiceMonitor')).toContain('ServiceMonitor');
+});
+
+it('dashboards are ConfigMaps for the sidecar of Grafana, word for word; the rules link to where the runbook is said to be', async (context) => {
+  const helm = helmOf(context);
+  const sidecar = ({ metadata }: KubeObject): boolean => metadata.labels?.grafana_dashboard === '1';
+  const maps = (await rendered(helm, OPERATOR_CHART)).filter(sidecar);
+  const directory = join(OPERATOR_CHART, 'files/dashboards');
+  const files = readdirSync(directory);
+  expect(files).toHaveLength(7);
+  expect(Object.assign({}, ...maps.map(({ data }) => data))).toEqual(
+    Object.fromEntries(files.map((name) => [name, readFileSync(join(directory, name), 'utf8')])),
+  );
+  const elsewhere = ['dashboards.namespace=grafana', 'dashboards.annotations.folder=Mail', 'dashboards.labels.team=x'];
+  const moved = (await rendered(helm, OPERATOR_CHART, '--set', elsewhere.join(','))).filter(sidecar);
+  expect(moved.map(({ metadata }) => [metadata.namespace, metadata.annotations])).toEqual(
+    files.map(() => ['grafana', { folder: 'Mail' }]),
+  );
+  const all = await rendered(helm, OPERATOR_CHART, '-f', await helm.values('all', ALL_ELSE));
+  expect(all.filter(sidecar)).toEqual([]);
+  const { metadata, spec } = one(all, 'PrometheusRule');
+  expect(metadata.labels.release).toBe('prometheus');
+  const rules = readFileSync(join(OPERATOR_CHART, 'files/rules.yaml'), 'utf8');
+  expect(spec).toEqual(parse(rules.replaceAll('docs/runbook.md#', 'https://docs.example/runbook.md#')));
 });
 
 interface Closed {
@@ -284,6 +316,9 @@ const WRONG: readonly (readonly [string, string])[] = [
   ['crds.install=perhaps', "at '/crds/install': got string, want boolean"],
   ['signer.port=0', "at '/signer/port': minimum: got 0, want 1"],
   ['metrics.monitor=Both', "at '/metrics/monitor': value must be one of 'None', 'ServiceMonitor', 'PodMonitor'"],
+  ['dashboards.enabled=perhaps', "at '/dashboards/enabled': got string, want boolean"],
+  ['dashboards.namespace=Grafana', "at '/dashboards/namespace': 'Grafana' does not match pattern"],
+  ['rules.runbook=a#b', "at '/rules/runbook': 'a#b' does not match pattern"],
   ['metrics.interval=often', "at '/metrics/interval': 'often' does not match pattern"],
   ['resources.limits.memory=lots', "at '/resources/limits/memory': 'lots' does not match pattern"],
   ['namespaceGuard.namespaces={Mail}', "at '/namespaceGuard/namespaces/0': 'Mail' does not match pattern"],

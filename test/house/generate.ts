@@ -1,10 +1,13 @@
 /**
  * Documents that come from the code: the state table and its picture in ARCHITECTURE.md,
- * docs/metrics.md, docs/reference.md, the types of the resources, what charts/ takes over. `--write` writes them,
+ * docs/metrics.md, docs/reference.md, the types of the resources, what charts/ takes over, dashboards and rules. `--write` writes them,
  * `--check` (what `test/tidy.test.ts` does through `generated()`) exits 1 and names what is stale.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { DASHBOARDS } from '../../charts/monitoring/dashboards/all.ts';
+import { grafanaJson } from '../../charts/monitoring/grafana.ts';
+import { rulesFile } from '../../charts/monitoring/rules.ts';
 import { METRIC_CATALOG, type MetricDeclaration } from '../../common/platform/metric-catalog.ts';
 import { renderTypes } from '../../operator/resource/generate-types.ts';
 import { loadSchemas } from '../../operator/resource/schema.ts';
@@ -12,6 +15,9 @@ import { type Place, TRANSITIONS, type TransitionRow } from '../../transport/cor
 import { CHART_COPIES, clusterValuesSchema } from './chart-files.ts';
 import { reference } from './reference.ts';
 import { ROOT, readText } from './sources.ts';
+
+export const DASHBOARD_FILES = 'charts/mailcluster-operator/files/dashboards';
+export const RULES_FILE = 'charts/mailcluster-operator/files/rules.yaml';
 
 export interface Generated {
   readonly path: string;
@@ -39,6 +45,11 @@ export function generated(): readonly Generated[] {
       current: readIfThere('charts/mailcluster/values.schema.json'),
       wanted: clusterValuesSchema(loadSchemas()),
     },
+    ...DASHBOARDS.map((one) => {
+      const path = `${DASHBOARD_FILES}/${one.name}.json`;
+      return { path, current: readIfThere(path), wanted: grafanaJson(one) };
+    }),
+    { path: RULES_FILE, current: readIfThere(RULES_FILE), wanted: rulesFile() },
     ...[...CHART_COPIES].map(([path, from]) => ({ path, current: readIfThere(path), wanted: readText(from) })),
   ];
 }

@@ -1,7 +1,7 @@
 /** The catalogue, its export as OpenMetrics, the endpoint for scrapers and probes. */
 import { request } from 'node:http';
 import { afterEach, expect, test } from 'vitest';
-import { METRIC_CATALOG, type MetricName } from '../../common/platform/metric-catalog.ts';
+import { METRIC_CATALOG, type MetricDeclaration, type MetricName } from '../../common/platform/metric-catalog.ts';
 import { type MetricsServer, type Readiness, startMetricsServer } from '../../common/platform/metrics-server.ts';
 import { createMetrics } from '../../common/platform/prom-metrics.ts';
 
@@ -56,6 +56,19 @@ test('every metric of observability.md that the first three programs have is dec
     store_bytes store_free_bytes backpressure_level corrupt_records_total build_info member_state topology_generation
     certificate_expiration_timestamp_seconds`.split(/\s+/);
   expect(wanted.filter((name) => !Object.hasOwn(METRIC_CATALOG, name))).toEqual([]);
+});
+
+test('what has declared values is exported with 0 before anything happened, each combination once', async () => {
+  const text = await createMetrics({}).render();
+  for (const [name, one] of Object.entries<MetricDeclaration>(METRIC_CATALOG)) {
+    if (one.type === 'gauge') expect(one).not.toHaveProperty('values');
+    if (one.values === undefined) continue;
+    expect([name, Object.keys(one.values)]).toEqual([name, one.labels]);
+    const count = Object.values(one.values).reduce((product, values) => product * values.length, 1);
+    const suffix = one.type === 'histogram' ? '_count' : '';
+    const lines = text.split('\n').filter((line) => line.startsWith(`mailcluster_${name}${suffix}{`));
+    expect([name, new Set(lines).size, lines.every((line) => line.endsWith(' 0'))]).toEqual([name, count, true]);
+  }
 });
 
 test('what is counted is exported as OpenMetrics with prefix, labels and default labels', async () => {

@@ -16,9 +16,10 @@ export function answerIntake(turn: Turn, copy: Copy, outcome: 'protected' | 'unp
   const intake = server.intakes.get(stream);
   server.intakeOf.delete(id);
   server.intakes.delete(stream);
-  late(turn, { copy: null, kind: 'Count', what: 'accepted', label: outcome });
+  late(turn, { copy: null, kind: 'Count', what: 'accepted', label: outcome, value: copy.facts.sizeBytes });
   if (intake === undefined) return;
-  late(turn, { copy: null, kind: 'Count', what: 'acceptDuration', value: (turn.nowMs - intake.openedAtMs) / 1000 });
+  const endedAtMs = intake.endedAtMs ?? turn.nowMs;
+  late(turn, { copy: null, kind: 'Count', what: 'acceptDuration', value: (turn.nowMs - endedAtMs) / 1000 });
   late(turn, {
     copy: id,
     kind: 'Track',

@@ -297,13 +297,23 @@ export type LateEffect = {
       readonly detail?: string;
       readonly addresses?: readonly string[];
     }
-  | { readonly kind: 'Count'; readonly what: CoreCount; readonly label?: string; readonly value?: number }
+  | {
+      readonly kind: 'Count';
+      readonly what: CoreCount;
+      readonly label?: string;
+      readonly scope?: Scope;
+      readonly value?: number;
+    }
 );
+
+/** Where the shadow is, seen from here. */
+export type Scope = 'remote' | 'local';
 
 export type CoreCount =
   | 'accepted'
   | 'refused'
   | 'shadowAttempt'
+  | 'shadowCommit'
   | 'delivered'
   | 'deferred'
   | 'failed'

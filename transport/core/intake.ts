@@ -64,7 +64,7 @@ export function intakeOpened(turn: Turn, opening: IntakeOpening): void {
   const shadows = server.document.policies.shadowRedundancy;
   if (shadows.rejectMessageOnShadowFailure && pickCandidate(turn, []) === null)
     return refuse(reply('shadowFailure'), true);
-  const intake: Intake = { ...opening, waiting: true, openedAtMs: turn.nowMs };
+  const intake: Intake = { ...opening, waiting: true, endedAtMs: null };
   server.intakes.set(opening.stream, intake);
   server.intakeOf.set(opening.id, opening.stream);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
@@ -92,6 +92,7 @@ export function intakeEnded(
   const { server } = turn;
   const intake = server.intakes.get(stream);
   if (intake === undefined) return early(turn, { kind: 'DiscardBody', stream });
+  intake.endedAtMs = turn.nowMs;
   const placing = server.placings.get(intake.id);
   const existing = server.copies.get(intake.id);
   if (placing === undefined || server.tombstones.get(intake.id)?.kind === 'final')

@@ -12,6 +12,7 @@ import type { CopyState, Placement } from '../store/database.ts';
 import { abortIntake, abortSettled } from './aborting.ts';
 import { armAge } from './ages.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
+import { countAttempt } from './attempt-counts.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
 import { heldLate, placementAnswered, protectedNow, settle, tellProgress } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
@@ -277,7 +278,7 @@ function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: 
   attempt.status = 'failed';
   attempt.inDoubt = inDoubt;
   if (!first) return;
-  late(turn, { copy: null, kind: 'Count', what: 'shadowAttempt', label: 'failed' });
+  countAttempt(turn, placing, attempt, 'failed');
   if (placing.phase === 'placing' && attempt === placing.attempts.at(-1)) nextAttempt(turn, placing);
 }
 
@@ -325,7 +326,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
     'primary',
     copy.state.queue,
   );
-  late(turn, { copy: null, kind: 'Count', what: 'shadowAttempt', label: 'stored' });
+  countAttempt(turn, placing, attempt, 'stored');
   late(turn, {
     copy: placing.id,
     kind: 'Track',

@@ -85,7 +85,8 @@ export interface Intake {
   readonly envelope: Envelope;
   /** The client's front end still waits for the answer. */
   waiting: boolean;
-  readonly openedAtMs: number;
+  /** The last byte is here; null before. */
+  endedAtMs: number | null;
 }
 
 /** A body on its way from the owner of a copy. */

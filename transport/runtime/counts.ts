@@ -3,20 +3,23 @@ import type { Metrics } from '../../common/platform/metrics.ts';
 import type { LateEffect } from '../core/events.ts';
 
 export function count(metrics: Metrics, effect: Extract<LateEffect, { readonly kind: 'Count' }>): void {
-  const label = effect.label ?? '';
+  const { label = '', scope = 'remote' } = effect;
   switch (effect.what) {
     case 'accepted':
+      metrics.observe('message_size_bytes', effect.value ?? 0);
       return metrics.increment('messages_accepted_total', { protection: label });
     case 'refused':
       return metrics.increment('messages_refused_total', { reason: label });
     case 'shadowAttempt':
-      return metrics.increment('shadow_attempts_total', { result: label, scope: 'any' });
+      return metrics.increment('shadow_attempts_total', { result: label, scope });
+    case 'shadowCommit':
+      return metrics.observe('shadow_commit_duration_seconds', effect.value ?? 0, { scope });
     case 'delivered':
       return metrics.increment('delivered_total', { route: label });
     case 'deferred':
       return metrics.increment('deferred_total', { reason: label });
     case 'failed':
-      return metrics.increment('failed_total', { reason: label });
+      return metrics.increment('failed_total', { route: label });
     case 'expired':
       return metrics.increment('expired_total');
     case 'dsn':

@@ -282,6 +282,10 @@ export class Peers {
   #closed(connection: Connection, session: PeerSession | null, reason: string, dialled: boolean): void {
     const { name, role } = connection.remote;
     if (this.#connections.get(name) === connection) this.#connections.delete(name);
+    if (reason.startsWith('protocol error'))
+      this.#deps.metrics.increment('peer_protocol_errors_total', {
+        reason: session === null ? 'handshake' : 'session',
+      });
     if (role === 'frontend') {
       if (this.#frontends.get(name) === session) this.#frontends.delete(name);
       return;

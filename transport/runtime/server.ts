@@ -15,7 +15,7 @@ import { IN_TRANSIT } from '../core/copy.ts';
 import { mayBegin } from '../core/delivery.ts';
 import { takesNothing } from '../core/drain.ts';
 import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
-import { startCore, unprotectedCount } from '../core/server.ts';
+import { startCore } from '../core/server.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import type { Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
@@ -23,11 +23,13 @@ import { count } from './counts.ts';
 import { DamageTold } from './damage-told.ts';
 import type { TransportDeps } from './deps.ts';
 import { composeFor } from './dsn-body.ts';
+import { Gauges } from './gauges.ts';
 import { controlReceived, type Inbound } from './inbound.ts';
 import { Loop } from './loop.ts';
 import { outcomeOf } from './outcome.ts';
 import { Peers } from './peers.ts';
 import { pressureOf } from './pressure.ts';
+import { type QueueTotals, queueTotals } from './queue-totals.ts';
 import { Resting } from './resting.ts';
 import { SafetyNetScans } from './safety-net-scans.ts';
 import { Scrubbing } from './scrubbing.ts';
@@ -58,7 +60,8 @@ export class TransportServer {
   readonly #damage: DamageTold;
   readonly #inbound: Inbound;
   #sweep: Timer | null = null;
-  #counted: ReadonlyMap<Queue, number> = new Map();
+  readonly #gauges: Gauges;
+  #counted: ReadonlyMap<Queue, QueueTotals> = new Map();
   #countedAtMs = Number.NEGATIVE_INFINITY;
   readonly #startedAtMs: number;
   /** A member of another site was met since the start; losing it again is no reason to hold back. */
@@ -129,6 +132,7 @@ export class TransportServer {
     });
     this.#damage = new DamageTold({ core: this.core, database, resting: this.#resting, loop: this.#loop });
     this.scrubbing = this.#newScrubbing();
+    this.#gauges = new Gauges(this);
     // The core has what it needs of it: what the database recovered need not be kept twice.
     database.releaseRecovered();
     this.#loop.apply(started.result);
@@ -186,37 +190,18 @@ export class TransportServer {
       if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
       // A session that is open has been heard within its dead time (protocol.md 3).
       if (this.core.peers.size === 0 && this.peers.hearsFrontend) this.#loop.handle({ kind: 'OutsideReached' });
-      this.#gauges();
+      this.#gauges.set(this.#queueTotals());
       this.#sweepLater();
     });
   }
 
-  #gauges(): void {
-    const { metrics, database } = this.deps;
-    const space = database.space();
-    metrics.set('store_bytes', space.liveBytes + space.safetyNetBytes);
-    metrics.set('store_free_bytes', space.freeBytes);
-    metrics.set('unprotected_messages', unprotectedCount(this.core) ?? Number.NaN);
-    metrics.set('discards_pending', this.core.tombstones.size);
-    const queues = this.#queueSizes();
-    for (const kind of ['submission', 'delivery', 'unreachable', 'poison', 'shadow'] as const)
-      metrics.set('queue_messages', queues.get(kind) ?? 0, { kind });
-    const net = database.safetyNetCounts();
-    this.core.completeSinceMs = net.completeSinceMs;
-    metrics.set('safety_net_messages', net.primary.messages, { role: 'primary' });
-    metrics.set('safety_net_messages', net.shadow.messages, { role: 'shadow' });
-    metrics.set('topology_generation', this.core.document.generation);
-  }
-
   /** Counted at most twice a second: the queue may hold hundreds of thousands, and every peer is told. */
-  #queueSizes(): ReadonlyMap<Queue, number> {
+  #queueTotals(): ReadonlyMap<Queue, QueueTotals> {
     const nowMs = this.deps.clock.monotonicMs();
     if (nowMs - this.#countedAtMs < COUNT_MS) return this.#counted;
-    const queues = new Map<Queue, number>();
-    for (const copy of this.core.copies.values()) queues.set(copy.state.queue, (queues.get(copy.state.queue) ?? 0) + 1);
-    this.#counted = queues;
+    this.#counted = queueTotals(this.core);
     this.#countedAtMs = nowMs;
-    return queues;
+    return this.#counted;
   }
 
   /**
@@ -234,7 +219,7 @@ export class TransportServer {
 
   #contact(): Omit<Contact, 'hears'> {
     let queued = 0;
-    for (const [queue, size] of this.#queueSizes()) if (IN_TRANSIT.has(queue)) queued += size;
+    for (const [queue, { messages }] of this.#queueTotals()) if (IN_TRANSIT.has(queue)) queued += messages;
     return {
       syncedSequence: this.deps.database.syncedSequence,
       trustedMs: trustedTime(this.core, this.deps.clock.monotonicMs()),
@@ -362,7 +347,8 @@ export class TransportServer {
   /** By time, and by the quota (semantics.md N8): oldest first, mail in transit never. */
   async #trimSafetyNet(beforeMs: number): Promise<void> {
     const { database, log } = this.deps;
-    await database.expireSafetyNet(beforeMs);
+    const expired = await database.expireSafetyNet(beforeMs);
+    this.deps.metrics.increment('safety_net_expired_total', {}, expired);
     const { quotaBytes } = this.core.document.policies.safetyNet;
     if (quotaBytes === null) return;
     const heldBytes = database.space().safetyNetBytes;

@@ -7,6 +7,7 @@ import { resubmitViews } from '../core/resubmission.ts';
 import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
 import { knownCopies } from './known-copies.ts';
+import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
 import { countSafetyNet, listSafetyNet } from './safety-net-listing.ts';
 import type { TransportServer } from './server.ts';
 import type { MessageDetail, MessageSummary, NextHopView, TransportStatus, TransportView } from './view.ts';
@@ -20,12 +21,6 @@ const QUEUES: readonly Queue[] = [
   'primarySafetyNet',
   'shadowSafetyNet',
 ];
-
-interface QueueTotals {
-  messages: number;
-  bytes: number;
-  oldestMs: number | null;
-}
 
 export function transportView(server: TransportServer): TransportView {
   return {
@@ -44,14 +39,8 @@ export function transportView(server: TransportServer): TransportView {
 function statusOf(server: TransportServer): TransportStatus {
   const { core, deps } = server;
   const net = deps.database.safetyNetCounts();
-  const totals = new Map<Queue, QueueTotals>(QUEUES.map((queue) => [queue, { messages: 0, bytes: 0, oldestMs: null }]));
-  for (const copy of core.copies.values()) {
-    const total = totals.get(copy.state.queue);
-    if (total === undefined) continue;
-    total.messages += 1;
-    total.bytes += copy.facts.sizeBytes;
-    total.oldestMs = Math.min(total.oldestMs ?? copy.facts.acceptedAtMs, copy.facts.acceptedAtMs);
-  }
+  const counted = queueTotals(core);
+  const totals = new Map(QUEUES.map((queue) => [queue, counted.get(queue) ?? NOTHING_QUEUED]));
   totals.set('primarySafetyNet', { ...net.primary, oldestMs: net.oldestMs });
   totals.set('shadowSafetyNet', { ...net.shadow, oldestMs: net.oldestMs });
   const queues = Object.fromEntries(totals) as TransportStatus['queues'];

@@ -41,6 +41,8 @@ export interface WriterOptions {
   readonly end: LogEnd;
   /** The segment before the current one is complete and synced; everything applied so far is durable. */
   readonly onSealed: (lastGeneration: number) => void;
+  /** Commits that one sync has made durable. */
+  readonly onSynced?: ((commits: number) => void) | undefined;
   readonly onFatal: (reason: Error) => void;
 }
 
@@ -303,7 +305,9 @@ export class LogWriter implements BodyHost {
     if (!group.sync) return;
     await this.#sync(segment);
     if (this.#dead) return;
-    for (const call of group.calls) if (!call.note) call.resolve();
+    const commits = group.calls.filter(({ note }) => !note);
+    for (const call of commits) call.resolve();
+    this.#options.onSynced?.(commits.length);
   }
 
   async #append(segment: Segment, buffers: readonly Buffer[], bytes: number): Promise<void> {

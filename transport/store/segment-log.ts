@@ -57,6 +57,8 @@ export interface SegmentLogOptions {
   /** Kept free of appends: what a full disk can still record (protocol.md 28). */
   readonly reserveBytes: number;
   readonly onFatal: (reason: Error) => void;
+  /** Commits that one sync has made durable; for who counts. */
+  readonly onSynced?: (commits: number) => void;
   /** Something was found damaged on read, after opening; it is in `recovered.quarantined` already. */
   readonly onQuarantined?: (item: Quarantined) => void;
   readonly member: string;
@@ -236,6 +238,7 @@ class SegmentLog implements QueueDatabase {
       end: recovered.end,
       onSealed: (generation) => this.#sealed(generation),
       onFatal: options.onFatal,
+      onSynced: options.onSynced,
     });
     this.#keeper = new SafetyNetKeeper({
       state: this.#state,
