@@ -9,6 +9,7 @@ ends=()
 for n in $(nodes); do power_off "$n" & ends+=($!); done
 for p in kube-scheduler kube-controller-manager kube-apiserver etcd; do halt "$p" "${CLUSTER_SIGNAL:-KILL}" & ends+=($!); done
 for e in "${ends[@]}"; do wait "$e"; done
+for n in $(nodes); do ! mountpoint -q "$CLUSTER_DIR/$n/var-lib/containerd" || umount "$CLUSTER_DIR/$n/var-lib/containerd"; done
 
 if [[ ${CLUSTER_NODES:-0} -gt 0 ]]; then
   for n in cp $(nodes); do uncable "$n"; done
