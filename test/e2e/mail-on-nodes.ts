@@ -140,6 +140,20 @@ export class MailOnNodes {
     );
   }
 
+  /** Other transports that a member hears now, by its own metrics. */
+  async peersUp(member: string): Promise<number> {
+    const { status } = await this.pod(member);
+    const page = await (await fetch(`http://${status.podIP}:${METRICS_PORT}/metrics`)).text();
+    return [...page.matchAll(/^mailcluster_peer_up\{[^}]*\} (\S+)$/gm)].reduce((sum, [, up]) => sum + Number(up), 0);
+  }
+
+  async heardByAll(): Promise<void> {
+    const members = await this.members();
+    const all = async (): Promise<boolean> =>
+      (await Promise.all(members.map((one) => this.peersUp(one)))).every((up) => up === members.length - 1);
+    await until('every transport to hear every other', all, LONG);
+  }
+
   /** Mail from outside, through the Service, until it is stopped or so many were sent; `add` its report to the ledger. */
   async load({ perSecond = 20, sessions = 4, count = Number.POSITIVE_INFINITY } = {}): Promise<Load> {
     const { spec } = await this.cluster.access.client.get(pathOf(this.namespace, 'services', 'contoso-smtp'));
