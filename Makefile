@@ -42,7 +42,7 @@ e2e: setup ## As root: the whole cluster suite on three real kubelets (half an h
 	@node node_modules/vitest/vitest.mjs run test/e2e/ --no-file-parallelism
 
 image: setup ## The container image as an OCI archive in .state/image, without daemon, registry or network; prints size and digest
-	@node charts/image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
+	@node --disable-warning=ExperimentalWarning charts/image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
 
 cluster-build: ## Build the programs of the test cluster from Go modules into ~/.cache/mailcluster (minutes, once)
 	@test/cluster/build.sh

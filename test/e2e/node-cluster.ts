@@ -127,7 +127,7 @@ export class NodeCluster {
     const uid = String(pod.metadata.uid);
     const isIts = (pid: string): boolean => {
       const cgroups = readOrEmpty(`/proc/${pid}/cgroup`);
-      return cgroups.includes(`/pod${uid}/`) && readOrEmpty(`/proc/${pid}/cmdline`).includes('/main.ts');
+      return cgroups.includes(`/pod${uid}/`) && readOrEmpty(`/proc/${pid}/cmdline`).includes('--pod');
     };
     const found = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isIts(name));
     if (found.length !== 1) throw new Error(`${found.length} processes in pod ${pod.metadata.name}`);

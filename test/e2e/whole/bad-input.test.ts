@@ -1,5 +1,6 @@
 /** What people get wrong, on real kubelets (issue: bad input): each ends in words that name the thing where the person looks, and heals when it is put right. */
 import { afterAll, expect, it, type TestContext } from 'vitest';
+import type { KubeObject } from '../../cluster/kube-client.ts';
 import { until } from '../../house/until.ts';
 import { CLUSTER_CHART, OPERATOR_CHART } from '../../rigs/helm.ts';
 import { testCertificate } from '../../rigs/test-certificate.ts';
@@ -43,6 +44,16 @@ async function says(mail: MailOnNodes, type: string, words: RegExp): Promise<str
   );
 }
 
+/** Every volume that nobody has is of that class from now on. */
+async function offerAs({ access }: NodeCluster, from: string, to: string): Promise<void> {
+  const volumes = (await access.client.get('/api/v1/persistentvolumes')).items as KubeObject[];
+  for (const { metadata, spec, status } of volumes) {
+    if (spec.storageClassName !== from || status.phase !== 'Available') continue;
+    const path = `/api/v1/persistentvolumes/${metadata.name}`;
+    await access.client.mergePatch(path, { spec: { storageClassName: to } });
+  }
+}
+
 it('wrong values are refused by Helm with the path of each', async (context) => {
   const cluster = await open(context);
   const wrong = await cluster.values('wrong', { replicas: -1, log: { level: 'chatty' }, imag: {} });
@@ -76,12 +87,19 @@ it(
 it(
   'an image that is not there, a storage class that is not there, and a zone that no node has: conditions name them; each heals when it is put right',
   async (context) => {
-    const { cluster, mail } = await fresh(context);
+    const cluster = await open(context);
+    // Called last, when the volumes are free again.
+    context.onTestFinished(() => offerAs(cluster, 'fast', 'local'), LONG.deadlineMs);
+    const { mail } = await fresh(context);
     await cluster.operator('--set', 'membersImage=localhost/mailcluster:nowhere');
     const storage = { size: '1Gi', storageClassName: 'fast' };
     await mail.apply({ transport: { storage } });
     await says(mail, 'Progressing', /^False .*there is no StorageClass fast/);
-    await mail.patch({ transport: { storage: { ...storage, storageClassName: 'local' } } });
+    await offerAs(cluster, 'local', 'fast');
+    await cluster.access.client.mustApply({
+      ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name: 'fast' } },
+      ...{ provisioner: 'kubernetes.io/no-provisioner', volumeBindingMode: 'WaitForFirstConsumer' },
+    });
     await says(mail, 'Progressing', /^False PodFailing .*ErrImageNeverPull/);
     const described = await cluster.kubectl('describe', 'mc', 'contoso', '-n', mail.namespace);
     expect(described).toMatch(/ErrImageNeverPull/);
