@@ -11,11 +11,11 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
 
-.PHONY: help setup demo test image cluster-build cluster-up cluster-install cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
+.PHONY: help setup demo test e2e image cluster-build cluster-up cluster-install cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
 
 help: ## Print this list
 	@printf 'MailCluster: mail transport with two durable copies before the 250.\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nOne stage of the tests: node test/run.ts unit   (stages: node test/run.ts --list)\n'
 
 setup: $(SETUP_STAMP) ## Install the pinned npm packages (Node 24 among them) into node_modules, nothing elsewhere
@@ -34,11 +34,15 @@ $(SETUP_STAMP): package-lock.json .npmrc
 demo: setup ## Two sites, four transports, two front ends on this machine: send, kill, count (about a minute)
 	@node examples/demo.ts
 
-test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process, api
+test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process, api, cluster
 	@node test/run.ts
 
+e2e: setup ## As root: the whole cluster suite on three real kubelets (half an hour); its short list is stage cluster of make test
+	@test/cluster/build.sh --stage all
+	@node node_modules/vitest/vitest.mjs run test/e2e/ --no-file-parallelism
+
 image: setup ## The container image as an OCI archive in .state/image, without daemon, registry or network; prints size and digest
-	@node charts/image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
+	@node --disable-warning=ExperimentalWarning charts/image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))
 
 cluster-build: ## Build the programs of the test cluster from Go modules into ~/.cache/mailcluster (minutes, once)
 	@test/cluster/build.sh

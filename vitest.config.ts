@@ -1,6 +1,6 @@
 /**
  * How vitest runs our tests: explicit imports, every file in its own process, a count line that `test/run.ts` adds up. Files of `test/api`
- * share one control plane, which comes up before the first of them and only for them.
+ * share one control plane, which comes up before the first of them and only for them; files of `test/e2e` share one cluster of real kubelets.
  */
 import { defineConfig } from 'vitest/config';
 import { CountsReporter } from './test/house/counts-reporter.ts';
@@ -26,7 +26,21 @@ export default defineConfig({
           hookTimeout: 180_000,
         },
       },
-      { extends: true, test: { name: 'tests', include: ['test/**/*.test.ts'], exclude: ['test/api/**'] } },
+      {
+        extends: true,
+        test: {
+          name: 'cluster',
+          include: ['test/e2e/**/*.test.ts'],
+          globalSetup: ['test/e2e/cluster-setup.ts'],
+          fileParallelism: false,
+          hookTimeout: 300_000,
+          teardownTimeout: 180_000,
+        },
+      },
+      {
+        extends: true,
+        test: { name: 'tests', include: ['test/**/*.test.ts'], exclude: ['test/api/**', 'test/e2e/**'] },
+      },
     ],
     reporters: ['default', new CountsReporter()],
   },

@@ -36,6 +36,7 @@ import type {
   StorageClassObject,
   VolumeObject,
 } from './resources/objects.ts';
+import { secretView } from './secret-view.ts';
 import type { Watched, World } from './world.ts';
 
 export interface GatherSide {
@@ -77,10 +78,7 @@ export class Gatherer {
       cluster: this.#observed(found),
       databases: databases.map((one) => this.#observed(one)),
       requests: this.#resources(RESUBMIT_REQUEST, namespace, name).map((one) => this.#observed(one)),
-      secrets: world.inNamespace(SECRET, namespace).map(({ metadata, data }) => ({
-        name: metadata.name,
-        keys: Object.keys((data as object | undefined) ?? {}),
-      })),
+      secrets: world.inNamespace(SECRET, namespace).map(({ metadata, data }) => secretView(metadata.name, data)),
       configMaps: await this.#referredConfigMaps(namespace, databases),
       authority: await authorities.view(namespace, name),
       owned: world.made(namespace).filter((one) => concerns(owner, one as KubeObject)) as readonly KubeObject[],

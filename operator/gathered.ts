@@ -105,6 +105,14 @@ export type MemberAnswer =
   /** It answered what cannot be: another name, a malformed body. Counts as knowing nothing. */
   | { readonly kind: 'nonsense'; readonly reason: string; readonly sinceMs: number };
 
+/** What is seen of a Secret: not its values. */
+export interface SecretView {
+  readonly name: string;
+  readonly keys: readonly string[];
+  /** Why its `tls.crt` and `tls.key` cannot be used together; null where they can, or one is not there. */
+  readonly tlsProblem: string | null;
+}
+
 /** The authority that signs the pods' certificates: the Secret `authorityName()`. */
 export interface AuthorityView {
   /** Certificates to trust, PEM, the newest first; two while one replaces the other. */
@@ -124,7 +132,7 @@ export interface Gathered {
   readonly databases: readonly Observed<MailboxDatabase, MailboxDatabaseStatus>[];
   readonly requests: readonly Observed<ResubmitRequest, ResubmitRequestStatus>[];
   /** Names and keys of the Secrets of this namespace to which the resources refer, and of our own; those that exist. */
-  readonly secrets: readonly { readonly name: string; readonly keys: readonly string[] }[];
+  readonly secrets: readonly SecretView[];
   /** ConfigMaps to which the databases refer (`recipients.addressesFrom`); those that exist. */
   readonly configMaps: readonly ConfigMap[];
   readonly authority:

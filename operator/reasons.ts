@@ -103,6 +103,7 @@ export const REASONS = [
   'AuthorityCreated',
   'AuthorityMissing',
   'AuthorityInvalid',
+  'InvalidCertificate',
   'AuthorityExpiring',
   'CertificateExpiring',
   'FormerAuthorityNeeded',

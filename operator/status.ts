@@ -57,6 +57,18 @@ function atRest(type: ConditionType, view: View): Verdict {
 const living = ({ situation, membership }: View): readonly Member[] =>
   situation.members.filter(({ name }) => membership.states.has(name) && membership.states.get(name) !== 'gone');
 
+/**
+ * By those that are left. What is lost for good holds nothing any more, and what was its alone nobody can count; but who has not heard of the loss may still count
+ * on copies there. Null: not known.
+ */
+function unprotectedOfLiving(view: View): number | null {
+  const { lost } = view.losses;
+  const left = living(view).filter(({ name }) => !lost.has(name));
+  const generation = view.topology.document?.generation ?? 0;
+  const haveHeard = left.length > 0 && left.every(({ report }) => (report?.generation ?? 0) >= generation);
+  return lost.size === 0 || haveHeard ? unprotectedOf(left) : null;
+}
+
 function protection(view: View): Verdict {
   if (!view.situation.cluster.spec.shadowRedundancy.enabled)
     return {
@@ -64,7 +76,7 @@ function protection(view: View): Verdict {
       reason: 'ShadowRedundancyDisabled',
       message: 'shadowRedundancy.enabled is false: one copy of each message',
     };
-  const unprotected = unprotectedOf(living(view));
+  const unprotected = unprotectedOfLiving(view);
   if (unprotected === null)
     return {
       status: 'Unknown',
@@ -150,7 +162,7 @@ export function statusOf(gathered: Gathered, view: View, found: readonly Found[]
     membersReady: `${members.filter(isServing).length}/${members.length}`,
     frontendsReady: frontendsReady(view),
     ...(oldest.length === 0 ? {} : { oldestMessageTime: new Date(Math.min(...oldest)).toISOString() }),
-    counts: counts(members),
+    counts: counts(members, unprotectedOfLiving(view)),
     members: view.situation.members
       .filter(({ name }) => view.membership.states.has(name))
       .map((member) => memberStatus(view, member, findings, stale.get(member.name))),
@@ -158,10 +170,9 @@ export function statusOf(gathered: Gathered, view: View, found: readonly Found[]
   };
 }
 
-function counts(members: readonly Member[]): NonNullable<MailClusterStatus['counts']> {
+function counts(members: readonly Member[], unprotected: number | null): NonNullable<MailClusterStatus['counts']> {
   const sum = (of: (report: NonNullable<Member['report']>) => number): number =>
     members.reduce((total, { report }) => total + (report === null ? 0 : of(report)), 0);
-  const unprotected = unprotectedOf(members);
   return {
     queued: sum(({ queues }) => queues.submission.messages + queues.delivery.messages + queues.unreachable.messages),
     shadow: sum(({ queues }) => queues.shadow.messages),

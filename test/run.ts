@@ -52,14 +52,19 @@ function stages(): readonly Stage[] {
     { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
     { name: 'simulator', deadlineMs: 25 * MINUTE, programs: simulator() },
     { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
-    { name: 'api', deadlineMs: 18 * MINUTE, programs: [clusterPrograms(), vitest('test/api/', THREE)] },
+    { name: 'api', deadlineMs: 18 * MINUTE, programs: [clusterPrograms('api'), vitest('test/api/', THREE)] },
+    {
+      name: 'cluster',
+      deadlineMs: 15 * MINUTE,
+      programs: [clusterPrograms('all'), vitest('test/e2e/short/', ALONE)],
+    },
   ];
 }
 
-/** The control plane, built from Go modules: minutes when it is not in the cache yet. Skipped, loudly, when it cannot be built here. */
-const clusterPrograms = () => ({
-  title: 'make cluster-build (API server and its neighbours; minutes when they are not in the cache)',
-  command: ['test/cluster/build.sh', '--stage', 'api'] as const,
+/** A control plane, or all of Kubernetes, built from Go modules: minutes when it is not in the cache yet. Skipped, loudly, when it cannot be built here. */
+const clusterPrograms = (what: 'api' | 'all') => ({
+  title: `make cluster-build (${what === 'api' ? 'API server and its neighbours' : 'kubelet and all it needs'}; minutes when they are not in the cache)`,
+  command: ['test/cluster/build.sh', '--stage', what] as const,
   counts: 'lines' as const,
   deadlineMs: 25 * MINUTE,
 });

@@ -81,7 +81,7 @@ function problemWith(command: string, targets: ReadonlySet<string>): string | nu
 }
 
 const makeTargets = (): ReadonlySet<string> =>
-  new Set([...readText('Makefile').matchAll(/^([a-z-]+):/gm)].map((found) => found[1] ?? ''));
+  new Set([...readText('Makefile').matchAll(/^([a-z0-9-]+):/gm)].map((found) => found[1] ?? ''));
 
 const complaints = (rule: (source: Source) => string[]): string[] => sources.flatMap((source) => rule(source));
 

@@ -31,6 +31,7 @@ export function references(situation: Situation): References {
     frozen: new Set([...crossed.frozen, ...maildirs, ...invalid.map(({ metadata }) => metadata.name)]),
     findings: [
       ...wantedSecrets(cluster).flatMap(({ name, keys }) => missingSecret(gathered, name, keys)),
+      ...invalidCertificate(gathered, cluster),
       ...storageClass(gathered, cluster),
       ...situation.groups.flatMap((group) => nodesOfSite(situation, group)),
       ...invalid.map(({ metadata, problems }) =>
@@ -76,6 +77,15 @@ function missingSecret({ secrets }: Gathered, name: string, keys: readonly strin
   const absent = keys.filter((key) => !found.keys.includes(key));
   if (absent.length === 0 && found.keys.length > 0) return [];
   return [missing('MissingSecretKey', `Secret ${name} has no ${absent.join(' and ') || 'key at all'}; add it`)];
+}
+
+/** Front ends that run keep the former certificate; a new one cannot start. */
+function invalidCertificate({ secrets }: Gathered, { spec }: MailCluster): readonly Finding[] {
+  const name = spec.frontend.tlsSecretRef?.name;
+  const problem = secrets.find((one) => one.name === name)?.tlsProblem ?? null;
+  if (problem === null) return [];
+  const message = `Secret ${name}: ${problem}; front ends that run keep the former certificate, correct it before one restarts`;
+  return [refuse('InvalidCertificate', message, { condition: 'CertificatesValid' })];
 }
 
 function storageClass({ storageClasses }: Gathered, { spec }: MailCluster): readonly Finding[] {

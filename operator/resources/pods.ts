@@ -186,7 +186,8 @@ export function podTemplate(pod: ProgramPod) {
         name: pod.program,
         image: operator.image,
         imagePullPolicy: operator.imagePullPolicy,
-        command: ['node', `${PATH.program}/${pod.program}/main.ts`, '--pod', `${PATH.config}/${pod.configFile}`],
+        // A command of the image (charts/image/contents.ts): starts in half the time of `node main.ts`.
+        command: [pod.program, '--pod', `${PATH.config}/${pod.configFile}`],
         env: pod.program === 'transport' ? [...ENVIRONMENT, ...TRANSPORT_ENVIRONMENT] : ENVIRONMENT,
         ports: [...pod.ports, { name: 'metrics', containerPort: PORT.metrics }].map((one) => ({
           ...one,

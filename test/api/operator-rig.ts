@@ -15,7 +15,7 @@ import { type RunningOperator, startOperator } from '../../operator/program.ts';
 import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
-import { until } from '../house/until.ts';
+import { type Patience, until } from '../house/until.ts';
 
 /** Short, so that a test does not wait for a lease that nobody had. */
 const LEASE = { durationMs: 3_000, renewDeadlineMs: 2_000, retryMs: 300 };
@@ -250,6 +250,34 @@ export async function awaitCondition(
       const found = await conditionOf(access, namespace, type);
       if (!fits(found)) throw new Error(JSON.stringify(found));
       return found;
+    },
+    patience,
+  );
+}
+
+/** Everything is as the spec says, and everybody says so: ready, converged, protected. */
+export async function awaitSettled(
+  access: ApiAccess,
+  namespace: string,
+  { failure = () => null, ...patience }: Patience & { readonly failure?: () => string | null },
+): Promise<KubeObject> {
+  const wanted = { Ready: 'True', TopologyConverged: 'True', ShadowProtected: 'True', Progressing: 'True Converged' };
+  return await until(
+    'the cluster to be ready, converged and protected',
+    async () => {
+      const failed = failure();
+      const status = await statusOf(access, namespace);
+      const { observedGeneration, conditions = [] } = status;
+      const { generation } = (await access.client.get(pathOf(namespace, 'mailclusters', 'contoso'))).metadata;
+      const shown = Object.fromEntries(
+        (conditions as KubeObject[]).map(({ type, status: value, reason, message }) => [
+          type,
+          `${value} ${reason} ${message}`,
+        ]),
+      );
+      const isThere = Object.entries(wanted).every(([type, value]) => String(shown[type]).startsWith(value));
+      if (failed === null && observedGeneration === generation && isThere) return status;
+      throw new Error(`${failed ?? ''}${JSON.stringify(shown)}`);
     },
     patience,
   );

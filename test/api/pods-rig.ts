@@ -5,28 +5,26 @@
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { expect, type TestContext } from 'vitest';
 import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
-import { Daemon } from '../cluster/daemon.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
-import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
 import { deliveredIn, type InspectedCopy, inspected, transportsAvailable } from '../process/cluster-view.ts';
 import { balance, type LedgerEntry, makeMessage, notAccepted, verdict } from '../process/ledger.ts';
 import { sendAll, type Target } from '../process/smtp-sender.ts';
+import { MailboxStore } from '../rigs/mailbox-store.ts';
 import { PodProcesses } from '../rigs/pods/pod-processes.ts';
 import {
   applyAll,
   awaitCondition,
+  awaitSettled,
   list,
   type OperatorHandle,
   type OperatorPlace,
   ownOperator,
   ownVolumes,
-  PATIENCE,
   pathOf,
   statusOf,
   twoSites,
@@ -54,42 +52,6 @@ const FULL_BYTES = 64 << 20;
 /** What a machine with two cores needs for six processes, and some more. */
 export const LONG = { deadlineMs: 90_000, everyMs: 100 };
 
-/** A mailbox store with a Maildir, the embedded one, as a process of its own. */
-class Store {
-  readonly #daemon: Daemon;
-  readonly #address: string;
-
-  constructor(name: StoreName, directory: string, address: string) {
-    const listen = `${address}:${LMTP_PORT}`;
-    this.#address = address;
-    this.#daemon = new Daemon({
-      name: `store ${name}`,
-      file: process.execPath,
-      args: [join(ROOT, 'operator/maildir/main.ts'), '--maildir', join(directory, name), '--listen', listen],
-      ...{ directory, logFile: join(directory, `${name}.log`) },
-      environment: { NODE_COMPILE_CACHE: compileCache() },
-    });
-  }
-
-  async start(): Promise<void> {
-    this.#daemon.start();
-    await until('the store to listen', () => answers(this.#address, LMTP_PORT), PATIENCE);
-  }
-
-  stop = (): Promise<void> => this.#daemon.stop();
-}
-
-function answers(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, host);
-    const say = (isThere: boolean): void => {
-      socket.destroy();
-      resolve(isThere);
-    };
-    socket.once('connect', () => say(true)).once('error', () => say(false));
-  });
-}
-
 interface Parts {
   readonly access: ApiAccess;
   readonly context: TestContext;
@@ -98,7 +60,7 @@ interface Parts {
   readonly nodeNames: readonly string[];
   readonly zones: readonly string[];
   readonly pods: PodProcesses;
-  readonly stores: Readonly<Record<StoreName, Store>>;
+  readonly stores: Readonly<Record<StoreName, MailboxStore>>;
   readonly maildirs: string;
 }
 
@@ -108,7 +70,7 @@ export class MailClusterInPods {
   readonly nodes: FakeNodes;
   readonly nodeNames: readonly string[];
   readonly pods: PodProcesses;
-  readonly stores: Readonly<Record<StoreName, Store>>;
+  readonly stores: Readonly<Record<StoreName, MailboxStore>>;
   readonly ledger: LedgerEntry[] = [];
   readonly #parts: Parts;
   #operators = 0;
@@ -156,31 +118,8 @@ export class MailClusterInPods {
   condition = (type: string, wanted: { readonly status?: string; readonly reason?: string }): Promise<KubeObject> =>
     awaitCondition(this.access, this.namespace, type, wanted, LONG);
 
-  /** Everything is as the spec says, and everybody says so. */
-  async settled(): Promise<KubeObject> {
-    const wanted = { Ready: 'True', TopologyConverged: 'True', ShadowProtected: 'True', Progressing: 'True' } as const;
-    return await until(
-      'the cluster to be ready, converged and protected',
-      async () => {
-        const failure = this.pods.failure ?? this.nodes.failure;
-        const status = await this.status();
-        const { observedGeneration, conditions = [] } = status;
-        const { generation } = (await this.access.client.get(pathOf(this.namespace, 'mailclusters', 'contoso')))
-          .metadata;
-        const shown = Object.fromEntries(
-          (conditions as KubeObject[]).map(({ type, status: value, reason, message }) => [
-            type,
-            `${value} ${reason} ${message}`,
-          ]),
-        );
-        const progressing = String(shown.Progressing).startsWith('True Converged');
-        const isThere = Object.entries(wanted).every(([type, value]) => String(shown[type]).startsWith(value));
-        if (failure === null && observedGeneration === generation && progressing && isThere) return status;
-        throw new Error(`${failure ?? ''}${JSON.stringify(shown)}`);
-      },
-      LONG,
-    );
-  }
+  settled = (): Promise<KubeObject> =>
+    awaitSettled(this.access, this.namespace, { ...LONG, failure: () => this.pods.failure ?? this.nodes.failure });
 
   /** By the API server, of a site, in the order of their ordinals. */
   async members(site?: string): Promise<readonly string[]> {
@@ -376,7 +315,10 @@ export async function mailClusterInPods(
   pods.tell((uid) => nodes.look(uid));
   const maildirs = join(pods.directory, 'mailboxes');
   await mkdir(maildirs);
-  const store = (name: StoreName): Store => new Store(name, maildirs, pods.address(STORES[name]));
+  const store = (name: StoreName): MailboxStore =>
+    new MailboxStore({
+      ...{ name, maildirs, host: pods.address(STORES[name]), port: LMTP_PORT, compileCache: compileCache() },
+    });
   const stores = { sea: store('sea'), pdx: store('pdx') };
   context.onTestFinished(async () => {
     if (context.task.result?.state === 'fail') console.error(pods.logs());

@@ -4,8 +4,12 @@
 . "$(dirname "$0")/lib.sh"
 [[ -e $CLUSTER_DIR/cluster.conf ]] || { echo "no cluster in $CLUSTER_DIR"; exit; }
 
-for n in $(nodes); do power_off "$n"; done
-for p in kube-scheduler kube-controller-manager kube-apiserver etcd; do halt "$p" "${CLUSTER_SIGNAL:-KILL}"; done
+# All at once: the end of a node is the kernel's work, and a loaded machine takes its time for each.
+ends=()
+for n in $(nodes); do power_off "$n" & ends+=($!); done
+for p in kube-scheduler kube-controller-manager kube-apiserver etcd; do halt "$p" "${CLUSTER_SIGNAL:-KILL}" & ends+=($!); done
+for e in "${ends[@]}"; do wait "$e"; done
+for n in $(nodes); do ! mountpoint -q "$CLUSTER_DIR/$n/var-lib/containerd" || umount "$CLUSTER_DIR/$n/var-lib/containerd"; done
 
 if [[ ${CLUSTER_NODES:-0} -gt 0 ]]; then
   for n in cp $(nodes); do uncable "$n"; done

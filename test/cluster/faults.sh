@@ -11,6 +11,7 @@
 #                            a power cut, what was written but not synced survives
 #   faults.sh boot nX        power on
 #   faults.sh stop nX DAEMON | start nX DAEMON     kubelet, kube-proxy, containerd
+#   faults.sh gateway nX     this machine reaches services through nX (after up.sh: n1)
 #   faults.sh exec nX COMMAND...     runs inside the node
 #   faults.sh api stop|cont|kill|start             the API server
 #   faults.sh recycle        wipes released volumes and offers them again
@@ -52,6 +53,7 @@ case $verb in
   boot) known "$1"; pid_of "$1" >/dev/null || IMAGES=$("$HERE/images.sh") "$HERE/node.sh" boot "$1" ;;
   stop) known "$1"; in_node "$1" sh -c "kill -9 \$(cat /run/$2.pid)" ;;
   start) known "$1"; in_node "$1" sh -c "echo $2 >/run/start" ;;
+  gateway) known "$1"; ip route replace "$SERVICE_CIDR" via "$(node_ip "$1")" ;;
   exec) n=$1; shift; known "$n"; in_node "$n" "$@" ;;
   api)
     case $1 in

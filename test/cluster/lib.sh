@@ -143,3 +143,27 @@ in_node() {
 }
 
 kubectl() { "$BIN/kubectl" --kubeconfig "$CLUSTER_DIR/admin.conf" "$@"; }
+
+# --- what this machine has of this cluster, one line each: nothing before up.sh and nothing after down.sh
+
+left() {
+  local p
+  ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); print "link " $2 }' | grep -E " ($BRIDGE|$(link '[^ ]*'))$" || true
+  ip route | grep -E " dev $BRIDGE( |$)" | sed 's/^/route /' || true
+  find /run/netns -mindepth 1 -name "$(netns '*')" 2>/dev/null | sed 's/^/netns /' || true
+  awk -v dir="$CLUSTER_DIR/" -v ns="/run/netns/$(netns '')" 'index($2, dir) == 1 || index($2, ns) == 1 { print "mount " $2 }' /proc/self/mounts
+  find /sys/fs/cgroup -maxdepth 2 -name "$CGROUP" | sed 's/^/cgroup /'
+  losetup -nlO NAME,BACK-FILE 2>/dev/null | grep -F " $CLUSTER_DIR/" | sed 's/^/loop /' || true
+  [[ ! -e $CLUSTER_DIR ]] || echo "directory $CLUSTER_DIR"
+  # Its daemons have the name in their environment; what runs in containers is in the cgroups above.
+  for p in /proc/[0-9]*; do
+    ((${p#/proc/} != BASHPID)) && { grep -qzx "CLUSTER_DIR=$CLUSTER_DIR" "$p/environ" && grep -q '^State:.[^Z]' "$p/status"; } 2>/dev/null || continue
+    echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c 1-120)"
+  done
+}
+alone() { [[ $(compgen -G '/sys/class/net/mc-*') == "/sys/class/net/$BRIDGE" ]] || ! compgen -G '/sys/class/net/mc-*' >/dev/null; }
+machine_wide() { # what all clusters of a machine have together
+  mountpoint -q /run/netns && echo 'mount /run/netns'
+  sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes \
+    fs.inotify.max_user_instances | sed 's/^/sysctl /'
+}

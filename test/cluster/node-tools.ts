@@ -3,19 +3,9 @@
  * nowhere: prints the directory they are in, `/` when they are installed. Exits 3 with what is missing.
  */
 import { ensurePackages } from '../rigs/packages.ts';
+import { NODE_PACKAGES } from './node-packages.ts';
 
-const PACKAGES = [
-  'containerd',
-  'runc',
-  'containernetworking-plugins',
-  'nftables',
-  'iptables',
-  'conntrack',
-  'ethtool',
-  'busybox',
-];
-
-const found = await ensurePackages(PACKAGES);
+const found = await ensurePackages(NODE_PACKAGES);
 if ('missing' in found) {
   console.error(found.missing);
   process.exitCode = 3;

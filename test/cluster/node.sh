@@ -102,6 +102,11 @@ make_volumes() {
 boot() { # on the host; returns when kubelet runs
   local c g f i
   [[ -s $D/var-lib/kubelet/config.yaml ]] || { configure; make_volumes; }
+  # Images and what containers write over them: a gigabyte per node, made again when it is gone, and on a busy disk its removal takes a minute.
+  mkdir -p "$D/var-lib/containerd"
+  if ! mountpoint -q "$D/var-lib/containerd" && (($(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) > 6 << 20)); then
+    mount -t tmpfs -o mode=711,size=4g tmpfs "$D/var-lib/containerd"
+  fi
   cable "$n" "$(node_ip "$n")"
   remove_cgroups "$CGROUP/$n" "$CGROUP/$n-daemons"
   for c in $(cgroup_roots); do
@@ -152,7 +157,7 @@ init() { # PID 1 of the node
   done
   echo "$pid" >"$D/init.pid"
   mount --bind "$D/log" /var/log
-  mount --bind "$D/var-lib" /var/lib # hides CLUSTER_DIR; nothing below needs it
+  mount --rbind "$D/var-lib" /var/lib # hides CLUSTER_DIR; nothing below needs it
   mount --make-rshared /
   ip link set lo up
   sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.bridge.bridge-nf-call-iptables=1

@@ -14,6 +14,8 @@ export const CONTROL_PLANE = [
   'kube-scheduler',
   'kubectl',
 ] as const;
+/** What a node needs beside them. */
+export const NODE_PROGRAMS = ['kubelet', 'kube-proxy', 'coredns', 'pause', 'helm'] as const;
 export type ProgramName = (typeof CONTROL_PLANE)[number];
 
 export type Programs = { readonly [Name in ProgramName]: string } | { readonly missing: string };
@@ -39,7 +41,7 @@ export async function findHelm(): Promise<string | { readonly missing: string }>
   return existsSync(program) ? program : { missing: 'helm not built yet: make cluster-build' };
 }
 
-async function programDirectory(): Promise<string | { readonly missing: string }> {
+export async function programDirectory(): Promise<string | { readonly missing: string }> {
   try {
     const { stdout } = await run(join(import.meta.dirname, 'build.sh'), ['--where']);
     return stdout.trim();

@@ -1,18 +1,5 @@
-/**
- * examples/two-site-dag.yaml for the test cluster: its mailbox servers (manifests/stores.yaml) and its volumes, all else as it stands there. Prints what
- * `kubectl apply` takes.
- */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { parseAllDocuments } from 'yaml';
+/** The example for install.sh, with the mailbox servers of manifests/stores.yaml: prints what `kubectl apply` takes. */
+import { twoSitesExample } from './example.ts';
 
-const EXAMPLE = join(import.meta.dirname, '../../examples/two-site-dag.yaml');
-const STORAGE = { size: '1Gi', storageClassName: 'local' };
-
-const items = parseAllDocuments(readFileSync(EXAMPLE, 'utf8')).map((document) => {
-  const object = document.toJS();
-  if (object.kind === 'MailCluster') object.spec.transport = { storage: STORAGE };
-  for (const copy of object.spec?.copies ?? []) copy.lmtp = `store-${copy.name}.mail.svc:24`;
-  return object;
-});
+const items = twoSitesExample({ lmtp: (copy) => `store-${copy}.mail.svc:24` });
 console.log(JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2));

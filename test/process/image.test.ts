@@ -102,6 +102,13 @@ test('production packages and no others, nothing that is never loaded, no tests,
   expect(under('opt/mailcluster/test')).toBe(false);
 });
 
+test('our sources are there without types, line for line', () => {
+  const path = 'transport/main.ts';
+  const there = readFileSync(join(root, PATH.program, path), 'utf8');
+  expect(there).not.toMatch(/import type|: TransportConfig/);
+  expect(there.split('\n')).toHaveLength(readText(path).split('\n').length);
+});
+
 test('paths and user are those with which the operator starts pods', () => {
   expect(`/${'opt/mailcluster'}`).toBe(PATH.program);
   expect(statSync(join(root, PATH.program, 'transport/main.ts')).isFile()).toBe(true);

@@ -19,21 +19,24 @@ export class Dovecot {
   readonly lmtpPort: number;
   readonly imapPort: number;
   readonly #directory: string;
+  readonly #address: string;
   readonly #prefix: Prefix;
   #process: ChildProcess | null = null;
 
-  private constructor(directory: string, prefix: Prefix, lmtpPort: number, imapPort: number) {
+  private constructor(directory: string, prefix: Prefix, address: string, lmtpPort: number, imapPort: number) {
     this.#directory = directory;
+    this.#address = address;
     this.#prefix = prefix;
     this.lmtpPort = lmtpPort;
     this.imapPort = imapPort;
   }
 
-  static async start(): Promise<Dovecot | { readonly missing: string }> {
+  /** `address`: where LMTP is heard; IMAP is for this machine. */
+  static async start(address = '127.0.0.1'): Promise<Dovecot | { readonly missing: string }> {
     const prefix = await ensurePackages(PACKAGES);
     if ('missing' in prefix) return prefix;
     const directory = await mkdtemp(join(tmpdir(), 'mailcluster-dovecot-'));
-    const dovecot = new Dovecot(directory, prefix, await freePort(), await freePort());
+    const dovecot = new Dovecot(directory, prefix, address, await freePort(), await freePort());
     try {
       await dovecot.#configure();
       await dovecot.launch();
@@ -175,7 +178,7 @@ service lmtp {
   process_limit = 1
   client_limit = 200
   inet_listener lmtp {
-    address = 127.0.0.1
+    address = 127.0.0.1${this.#address === '127.0.0.1' ? '' : ` ${this.#address}`}
     port = ${this.lmtpPort}
   }
 }

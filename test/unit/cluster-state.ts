@@ -98,7 +98,7 @@ export class ClusterState {
   authority: Gathered['authority'] = { kind: 'absent' };
   /** Members that still have one of an authority that is being replaced. */
   formerCertificates: ReadonlySet<string> = new Set();
-  secrets: { name: string; keys: string[] }[] = [];
+  secrets: { name: string; keys: string[]; tlsProblem?: string }[] = [];
   configMaps: Gathered['configMaps'] = [];
   kinds = { podMonitor: false, certificate: false };
   readonly objects = new Map<string, KubeObject>();
@@ -219,7 +219,7 @@ export class ClusterState {
           problems: [],
           status: this.requestStatus[one.metadata.name] ?? null,
         })),
-      secrets: this.secrets,
+      secrets: this.secrets.map(({ tlsProblem = null, ...one }) => ({ ...one, tlsProblem })),
       configMaps: this.configMaps,
       authority: this.authority,
       owned: structuredClone([...this.objects.values()].filter(({ kind }) => kind !== 'ResubmitRequest')),

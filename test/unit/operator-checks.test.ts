@@ -48,6 +48,22 @@ describe('what the resources refer to', () => {
     expect(message).toContain('site portland: no node has the labels zone=b');
   });
 
+  it('a certificate of people that cannot be used: CertificatesValid says so, nothing else is held up, heals by itself', () => {
+    const model = running(`${TWO_SITES}  frontend: { tlsSecretRef: { name: mail-tls } }\n`);
+    const keys = ['tls.crt', 'tls.key'];
+    model.secrets = [{ name: 'mail-tls', keys, tlsProblem: 'tls.crt is no certificate in PEM' }];
+    converge(model);
+    expect(model.condition('CertificatesValid')).toMatchObject({
+      ...{ status: 'False', reason: 'InvalidCertificate' },
+      message: expect.stringContaining('Secret mail-tls: tls.crt is no certificate in PEM'),
+    });
+    expect(progressing(model)).toMatchObject({ status: 'True', reason: 'Converged' });
+    expect(model.said('InvalidCertificate')).toBe(1);
+    model.secrets = [{ name: 'mail-tls', keys }];
+    converge(model);
+    expect(model.condition('CertificatesValid')).toMatchObject({ status: 'True' });
+  });
+
   it('a database that cannot be used stays as it was: its mail is not refused', () => {
     const model = running();
     const before = model.document?.databases;

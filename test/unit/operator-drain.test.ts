@@ -287,6 +287,21 @@ describe('a member that is lost', () => {
     expect(model.said('NodeOutOfService')).toBeGreaterThan(0);
   });
 
+  it('does not hold up ShadowProtected: when all that are left have heard of it, they know what is protected', () => {
+    const model = running();
+    const [member, left] = [memberOf(model, 'seattle', 0), memberOf(model, 'portland', 0)];
+    model.taint(model.pods.get(member)?.spec?.nodeName ?? '');
+    round(model);
+    expect(model.condition('ShadowProtected')).toMatchObject({ status: 'Unknown', reason: 'ProtectionUnknown' });
+    model.member(left).unprotected = 3;
+    round(model, 30);
+    expect(model.condition('ShadowProtected')).toMatchObject({ status: 'False', reason: 'UnprotectedMessages' });
+    model.member(left).unprotected = 0;
+    round(model);
+    expect(model.condition('ShadowProtected')).toMatchObject({ status: 'True', reason: 'Protected' });
+    expect(budgets(model)).toEqual([0, 0]);
+  });
+
   it('is told at once when its volume is gone, and starts anew', () => {
     const model = running();
     const member = memberOf(model, 'seattle', 0);

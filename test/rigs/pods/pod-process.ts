@@ -4,9 +4,11 @@
  * started again in the same pod. The preStop pause is left out: nothing here routes by endpoints.
  */
 import { join } from 'node:path';
+import { COMMANDS } from '../../../charts/image/contents.ts';
 import { Daemon } from '../../cluster/daemon.ts';
 import type { PodBehaviour } from '../../cluster/fake-pod-status.ts';
 import type { KubeObject } from '../../cluster/kube-client.ts';
+import { ROOT } from '../../house/sources.ts';
 import { NotThereYet, PodFiles, type PodPlace } from './pod-files.ts';
 
 export interface PodMachine extends PodPlace {
@@ -127,7 +129,9 @@ export class PodProcess {
   #run(): void {
     this.#starts += 1;
     const { directory, logFile, environment } = this.machine;
-    const [, ...command] = (this.#files.container.command as string[]).map((word) => this.#files.here(word));
+    const [program = '', ...words] = this.#files.container.command as string[];
+    // The image has it on its PATH.
+    const command = [join(ROOT, COMMANDS[program] ?? ''), ...words.map((word) => this.#files.here(word))];
     this.#daemon = new Daemon({
       name: this.name,
       file: process.execPath,

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# A cluster for as long as somebody holds on to it: up, "up" on stdout, and down as soon as stdin ends, which it does when its holder dies, however that is.
+# What an earlier holder left goes first. Exits 1 when anything is left on this machine afterwards, and says what. Start it in a session of its own
+# (setsid), so that no signal of a terminal comes here.
+# A line "keep" on stdin leaves logs and disks in CLUSTER_DIR.kept, as a start that failed does.
+#   CLUSTER_NAME=NAME hold.sh [options of up.sh]
+. "$(dirname "$0")/lib.sh"
+trap '' INT TERM HUP PIPE
+[[ $EUID == 0 ]] || die "needs root"
+
+"$HERE/down.sh" >/dev/null
+[[ ! $(left) ]] || die "this machine has something of a cluster '$CLUSTER_NAME' that down.sh does not know: $(left)"
+alone && before=$(machine_wide) || before=
+rc=0
+if "$HERE/up.sh" "$@" >&2; then
+  echo up
+  wish=$(cat)
+  T0=$EPOCHREALTIME
+  if [[ $wish == *keep* ]]; then "$HERE/down.sh" --keep >&2 || rc=1; else "$HERE/down.sh" >&2 || rc=1; fi
+  say "down" >&2 || true
+else
+  rc=1
+fi
+after=$(left)
+# Others may have a cluster here, too; then these are not ours alone.
+if [[ $before ]] && alone; then after+=$(diff <(echo "$before") <(machine_wide)) || true; fi
+[[ ! $after ]] || { rc=1; printf 'hold.sh: the cluster left something behind:\n%s\n' "$after" >&2 || true; }
+exit $rc
