@@ -65,9 +65,9 @@ export class MailOnNodes {
     return made;
   }
 
-  /** Applied, not waited for. */
-  async apply(spec: KubeObject = {}): Promise<void> {
-    const lmtp = (copy: string): string => `${this.cluster.hostAddress}:${PORTS[copy as StoreName]}`;
+  /** Applied, not waited for; `ports`: where other mailbox servers of this machine are. */
+  async apply(spec: KubeObject = {}, ports: Readonly<Record<StoreName, number>> = PORTS): Promise<void> {
+    const lmtp = (copy: string): string => `${this.cluster.hostAddress}:${ports[copy as StoreName]}`;
     const objects = twoSitesExample({ lmtp, spec: { queues: RETRIES, ...spec } });
     for (const object of objects) object.metadata.namespace = this.namespace;
     await applyAll(this.cluster.access, objects);

@@ -3,6 +3,7 @@
  * Nodes: n1 in west-1 (seattle), n2 in west-2 (portland), n3 in central-1 (the operator, and the way of this machine to Services).
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, inject, type TestContext } from 'vitest';
 import { parse } from 'yaml';
@@ -86,6 +87,18 @@ export class NodeCluster {
     const level = 'restricted';
     const labels = { 'pod-security.kubernetes.io/enforce': level, 'pod-security.kubernetes.io/warn': level };
     await this.access.client.mustApply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } });
+  }
+
+  /** Writes that the API server refused to the operator for want of rights (audit log). */
+  async refusedToOperator(): Promise<readonly string[]> {
+    const text = await readFile(join(this.parts.directory, 'log/audit.log'), 'utf8');
+    return text
+      .split('\n')
+      .filter((line) => line.includes(`"system:serviceaccount:${SYSTEM}:`) && line.includes('"code":403'))
+      .map((line) => {
+        const { verb, requestURI } = JSON.parse(line);
+        return `${verb} ${requestURI}`;
+      });
   }
 
   fault = (...args: readonly string[]): Promise<string> => clusterScript(this.parts.name, 'faults.sh', args);

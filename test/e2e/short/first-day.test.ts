@@ -177,6 +177,7 @@ it(
     );
     console.log(`kubectl delete to everything gone: ${since(startMs)}`);
     expect((await it.names('persistentvolumeclaims')).length).toBe(4);
+    expect(await cluster.refusedToOperator()).toEqual([]);
     expect((await it.names('configmaps')).filter((name) => name.startsWith('contoso'))).toEqual([]);
   },
   TIMEOUT_MS,

@@ -95,12 +95,13 @@ it(
     const storage = { size: '1Gi', storageClassName: 'fast' };
     await mail.apply({ transport: { storage } });
     await says(mail, 'Progressing', /^False .*there is no StorageClass fast/);
-    await offerAs(cluster, 'local', 'fast');
     await cluster.access.client.mustApply({
       ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name: 'fast' } },
       ...{ provisioner: 'kubernetes.io/no-provisioner', volumeBindingMode: 'WaitForFirstConsumer' },
     });
-    await says(mail, 'Progressing', /^False PodFailing .*ErrImageNeverPull/);
+    // Before there is such a class, claims would be bound to volumes of any zone.
+    await offerAs(cluster, 'local', 'fast');
+    await says(mail, 'Progressing', /^False .*ErrImageNeverPull/);
     const described = await cluster.kubectl('describe', 'mc', 'contoso', '-n', mail.namespace);
     expect(described).toMatch(/ErrImageNeverPull/);
     await cluster.kubectl('label', 'node', 'n2', 'topology.kubernetes.io/zone-', '--overwrite');
