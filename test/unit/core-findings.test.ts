@@ -265,6 +265,28 @@ describe('ownership', () => {
     expect(bench.resting.get(copyId('M1'))).toMatchObject({ queue: 'shadowSafetyNet', epoch: epochOf(C, 2) });
   });
 
+  test('two makers of one report: the higher epoch says whose it is to who wants a shadow of the other, who makes room (seed 10090)', () => {
+    const dsn = (digest: string, term: number) => ({
+      facts: factsOf('D1', { kind: 'dsn', digest }),
+      state: stateOf({ epoch: epochOf(A, 1, term), recipients: [pending(FAR)] }),
+    });
+    const higher = new CoreBench({ members: 3, stored: [dsn('e'.repeat(64), 1)] });
+    higher.join(PEER);
+    const theirs = sharedOf('D1', { kind: 'dsn', epoch: epochOf(B), recipients: [pending(FAR)] });
+    higher.streamEnded(higher.streamOpened(PEER, 'copy', theirs));
+    expect(higher.answers()).toMatchObject([{ outcome: 'owned' }]);
+    const [said] = higher.sent('STATE');
+    expect(said).toMatchObject({
+      to: PEER,
+      frame: { state: { verdict: 'owner', state: { epoch: epochOf(A, 1, 1) } } },
+    });
+
+    const lower = new CoreBench({ members: 3, stored: [dsn('c'.repeat(64), 0)] });
+    lower.join(PEER);
+    lower.state(PEER, 'owner', { ...theirs, epoch: epochOf(B, 1, 1) });
+    expect(lower.copy('D1')).toMatchObject({ queue: 'shadow', epoch: epochOf(B, 1, 1) });
+  });
+
   test('two makers of one report: finality of either ends both, other bytes never protect', () => {
     const dsn = { facts: factsOf('D1', { kind: 'dsn' }), state: stateOf({ recipients: [pending(FAR)] }) };
     const bench = new CoreBench({ stored: [dsn] });

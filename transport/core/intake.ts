@@ -284,7 +284,9 @@ export function shadowEnded(
   }
   if (existing !== undefined && !isOtherMakersDsn(server, existing, opening, digest)) {
     early(turn, { kind: 'DiscardBody', stream });
-    return answer(reparent(turn, existing, opening, digest) ? 'stored' : 'owned');
+    const isStored = reparent(turn, existing, opening, digest);
+    if (!isStored) sayOwner(turn, existing, opening);
+    return answer(isStored ? 'stored' : 'owned');
   }
   if (existing !== undefined) dropCopy(turn, existing);
   const facts: CopyFacts = {
@@ -313,6 +315,14 @@ export function shadowEnded(
   answer('stored');
   // Its owner answers when its own is durable.
   if (facts.kind === 'dsn') announceHeld(turn, copy);
+}
+
+/** protocol.md 8: of two makers of one report the lower hears whose it is, and waits no longer for a shadow that nobody will be (seed 10090). */
+function sayOwner(turn: Turn, { facts, state }: Copy, { member, state: theirs }: IncomingShadow): void {
+  const isMine = state.epoch.owner === turn.server.me && state.standing === 'released';
+  if (facts.kind !== 'dsn' || !isMine || compareEpochs(state.epoch, theirs.epoch) <= 0) return;
+  const said = { id: facts.id, verdict: 'owner', state: sharedState(facts, state) } as const;
+  late(turn, { copy: facts.id, kind: 'Send', to: member, frame: { kind: 'STATE', state: said } });
 }
 
 /** Two members made the same DSN (one id, other bytes): the one of the owner stays, the other makes room for it. */
