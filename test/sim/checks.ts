@@ -112,7 +112,7 @@ function checkFate(
   if (offers.length === 0) found.push(`lost: ${what} was answered 250 and neither delivered nor reported`);
   else if (isBeyondRequest(world, address, offers))
     found.push(`N3: ${what} was delivered from another boundary, where the request of the failover does not go`);
-  else if (!world.isOutOfContract)
+  else if (!world.isOutOfContract && !world.poison.notBroughtBack.has(id))
     found.push(`S10: ${what} was delivered, and the surviving copy of its database does not have it`);
 }
 

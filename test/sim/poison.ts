@@ -18,6 +18,8 @@ export class Poison {
   readonly bodies = new Set<string>();
   /** A person ordered their removal. */
   readonly removed = new Set<CopyId>();
+  /** What a removed resubmission was to bring back: nobody does that any more, by the word of a person (seed 13762). */
+  readonly notBroughtBack = new Set<CopyId>();
   readonly #deaths = new Map<string, number>();
   #isMended = false;
 
@@ -65,12 +67,15 @@ export class Poison {
     if (this.bodies.size === 0 || this.#isMended) return;
     this.#isMended = true;
     const random = new SeededRandom(world.sent.length);
-    const ids = new Set<CopyId>();
+    const ids = new Map<CopyId, CopyId | null>();
     for (const volume of world.view.attached())
-      for (const [id, { facts }] of volume.live) if (this.bodies.has(facts.digest) && facts.kind !== 'dsn') ids.add(id);
-    const orders = [...ids].sort().map((message) => {
+      for (const [id, { facts }] of volume.live)
+        if (this.bodies.has(facts.digest) && facts.kind !== 'dsn') ids.set(id, facts.ancestor);
+    const orders = [...ids.keys()].sort().map((message) => {
       const action = random.chance(0.6) ? ('resume' as const) : ('remove' as const);
       if (action === 'remove') this.removed.add(message);
+      const ancestor = ids.get(message) ?? null;
+      if (action === 'remove' && ancestor !== null) this.notBroughtBack.add(ancestor);
       return { id: `order-${message}`, message, action, by: 'sim' };
     });
     if (orders.length > 0) publish(world, [{ kind: 'order', orders }]);
