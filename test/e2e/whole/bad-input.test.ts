@@ -131,6 +131,7 @@ it(
     const listeners = [{ name: 'smtp', port: 25, tls: 'StartTls' }];
     await mail.apply({ frontend: { replicas: 2, tlsSecretRef: { name: 'mail-tls' }, listeners } });
     await mail.settled();
+    await mail.condition('CertificatesValid', { status: 'True' });
     await mail.somewhereToGo(4);
     const load = await mail.load({ perSecond: 10 });
     await load.goesOn(20, LONG.deadlineMs);
