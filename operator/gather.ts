@@ -78,7 +78,7 @@ export class Gatherer {
       cluster: this.#observed(found),
       databases: databases.map((one) => this.#observed(one)),
       requests: this.#resources(RESUBMIT_REQUEST, namespace, name).map((one) => this.#observed(one)),
-      secrets: world.inNamespace(SECRET, namespace).map(({ metadata, data }) => secretView(metadata.name, data)),
+      secrets: world.inNamespace(SECRET, namespace).map(secretView),
       configMaps: await this.#referredConfigMaps(namespace, databases),
       authority: await authorities.view(namespace, name),
       owned: world.made(namespace).filter((one) => concerns(owner, one as KubeObject)) as readonly KubeObject[],

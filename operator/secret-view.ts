@@ -1,8 +1,10 @@
 /**
- * What the operator sees of a Secret of people: its keys, and whether certificate and key in it can be used. Owns: that look. Promise: no value leaves here. PURE.
+ * What the operator sees of a Secret of people: its keys, and whether certificate and key in it can be used. Owns: that look, when the Secret arrives; its values are
+ * not kept (`world.ts`). PURE.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import type { SecretView } from './gathered.ts';
+import type { Watched } from './world.ts';
 
 type Data = Readonly<Record<string, string | undefined>>;
 
@@ -15,7 +17,9 @@ function readAs<T>(read: (text: string) => T, base64: string): T | null {
   }
 }
 
-function tlsProblem({ 'tls.crt': certificateText, 'tls.key': keyText }: Data): string | null {
+/** Why certificate and key cannot be used together; null where they can, or one is not there. */
+export function tlsProblem(data: unknown): string | null {
+  const { 'tls.crt': certificateText, 'tls.key': keyText } = (data ?? {}) as Data;
   if (certificateText === undefined || keyText === undefined) return null;
   const certificate = readAs((text) => new X509Certificate(text), certificateText);
   if (certificate === null) return 'tls.crt is no certificate in PEM';
@@ -24,7 +28,8 @@ function tlsProblem({ 'tls.crt': certificateText, 'tls.key': keyText }: Data): s
   return certificate.checkPrivateKey(key) ? null : 'tls.key is not the key of tls.crt';
 }
 
-export function secretView(name: string, data: unknown): SecretView {
-  const values = (data ?? {}) as Data;
-  return { name, keys: Object.keys(values), tlsProblem: tlsProblem(values) };
+/** Of a Secret as it is kept. */
+export function secretView({ metadata, data, tlsProblem: problem }: Watched): SecretView {
+  const keys = Object.keys((data as object | undefined) ?? {});
+  return { name: metadata.name, keys, tlsProblem: typeof problem === 'string' ? problem : null };
 }

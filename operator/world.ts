@@ -37,6 +37,7 @@ import type { CacheChange } from './kube/object-cache.ts';
 import { Reflector } from './kube/reflector.ts';
 import { LABEL, named } from './resources/names.ts';
 import type { PodObject } from './resources/objects.ts';
+import { tlsProblem } from './secret-view.ts';
 
 export interface WorldSide {
   readonly api: KubeApi;
@@ -227,9 +228,10 @@ function trimmed(kind: ResourceKind, object: Watched): Watched {
   }
   if (kind === CUSTOM_RESOURCE_DEFINITION || kind === NAMESPACE) return { ...bare, status: phaseOf(object) };
   if (kind === SECRET) {
-    // The authority alone is read; of all others the names of their keys.
+    // The authority alone is read; of all others the names of their keys, and whether they are of use.
     const isAuthority = isOurs && metadata.name === named.authority(metadata.labels?.[LABEL.cluster] ?? '');
-    return { ...bare, type: object.type, data: isAuthority ? object.data : emptied(object.data) };
+    if (isAuthority) return { ...bare, type: object.type, data: object.data };
+    return { ...bare, type: object.type, data: emptied(object.data), tlsProblem: tlsProblem(object.data) };
   }
   if (kind === CONFIG_MAP && !isOurs) return { ...bare, data: emptied(object.data) };
   if (kind === POD) return { ...bare, ...podParts(object) };

@@ -7,6 +7,7 @@ import { type ApiAccess, nodePool } from '../cluster/api-access.ts';
 import { FakeNodes } from '../cluster/fake-nodes.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
+import { testCertificate } from '../rigs/test-certificate.ts';
 import {
   allRunning,
   applyAll,
@@ -88,6 +89,10 @@ it('a storage class, a Secret and a site that are missing: conditions and events
   };
   await applyAll(access, [{ ...secret, stringData: { 'tls.crt': 'certificate', 'tls.key': 'key' } }]);
   await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
+  await awaitCondition(access, namespace, 'CertificatesValid', { status: 'False', reason: 'InvalidCertificate' });
+  const { cert, key } = await testCertificate('mail.contoso.com');
+  await applyAll(access, [{ ...secret, stringData: { 'tls.crt': cert, 'tls.key': key } }]);
+  await awaitCondition(access, namespace, 'CertificatesValid', { status: 'True' });
   await allRunning(access, namespace, 6);
   expect(added.failure).toBeNull();
 });

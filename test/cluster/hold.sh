@@ -8,15 +8,20 @@
 trap '' INT TERM HUP PIPE
 [[ $EUID == 0 ]] || die "needs root"
 
-"$HERE/down.sh" >/dev/null
+# Another run may have it: wait until that one is over. Daemons do not inherit the lock, or it would outlive us.
+mkdir -p "$CACHE"
+exec 6>"$CACHE/hold-$CLUSTER_NAME.lock"
+flock --wait 900 6 || die "somebody has cluster '$CLUSTER_NAME' since a quarter of an hour"
+
+"$HERE/down.sh" >/dev/null 6>&-
 [[ ! $(left) ]] || die "this machine has something of a cluster '$CLUSTER_NAME' that down.sh does not know: $(left)"
 alone && before=$(machine_wide) || before=
 rc=0
-if "$HERE/up.sh" "$@" >&2; then
+if "$HERE/up.sh" "$@" >&2 6>&-; then
   echo up
-  wish=$(cat)
+  wish=$(cat 6>&-)
   T0=$EPOCHREALTIME
-  if [[ $wish == *keep* ]]; then "$HERE/down.sh" --keep >&2 || rc=1; else "$HERE/down.sh" >&2 || rc=1; fi
+  if [[ $wish == *keep* ]]; then "$HERE/down.sh" --keep >&2 6>&- || rc=1; else "$HERE/down.sh" >&2 6>&- || rc=1; fi
   say "down" >&2 || true
 else
   rc=1
