@@ -17,10 +17,14 @@ const alertRule = ({ alert, expr, for: lasting, severity, summary, description }
   annotations: { summary, description, runbook_url: `${RUNBOOK}#${anchorOf(alert)}` },
 });
 
+/** Alerts read what the objectives record. */
+export const GROUPS = ['mailcluster.objectives', 'mailcluster.alerts'] as const;
+
 export function rulesFile(): string {
+  const [objectives, alerts] = GROUPS;
   const groups = [
-    { name: 'mailcluster.objectives', rules: RECORDING_RULES },
-    { name: 'mailcluster.alerts', rules: ALERTS.map(alertRule) },
+    { name: objectives, rules: RECORDING_RULES },
+    { name: alerts, rules: ALERTS.map(alertRule) },
   ];
   return stringify({ groups }, { lineWidth: 0 });
 }
