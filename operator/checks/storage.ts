@@ -1,6 +1,7 @@
 /**
  * Volumes of the members: growing them (kubernetes.md K5), and what is wrong with them. Owns: which size the StatefulSets may ask for. Promise: claims
- * are only ever enlarged, online, where their class allows it; a size that cannot be had changes nothing and is said. PURE.
+ * are only ever enlarged, online, where their class allows it; a size that cannot be had changes nothing and is said; a claim goes only when it never had a
+ * volume. PURE.
  */
 import { sizeBytes } from '../resource/quantity.ts';
 import { quantity } from '../resources/compare.ts';
@@ -44,7 +45,34 @@ export function effectiveStorage(situation: Situation): Storage {
     const message = `claim ${stuck.metadata.name} cannot grow to ${size}: storage class ${name} does not allow volume expansion; allow it there, or write the former size`;
     return { size: former ?? size, findings: [...lost, refuse('ExpansionNotAllowed', message, { condition })] };
   }
-  return { size, findings: [...lost, ...small.map((claim) => grow(claim, size)), ...growing(claims)] };
+  const findings = [...lost, ...misplaced(situation), ...small.map((claim) => grow(claim, size))];
+  return { size, findings: [...findings, ...growing(claims)] };
+}
+
+/**
+ * Claims that asked for another class than is wanted now, and never got a volume: nothing was ever on them. A claim cannot be changed there, so it goes, and the
+ * StatefulSet, made anew with the class of now, makes another.
+ */
+function misplaced({ cluster, members }: Situation): readonly Finding[] {
+  const condition = 'StorageHealthy';
+  const { storageClassName } = cluster.spec.transport.storage;
+  if (storageClassName === undefined) return [];
+  return members.flatMap(({ claim, former }) => {
+    const { metadata, spec, status } = claim ?? {};
+    const isEmpty = status?.phase === 'Pending' && spec?.volumeName === undefined && former?.identity === undefined;
+    if (metadata === undefined || !isEmpty || spec?.storageClassName === storageClassName) return [];
+    if (metadata.deletionTimestamp !== undefined)
+      return [wait('ClaimDeleted', `claim ${metadata.name} is being deleted`, { condition })];
+    const message = `claim ${metadata.name} never got a volume of storage class ${spec?.storageClassName ?? '(none)'} and is made anew with ${storageClassName}`;
+    const claimRef = { apiVersion: 'v1', kind: 'PersistentVolumeClaim', name: metadata.name };
+    return [
+      act('ClaimDeleted', message, {
+        condition,
+        actions: [{ kind: 'deleteClaim', name: metadata.name, uid: metadata.uid ?? '', why: 'ClaimDeleted' }],
+        events: [event('Normal', 'ClaimDeleted', message, claimRef)],
+      }),
+    ];
+  });
 }
 
 function mayGrow({ gathered }: Situation, claim: ClaimObject): boolean {

@@ -130,3 +130,21 @@ it('pods that cannot be scheduled, then an image that is not there: Progressing=
   nodes().behave(() => ({ state: 'running' }));
   await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
 });
+
+it('a storage class that was misspelt: claims that never got a volume are made anew with the right one, and the pods run', async (context) => {
+  const access = api(context);
+  const namespace = await ownNamespace(access, context);
+  await ownOperator(access, context, namespace);
+  const inClass = (storageClassName: string) => ({ transport: { storage: { size: '1Gi', storageClassName } } });
+  await applyAll(access, twoSites(namespace, inClass(`misspelt-${namespace}`)));
+  await awaitCondition(access, namespace, 'Progressing', { status: 'False', reason: 'MissingStorageClass' });
+  const claims = () => list(access, namespace, 'persistentvolumeclaims');
+  await until('claims that wait', async () => (await claims()).length === 4, PATIENCE);
+  const spec = inClass(await ownVolumes(access, context, namespace));
+  expect((await access.client.mergePatch(pathOf(namespace, 'mailclusters', 'contoso'), { spec })).status).toBe(200);
+  await allRunning(access, namespace, 6);
+  expect((await claims()).map(({ spec: { storageClassName } }) => storageClassName)).toEqual(
+    Array(4).fill(spec.transport.storage.storageClassName),
+  );
+  await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
+});

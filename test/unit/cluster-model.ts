@@ -201,10 +201,14 @@ export class ClusterModel extends ClusterState {
   #runMember(set: StatefulSetObject, name: string): void {
     const [template] = set.spec?.volumeClaimTemplates ?? [];
     const storage = (template as ClaimObject).spec?.resources?.requests?.storage ?? '1Gi';
+    const storageClassName = (template as ClaimObject).spec?.storageClassName ?? 'fast';
     const wanted = claimName(name);
     if (!this.claims.has(wanted)) {
       const uid = this.uid();
-      this.volumes.set(`pv-${uid}`, { apiVersion: 'v1', kind: 'PersistentVolume', metadata: { name: `pv-${uid}` } });
+      const volumeName = `pv-${uid}`;
+      const isBound = !this.absentClasses.has(storageClassName);
+      if (isBound)
+        this.volumes.set(volumeName, { apiVersion: 'v1', kind: 'PersistentVolume', metadata: { name: volumeName } });
       this.claims.set(wanted, {
         apiVersion: 'v1',
         kind: 'PersistentVolumeClaim',
@@ -214,8 +218,8 @@ export class ClusterModel extends ClusterState {
           labels: set.metadata.labels ?? {},
           creationTimestamp: new Date(this.nowMs).toISOString(),
         },
-        spec: { volumeName: `pv-${uid}`, storageClassName: 'fast', resources: { requests: { storage } } },
-        status: { phase: 'Bound', capacity: { storage } },
+        spec: { ...(isBound ? { volumeName } : {}), storageClassName, resources: { requests: { storage } } },
+        status: isBound ? { phase: 'Bound', capacity: { storage } } : { phase: 'Pending' },
       });
     }
     const spec = set.spec?.template as {
@@ -255,7 +259,7 @@ export class ClusterModel extends ClusterState {
     const why = this.broken.get(name);
     const isDown = why !== undefined || (this.nodes.get(pod.spec?.nodeName ?? '')?.spec?.taints ?? []).length > 0;
     const claim = this.claims.get(claimName(name));
-    const isLost = claim !== undefined && claim.status?.phase === 'Lost';
+    const isLost = claim !== undefined && claim.status?.phase !== 'Bound';
     this.pods.set(name, {
       ...pod,
       status: {

@@ -114,6 +114,8 @@ export class ClusterState {
   /** Pods that cannot come up, with the reason of their container. */
   readonly broken = new Map<string, string>();
   expansionAllowed = true;
+  /** Nobody offers volumes of these. */
+  readonly absentClasses = new Set<string>();
   statusWrittenAtMs: number | null = null;
   readonly events: { reason: string; message: string; type: string }[] = [];
   protected serial = 0;

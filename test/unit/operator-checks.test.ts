@@ -208,6 +208,30 @@ describe('volumes', () => {
     expect(model.condition('StorageHealthy')).toMatchObject({ status: 'False', reason: 'ShrinkRefused' });
   });
 
+  const inClass = (name: string): string =>
+    `${TWO_SITES}  transport: { storage: { size: 20Gi, storageClassName: ${name} } }\n`;
+
+  it('of a class that was misspelt: claims that never got one are made anew when it is put right', () => {
+    const model = new ClusterModel();
+    model.absentClasses.add('fats');
+    model.change(inClass('fats'), { db01: DATABASE });
+    converge(model);
+    expect([...model.claims.values()].map(({ status }) => status?.phase)).toEqual(Array(4).fill('Pending'));
+    model.change(inClass('fast'), { db01: DATABASE });
+    const done = converge(model).flat();
+    expect(done.filter((one) => one.startsWith('deleteClaim'))).toHaveLength(4);
+    expect([...model.claims.values()].map(({ status }) => status?.phase)).toEqual(Array(4).fill('Bound'));
+    expect(progressing(model)).toMatchObject({ status: 'True', reason: 'Converged' });
+  });
+
+  it('that somebody has stay where they are when another class is written', () => {
+    const model = running(inClass('fast'));
+    const uids = [...model.claims.values()].map(({ metadata }) => metadata.uid);
+    model.change(inClass('slow'), { db01: DATABASE });
+    converge(model);
+    expect([...model.claims.values()].map(({ metadata }) => metadata.uid)).toEqual(uids);
+  });
+
   it('the operator dies after each step of growing', () => {
     for (let limit = 0; limit < 6; limit += 1) {
       const model = running();
