@@ -103,17 +103,20 @@ function problemsOfBlock(path: string, text: string): readonly string[] {
   return problemsOfResources(path, around + text);
 }
 
-/** A property of the schema; below one that is open everything may be. */
-function isValueOf(chart: string, path: string): boolean {
-  let node: SchemaOfValues | undefined = schemaOf(chart);
-  for (const name of path.replaceAll('\\.', '\0').split('.')) {
-    const { properties, additionalProperties }: SchemaOfValues = node;
-    if (properties === undefined) return additionalProperties !== false;
-    node = properties[name.replaceAll('\0', '.')];
-    if (node === undefined) return additionalProperties !== false;
-  }
-  return true;
+/** Names lead to a property of the schema; below one that is open everything may be. */
+function leads(names: readonly string[], { properties, additionalProperties }: SchemaOfValues): boolean {
+  const [first, ...rest] = names;
+  if (first === undefined) return true;
+  const child = properties?.[first];
+  return child === undefined ? additionalProperties !== false : leads(rest, child);
 }
+
+const isValueOf = (chart: string, path: string): boolean =>
+  leads(
+    // A dot behind a backslash belongs to the name.
+    path.split(/(?<!\\)\./).map((name) => name.replaceAll('\\.', '.')),
+    schemaOf(chart),
+  );
 
 describe('documents', () => {
   const texts = listFiles()
