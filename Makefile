@@ -10,6 +10,8 @@ USER_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 SETUP_STAMP := node_modules/.mailcluster-setup
+# A list with commas: as an argument of $(or) it would be three.
+ZONES ?= west-1,west-2,central-1
 
 .PHONY: help setup demo test e2e image cluster-build cluster-up cluster-install cluster-down cluster-prove model bench bench-large soak lint types fmt docs clean
 
@@ -48,7 +50,7 @@ cluster-build: ## Build the programs of the test cluster from Go modules into ~/
 	@test/cluster/build.sh
 
 cluster-up: setup ## As root: a real Kubernetes of three nodes on this machine; prints KUBECONFIG: make cluster-up NODES=2
-	@test/cluster/up.sh --zones $(or $(ZONES),west-1,west-2,central-1) $(if $(NODES),--nodes $(NODES))
+	@test/cluster/up.sh --zones $(ZONES) $(if $(NODES),--nodes $(NODES))
 
 cluster-install: setup ## As root: MailCluster on that cluster: image, operator, examples/two-site-dag.yaml, first mail
 	@test/cluster/install.sh

@@ -6,7 +6,16 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { codeOf, faultRows, folderMap, type NamedTest, relativeLinks, shownBy, wordsAfter } from './house/documents.ts';
+import {
+  codeOf,
+  faultRows,
+  folderMap,
+  invocationsOf,
+  type NamedTest,
+  relativeLinks,
+  shownBy,
+  wordsAfter,
+} from './house/documents.ts';
 import { EXCEPTIONS } from './house/exceptions.ts';
 import { generated } from './house/generate.ts';
 import {
@@ -209,6 +218,27 @@ describe('documents', () => {
         .map((word) => `${path}: mailcluster ${word}`),
     );
     expect(unknown).toEqual([]);
+  });
+
+  it('mention only commands that `kubectl mailcluster help` lists, with options that each has', () => {
+    const run = (...args: readonly string[]): string =>
+      execFileSync(process.execPath, ['operator/cli/kubectl-main.ts', ...args], { cwd: ROOT, encoding: 'utf8' });
+    const commands = [...run('help').matchAll(/^ {2}([a-z-]+) {2}/gm)].map(([, command]) => command ?? '');
+    const helps = new Map(
+      commands.map((command) => [command, command === 'help' ? run('help') : run('help', command)]),
+    );
+    const typed = documents.flatMap((path) =>
+      invocationsOf('kubectl mailcluster', codeOf(readText(path))).map((one) => ({ path, ...one })),
+    );
+    expect(typed.length).toBeGreaterThan(40);
+    const wrong = typed.flatMap(({ path, command, options }) => {
+      if (command === null) return [];
+      const help = helps.get(command);
+      if (help === undefined) return [`${path}: kubectl mailcluster ${command}`];
+      const words = new Set(help.match(/(?<![\w-])--?[a-zA-Z][a-z-]*/g));
+      return options.filter((option) => !words.has(option)).map((option) => `${path}: ${command} has no ${option}`);
+    });
+    expect(wrong).toEqual([]);
   });
 
   it('docs/guarantees.md names for every row tests that exist under that title', () => {

@@ -42,7 +42,7 @@ export function effectiveStorage(situation: Situation): Storage {
   const stuck = small.find((claim) => !mayGrow(situation, claim));
   if (stuck !== undefined) {
     const name = stuck.spec?.storageClassName ?? '(none)';
-    const message = `claim ${stuck.metadata.name} cannot grow to ${size}: storage class ${name} does not allow volume expansion; allow it there, or write the former size`;
+    const message = `claim ${stuck.metadata.name} cannot grow to ${size}: storage class ${name} does not allow volume expansion; allow it there (allowVolumeExpansion: true)`;
     return { size: former ?? size, findings: [...lost, refuse('ExpansionNotAllowed', message, { condition })] };
   }
   const findings = [...lost, ...misplaced(situation), ...small.map((claim) => grow(claim, size))];

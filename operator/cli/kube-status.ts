@@ -84,10 +84,17 @@ const WIDE: readonly Column<Row>[] = [
   ...TRANSPORTS.filter(({ title }) => ['SCRUB', 'IDENTITY'].includes(title)),
 ];
 
-/** Conditions that are not as they are at rest. */
-const WANTED: Readonly<Record<string, string>> = { Draining: 'False', Paused: 'False', Progressing: 'False' };
+type Condition = NonNullable<NonNullable<MailClusterObject['status']>['conditions']>[number];
+/** Conditions that are False at rest; the others are True. They are somebody's wish, so nothing is wrong while they are not. */
+const AT_REST_FALSE: ReadonlySet<string> = new Set(['Draining', 'Paused']);
+/** True while something is under way, too; False says that it is stuck (`operator/status.ts`). */
+const isMoving = ({ type, status, reason }: Condition): boolean =>
+  type === 'Progressing' && status === 'True' && reason !== 'Converged';
 
-function conditionProblems({ status, metadata }: MailClusterObject): readonly string[] {
+export function conditionProblems({
+  status,
+  metadata,
+}: Pick<MailClusterObject, 'status' | 'metadata'>): readonly string[] {
   const behind =
     status?.observedGeneration === undefined
       ? ['the operator has not looked at it yet']
@@ -98,16 +105,16 @@ function conditionProblems({ status, metadata }: MailClusterObject): readonly st
   return [
     ...behind,
     ...conditions
-      .filter(({ type, status: is }) => is !== (WANTED[type] ?? 'True') && WANTED[type] === undefined)
+      .filter(({ type, status: is }) => is !== 'True' && !AT_REST_FALSE.has(type))
       .map(
         ({ type, status: is, reason, message }) => `${type} is ${is}: ${reason}${message === '' ? '' : `, ${message}`}`,
       ),
   ];
 }
 
-const conditionNotices = ({ status }: MailClusterObject): readonly string[] =>
+export const conditionNotices = ({ status }: Pick<MailClusterObject, 'status'>): readonly string[] =>
   (status?.conditions ?? [])
-    .filter(({ type, status: is }) => WANTED[type] !== undefined && is !== WANTED[type])
+    .filter((one) => isMoving(one) || (AT_REST_FALSE.has(one.type) && one.status !== 'False'))
     .map(({ type, reason, message }) => `${type}: ${reason}${message === '' ? '' : `, ${message}`}`);
 
 async function rowsOf(members: KubeMembers): Promise<readonly Row[]> {

@@ -13,6 +13,42 @@ export function wordsAfter(command: string, code: readonly string[]): readonly s
   return code.flatMap((text) => [...text.matchAll(pattern)].map((found) => found[1] ?? ''));
 }
 
+export interface Invocation {
+  /** The first word after the program, if it is no option. */
+  readonly command: string | null;
+  readonly options: readonly string[];
+}
+
+/** Wherever `program` is typed in code: its command and options, up to a pipe, a redirection, or the next command. */
+export function invocationsOf(program: string, code: readonly string[]): readonly Invocation[] {
+  const pattern = new RegExp(`(?<![\\w./-])${program} +([^|;&>)\n]*)`, 'g');
+  return code.flatMap((text) =>
+    [...text.matchAll(pattern)].map(([, rest = '']) => ({
+      command: /^([a-z][a-z-]*)\b/.exec(rest)?.[1] ?? null,
+      options: [...rest.matchAll(/(?<=^|\s)(--[a-z][a-z-]*|-[a-zA-Z])(?=$|[\s=,])/g)].map(([option]) => option),
+    })),
+  );
+}
+
+/** Text of every fenced block of YAML. */
+export const yamlBlocks = (markdown: string): readonly string[] =>
+  [...markdown.matchAll(/^```ya?ml\n(.*?)^```/gms)].map((found) => found[1] ?? '');
+
+/** Paths that `--set` gives a value to; dots behind a backslash belong to the name. */
+export const valuesSet = (code: readonly string[]): readonly string[] =>
+  code.flatMap((text) =>
+    [...text.matchAll(/--set(?:-string)?[ =]'?([A-Za-z][\w.\\/-]*)=/g)].map(([, path]) => path ?? ''),
+  );
+
+/** Code in the first column of the table whose first heading is that. */
+export function firstColumn(heading: string, markdown: string): readonly string[] {
+  const rows = markdown.split(`\n| ${heading} |`).slice(1);
+  return rows.flatMap((text) => {
+    const table = /^[^\n]*\n((?:\|[^\n]*\n)*)/.exec(text)?.[1] ?? '';
+    return [...table.matchAll(/^\| ([^|]*) \|/gm)].flatMap(([, cell = '']) => codeOf(cell));
+  });
+}
+
 export function relativeLinks(markdown: string): readonly string[] {
   return [...markdown.matchAll(/\]\(([^)\s]+)\)/g)]
     .map((found) => (found[1] ?? '').split('#')[0] ?? '')

@@ -1,15 +1,11 @@
-/** Dashboards, rules and runbook held to the code: metrics that exist, texts that are there, a section for each alert, commands that can be typed. */
-import { execFile } from 'node:child_process';
-import { join } from 'node:path';
-import { promisify } from 'node:util';
+/** Dashboards, rules and runbook held to the code: metrics that exist, texts that are there, a section for each alert. */
 import { describe, expect, it } from 'vitest';
 import { ALERTS } from '../../charts/monitoring/alerts.ts';
 import { DASHBOARDS } from '../../charts/monitoring/dashboards/all.ts';
 import { ERROR_BUDGET, RECORDING_RULES, SLOW_BUDGET, SLOW_SECONDS } from '../../charts/monitoring/recording.ts';
 import { METRIC_CATALOG, type MetricDeclaration } from '../../common/platform/metric-catalog.ts';
 import { createMetrics, METRIC_PREFIX } from '../../common/platform/prom-metrics.ts';
-import { codeOf } from '../house/documents.ts';
-import { ROOT, readText } from '../house/sources.ts';
+import { readText } from '../house/sources.ts';
 import { metricsIn } from '../rigs/panel-queries.ts';
 
 const RUNBOOK = readText('docs/runbook.md');
@@ -150,19 +146,6 @@ describe('the runbook', () => {
     const anchors = [...sections.keys()].map((title) => title.toLowerCase());
     const links = [...RUNBOOK.matchAll(/\]\(#([^)]+)\)/g)].map(([, anchor]) => anchor);
     expect(links.filter((anchor) => !anchors.includes(anchor ?? ''))).toEqual([]);
-  });
-
-  it('names commands of the plugin that there are', async () => {
-    const { stdout } = await promisify(execFile)(process.execPath, [
-      join(ROOT, 'operator/cli/kubectl-main.ts'),
-      'help',
-    ]);
-    const there = [...stdout.matchAll(/^ {2}([a-z-]+) {2,}/gm)].map(([, command]) => command);
-    const named = codeOf(RUNBOOK).flatMap((text) =>
-      [...text.matchAll(/kubectl mailcluster ([a-z-]+)/g)].map(([, command]) => command),
-    );
-    expect(named.length).toBeGreaterThan(20);
-    expect(named.filter((command) => !there.includes(command))).toEqual([]);
   });
 
   it('names panels and metrics that there are', () => {
