@@ -6,6 +6,9 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { helpOf } from '../operator/cli/command.ts';
+import { KUBE_COMMANDS } from '../operator/cli/kube-commands.ts';
+import { KUBE_PLACE } from '../operator/cli/kube-place.ts';
 import {
   codeOf,
   faultRows,
@@ -221,12 +224,8 @@ describe('documents', () => {
   });
 
   it('mention only commands that `kubectl mailcluster help` lists, with options that each has', () => {
-    const run = (...args: readonly string[]): string =>
-      execFileSync(process.execPath, ['operator/cli/kubectl-main.ts', ...args], { cwd: ROOT, encoding: 'utf8' });
-    const commands = [...run('help').matchAll(/^ {2}([a-z-]+) {2}/gm)].map(([, command]) => command ?? '');
-    const helps = new Map(
-      commands.map((command) => [command, command === 'help' ? run('help') : run('help', command)]),
-    );
+    const helps = new Map([...KUBE_COMMANDS].map(([name, command]) => [name, helpOf(command, KUBE_PLACE)]));
+    helps.set('help', '');
     const typed = documents.flatMap((path) =>
       invocationsOf('kubectl mailcluster', codeOf(readText(path))).map((one) => ({ path, ...one })),
     );

@@ -1,0 +1,21 @@
+/** The commands of `kubectl mailcluster` by their names. Owns: that list; documents are held to it. */
+import { type Commands, versionCommand } from './dispatch.ts';
+import { kubeDrainCommand } from './kube-drain.ts';
+import { kubeStatusCommand } from './kube-status.ts';
+import { messageLookCommand, traceCommand } from './messages.ts';
+import { reportCommand } from './report.ts';
+import { resubmitCommand } from './resubmit.ts';
+import { safetyNetCommand } from './safety-net.ts';
+import { queueCommand } from './status.ts';
+
+export const KUBE_COMMANDS: Commands = new Map([
+  ['status', kubeStatusCommand],
+  ['queue', queueCommand],
+  ['message', messageLookCommand],
+  ['trace', traceCommand],
+  ['safety-net', safetyNetCommand],
+  ['drain', kubeDrainCommand],
+  ['resubmit', resubmitCommand],
+  ['report', reportCommand],
+  ['version', versionCommand],
+]);
