@@ -16,6 +16,7 @@ import { reply } from '../common/smtp/replies.ts';
 import { ReplayBudget } from './body-buffer.ts';
 import { HeldMessage } from './held-message.ts';
 import { newAttemptId } from './ids.ts';
+import type { FrontendMutant } from './mutants.ts';
 import { TransportPeers } from './peers.ts';
 import { Directory, isUsable, pickTransport } from './picker.ts';
 import { heldSession } from './session.ts';
@@ -33,6 +34,7 @@ export interface ProxyDeps {
   readonly metrics: Metrics;
   readonly limits: Pick<FrontendLimits, 'replayBufferBytes' | 'totalReplayBufferBytes'>;
   readonly times?: SessionTimes;
+  readonly mutants?: ReadonlySet<FrontendMutant>;
 }
 
 export class MessageProxy {
@@ -77,11 +79,15 @@ export class MessageProxy {
         peers: this.#peers,
         budget: this.#budget,
         replayBufferBytes: limits.replayBufferBytes,
-        step: heldSession(this.#deps.times ?? SESSION_TIMES, {
-          noTransport: reply('noTransport'),
-          lost: reply('transportLost', { id }),
-          accepted: reply('accepted', { id }),
-        }),
+        step: heldSession(
+          this.#deps.times ?? SESSION_TIMES,
+          {
+            noTransport: reply('noTransport'),
+            lost: reply('transportLost', { id }),
+            accepted: reply('accepted', { id }),
+          },
+          this.#deps.mutants,
+        ),
         choose: (excluded) =>
           pickTransport(envelope.recipients, this.#peers.candidates(), excluded, this.#deps.site, this.#directory, () =>
             randomFraction(random),

@@ -10,6 +10,7 @@
 import type { Identity, Reply } from '../common/message.ts';
 import type { Refuse } from '../common/peer/messages.ts';
 import { assert, unreachable } from '../common/platform/assert.ts';
+import type { FrontendMutant } from './mutants.ts';
 import type {
   HeldAction,
   HeldEvent,
@@ -28,13 +29,16 @@ const gotEnd = (attempt: Try): boolean =>
 export function heldSession(
   times: SessionTimes,
   replies: SessionReplies,
+  mutants?: ReadonlySet<FrontendMutant>,
 ): (state: HeldState, event: HeldEvent) => Step {
-  return (state, event) => stepSession({ times, replies }, state, event);
+  const settings = { times, replies, ...(mutants === undefined ? {} : { mutants }) };
+  return (state, event) => stepSession(settings, state, event);
 }
 
 interface Settings {
   readonly times: SessionTimes;
   readonly replies: SessionReplies;
+  readonly mutants?: ReadonlySet<FrontendMutant>;
 }
 
 function stepSession(settings: Settings, state: HeldState, event: HeldEvent): Step {
@@ -163,6 +167,8 @@ function lost(settings: Settings, state: HeldState, serial: number): Step {
       return next.whole ? pick(next) : fail(settings, next, settings.replies.lost);
     }
     case 'ended': {
+      if (settings.mutants?.has('silence-is-refusal') === true)
+        return fail(settings, withTry(state, serial, { fate: 'aborted' }), settings.replies.lost);
       const next = withTry(state, serial, { fate: 'unknown' });
       return ask(settings, { ...next, rounds: 0 }, attempt);
     }

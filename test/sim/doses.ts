@@ -4,8 +4,8 @@
  * seeds as well, and the unchanged code has to be clean under the same seed and dose (run.ts).
  */
 import type { PoliciesConfig } from '../../common/config.ts';
-import type { Mutant } from '../../transport/core/mutants.ts';
 import { EVERYTHING, type Fault, kindsOf, type Selection } from './faults.ts';
+import type { Variant } from './variants.ts';
 
 /** What a dose may settle of that which a seed draws. */
 export interface Traits {
@@ -43,7 +43,7 @@ interface Directed {
 /** A partner that is slow to say that it was lost, and nobody delivers meanwhile. */
 const QUICK_SPAN = { resubmitTimeSpanMs: 20_000 } as const;
 
-const DIRECTED: Partial<Record<Mutant, Directed>> = {
+const DIRECTED: Partial<Record<Variant, Directed>> = {
   'owner-at-rest-unasked': {
     only: ['drain', 'drainCancelled', 'wipe', 'killTransport', 'wipeAtCommit'],
     times: 2,
@@ -181,7 +181,7 @@ const DIRECTED: Partial<Record<Mutant, Directed>> = {
   'identity-reused': { only: ['wipe', 'gone'], times: 2 },
 };
 
-export function doseOf(mutant: Mutant | null): Dose {
+export function doseOf(mutant: Variant | null): Dose {
   const directed = mutant === null ? undefined : DIRECTED[mutant];
   if (directed === undefined) return NO_DOSE;
   return {

@@ -13,11 +13,11 @@ import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { MUTANTS, type Mutant } from '../../transport/core/mutants.ts';
 import { TRANSITIONS } from '../../transport/core/transitions.ts';
 import { type Dose, doseFrom, doseOf, flagsOf, NO_DOSE } from './doses.ts';
 import { escapes, forbidEscapes } from './escapes.ts';
 import { runSeed, type SeedOptions, type SeedOutcome } from './seed.ts';
+import { VARIANTS, type Variant } from './variants.ts';
 
 /** Seeds of one `make test`: those that have been run; 20,000 once a whole run of them has been made in one piece (docs/reliability.md, "Known open"). */
 const SEEDS = 20_000;
@@ -32,7 +32,7 @@ const EVERY_MS = 60_000;
 
 interface Job {
   readonly seeds: readonly number[];
-  readonly mutant: Mutant | null;
+  readonly mutant: Variant | null;
   /** Run each seed twice and compare the traces. */
   readonly twice: boolean;
   readonly outOfContract: boolean;
@@ -110,7 +110,7 @@ async function runJob(job: Job): Promise<JobResult> {
   };
 }
 
-async function isClean(seed: number, mutant: Mutant, smtp: boolean): Promise<boolean> {
+async function isClean(seed: number, mutant: Variant, smtp: boolean): Promise<boolean> {
   try {
     return (await runSeed(seed, optionsOf(null, false, smtp, doseFor(mutant)))).violations.length === 0;
   } catch {
@@ -124,10 +124,10 @@ async function sameAgain(outcome: SeedOutcome, options: SeedOptions): Promise<st
 }
 
 /** The dose of the variant, unless the command line says something else. */
-const doseFor = (mutant: Mutant | null): Dose => doseFrom(text, doseOf(mutant));
+const doseFor = (mutant: Variant | null): Dose => doseFrom(text, doseOf(mutant));
 
 const optionsOf = (
-  mutant: Mutant | null,
+  mutant: Variant | null,
   outOfContract: boolean,
   smtp = false,
   dose: Dose = doseFor(mutant),
@@ -148,9 +148,9 @@ function edge(): 'direct' | 'smtp' | null {
 const replayFlags = (dose: Dose, { outOfContract, smtp }: Pick<Job, 'outOfContract' | 'smtp'>): string =>
   `${flagsOf(dose)}${outOfContract ? ' --out-of-contract' : ''}${smtp ? ' --edge smtp' : ''}`;
 
-function sayMutant(mutant: Mutant, result: JobResult): void {
+function sayMutant(mutant: Variant, result: JobResult): void {
   const caught = result.failures[0];
-  if (caught === undefined) console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${MUTANTS[mutant]}`);
+  if (caught === undefined) console.log(`FAILED variant ${mutant} survived ${result.seeds} seeds: ${VARIANTS[mutant]}`);
   else
     console.log(
       `caught ${mutant} by --seed ${caught.seed}${flagsOf(doseFor(mutant))}: ${caught.violations[0]?.split('\n')[0]}`,
@@ -276,10 +276,10 @@ function smtpJobs(seeds: number, from: number): Job[] {
 }
 
 /** All of them, or those that the command line names. */
-function mutantsWanted(): Mutant[] {
-  const names = text('mutants')?.split(',') ?? Object.keys(MUTANTS);
-  for (const name of names) if (!(name in MUTANTS)) throw new Error(`no mutant ${name}`);
-  return names as Mutant[];
+function mutantsWanted(): Variant[] {
+  const names = text('mutants')?.split(',') ?? Object.keys(VARIANTS);
+  for (const name of names) if (!(name in VARIANTS)) throw new Error(`no mutant ${name}`);
+  return names as Variant[];
 }
 
 class Totals {
@@ -396,9 +396,9 @@ async function many(): Promise<number> {
 
 async function one(seed: number): Promise<number> {
   const index = process.argv.indexOf('--mutant');
-  const mutant = index < 0 ? undefined : (process.argv[index + 1] as Mutant);
-  if (mutant !== undefined && !(mutant in MUTANTS))
-    throw new Error(`no mutant ${mutant}; there are ${Object.keys(MUTANTS).join(', ')}`);
+  const mutant = index < 0 ? undefined : (process.argv[index + 1] as Variant);
+  if (mutant !== undefined && !(mutant in VARIANTS))
+    throw new Error(`no mutant ${mutant}; there are ${Object.keys(VARIANTS).join(', ')}`);
   const outcome = await runSeed(seed, {
     ...optionsOf(mutant ?? null, process.argv.includes('--out-of-contract'), edge() === 'smtp'),
     trace: (line) => console.log(line),

@@ -4,7 +4,6 @@
  * draws does not shift what both do. By hand: `node test/sim/run.ts --seed SEED [--mutant NAME] [--edge smtp]` prints its whole trace.
  */
 import { createHash } from 'node:crypto';
-import type { Mutant } from '../../transport/core/mutants.ts';
 import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
@@ -27,6 +26,7 @@ import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator
 import { SeededRandom } from './scheduler.ts';
 import { scrubbed } from './scrub-checks.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
+import type { Variant } from './variants.ts';
 import { watch } from './watch.ts';
 import { World } from './world.ts';
 
@@ -45,7 +45,7 @@ export interface SeedOutcome {
 }
 
 export interface SeedOptions {
-  readonly mutants?: ReadonlySet<Mutant>;
+  readonly mutants?: ReadonlySet<Variant>;
   readonly trace?: (line: string) => void;
   /** Which of the faults, how often, in what kind of world; else all is drawn. */
   readonly dose?: Dose;

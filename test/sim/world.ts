@@ -9,13 +9,11 @@ import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
 import type { Network, PeerRole } from '../../common/platform/net.ts';
 import { MessageProxy } from '../../frontend/proxy.ts';
-import type { Mutant } from '../../transport/core/mutants.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import type { DeliveryAgent } from '../../transport/runtime/delivery-api.ts';
 import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
-import { STORE_MUTANTS, type StoreMutant } from '../../transport/store/mutants.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
 import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
@@ -34,6 +32,7 @@ import { Scheduler, SeededRandom } from './scheduler.ts';
 import { askedOnce, damageMet } from './scrub-checks.ts';
 import { SmtpFront } from './smtp-front.ts';
 import { SmtpClients } from './smtp-mail.ts';
+import { frontendMutants, storeMutants, transportMutants, type Variant } from './variants.ts';
 import { lose, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
@@ -41,7 +40,7 @@ export interface WorldOptions {
   /** The first one, and who makes the later ones; by hand when absent. */
   readonly document: TopologyDocument;
   readonly maker?: DocumentMaker;
-  readonly mutants?: ReadonlySet<Mutant>;
+  readonly mutants?: ReadonlySet<Variant>;
   /** Every line of the trace, for a failing seed. */
   readonly trace?: (line: string) => void;
   readonly resetChance?: number;
@@ -57,9 +56,6 @@ const STANDSTILL_MS = 31_000;
 export const TROUBLE_LEAD_MS = 1_000;
 /** After a pod is back others may still act on what they believed. */
 const AFTERMATH_MS = 18_000;
-
-const storeMutants = (mutants: ReadonlySet<Mutant> | undefined): ReadonlySet<StoreMutant> =>
-  new Set([...(mutants ?? [])].filter((name): name is StoreMutant => name in STORE_MUTANTS));
 
 export class World {
   readonly scheduler: Scheduler;
@@ -243,6 +239,7 @@ export class World {
         log: silentLogger,
         metrics: silentMetrics,
         limits: { replayBufferBytes: 1_048_576, totalReplayBufferBytes: 8_388_608 },
+        mutants: frontendMutants(this.#options.mutants),
       },
       pod.document,
     );
@@ -280,7 +277,6 @@ export class World {
     });
     pod.database = database;
     pod.doubts = [{ sinceMs: this.scheduler.nowMs, ids: new Set(volume.live.keys()), isStandstill: false }];
-    const { mutants } = this.#options;
     pod.server = new TransportServer({
       name: pod.name,
       hostname: `${pod.name}.sim`,
@@ -295,7 +291,7 @@ export class World {
       delivery: this.#agent(pod, database),
       tracking: { record: (record) => this.#tracked(pod, record) },
       document: pod.document,
-      ...(mutants === undefined ? {} : { mutants }),
+      mutants: transportMutants(this.#options.mutants),
       coverage: this.coverage,
       risk: this.poison.marksOf(this, pod),
       onFatal: fatal,
