@@ -3,17 +3,14 @@ import { describe, expect, test } from 'vitest';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { ControlFrame, Hello } from '../../common/peer/messages.ts';
 import { CONTROL_CAP_BYTES } from '../../common/peer/outbox.ts';
-import { silentLogger } from '../../common/platform/log.ts';
-import { silentMetrics } from '../../common/platform/metrics.ts';
 import type { Connection } from '../../common/platform/net.ts';
-import { Peers } from '../../transport/runtime/peers.ts';
-import { MemoryDisk, openMemoryStore } from '../../transport/store/memory.ts';
 import { RawPeer } from '../contract/peer-rig.ts';
 import { SimNetwork } from '../sim/net.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { simTopology } from '../sim/topology.ts';
 import { PEER, SELF, sharedOf } from './core-bench.ts';
 import { helloOf, sampleEpoch, sampleIdentity } from './peer-samples.ts';
+import { simPeers } from './sim-peers.ts';
 
 const HIGH_WATER_BYTES = 2_097_152;
 const idOf = (number: number): CopyId => `01J${String(number).padStart(23, '0')}` as CopyId;
@@ -51,46 +48,16 @@ function markOf(frame: RawPeer['frames'][number]): CopyId | null {
 async function rig() {
   const scheduler = new Scheduler(7);
   const network = new SimNetwork(scheduler, { fragmentChance: 0 });
-  const clock = scheduler.clock();
-  const database = await openMemoryStore({ disk: new MemoryDisk(), clock, random: scheduler.random, member: SELF });
   const ends: { readonly connection: Connection; readonly raw: RawPeer }[] = [];
   const theirs = network.host({ role: 'transport', name: PEER }, { alive: true });
   await theirs.listen({ host: PEER, port: 4_000 }, (connection) =>
     ends.push({ connection, raw: new RawPeer(connection) }),
   );
   const gone: string[] = [];
-  const peers = new Peers(
-    {
-      name: SELF,
-      hostname: SELF,
-      listen: { host: SELF, port: 4_000 },
-      uid: 'uid',
-      clock,
-      random: scheduler.random,
-      network: network.host({ role: 'transport', name: SELF }, { alive: true }),
-      log: silentLogger,
-      metrics: silentMetrics,
-      database,
-      delivery: { start: () => undefined, close: () => Promise.resolve() },
-      tracking: { record: () => undefined },
-      document: simTopology({ sites: [2], dag: true, frontends: 1 }),
-      keepAliveMs: 600_000,
-      deadAfterMs: 1_200_000,
-      onFatal: (reason) => scheduler.fail(reason),
-    },
-    {
-      onMember: () => undefined,
-      onMemberGone: (member) => gone.push(member),
-      onControl: () => undefined,
-      onStream: () => undefined,
-      contact: () => ({
-        syncedSequence: 0,
-        trustedMs: clock.monotonicMs(),
-        generation: 1,
-        load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
-      }),
-      onSeen: () => undefined,
-    },
+  const peers = await simPeers(
+    { scheduler, network, member: SELF },
+    { onMemberGone: (member) => gone.push(member) },
+    { keepAliveMs: 600_000, deadAfterMs: 1_200_000 },
   );
   const until = async (what: string, condition: () => boolean, spanMs = 60_000): Promise<void> => {
     await flushed();

@@ -5,16 +5,12 @@
 import { expect, test } from 'vitest';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { Hello } from '../../common/peer/messages.ts';
-import { silentLogger } from '../../common/platform/log.ts';
-import { silentMetrics } from '../../common/platform/metrics.ts';
-import { Peers } from '../../transport/runtime/peers.ts';
-import { MemoryDisk, openMemoryStore } from '../../transport/store/memory.ts';
 import { RawPeer } from '../contract/peer-rig.ts';
 import { SimNetwork } from '../sim/net.ts';
 import { Scheduler } from '../sim/scheduler.ts';
-import { simTopology } from '../sim/topology.ts';
 import { PEER, SELF } from './core-bench.ts';
 import { helloOf, sampleEpoch } from './peer-samples.ts';
+import { simPeers } from './sim-peers.ts';
 
 /** The lower name dials: this is what it says. */
 const hello: Hello = {
@@ -31,39 +27,13 @@ const claim = (mark: string) =>
 async function reconnected(seed: number): Promise<readonly string[]> {
   const scheduler = new Scheduler(seed);
   const network = new SimNetwork(scheduler, { fragmentChance: 0.2 });
-  const clock = scheduler.clock();
-  const database = await openMemoryStore({ disk: new MemoryDisk(), clock, random: scheduler.random, member: PEER });
   const heard: string[] = [];
-  const peers = new Peers(
-    {
-      name: PEER,
-      hostname: PEER,
-      listen: { host: PEER, port: 4_000 },
-      uid: 'uid',
-      clock,
-      random: scheduler.random,
-      network: network.host({ role: 'transport', name: PEER }, { alive: true }),
-      log: silentLogger,
-      metrics: silentMetrics,
-      database,
-      delivery: { start: () => undefined, close: () => Promise.resolve() },
-      tracking: { record: () => undefined },
-      document: simTopology({ sites: [2], dag: true, frontends: 1 }),
-      onFatal: (reason) => scheduler.fail(reason),
-    },
+  const peers = await simPeers(
+    { scheduler, network, member: PEER },
     {
       onMember: () => heard.push('session'),
-      onMemberGone: () => undefined,
       onControl: (_session, frame) =>
         heard.push(frame.kind === 'CLAIM' ? (frame.claim.items[0]?.id[0] ?? '') : frame.kind),
-      onStream: () => undefined,
-      contact: () => ({
-        syncedSequence: 0,
-        trustedMs: clock.monotonicMs(),
-        generation: 1,
-        load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
-      }),
-      onSeen: () => undefined,
     },
   );
   await peers.start();
