@@ -1,5 +1,5 @@
 /**
- * When somebody is called, and why (observability.md). Owns: the alerts. `docs/runbook.md` has a section for each, `test/rules/` a test with
+ * When somebody is called, and why (observability.md). Owns: the alerts. `docs/runbook.md` has a section for each, `test/unit/alerts.test.ts` a test with
  * promtool. Promise: a number nobody knows (NaN) never raises an alert. PURE data.
  */
 import { ERROR_BUDGET, SLOW_BUDGET } from './recording.ts';

@@ -6,9 +6,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { Identity } from '../../common/message.ts';
 import type { Hello } from '../../common/peer/messages.ts';
 import { silentLogger } from '../../common/platform/log.ts';
-import { silentMetrics } from '../../common/platform/metrics.ts';
 import { markFenced, setAsideIfFenced } from '../../transport/fence.ts';
-import { Peers } from '../../transport/runtime/peers.ts';
 import type { QueueDatabase, Seen } from '../../transport/store/database.ts';
 import { MemoryDisk, openMemoryStore } from '../../transport/store/memory.ts';
 import { RawPeer } from '../contract/peer-rig.ts';
@@ -17,6 +15,7 @@ import { Scheduler } from '../sim/scheduler.ts';
 import { simTopology } from '../sim/topology.ts';
 import { OTHER, PEER, SELF } from './core-bench.ts';
 import { helloOf } from './peer-samples.ts';
+import { simPeers } from './sim-peers.ts';
 
 const B1 = 'B'.repeat(26) as Identity;
 const B2 = 'D'.repeat(26) as Identity;
@@ -66,41 +65,21 @@ async function meet(
   await host.listen({ host: PEER, port: 4_000 }, (connection) => raws.push(new RawPeer(connection)));
   let fatal: string | null = null;
   let met = false;
-  const peers = new Peers(
+  const peers = await simPeers(
+    { scheduler, network, member: SELF },
     {
-      name: SELF,
-      hostname: SELF,
-      listen: { host: SELF, port: 4_000 },
-      uid: 'uid',
-      clock,
-      random: scheduler.random,
-      network: network.host({ role: 'transport', name: SELF }, { alive: true }),
-      log: silentLogger,
-      metrics: silentMetrics,
+      onMember: () => {
+        met = true;
+      },
+    },
+    {
       database,
-      delivery: { start: () => undefined, close: () => Promise.resolve() },
-      tracking: { record: () => undefined },
       document: simTopology({ sites: [3], dag: true, frontends: 1 }),
       keepAliveMs: 600_000,
       deadAfterMs: 1_200_000,
       onFatal: (reason) => {
         fatal = reason.message;
       },
-    },
-    {
-      onMember: () => {
-        met = true;
-      },
-      onMemberGone: () => undefined,
-      onControl: () => undefined,
-      onStream: () => undefined,
-      contact: () => ({
-        syncedSequence: 0,
-        trustedMs: 0,
-        generation: 1,
-        load: { queued: 0, intake: 0, backPressure: 'Normal', accepting: true },
-      }),
-      onSeen: () => undefined,
     },
   );
   await peers.start();

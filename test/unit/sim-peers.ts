@@ -2,6 +2,7 @@
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
 import { Peers } from '../../transport/runtime/peers.ts';
+import type { QueueDatabase } from '../../transport/store/database.ts';
 import { MemoryDisk, openMemoryStore } from '../../transport/store/memory.ts';
 import type { SimNetwork } from '../sim/net.ts';
 import type { Scheduler } from '../sim/scheduler.ts';
@@ -19,7 +20,8 @@ export async function simPeers(
   more: Partial<Parts[0]> = {},
 ): Promise<Peers> {
   const clock = scheduler.clock();
-  const database = await openMemoryStore({ disk: new MemoryDisk(), clock, random: scheduler.random, member });
+  const opened = (): Promise<QueueDatabase> =>
+    openMemoryStore({ disk: new MemoryDisk(), clock, random: scheduler.random, member });
   return new Peers(
     {
       name: member,
@@ -31,7 +33,7 @@ export async function simPeers(
       network: network.host({ role: 'transport', name: member }, { alive: true }),
       log: silentLogger,
       metrics: silentMetrics,
-      database,
+      database: more.database ?? (await opened()),
       delivery: { start: () => undefined, close: () => Promise.resolve() },
       tracking: { record: () => undefined },
       document: simTopology({ sites: [2], dag: true, frontends: 1 }),

@@ -52,7 +52,6 @@ export class Gauges {
     metrics.set('store_free_bytes', space.freeBytes);
     metrics.set('backpressure_level', LEVELS[core.pressure], { resource: 'disk' });
     const net = database.safetyNetCounts();
-    core.completeSinceMs = net.completeSinceMs;
     for (const role of ['primary', 'shadow'] as const) {
       metrics.set('safety_net_messages', net[role].messages, { role });
       metrics.set('safety_net_bytes', net[role].bytes, { role });

@@ -190,6 +190,7 @@ export class TransportServer {
       if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
       // A session that is open has been heard within its dead time (protocol.md 3).
       if (this.core.peers.size === 0 && this.peers.hearsFrontend) this.#loop.handle({ kind: 'OutsideReached' });
+      this.core.completeSinceMs = this.deps.database.safetyNetCounts().completeSinceMs;
       this.#gauges.set(this.#queueTotals());
       this.#sweepLater();
     });
