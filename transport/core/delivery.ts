@@ -20,6 +20,7 @@ import {
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
+import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { isPoison } from './poison.ts';
 import { isJustAwake } from './presence.ts';
@@ -107,7 +108,7 @@ export function enqueue(turn: Turn, copy: Copy): void {
 }
 
 function newHop(turn: Turn, key: string, route: Route): Hop {
-  const hop: Hop = { key, route, ready: new Set(), active: 0, failures: 0, retryAtMs: null, lastError: null };
+  const hop: Hop = { key, route, ready: new Line(), active: 0, failures: 0, retryAtMs: null, lastError: null };
   turn.server.hops.set(key, hop);
   return hop;
 }
@@ -120,9 +121,9 @@ export function pump(turn: Turn, key: string): void {
   if (hop === undefined || server.self.state === 'draining') return;
   // After a failed connection one delivery probes, the others wait.
   const limit = hop.failures > 0 ? 1 : server.document.policies.queues.maxConcurrentDeliveriesPerDestination;
-  for (const id of hop.ready) {
-    if (hop.active >= limit || (hop.retryAtMs !== null && hop.retryAtMs > turn.nowMs)) return;
-    hop.ready.delete(id);
+  while (hop.active < limit && (hop.retryAtMs === null || hop.retryAtMs <= turn.nowMs)) {
+    const id = hop.ready.take();
+    if (id === undefined) return;
     const copy = server.copies.get(id);
     if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
     // A higher owner was seen: what is open comes to its end, nothing is opened any more (semantics.md S7).

@@ -454,9 +454,9 @@ const RESHADOWS = 64;
 export function reshadow(turn: Turn): void {
   const { server } = turn;
   if (wrong(turn, 'promoted-not-reshadowed')) return;
-  for (const id of server.shadowless) {
-    if (server.reshadowing >= RESHADOWS) return;
-    server.shadowless.delete(id);
+  while (server.reshadowing < RESHADOWS) {
+    const id = server.shadowless.take();
+    if (id === undefined) return;
     const copy = server.copies.get(id);
     if (copy === undefined || !IN_TRANSIT.has(copy.state.queue) || copy.state.epoch.owner !== server.me) {
       server.single.delete(id);

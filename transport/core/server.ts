@@ -30,6 +30,7 @@ import {
   shadowLost,
   shadowOpened,
 } from './intake.ts';
+import { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
 import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
 import {
@@ -148,7 +149,7 @@ function newServer(options: CoreOptions, now: Now): Server {
     takingOver: new Set(),
     away: new Set(),
     moving: new Set(),
-    shadowless: new Set(),
+    shadowless: new Line(),
     reshadowing: 0,
     rehoming: newRehoming(),
     damaged: new Map(),

@@ -12,6 +12,7 @@ import type { Ages } from './ages.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
+import type { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
 import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
@@ -119,7 +120,7 @@ export interface Hop {
   readonly key: string;
   route: Route;
   /** Copies ready to be sent, in order. */
-  readonly ready: Set<CopyId>;
+  readonly ready: Line<CopyId>;
   active: number;
   failures: number;
   retryAtMs: number | null;
@@ -200,7 +201,7 @@ export interface Server {
   /** Protected copies that need another holder all the same: a member is drained. */
   readonly moving: Set<CopyId>;
   /** Copies ready to be given a shadow, in order. */
-  readonly shadowless: Set<CopyId>;
+  readonly shadowless: Line<CopyId>;
   /** Searches of purpose `copy` under way. */
   reshadowing: number;
   readonly rehoming: Rehoming;
