@@ -22,7 +22,8 @@ import type {
   LateEffect,
   StepResult,
 } from '../../transport/core/events.ts';
-import { type CoreOptions, startCore, step } from '../../transport/core/server.ts';
+import type { CoreOptions } from '../../transport/core/new-server.ts';
+import { startCore, step } from '../../transport/core/server.ts';
 import { type Server, trustedTime } from '../../transport/core/state.ts';
 import type {
   BodyWriter,

@@ -103,6 +103,9 @@ function leftovers(trio: Trio): string[] {
       found.push(
         `${name} rehoming ${JSON.stringify([rehoming.done, rehoming.waiting.length, [...rehoming.sending.keys()]])}`,
       );
+    for (const other of NAMES)
+      if (server.placings.openAt(other) > 0 || server.placings.oldestEndAt(other) !== null)
+        found.push(`${name} takes ${other} to owe it an answer`);
     if (server.reshadowing !== 0) found.push(`${name} reshadowing ${server.reshadowing}`);
   }
   return found;

@@ -41,27 +41,6 @@ export function startPlacing(turn: Turn, placing: Placing): void {
   nextAttempt(turn, placing);
 }
 
-interface Burden {
-  /** Streams to the member without an answer. */
-  open: number;
-  /** protocol.md 6a: a peer that leaves an END unanswered gets no new one. */
-  stalled: boolean;
-}
-
-/** What each member has to do for us now, in one pass over the searches under way. */
-function burdens(turn: Turn): ReadonlyMap<string, Burden> {
-  const found = new Map<string, Burden>();
-  for (const placing of turn.server.placings.values())
-    for (const { member, status, endSentAtMs, inDoubt } of placing.attempts) {
-      const burden = found.get(member) ?? { open: 0, stalled: false };
-      found.set(member, burden);
-      if (status !== 'failed' && status !== 'stored') burden.open += 1;
-      const isUnanswered = endSentAtMs !== null && (status === 'sentEnd' || inDoubt);
-      if (isUnanswered && turn.nowMs - endSentAtMs > DEADLINES.unansweredEndMs) burden.stalled = true;
-    }
-  return found;
-}
-
 export function mayReceive(turn: Turn, member: string): boolean {
   const peer = turn.server.peers.get(member);
   if (peer === undefined) return false;
@@ -79,17 +58,17 @@ export function pickCandidate(
   const members = wrong(turn, 'shadow-outside-boundary')
     ? server.document.members.filter((member) => member.name !== server.name)
     : server.boundary;
-  const burden = burdens(turn);
+  const { placings } = server;
   const able = members.filter(
     (member) => member.state === 'active' && !exclude.has(member.name) && mayReceive(turn, member.name),
   );
-  const prompt = able.filter((member) => burden.get(member.name)?.stalled !== true);
+  const prompt = able.filter((member) => !isStalled(turn, member.name));
   // One that is slow to answer comes last, but a moment's pause of the only other disk is no reason to refuse mail: its END waits (6a).
   const healthy = (prompt.length > 0 ? prompt : able).map((member) => ({
     member: member.name,
     site: member.site,
     queued: server.peers.get(member.name)?.load?.queued ?? 0,
-    open: burden.get(member.name)?.open ?? 0,
+    open: placings.openAt(member.name),
   }));
   const policy = server.document.policies.shadowRedundancy;
   return nextCandidate({
@@ -149,7 +128,7 @@ function nextAttempt(turn: Turn, placing: Placing): void {
     endSentAtMs: null,
     inDoubt: false,
   };
-  placing.attempts.push(attempt);
+  server.placings.begin(placing, attempt);
   const copy = server.copies.get(placing.id);
   const intake = server.intakes.get(server.intakeOf.get(placing.id) ?? -1);
   const envelope = copy?.facts.envelope ?? intake?.envelope;
@@ -199,14 +178,17 @@ function sendEnd(turn: Turn, placing: Placing, attempt: Attempt): void {
     turn.server.heldEnds.add(placing.id);
     return;
   }
-  attempt.status = 'sentEnd';
-  attempt.endSentAtMs = turn.nowMs;
+  turn.server.placings.change(placing, attempt, { status: 'sentEnd', endSentAtMs: turn.nowMs });
   const { digest, sizeBytes, events } = placing.end;
   early(turn, { kind: 'EndCandidate', id: placing.id, attempt: attempt.number, digest, sizeBytes, events });
   if (wrong(turn, 'ack-before-shadow')) stored(turn, placing, attempt);
 }
 
-const isStalled = (turn: Turn, member: string): boolean => burdens(turn).get(member)?.stalled === true;
+/** protocol.md 6a: it leaves an END unanswered. */
+function isStalled({ server, nowMs }: Turn, member: string): boolean {
+  const oldestMs = server.placings.oldestEndAt(member);
+  return oldestMs !== null && nowMs - oldestMs > DEADLINES.unansweredEndMs;
+}
 
 /** The member answered something: ENDs that were held back for it may go, until it stalls again. */
 function releaseHeldEnds(turn: Turn): void {
@@ -231,7 +213,7 @@ function attemptOf(turn: Turn, id: CopyId, number: number): { placing: Placing; 
 export function candidateOpened(turn: Turn, id: CopyId, number: number): void {
   const found = attemptOf(turn, id, number);
   if (found === null || found.attempt.status !== 'opening') return;
-  found.attempt.status = 'open';
+  turn.server.placings.change(found.placing, found.attempt, { status: 'open' });
   if (found.placing.end !== null && found.placing.phase === 'placing') sendEnd(turn, found.placing, found.attempt);
 }
 
@@ -275,8 +257,7 @@ export function attemptTimedOut(turn: Turn, id: CopyId, number: number): void {
 function attemptFailed(turn: Turn, placing: Placing, attempt: Attempt, inDoubt: boolean): void {
   if (attempt.status === 'stored') return;
   const first = attempt.status !== 'failed';
-  attempt.status = 'failed';
-  attempt.inDoubt = inDoubt;
+  turn.server.placings.change(placing, attempt, { status: 'failed', inDoubt });
   if (!first) return;
   countAttempt(turn, placing, attempt, 'failed');
   if (placing.phase === 'placing' && attempt === placing.attempts.at(-1)) nextAttempt(turn, placing);
@@ -309,7 +290,7 @@ function stored(turn: Turn, placing: Placing, attempt: Attempt): void {
   const { server } = turn;
   const copy = server.copies.get(placing.id);
   if (placing.phase === 'aborting' || copy === undefined || !sameEpoch(copy.state.epoch, placing.epoch)) return;
-  attempt.status = 'stored';
+  server.placings.change(placing, attempt, { status: 'stored' });
   const peer = server.peers.get(attempt.member);
   if (peer?.identity === attempt.identity) register(copy, attempt.member, peer);
   const placement: Placement = {
@@ -382,7 +363,9 @@ export function placingOverdue(turn: Turn, id: CopyId): void {
   const placing = turn.server.placings.get(id);
   if (placing === undefined || placing.phase !== 'placing' || placing.end === null) return;
   if (turn.nowMs - placing.end.atMs < DEADLINES.allAttemptsMs - 1) return;
-  for (const attempt of placing.attempts) if (attempt.status === 'sentEnd') attempt.inDoubt = true;
+  const { placings } = turn.server;
+  for (const attempt of placing.attempts)
+    if (attempt.status === 'sentEnd') placings.change(placing, attempt, { inDoubt: true });
   exhausted(turn, placing);
 }
 
@@ -448,7 +431,7 @@ function keepReleased(turn: Turn, placing: Placing, copy: Copy): void {
 }
 
 /** Searches for copies nobody waits for that run at once: re-protection of thousands of copies a second, beside live mail. */
-const RESHADOWS = 64;
+const RESHADOWS = 256;
 
 /** Gives copies that rest on one database only a shadow, and those whose holder is drained another one (semantics.md R6, S8). */
 export function reshadow(turn: Turn): void {

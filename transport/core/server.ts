@@ -8,7 +8,6 @@ import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { Contact } from '../../common/peer/messages.ts';
 import { unreachable } from '../../common/platform/assert.ts';
-import { Compactor } from '../store/compact.ts';
 import type { Recovered } from '../store/database.ts';
 import { resolveAnswered, resolveCapReached } from './aborting.ts';
 import { setAge, takeAges } from './ages.ts';
@@ -18,7 +17,7 @@ import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { damageTick } from './damage.ts';
 import { ageDue, deliveryDone, deliveryWithheld, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
-import { drainTick, latchOf, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
+import { drainTick, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
 import { inquiryAnswered } from './inquiry.ts';
 import {
@@ -30,8 +29,7 @@ import {
   shadowLost,
   shadowOpened,
 } from './intake.ts';
-import { Line } from './line.ts';
-import type { Mutant } from './mutants.ts';
+import { type CoreOptions, type Now, newServer } from './new-server.ts';
 import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
 import {
   attemptTimedOut,
@@ -44,11 +42,10 @@ import {
   reshadow,
   reshadowRound,
 } from './placing.ts';
-import { carryOut, countDeath, newRisk, openDoor, type RiskOptions } from './poison.ts';
+import { carryOut, countDeath, openDoor, type RiskOptions } from './poison.ts';
 import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   fetchReceived,
-  newRehoming,
   REHOME_FACT,
   rehomeLost,
   rehomeOpened,
@@ -73,7 +70,6 @@ import {
   bodyNotCopied,
   coveredReceived,
   coverReceived,
-  newResubmissions,
   requestsChanged,
   resubmissionPage,
   resubmissionTick,
@@ -87,104 +83,19 @@ import {
   type Server,
   setState,
   setTimer,
-  TIMERS_BOUND,
   type Turn,
   trustedNow,
   wrong,
 } from './state.ts';
 import { type StoreEvent, storeEvent } from './store-events.ts';
-import { retirements, stillSpeaks, takeOverSlice, voidWords } from './takeover.ts';
+import { retirements, stillSpeaks, takeOverSlice } from './takeover.ts';
 import { guard, guardOver, sweepTombstones } from './tombstones.ts';
-import { type TransitionCoverage, transition } from './transitions.ts';
-import { beginTogether, CLOCK_FACT, newTrusted, type SavedClock, saveClock, witness } from './trusted-time.ts';
-
-export interface CoreOptions {
-  readonly name: string;
-  readonly identity: Identity;
-  readonly document: TopologyDocument;
-  readonly recovered: Recovered;
-  readonly draw: () => number;
-  readonly hashId: (text: string) => CopyId;
-  readonly mutants?: ReadonlySet<Mutant>;
-  /** Where the copy in a risky step is marked, and what the mark of the life before says (poison.ts). */
-  readonly risk?: RiskOptions;
-  /** Where visits of transition rows are counted; the simulator adds up all lives of all pods. */
-  readonly coverage?: TransitionCoverage;
-}
-
-export interface Now {
-  readonly monotonicMs: number;
-  readonly wallMs: number;
-}
+import { transition } from './transitions.ts';
+import { beginTogether, saveClock, witness } from './trusted-time.ts';
 
 const CLOCK_SAVE_MS = 30_000;
 const RESHADOW_MS = 1_000;
 const PRESENCE_MS = 1_000;
-
-function newServer(options: CoreOptions, now: Now): Server {
-  return {
-    name: options.name,
-    me: options.identity,
-    mutants: options.mutants ?? new Set(),
-    draw: options.draw,
-    hashId: options.hashId,
-    document: options.document,
-    ...placeOf(options.document, options.name),
-    pressure: 'Normal',
-    copies: new Map(),
-    tombstones: new Map(options.recovered.tombstones.map((tombstone) => [tombstone.id, tombstone])),
-    intakes: new Map(),
-    intakeOf: new Map(),
-    incoming: new Map(),
-    placings: new Map(),
-    heldEnds: new Set(),
-    peers: new Map(),
-    lastHeardMs: new Map(),
-    heardOfMs: new Map(),
-    awakeSinceMs: now.monotonicMs,
-    known: new Map(options.recovered.seen.map((seen) => [seen.member, seen.identity])),
-    memberOf: new Map(options.recovered.seen.map((seen) => [seen.identity, seen.member])),
-    lost: new Map(),
-    retired: voidWords(options.recovered.facts),
-    takingOver: new Set(),
-    away: new Set(),
-    moving: new Set(),
-    shadowless: new Line(),
-    reshadowing: 0,
-    rehoming: newRehoming(),
-    damaged: new Map(),
-    latch: latchOf(options.recovered.facts),
-    aloneSinceMs: null,
-    outsideReachedMs: Number.NEGATIVE_INFINITY,
-    lastStepMs: now.monotonicMs,
-    completeSinceMs: 0,
-    nextScan: 0,
-    resubmissions: newResubmissions(options.recovered.facts),
-    risk: newRisk(options.risk, options.recovered.facts),
-    sessions: 0,
-    held: new Map(),
-    listedOnce: new Set(),
-    single: new Set(),
-    doubtful: new Set(),
-    lastDoubt: null,
-    unasked: new Map(),
-    guarded: new Map(),
-    resolveWaiters: new Map(),
-    hops: new Map(),
-    deliveries: new Map(),
-    composing: new Set(),
-    nextRequest: 0,
-    nextAttempt: 0,
-    timers: [],
-    timersBound: TIMERS_BOUND,
-    ages: { due: new Map(), size: 0, bound: TIMERS_BOUND },
-    compactor: new Compactor(),
-    recent: [],
-    coverage: options.coverage ?? new Map(),
-    startedAtMs: now.monotonicMs,
-    trusted: newTrusted(options.recovered.facts.get(CLOCK_FACT) as SavedClock | undefined, now),
-  };
-}
 
 /** Builds the core from what the queue database recovered; the first step's result comes back with it. */
 export function startCore(options: CoreOptions, now: Now): { readonly server: Server; readonly result: StepResult } {

@@ -14,6 +14,7 @@ import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
+import type { Placings } from './placings.ts';
 import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
 import type { Resubmissions } from './resubmission.ts';
@@ -53,10 +54,11 @@ export interface Attempt {
   readonly member: string;
   readonly site: string;
   readonly identity: Identity;
-  status: 'opening' | 'open' | 'sentEnd' | 'stored' | 'failed';
-  endSentAtMs: number | null;
+  /** This and the next two change in `placings.change()` only. */
+  readonly status: 'opening' | 'open' | 'sentEnd' | 'stored' | 'failed';
+  readonly endSentAtMs: number | null;
   /** Failed with an END out and no durable refusal: it may hold the copy. */
-  inDoubt: boolean;
+  readonly inDoubt: boolean;
 }
 
 /** The search for a shadow for one copy: from the OPEN of an intake, or later for a copy that has none. */
@@ -177,7 +179,7 @@ export interface Server {
   readonly intakes: Map<number, Intake>;
   readonly intakeOf: Map<CopyId, number>;
   readonly incoming: Map<number, IncomingShadow>;
-  readonly placings: Map<CopyId, Placing>;
+  readonly placings: Placings;
   /** Searches whose END waits because the candidate leaves another one unanswered (protocol.md 6a). */
   readonly heldEnds: Set<CopyId>;
   readonly peers: Map<string, Peer>;
