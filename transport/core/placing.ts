@@ -430,14 +430,15 @@ function keepReleased(turn: Turn, placing: Placing, copy: Copy): void {
   protectedNow(turn, copy);
 }
 
-/** Searches for copies nobody waits for that run at once: re-protection of thousands of copies a second, beside live mail. */
-const RESHADOWS = 256;
+/** Searches for copies nobody waits for that run at once: re-protection of thousands of copies a second, and beside live mail hardly felt by it. */
+const RESHADOWS = { besideMail: 64, alone: 192 } as const;
 
 /** Gives copies that rest on one database only a shadow, and those whose holder is drained another one (semantics.md R6, S8). */
 export function reshadow(turn: Turn): void {
   const { server } = turn;
   if (wrong(turn, 'promoted-not-reshadowed')) return;
-  while (server.reshadowing < RESHADOWS) {
+  const atOnce = server.intakes.size > 0 ? RESHADOWS.besideMail : RESHADOWS.alone;
+  while (server.reshadowing < atOnce) {
     const id = server.shadowless.take();
     if (id === undefined) return;
     const copy = server.copies.get(id);

@@ -19,8 +19,8 @@ const REMEMBERED = 10_000;
 const NONE: readonly never[] = Object.freeze([]);
 /** Copies of one block: more would deflate a little better, and keep more alive for the last one. */
 export const TOGETHER = 32;
-/** Blocks whose texts are remembered. */
-const INFLATED = 8;
+/** Blocks of which is remembered what was read: as many as a slice of a takeover, or the searches for a shadow under way, touch. */
+const INFLATED = 12;
 
 /** Detail and time after `receivedAtMs` of what the front end itself told; rows of everything else. */
 type EventItems = readonly (string | number | EventRow)[];
@@ -63,28 +63,40 @@ export class Block {
   }
 }
 
+interface Inflated {
+  readonly texts: readonly string[];
+  /** As far as they were asked for. */
+  readonly rests: (Rest | undefined)[];
+}
+
 /** What was read lately, so that neighbours and repeated questions cost little. */
 class BlockReader {
   /** The last one at the end. */
-  readonly #texts = new Map<Block, readonly string[]>();
-  #last: { readonly text: string; readonly rest: Rest } | null = null;
+  readonly #inflated = new Map<Block, Inflated>();
 
   text(block: Block, at: number): string {
-    let texts = this.#texts.get(block);
-    if (texts === undefined) {
-      texts = inflateRawSync(block.bytes).toString().split('\n');
-      for (const oldest of this.#texts.keys()) if (this.#texts.size >= INFLATED) this.#texts.delete(oldest);
-      this.#texts.set(block, texts);
-    }
+    const { texts } = this.#read(block);
     const text = texts[at];
     if (text === undefined) throw new Error(`a block of ${texts.length} texts has none at ${at}`);
     return text;
   }
 
   rest(block: Block, at: number): Rest {
-    const text = this.text(block, at);
-    if (this.#last?.text !== text) this.#last = { text, rest: restOf(text) };
-    return this.#last.rest;
+    const { rests } = this.#read(block);
+    const known = rests[at];
+    if (known !== undefined) return known;
+    const rest = restOf(this.text(block, at));
+    rests[at] = rest;
+    return rest;
+  }
+
+  #read(block: Block): Inflated {
+    const known = this.#inflated.get(block);
+    if (known !== undefined) return known;
+    const read = { texts: inflateRawSync(block.bytes).toString().split('\n'), rests: [] };
+    for (const oldest of this.#inflated.keys()) if (this.#inflated.size >= INFLATED) this.#inflated.delete(oldest);
+    this.#inflated.set(block, read);
+    return read;
   }
 }
 
