@@ -5,8 +5,17 @@
  */
 import type { Finding } from './checks/finding.ts';
 import { isPaused } from './checks/gates.ts';
+import { wantedReplicas } from './checks/pods-step.ts';
 import { type OutOfDate, outOfDate } from './checks/restarts.ts';
-import { identityOf, inTransit, isServing, type Member, obligations, unprotectedOf } from './checks/situation.ts';
+import {
+  identityOf,
+  inTransit,
+  isServing,
+  type Member,
+  object,
+  obligations,
+  unprotectedOf,
+} from './checks/situation.ts';
 import type { View } from './checks/view.ts';
 import type { Gathered } from './gathered.ts';
 import { CONDITIONS, type ConditionType, type Reason } from './reasons.ts';
@@ -185,13 +194,12 @@ function counts(members: readonly Member[], unprotected: number | null): NonNull
 
 function frontendsReady({ situation, wanted }: View): string {
   const deployments = wanted.frontends.filter(({ kind }) => kind === 'Deployment');
-  const found = deployments.flatMap(({ metadata }) => {
-    const one = situation.objects.get(`Deployment/${metadata.name}`);
-    return one === undefined ? [] : [one as DeploymentObject];
+  const counted = deployments.map((one) => {
+    const found = object<DeploymentObject>(situation.objects, 'Deployment', one.metadata.name);
+    return { ready: found?.status?.readyReplicas ?? 0, wanted: wantedReplicas(one, found) };
   });
-  const total = (of: (one: DeploymentObject) => number | undefined): number =>
-    found.reduce((sum, one) => sum + (of(one) ?? 0), 0);
-  return `${total((one) => one.status?.readyReplicas)}/${total((one) => one.spec?.replicas)}`;
+  const total = (of: 'ready' | 'wanted'): number => counted.reduce((sum, one) => sum + one[of], 0);
+  return `${total('ready')}/${total('wanted')}`;
 }
 
 const STATES = { active: 'Active', cordoned: 'Cordoned', draining: 'Draining', gone: 'Empty' } as const;
