@@ -16,6 +16,7 @@ import {
   obligations,
   unprotectedOf,
 } from './checks/situation.ts';
+import { trustText } from './checks/trust.ts';
 import type { View } from './checks/view.ts';
 import type { Gathered } from './gathered.ts';
 import { CONDITIONS, type ConditionType, type Reason } from './reasons.ts';
@@ -53,7 +54,7 @@ function atRest(type: ConditionType, view: View): Verdict {
     case 'UpToDate':
       return good('AsExpected', 'every pod was made from the present template');
     case 'CertificatesValid':
-      return good('Valid', 'authority and certificates are valid');
+      return good('Valid', `authority and certificates are valid${trustText(view.situation)}`);
     case 'StorageHealthy':
       return good('AsExpected', 'every volume is there');
     case 'Paused':
