@@ -91,10 +91,17 @@ function protection(view: View): Verdict {
     return {
       status: 'Unknown',
       reason: 'ProtectionUnknown',
-      message: 'not every member says how many messages it holds alone',
+      message: `not every member says how many messages it holds alone${silentText(view)}`,
     };
   if (unprotected === 0) return good('Protected', 'every message in transit is on two members');
   return { status: 'False', reason: 'UnprotectedMessages', message: `${unprotected} messages are on one member only` };
+}
+
+/** Who is silent and not known to be lost may hold what nobody else has. */
+function silentText(view: View): string {
+  const silent = living(view).filter(({ name, report }) => report === null && !view.losses.lost.has(name));
+  const names = silent.map(({ name }) => name).join(', ');
+  return names === '' ? '' : `; silent: ${names}`;
 }
 
 function joined(findings: readonly Finding[]): string {

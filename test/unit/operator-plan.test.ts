@@ -88,7 +88,11 @@ describe('a cluster', () => {
     round(model);
     expect(model.condition('Ready')).toMatchObject({ status: 'False', reason: 'MembersNotReady' });
     expect(model.condition('Ready')?.lastTransitionTime).not.toBe(before);
-    expect(model.condition('ShadowProtected')).toMatchObject({ status: 'Unknown', reason: 'ProtectionUnknown' });
+    expect(model.condition('ShadowProtected')).toMatchObject({
+      status: 'Unknown',
+      reason: 'ProtectionUnknown',
+      message: expect.stringMatching(/alone; silent: contoso-dag1-/),
+    });
     expect(model.condition('StorageHealthy')?.lastTransitionTime).toBe(storage);
   });
 });
