@@ -11,7 +11,7 @@ import { type PodCertificate, startPodCertificate } from '../common/platform/pod
 import { configFromArguments } from '../common/platform/program-config.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
-import { openTlsNetwork } from '../common/platform/tls-network.ts';
+import { openTlsNetwork, type TlsNetwork } from '../common/platform/tls-network.ts';
 import { type RunningFrontend, startFrontend } from './program.ts';
 
 /** A message may take until its reply bound (60 s) after the end of data; longer nobody waits. */
@@ -24,6 +24,7 @@ const logger = createLogger({
   descriptor: 1,
 });
 let certificate: PodCertificate | null = null;
+let network: TlsNetwork | null = null;
 let running: RunningFrontend | null = null;
 const lifecycle = startLifecycle({
   logger,
@@ -44,6 +45,8 @@ try {
       random: systemRandom,
       log: logger,
       expires: (atMs) => metrics.set('certificate_expiration_timestamp_seconds', atMs / 1000, { purpose: 'peer' }),
+      // What is opened later reads the files then.
+      reload: async () => (await network?.reload()) ?? true,
     });
   }
   running = await startFrontend(config, {
@@ -51,7 +54,10 @@ try {
     random: systemRandom,
     log: logger,
     metrics,
-    openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
+    openNetwork: async (cluster) => {
+      network = await openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger });
+      return network;
+    },
   });
   lifecycle.ready({ listeners: running.listeners, metricsPort: running.metricsPort });
 } catch (error) {

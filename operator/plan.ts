@@ -14,6 +14,7 @@ import { databasesStep, requestsStep } from './checks/requests-step.ts';
 import { restarts } from './checks/restarts.ts';
 import { setsStep } from './checks/sets-step.ts';
 import { situationOf } from './checks/situation.ts';
+import { pushTrust, trusted } from './checks/trust.ts';
 import { type View, viewOf } from './checks/view.ts';
 import { allOf } from './checks/wanted.ts';
 import type { Gathered } from './gathered.ts';
@@ -51,11 +52,13 @@ export const CHECKS: readonly Named<View>[] = [
   { name: 'transports are there', look: ({ situation, wanted }) => setsStep(situation, wanted.sets) },
   { name: 'front ends are there', look: ({ situation, wanted }) => ensure(situation, wanted.frontends) },
   { name: 'the generation is pushed', look: pushGeneration },
+  { name: 'the authorities to trust are pushed', look: ({ situation }) => pushTrust(situation) },
   { name: 'pods come up', look: failingPods },
   { name: 'members serve', look: membersServe },
   { name: 'front ends serve', look: frontendsServe },
   { name: 'the generation is acknowledged', look: acknowledged },
   { name: 'certificates are renewed', look: certificates },
+  { name: 'the authorities are trusted', look: ({ situation }) => trusted(situation) },
   { name: 'members are up to date', look: restarts },
   { name: 'mailbox databases are told', look: databasesStep },
   { name: 'resubmit requests are followed', look: requestsStep },

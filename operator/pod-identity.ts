@@ -2,13 +2,14 @@
  * What the signing endpoint asks the Kubernetes side: who a token speaks for (TokenReview, authentication.k8s.io/v1) and what we know of a pod. Owns: the
  * translation. Promise: the review always names our audience, so that a token for the API server opens nothing here.
  */
+import type { Logger } from '../common/platform/log.ts';
 import type { OperatorSettings } from './gathered.ts';
 import type { KubeApi } from './kube/api.ts';
 import { describeFailure } from './kube/failures.ts';
 import { POD, TOKEN_REVIEW } from './kube/kinds.ts';
 import type { KubeObject } from './kube/kube-object.ts';
 import { serviceDomain } from './resources/configs.ts';
-import { LABEL, named, SIGNER_AUDIENCE } from './resources/names.ts';
+import { ANNOTATION, LABEL, named, SIGNER_AUDIENCE } from './resources/names.ts';
 import type { SignerPod, TokenHolder } from './signer.ts';
 import type { World } from './world.ts';
 
@@ -55,7 +56,7 @@ export function podOf(
 ): SignerPod | null {
   const pod = world.get(POD, namespace, name);
   if (pod === undefined) return null;
-  const { uid = '', labels, deletionTimestamp } = pod.metadata;
+  const { uid = '', labels, annotations, deletionTimestamp } = pod.metadata;
   const spec = (pod.spec ?? {}) as { nodeName?: string; serviceAccountName?: string };
   const cluster = labels?.[LABEL.cluster] ?? null;
   const role = labels?.[LABEL.role];
@@ -69,6 +70,20 @@ export function podOf(
     cluster,
     role: role === 'transport' || role === 'frontend' ? role : null,
     deletionAtMs: deletionTimestamp === undefined ? null : Date.parse(deletionTimestamp),
+    trusts: annotations?.[ANNOTATION.trusts] ?? null,
     hosts: service === undefined ? [] : [`${name}.${serviceDomain(service, owner, settings)}`],
   };
+}
+
+/** Whoever signs writes this, leader or not: it is the pod's own word, the same whoever heard it. False: not written, the log says why. */
+export async function noteTrust(
+  { api, log }: { readonly api: Pick<KubeApi, 'patch'>; readonly log: Logger },
+  name: { readonly namespace: string; readonly name: string },
+  uid: string,
+  trust: string,
+): Promise<boolean> {
+  const patch = { metadata: { uid, annotations: { [ANNOTATION.trusts]: trust } } };
+  const written = await api.patch<KubeObject>(POD, name, patch, { deadlineMs: 5_000 });
+  if (!written.ok) log.warn({ ...name, failure: written.failure }, 'which authorities a pod trusts was not noted');
+  return written.ok;
 }

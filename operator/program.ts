@@ -1,6 +1,6 @@
 /**
  * The operator as a whole: client, watches, leader election, queue, signing endpoint, metrics. Owns: the order in which they start and stop. Every
- * replica watches and signs; only the leader plans and writes, through the fence. Promise: `stop` ends the lease cleanly, so that the next
+ * replica watches and signs, and notes on a pod what it said it trusts; only the leader plans and writes anything else, through the fence. Promise: `stop` ends the lease cleanly, so that the next
  * replica takes over at once. Fails at start when a port or the kubeconfig cannot be had; an API server that is away is waited for.
  */
 import { exportBuildInfo } from '../common/platform/build-info.ts';
@@ -22,7 +22,7 @@ import { Leader } from './kube/leader.ts';
 import { WorkQueue } from './kube/work-queue.ts';
 import { MemberPoll } from './member-poll.ts';
 import type { OperatorConfig } from './operator-config.ts';
-import { podOf, reviewToken } from './pod-identity.ts';
+import { noteTrust, podOf, reviewToken } from './pod-identity.ts';
 import { pollTarget } from './poll-target.ts';
 import { Reconciler } from './reconcile.ts';
 import { createReader } from './resource/load.ts';
@@ -143,6 +143,7 @@ export async function startOperator(config: OperatorConfig, ports: OperatorPorts
       reviewToken: (token) => reviewToken(api, token),
       pod: (namespace, name) => podOf(world, config.settings, namespace, name),
       authority: (namespace, cluster) => authorities.authority(namespace, cluster),
+      noteTrust: (namespace, name, uid, trust) => noteTrust({ api, log }, { namespace, name }, uid, trust),
     },
   );
   started.defer(() => signer.close());

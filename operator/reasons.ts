@@ -107,6 +107,7 @@ export const REASONS = [
   'AuthorityExpiring',
   'CertificateExpiring',
   'FormerAuthorityNeeded',
+  'TrustNotAcknowledged',
   'IssuerKindMissing',
   // Mailbox failover.
   'FailedOver',

@@ -5,7 +5,7 @@
  *   -> 200 {certificate, ca, renewAfterMs}
  * Owns: one HTTPS listener that shows each cluster a certificate of that cluster's own authority, by the name the client asks for
  * (RFC 6066 SNI: `signerName`). Promise: what a certificate says comes from the token review and from the pods we know, never from the
- * request; a token is good for the pod it was made for, on its node, while that pod exists and 60 s into its end.
+ * request; what a pod says in `mailcluster-trust` is noted as its own word; a token is good for the pod it was made for, on its node, while that pod exists and 60 s into its end.
  * Refuses: each with `{error:{code, message}}` - bad request (400), no or a foreign token (401), not a pod of this cluster (403), unknown
  * cluster (404), and 503 with Retry-After where asking again may help (the API server is away, the pod not seen yet, too many at once).
  * Fails: rejects at start when the port cannot be had; an error while answering is a 500 and ends nothing.
@@ -17,6 +17,7 @@ import { createSecureContext, type SecureContext } from 'node:tls';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Random } from '../common/platform/random.ts';
+import { TRUST_HEADER, TRUST_WORD } from '../common/trust.ts';
 import { type Authority, CertificateRequestError, issueCertificate, signRequest } from './pki.ts';
 import { SIGNER_AUDIENCE } from './resources/names.ts';
 
@@ -39,6 +40,8 @@ export interface SignerPod {
   readonly role: 'transport' | 'frontend' | null;
   /** When its end was asked for, ms since the epoch. */
   readonly deletionAtMs: number | null;
+  /** The authorities it has said it uses (`trustOf`); null: none yet. */
+  readonly trusts: string | null;
   /** DNS names for clients that check a host name. */
   readonly hosts: readonly string[];
 }
@@ -52,6 +55,8 @@ export interface SignerSide {
   pod(namespace: string, name: string): SignerPod | null;
   /** Null: no such cluster here, or its authority is not made yet. */
   authority(namespace: string, cluster: string): Promise<Authority | null>;
+  /** It says which authorities it uses; false: that could not be noted. */
+  noteTrust(namespace: string, name: string, uid: string, trust: string): Promise<boolean>;
 }
 
 export interface SignerOptions {
@@ -72,6 +77,8 @@ const RETRY_AFTER_SECONDS = 2;
 const ENDING_GRACE_MS = 60_000;
 const SERVER_DAYS = 30;
 const SERVER_RENEW_MS = 10 * 86_400_000;
+/** A pod whose word could not be noted comes again soon. */
+const NOTE_AGAIN_MS = 10_000;
 const PATH = /^\/v1\/namespaces\/([a-z0-9-]+)\/clusters\/([a-z0-9.-]+)\/certificates$/;
 const SERVER_NAME = /^signer\.(.+)\.([^.]+)\.mailcluster\.internal$/;
 
@@ -158,7 +165,22 @@ async function answer(request: IncomingMessage, options: SignerOptions, side: Si
   const lifetimeMs = options.certificateLifetimeMs;
   const certificate = await signRequest(authority, requestPem, subject, lifetimeMs, side);
   side.log.info({ namespace, cluster, pod: holder.podName, podUid: pod.uid, node: pod.nodeName }, 'certificate signed');
-  return { certificate, ca: authority.certificatePem, renewAfterMs: Math.floor((lifetimeMs * 2) / 3) };
+  const isNoted = await noteTrust(request, namespace, holder.podName, pod, side);
+  const renewAfterMs = isNoted ? Math.floor((lifetimeMs * 2) / 3) : Math.min(NOTE_AGAIN_MS, lifetimeMs / 2);
+  return { certificate, ca: authority.certificatePem, renewAfterMs };
+}
+
+/** A pod of an earlier version says nothing. */
+async function noteTrust(
+  request: IncomingMessage,
+  namespace: string,
+  name: string,
+  pod: SignerPod,
+  side: SignerSide,
+): Promise<boolean> {
+  const trust = request.headers[TRUST_HEADER];
+  if (typeof trust !== 'string' || !TRUST_WORD.test(trust) || trust === pod.trusts) return true;
+  return await side.noteTrust(namespace, name, pod.uid, trust);
 }
 
 function refusalOf(

@@ -5,8 +5,18 @@
  */
 import type { Finding } from './checks/finding.ts';
 import { isPaused } from './checks/gates.ts';
+import { wantedReplicas } from './checks/pods-step.ts';
 import { type OutOfDate, outOfDate } from './checks/restarts.ts';
-import { identityOf, inTransit, isServing, type Member, obligations, unprotectedOf } from './checks/situation.ts';
+import {
+  identityOf,
+  inTransit,
+  isServing,
+  type Member,
+  object,
+  obligations,
+  unprotectedOf,
+} from './checks/situation.ts';
+import { trustText } from './checks/trust.ts';
 import type { View } from './checks/view.ts';
 import type { Gathered } from './gathered.ts';
 import { CONDITIONS, type ConditionType, type Reason } from './reasons.ts';
@@ -44,7 +54,7 @@ function atRest(type: ConditionType, view: View): Verdict {
     case 'UpToDate':
       return good('AsExpected', 'every pod was made from the present template');
     case 'CertificatesValid':
-      return good('Valid', 'authority and certificates are valid');
+      return good('Valid', `authority and certificates are valid${trustText(view.situation)}`);
     case 'StorageHealthy':
       return good('AsExpected', 'every volume is there');
     case 'Paused':
@@ -81,10 +91,17 @@ function protection(view: View): Verdict {
     return {
       status: 'Unknown',
       reason: 'ProtectionUnknown',
-      message: 'not every member says how many messages it holds alone',
+      message: `not every member says how many messages it holds alone${silentText(view)}`,
     };
   if (unprotected === 0) return good('Protected', 'every message in transit is on two members');
   return { status: 'False', reason: 'UnprotectedMessages', message: `${unprotected} messages are on one member only` };
+}
+
+/** Who is silent and not known to be lost may hold what nobody else has. */
+function silentText(view: View): string {
+  const silent = living(view).filter(({ name, report }) => report === null && !view.losses.lost.has(name));
+  const names = silent.map(({ name }) => name).join(', ');
+  return names === '' ? '' : `; silent: ${names}`;
 }
 
 function joined(findings: readonly Finding[]): string {
@@ -185,13 +202,12 @@ function counts(members: readonly Member[], unprotected: number | null): NonNull
 
 function frontendsReady({ situation, wanted }: View): string {
   const deployments = wanted.frontends.filter(({ kind }) => kind === 'Deployment');
-  const found = deployments.flatMap(({ metadata }) => {
-    const one = situation.objects.get(`Deployment/${metadata.name}`);
-    return one === undefined ? [] : [one as DeploymentObject];
+  const counted = deployments.map((one) => {
+    const found = object<DeploymentObject>(situation.objects, 'Deployment', one.metadata.name);
+    return { ready: found?.status?.readyReplicas ?? 0, wanted: wantedReplicas(one, found) };
   });
-  const total = (of: (one: DeploymentObject) => number | undefined): number =>
-    found.reduce((sum, one) => sum + (of(one) ?? 0), 0);
-  return `${total((one) => one.status?.readyReplicas)}/${total((one) => one.spec?.replicas)}`;
+  const total = (of: 'ready' | 'wanted'): number => counted.reduce((sum, one) => sum + one[of], 0);
+  return `${total('ready')}/${total('wanted')}`;
 }
 
 const STATES = { active: 'Active', cordoned: 'Cordoned', draining: 'Draining', gone: 'Empty' } as const;

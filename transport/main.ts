@@ -12,7 +12,7 @@ import { type PodCertificate, startPodCertificate } from '../common/platform/pod
 import { configFromArguments } from '../common/platform/program-config.ts';
 import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
-import { openTlsNetwork } from '../common/platform/tls-network.ts';
+import { openTlsNetwork, type TlsNetwork } from '../common/platform/tls-network.ts';
 import { type RunningTransport, startTransport } from './program.ts';
 import { boundHeapGrowth } from './runtime/heap-growth.ts';
 
@@ -33,6 +33,7 @@ const logger = createLogger({
   descriptor: 1,
 });
 let certificate: PodCertificate | null = null;
+let network: TlsNetwork | null = null;
 let running: RunningTransport | null = null;
 const lifecycle = startLifecycle({
   logger,
@@ -52,6 +53,11 @@ try {
       random: systemRandom,
       log: logger,
       expires: (atMs) => metrics.set('certificate_expiration_timestamp_seconds', atMs / 1000, { purpose: 'peer' }),
+      reload: async () => {
+        await running?.reload();
+        // What is opened later reads the files then.
+        return (await network?.reload()) ?? true;
+      },
     });
   }
   running = await startTransport(config, {
@@ -59,7 +65,10 @@ try {
     random: systemRandom,
     log: logger,
     metrics,
-    openNetwork: (cluster) => openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger }),
+    openNetwork: async (cluster) => {
+      network = await openTlsNetwork({ files: config.tls, cluster, clock: systemClock, log: logger });
+      return network;
+    },
     onFatal: (reason) =>
       lifecycle.fatal(
         describeError(reason),

@@ -2,7 +2,8 @@
  * How a pod comes by its certificate: its own key, signed by the operator's endpoint against the token of its ServiceAccount
  * (kubernetes.md section 2; `operator/signer.ts`). Owns: the key and certificate files of this pod and their renewal.
  * Promise: the key is made once and never leaves; a certificate is renewed after two thirds of its life, and at once when the authorities to trust
- * change, and asked for again until it is there; a certificate that is still good is used while the endpoint is away (kubernetes.md K9).
+ * change, and asked for again until it is there; a certificate that is still good is used while the endpoint is away (kubernetes.md K9). With each
+ * request the pod says which authorities it trusts, and only after they are in use.
  * `start` resolves when usable files exist.
  * Refuses: an endpoint that another authority vouches for. A refusal or silence of the endpoint is logged and repeated, never fatal.
  */
@@ -11,6 +12,7 @@ import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { request as httpsRequest } from 'node:https';
 import { dirname } from 'node:path';
 import type { SignerConfig, TlsFiles } from '../config.ts';
+import { TRUST_HEADER, trustOf } from '../trust.ts';
 import { createCertificateRequest, generateKeys, keyToPem } from './certificate-request.ts';
 import type { Clock, Timer } from './clock.ts';
 import type { Logger } from './log.ts';
@@ -22,6 +24,8 @@ export interface PodCertificateSide {
   readonly log: Logger;
   /** What is in force now ends then, ms since the epoch. */
   expires(atMs: number): void;
+  /** Takes the files that are there now into use; false: they cannot be used. */
+  reload(): Promise<boolean>;
 }
 
 export interface PodCertificate {
@@ -106,6 +110,7 @@ function ask(signer: SignerConfig, ca: string, token: string, body: string): Pro
       headers: {
         authorization: `Bearer ${token.trim()}`,
         'content-type': 'application/pkcs10',
+        [TRUST_HEADER]: trustOf(ca),
         'content-length': Buffer.byteLength(body),
       },
     });
@@ -253,6 +258,7 @@ class Renewal implements PodCertificate {
       readFile(this.#signer.tokenFile, 'utf8'),
       createCertificateRequest(keyPem, this.#name),
     ]);
+    if (!(await this.#side.reload())) throw new Error('the certificate files are not usable, the former stay in use');
     this.#authorities = ca;
     const { certificate, renewAfterMs } = signedOf(await ask(this.#signer, ca, token, body));
     if (goodUntil(certificate, keyPem, ca) === null) {

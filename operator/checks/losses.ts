@@ -55,6 +55,10 @@ function lossOf(member: Member, gathered: Gathered): { readonly reason: Reason; 
   return podGone(member, gathered.nowMs) ? { reason: 'PodGone', why: `the pod of ${name} is gone` } : null;
 }
 
+/** Who was said to be lost stays so until it runs again: what Kubernetes makes in its place may wait for a machine for days. */
+const staysLost = (member: Member, identity: string, known: ReadonlyMap<string, RetiredIdentity>): boolean =>
+  known.get(identity)?.reason === 'lost' && member.report === null && !isRunning(member);
+
 export function findLosses(situation: Situation): Losses {
   const { gathered, members, previous } = situation;
   const known = new Map((previous.document?.retired ?? []).map((one) => [one.identity as string, one]));
@@ -64,7 +68,11 @@ export function findLosses(situation: Situation): Losses {
   for (const member of members) {
     const loss = lossOf(member, gathered);
     const identity = member.report === null ? identityOf(member, members) : (member.former?.identity ?? null);
-    if (loss === null || identity === null) continue;
+    if (identity === null) continue;
+    if (loss === null) {
+      if (staysLost(member, identity, known)) lost.add(member.name);
+      continue;
+    }
     if (member.report === null) lost.add(member.name);
     if (known.has(identity)) continue;
     const uid = member.former?.podUid ?? null;

@@ -3,8 +3,9 @@
  * words. Owns: those. PURE.
  */
 import type { Action } from '../actions.ts';
+import { isAsWanted, stamped } from '../resources/compare.ts';
 import { ANNOTATION, LABEL } from '../resources/names.ts';
-import { conditionOf, type DeploymentObject, type PodObject } from '../resources/objects.ts';
+import { conditionOf, type DeploymentObject, type KubeObject, type PodObject } from '../resources/objects.ts';
 import { act, type Finding, LATER_MS, refuse, wait } from './finding.ts';
 import { isServing, object } from './situation.ts';
 import type { View } from './view.ts';
@@ -98,20 +99,23 @@ export function membersServe({ situation, membership }: View): readonly Finding[
 export function frontendsServe({ situation, wanted }: View): readonly Finding[] {
   return wanted.frontends
     .filter(({ kind }) => kind === 'Deployment')
-    .flatMap(({ metadata }): readonly Finding[] => {
-      const found = object<DeploymentObject>(situation.objects, 'Deployment', metadata.name);
-      const [replicas, ready] = [found?.spec?.replicas ?? 1, found?.status?.readyReplicas ?? 0];
-      if (found !== undefined && ready >= replicas) return rollingOut(found, replicas);
-      return [
-        wait('FrontendsNotReady', `front ends ${metadata.name}: ${ready} of ${replicas} serve`, { condition: 'Ready' }),
-      ];
+    .flatMap((one): readonly Finding[] => {
+      const { name } = one.metadata;
+      const found = object<DeploymentObject>(situation.objects, 'Deployment', name);
+      const [replicas, ready] = [wantedReplicas(one, found), found?.status?.readyReplicas ?? 0];
+      if (found !== undefined && ready >= replicas) return rollingOut(one, found, replicas);
+      return [wait('FrontendsNotReady', `front ends ${name}: ${ready} of ${replicas} serve`, { condition: 'Ready' })];
     });
 }
 
-function rollingOut(found: DeploymentObject, replicas: number): readonly Finding[] {
+/** By the spec of now, not by what was applied for the one before: who waits for a condition waits for this one. Left out, an autoscaler decides. */
+export const wantedReplicas = (wanted: KubeObject, found: DeploymentObject | undefined): number =>
+  (wanted as DeploymentObject).spec?.replicas ?? found?.spec?.replicas ?? 1;
+
+function rollingOut(wanted: KubeObject, found: DeploymentObject, replicas: number): readonly Finding[] {
   const { updatedReplicas = 0, observedGeneration = 0 } = found.status ?? {};
-  if (replicas === 0 || (updatedReplicas >= replicas && observedGeneration >= (found.metadata.generation ?? 0)))
-    return [];
+  const isSeen = isAsWanted(stamped(wanted), found) && observedGeneration >= (found.metadata.generation ?? 0);
+  if (replicas === 0 || (updatedReplicas >= replicas && isSeen)) return [];
   const message = `front ends ${found.metadata.name}: ${updatedReplicas} of ${replicas} are up to date`;
   return [wait('RollingOut', message, { condition: 'UpToDate', afterMs: LATER_MS })];
 }

@@ -12,6 +12,8 @@ export interface CommandContext {
   nowMs(): number;
   /** For commands that wait for something; nothing else waits. */
   pause(ms: number): Promise<void>;
+  /** Aborted by the first Ctrl-C from now on, which then does not end the process; the second one does. */
+  interruption(): AbortSignal;
   readonly place: Place;
   /** For connections that would keep the process. */
   atEnd(close: () => void): void;

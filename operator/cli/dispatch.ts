@@ -85,6 +85,11 @@ export async function start(commands: Commands, place: Place): Promise<void> {
     environment: process.env,
     nowMs: () => systemClock.wallMs(),
     pause: (ms) => new Promise((resolve) => systemClock.setTimer(ms, resolve)),
+    interruption: () => {
+      const controller = new AbortController();
+      process.once('SIGINT', () => controller.abort());
+      return controller.signal;
+    },
     place,
     atEnd: (close) => ending.defer(close),
   });

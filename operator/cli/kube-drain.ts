@@ -4,13 +4,13 @@
  * changed it meanwhile; the operator decides whether and when. Refuses what it would not do: another than the highest of its site, the last
  * of its boundary.
  */
+import type { KubeFailure } from '../kube/failures.ts';
 import { MAIL_CLUSTER, POD } from '../kube/kinds.ts';
 import type { KubeObject } from '../kube/kube-object.ts';
 import { LABEL } from '../resources/names.ts';
 import { COMMON_HELP, type Command, type CommandContext, parse, UsageError } from './command.ts';
 import { advice, chosen, findCluster, type KubeAccess, type MailClusterObject, openKube } from './kube-access.ts';
-
-const LOOK_MS = 500;
+import { type Look, timeoutOption, WAIT_EXIT, WAIT_HELP, waitUntil } from './waiting.ts';
 
 interface SiteEntry {
   readonly site: string;
@@ -89,58 +89,67 @@ async function findPlace(access: KubeAccess, cluster: MailClusterObject, member:
   );
 }
 
-/** As long as it takes; says what changes. */
-async function waitUntilGone(
+/** May be over by itself: the API server is away, or asks to wait. */
+const MAY_HEAL = new Set<KubeFailure['kind']>(['unavailable', 'deadline', 'tooManyRequests']);
+
+async function lookAt(access: KubeAccess, name: string, member: string): Promise<Look> {
+  const { namespace, timeoutMs } = access;
+  const found = await access.api.get<MailClusterObject>(MAIL_CLUSTER, { namespace, name }, { deadlineMs: timeoutMs });
+  if (!found.ok) {
+    const why = advice(found.failure, access);
+    return MAY_HEAL.has(found.failure.kind)
+      ? { kind: 'going', text: `looking again: ${why}` }
+      : { kind: 'over', code: 1, text: `It is not known what becomes of ${member}: ${why}.` };
+  }
+  const { status, metadata, spec } = found.value;
+  const isSeen = (status?.observedGeneration ?? 0) >= (metadata.generation ?? 0);
+  const own = status?.members?.find((one) => one.name === member);
+  if (isSeen && own === undefined)
+    return { kind: 'over', code: 0, text: `${member} is gone: it was empty and its pod has ended.` };
+  const place = await findPlace(access, found.value, member);
+  if (typeof place !== 'string' && ordinalOf(member) < (placeOf(spec, place.dag, place.site)?.replicas ?? 0)) {
+    const text = `The drain of ${member} was cancelled: ${fieldOf(place)} is ${place.replicas}.`;
+    return { kind: 'over', code: WAIT_EXIT.cancelled, text };
+  }
+  const draining = status?.conditions?.find(({ type }) => type === 'Draining');
+  const parts = [own?.state, own?.message, isSeen ? draining?.message : 'the operator has not looked at it yet'];
+  return { kind: 'going', text: parts.filter((part) => part !== undefined && part !== '').join('; ') };
+}
+
+const cancelHint = (member: string): string => `"kubectl mailcluster drain ${member} --cancel" ends it at any time`;
+
+function waitUntilGone(
   access: KubeAccess,
   name: string,
   member: string,
+  timeoutMs: number | null,
   context: CommandContext,
 ): Promise<number> {
-  const { out, err } = context.output;
-  let said = '';
-  for (;;) {
-    const cluster = await findCluster(access, name);
-    const { status, metadata } = cluster;
-    const isSeen = (status?.observedGeneration ?? 0) >= (metadata.generation ?? 0);
-    const own = status?.members?.find((one) => one.name === member);
-    const draining = status?.conditions?.find(({ type }) => type === 'Draining');
-    if (isSeen && own === undefined) {
-      out(`${member} is gone: it was empty and its pod has ended.\n`);
-      return 0;
-    }
-    const spec = cluster.spec as Spec;
-    const place = await findPlace(access, cluster, member);
-    if (typeof place !== 'string' && ordinalOf(member) < (placeOf(spec, place.dag, place.site)?.replicas ?? 0)) {
-      err(`The drain of ${member} was cancelled: ${fieldOf(place)} is ${place.replicas}.\n`);
-      return 1;
-    }
-    const parts = [own?.state, own?.message, isSeen ? draining?.message : 'the operator has not looked at it yet'];
-    const now = parts.filter((part) => part !== undefined && part !== '').join('; ');
-    if (now !== said) out(`${member}: ${now}\n`);
-    said = now;
-    await context.pause(LOOK_MS);
-  }
+  const goesOn = `The drain of ${member} goes on; watch it with "kubectl mailcluster status", ${cancelHint(member)}.`;
+  return waitUntil({ what: member, goesOn, timeoutMs, look: () => lookAt(access, name, member) }, context);
 }
 
 export const kubeDrainCommand: Command = {
   summary: 'take a transport out of service: it hands over everything first',
-  help: `Usage: mailcluster drain MEMBER [--wait] [--state DIR]
+  help: `Usage: mailcluster drain MEMBER [--wait [--timeout DURATION]] [--state DIR]
        mailcluster drain MEMBER --cancel [--state DIR]
 
 Wants one transport fewer at the site of MEMBER (which must be the highest of its site): the operator drains it and ends its pod when it has proved that it
 is empty. Nothing is on fewer copies meanwhile. It needs the right to patch the MailCluster. --cancel wants it back, at any step.
 
-  --wait                 return when the member is gone (exit code 1 when the drain was cancelled)
+  --wait                 return when the member is gone; says how far it is
+${WAIT_HELP}
 ${COMMON_HELP}
 
 Examples:
   mailcluster drain contoso-dag1-seattle-4d5e6f-1 --wait`,
   run: async (args, context) => {
-    const options = { cancel: { type: 'boolean' }, wait: { type: 'boolean' } } as const;
+    const options = { cancel: { type: 'boolean' }, wait: { type: 'boolean' }, timeout: { type: 'string' } } as const;
     const parsed = parse(args, context, options, [1, 1]);
     const member = parsed.positionals[0] ?? '';
     const isCancel = parsed.values.cancel === true;
     if (isCancel && parsed.values.wait === true) throw new UsageError('--cancel has nothing to wait for');
+    const timeoutMs = timeoutOption(parsed);
     const access = await openKube(parsed.values, context);
     context.atEnd(access.close);
     const cluster = await findCluster(access, chosen(parsed.values));
@@ -166,9 +175,9 @@ Examples:
       );
       if (!isCancel)
         out(
-          `The operator drains ${member} now and ends it when it is empty. Watch it with "kubectl mailcluster status"; "kubectl mailcluster drain ${member} --cancel" ends it at any time.\n`,
+          `The operator drains ${member} now and ends it when it is empty. Watch it with "kubectl mailcluster status"; ${cancelHint(member)}.\n`,
         );
     }
-    return parsed.values.wait === true ? await waitUntilGone(access, name, member, context) : 0;
+    return parsed.values.wait === true ? await waitUntilGone(access, name, member, timeoutMs, context) : 0;
   },
 };

@@ -15,14 +15,13 @@ import type { StatusAnswer } from './answers.ts';
 import { COMMON_HELP, type Command, type CommandContext, parse, UsageError } from './command.ts';
 import { give, newId } from './ordering.ts';
 import { count, json, table } from './output.ts';
+import { type Look, timeoutOption, WAIT_EXIT, WAIT_HELP, waitUntil } from './waiting.ts';
 
 interface Row {
   readonly member: MemberConfig;
   readonly asked: Asked<StatusAnswer> | null;
   readonly identity: string | null;
 }
-
-const LOOK_MS = 500;
 
 const statusOf = (asked: Asked<StatusAnswer> | null): StatusAnswer | null =>
   asked?.kind === 'answer' ? asked.value : null;
@@ -125,11 +124,12 @@ function memberNamed(document: TopologyDocument, name: string): MemberConfig | s
 }
 
 async function drain(args: readonly string[], context: CommandContext): Promise<number> {
-  const options = { cancel: { type: 'boolean' }, wait: { type: 'boolean' } } as const;
+  const options = { cancel: { type: 'boolean' }, wait: { type: 'boolean' }, timeout: { type: 'string' } } as const;
   const parsed = parse(args, context, options, [1, 1]);
   const name = parsed.positionals[0] ?? '';
   const isCancel = parsed.values.cancel === true;
   if (isCancel && parsed.values.wait === true) throw new UsageError('--cancel has nothing to wait for');
+  const timeoutMs = timeoutOption(parsed);
   const cluster = await openCluster(parsed.common.state);
   const document = await readTopology(cluster.run.topologyFile);
   const { out, err } = context.output;
@@ -162,34 +162,37 @@ async function drain(args: readonly string[], context: CommandContext): Promise<
   if (member.state === 'gone') out(`${name} is gone already.\n`);
   else
     out(
-      `${name} is draining: it takes nothing new, hands its messages over and moves its shadow copies and Safety Net to other members; nothing is on fewer copies meanwhile. When it has proved that it is empty its process ends and the member is gone.\nWatch it with "mailcluster member list"; "mailcluster member drain ${name} --cancel" ends it at any time.\n`,
+      `${name} is draining: it takes nothing new, hands its messages over and moves its shadow copies and Safety Net to other members; nothing is on fewer copies meanwhile. When it has proved that it is empty its process ends and the member is gone.\nWatch it with "mailcluster member list"; ${cancelHint(name)}.\n`,
     );
-  return parsed.values.wait === true ? await waitUntilGone(cluster, name, context) : 0;
+  return parsed.values.wait === true ? await waitUntilGone(cluster, name, timeoutMs, context) : 0;
 }
 
-/** As long as it takes; says what changes. */
-async function waitUntilGone(cluster: Cluster, name: string, context: CommandContext): Promise<number> {
-  const { out, err } = context.output;
-  let said = '';
-  for (;;) {
-    const document = await readTopology(cluster.run.topologyFile);
-    const member = document.members.find((one) => one.name === name);
-    if (member === undefined || member.state === 'gone') {
-      out(`${name} is gone: it was empty and its process has ended. You may lower the replicas now.\n`);
-      return 0;
-    }
-    if (member.state === 'active') {
-      err(`The drain of ${name} was cancelled.\n`);
-      return 1;
-    }
-    const transport = cluster.run.transports.find((one) => one.name === name);
-    const asked = transport === undefined ? null : await cluster.ask<StatusAnswer>(transport, '/v1/status');
-    const now =
-      asked?.kind === 'unreachable' ? `does not answer: ${asked.reason}` : progress({ member, asked, identity: null });
-    if (now !== said) out(`${name}: ${now}\n`);
-    said = now;
-    await context.pause(LOOK_MS);
+async function lookAt(cluster: Cluster, name: string): Promise<Look> {
+  const document = await readTopology(cluster.run.topologyFile);
+  const member = document.members.find((one) => one.name === name);
+  if (member === undefined || member.state === 'gone') {
+    const text = `${name} is gone: it was empty and its process has ended. You may lower the replicas now.`;
+    return { kind: 'over', code: 0, text };
   }
+  if (member.state === 'active')
+    return { kind: 'over', code: WAIT_EXIT.cancelled, text: `The drain of ${name} was cancelled.` };
+  const transport = cluster.run.transports.find((one) => one.name === name);
+  const asked = transport === undefined ? null : await cluster.ask<StatusAnswer>(transport, '/v1/status');
+  const text =
+    asked?.kind === 'unreachable' ? `does not answer: ${asked.reason}` : progress({ member, asked, identity: null });
+  return { kind: 'going', text };
+}
+
+const cancelHint = (name: string): string => `"mailcluster member drain ${name} --cancel" ends it at any time`;
+
+function waitUntilGone(
+  cluster: Cluster,
+  name: string,
+  timeoutMs: number | null,
+  context: CommandContext,
+): Promise<number> {
+  const goesOn = `The drain of ${name} goes on; watch it with "mailcluster member list", ${cancelHint(name)}.`;
+  return waitUntil({ what: name, goesOn, timeoutMs, look: () => lookAt(cluster, name) }, context);
 }
 
 /** The newest queue database of a member by its own word, by the runner's record, or by what the others last saw of it. */
@@ -269,7 +272,7 @@ async function lost(args: readonly string[], context: CommandContext): Promise<n
 export const memberCommand: Command = {
   summary: 'list transports, take one out of service, or say that one is lost',
   help: `Usage: mailcluster member list [--state DIR] [-o json]
-       mailcluster member drain NAME [--wait] [--state DIR]
+       mailcluster member drain NAME [--wait [--timeout DURATION]] [--state DIR]
        mailcluster member drain NAME --cancel [--state DIR]
        mailcluster member lost NAME [--force] [--state DIR]
 
@@ -279,8 +282,9 @@ drain   NAME takes nothing new, hands over everything it has, and its process en
 lost    the disk or the process of NAME will not come back: the others take over at once instead of after resubmitTimeSpan. The queue
         directory is set aside, never deleted, and NAME starts with an empty one. Refused while NAME answers, unless --force.
 
-  --wait             return when the member is gone (exit code 1 when the drain was cancelled)
-  --force            also when the member answers
+  --wait                 return when the member is gone; says how far it is
+${WAIT_HELP}
+  --force                also when the member answers
 ${COMMON_HELP}
 
 Examples:

@@ -42,6 +42,10 @@ export const ANNOTATION = {
   schemaVersion: 'mailcluster.dev/schema-version',
   /** On pods: the generation they are pointed to, so that a mounted file is looked at again at once. On kept claims: the last one. */
   generation: 'mailcluster.dev/generation',
+  /** On pods: the authorities they are pointed to (`trustOf`), and since when, so that a mounted file is looked at again at once. */
+  trust: 'mailcluster.dev/trust',
+  /** On pods: the authorities they said they use. */
+  trusts: 'mailcluster.dev/trusts',
   /** On what we applied: hash of what we wanted. */
   applied: 'mailcluster.dev/applied',
   /** On the topology ConfigMaps: hash of the document. */

@@ -3,7 +3,7 @@
  * same names. Owns: the processes, a fake node whose kubelet port leads to them, the operator (paused: it looks and signs, and makes
  * nothing), people with the roles of docs/kubectl-roles.yaml. The plugin is started by kubectl, as a person does.
  */
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -73,16 +73,37 @@ export class PluginRig {
     return await this.kubectl(['mailcluster', ...words, '-n', this.namespace, '--kubeconfig', person.kubeconfig]);
   }
 
-  kubectl(words: readonly string[]): Promise<KubectlResult> {
+  /** `act` when it has said so much: kubectl becomes the plugin, it is the same process. */
+  async watched(
+    person: Pick<ApiUser, 'kubeconfig'>,
+    words: readonly string[],
+    said: RegExp,
+    act: (plugin: ChildProcess) => void,
+  ): Promise<KubectlResult> {
+    const options = ['-n', this.namespace, '--kubeconfig', person.kubeconfig];
+    return await this.kubectl(['mailcluster', ...words, ...options], (text, plugin) => {
+      if (said.test(text)) act(plugin);
+    });
+  }
+
+  kubectl(
+    words: readonly string[],
+    heard: (text: string, plugin: ChildProcess) => void = () => undefined,
+  ): Promise<KubectlResult> {
     const [PATH, HOME] = [`${this.#directory}:/usr/bin:/bin`, this.#directory];
     const env = { PATH, HOME, NODE_COMPILE_CACHE: compileCache() };
     return new Promise((resolve) => {
-      execFile(
+      let said = '';
+      const started = execFile(
         this.access.parts.kubectlProgram,
         [...words],
         { timeout: PLUGIN_MS, maxBuffer: 64 << 20, env, cwd: this.#directory },
         (error, stdout, stderr) => resolve({ code: error === null ? 0 : Number(error.code ?? 99), stdout, stderr }),
       );
+      started.stdout?.on('data', (chunk: string) => {
+        said += chunk;
+        heard(said, started);
+      });
     });
   }
 

@@ -226,6 +226,34 @@ test('an administrator drains by the resource, and cancels', { timeout: TIMEOUT_
   expect(new Set(by.map((one) => one.verb))).toEqual(new Set(['patch']));
 });
 
+test('drain --wait: says how far it is; its end in time, by Ctrl-C and by a cancel leaves the drain as it is', {
+  timeout: TIMEOUT_MS,
+}, async (context) => {
+  const rig = own(context);
+  const top = rig.members.filter((one) => one.includes('-east-')).at(-1) ?? '';
+  const wanted = async (): Promise<number> =>
+    (await rig.access.client.get(rig.path('mailclusters', NAME))).spec.dags[0].members[0].replicas;
+  // The operator is paused: nothing comes about.
+  const late = await rig.plugin(admin, 'drain', top, '--wait', '--timeout=3s');
+  expect(late).toMatchObject({ code: 4, stdout: expect.stringMatching(new RegExp(`^${top}: `, 'm')) });
+  expect(late.stderr).toMatch(/is not gone after 3 s .*The drain of .* goes on/);
+  expect(await wanted()).toBe(1);
+  const progress = new RegExp(`^${top}: `, 'm');
+  const interrupted = await rig.watched(admin, ['drain', top, '--wait'], progress, (plugin) => plugin.kill('SIGINT'));
+  expect(interrupted).toMatchObject({
+    code: 130,
+    stderr: expect.stringMatching(/^Not waiting any more\. The drain of /),
+  });
+  expect(await wanted()).toBe(1);
+  let cancelling: Promise<unknown> | null = null;
+  const cancelled = await rig.watched(admin, ['drain', top, '--wait', '--timeout=1m'], progress, () => {
+    cancelling ??= rig.plugin(admin, 'drain', top, '--cancel');
+  });
+  expect(await cancelling).toMatchObject({ code: 0 });
+  expect(cancelled).toMatchObject({ code: 3, stderr: expect.stringContaining(`The drain of ${top} was cancelled`) });
+  expect(await wanted()).toBe(2);
+});
+
 test('an administrator resubmits by an object, sees it, and cancels it', { timeout: TIMEOUT_MS }, async (context) => {
   const rig = own(context);
   const from = new Date(Date.now() - 3_600_000).toISOString();

@@ -80,6 +80,33 @@ it('`kubectl wait --for=condition=Ready` waits for it', async (context) => {
   expect(await waiting).toMatchObject({ code: 0, stdout: expect.stringContaining('condition met') });
 });
 
+it('`kubectl wait` does not take a condition about an older spec', async (context) => {
+  const { access, namespace } = await withExample(context);
+  const resource = { apiVersion: 'mailcluster.dev/v1alpha1', kind: 'MailCluster' };
+  const say = (observedGeneration: number) => {
+    const at = { lastTransitionTime: new Date().toISOString(), observedGeneration };
+    const conditions = [{ type: 'Ready', status: 'True', reason: 'AsExpected', message: '', ...at }];
+    // That of the whole status is newer: the operator has looked, and could not say anything about this.
+    const status = { observedGeneration: 2, conditions };
+    return access.client.mustApply(
+      { ...resource, metadata: { name: 'contoso', namespace }, status },
+      { subresource: 'status' },
+    );
+  };
+  const { status } = await access.client.mergePatch(
+    `/apis/mailcluster.dev/v1alpha1/namespaces/${namespace}/mailclusters/contoso`,
+    { spec: { frontend: { replicas: 4 } } },
+  );
+  expect(status).toBe(200);
+  await say(1);
+  const wait = (timeout: string) =>
+    access.kubectl(['-n', namespace, 'wait', '--for=condition=Ready', 'mc/contoso', `--timeout=${timeout}`]);
+  expect(await wait('2s')).toMatchObject({ code: 1, stderr: expect.stringContaining('timed out waiting') });
+  const waiting = wait('50s');
+  await say(2);
+  expect(await waiting).toMatchObject({ code: 0 });
+});
+
 it.for<readonly [short: string, full: string]>([
   ['mc', 'mailcluster'],
   ['mbdb', 'mailboxdatabase'],

@@ -31,6 +31,7 @@ export interface OperatorPlace {
   /** Where pods that are real processes get their certificates; default: a port that nobody knows. */
   readonly signer?: { readonly host: string; readonly port: number };
   readonly image?: string;
+  readonly version?: string;
   readonly lease?: typeof LEASE;
   /** Which namespace it looks at, when not at its own; empty: at all. */
   readonly watch?: string;
@@ -60,7 +61,7 @@ export function operatorSettings(namespace: string, identity: string, place: Ope
 }
 
 export const operatorConfig = (namespace: string, identity: string, place: OperatorPlace = {}): OperatorConfig =>
-  parseOperatorConfig(operatorSettings(namespace, identity, place), '0.0.0-test');
+  parseOperatorConfig(operatorSettings(namespace, identity, place), place.version ?? '0.0.0-test');
 
 /** Ends with the test, or before when the test stops it. */
 export async function ownOperator(

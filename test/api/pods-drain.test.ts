@@ -1,11 +1,17 @@
 /** Drain before shrink with real transports and real mail (kubernetes.md K3): what a member has is handed over, proved, and only then removed. */
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { ROOT } from '../house/sources.ts';
+import { program } from '../process/harness.ts';
 import { list, pathOf } from './operator-rig.ts';
 import { type MailClusterInPods, mailClusterInPods } from './pods-rig.ts';
 import { sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
 const TIMEOUT_MS = 240_000;
+const PLUGIN = join(ROOT, 'operator/cli/kubectl-main.ts');
+
+const at = ({ access, namespace }: MailClusterInPods) => ['-n', namespace, '--kubeconfig', access.kubeconfig];
 
 /** Ready, with mail on its way that nobody takes: the mailbox store is away. */
 async function withQueuedMail(cluster: MailClusterInPods, count: number): Promise<void> {
@@ -26,7 +32,9 @@ it(
     await withQueuedMail(cluster, 40);
     const [, leaving = ''] = await cluster.members('seattle');
     expect((await cluster.copiesOf(leaving)).length).toBeGreaterThan(0);
-    await cluster.scale(1, 1);
+    const drained = await program(PLUGIN, 'drain', leaving, '--wait', '--timeout=50s', ...at(cluster));
+    expect(drained).toMatchObject({ code: 0, stderr: '', stdout: expect.stringContaining(`${leaving} is gone`) });
+    expect(drained.stdout).toContain(`${leaving}: `);
     await cluster.awaitGone(leaving);
     for (const reason of ['Cordoned', 'Draining', 'Emptied', 'ClaimDeleted', 'Removed'])
       expect({ reason, text: String((await cluster.event(reason)).note) }).toEqual({

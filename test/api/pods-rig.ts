@@ -15,7 +15,7 @@ import { deliveredIn, type InspectedCopy, inspected, transportsAvailable } from 
 import { balance, type LedgerEntry, makeMessage, notAccepted, verdict } from '../process/ledger.ts';
 import { sendAll, type Target } from '../process/smtp-sender.ts';
 import { MailboxStore } from '../rigs/mailbox-store.ts';
-import { PodProcesses } from '../rigs/pods/pod-processes.ts';
+import { type BuildOf, PodProcesses } from '../rigs/pods/pod-processes.ts';
 import {
   applyAll,
   awaitCondition,
@@ -37,6 +37,7 @@ export interface PodsOptions {
   readonly frontends?: number;
   readonly nodesPerSite?: number;
   readonly spec?: KubeObject;
+  readonly build?: BuildOf;
   /** Merged into `spec.transport.storage`. */
   readonly storage?: KubeObject;
 }
@@ -305,7 +306,7 @@ export async function mailClusterInPods(
   const { replicas = [2, 1], frontends = 1, spec = {}, storage = {}, nodesPerSite = 1 } = options;
   const suffix = randomBytes(3).toString('hex');
   const { name: namespace, remove } = await access.namespace('pods', suffix);
-  const pods = await PodProcesses.start(access.client, compileCache());
+  const pods = await PodProcesses.start(access.client, compileCache(), options.build);
   const zones = [`seattle-${suffix}`, `portland-${suffix}`];
   const machines = zones.flatMap((zone) =>
     Array.from({ length: nodesPerSite }, (_, at) => ({ name: `fake-${zone}-${at}`, zone })),

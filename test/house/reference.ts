@@ -16,6 +16,11 @@ const MEANING: Readonly<Record<keyof typeof ANNOTATION, readonly [string, string
   adopt: ['an object that has a name of ours and no owner', '`"true"`: the operator takes it'],
   schemaVersion: ['the CRD', 'version of the schema; an operator that knows less changes nothing'],
   generation: ['pods; claims that are kept', 'generation of the topology document; written by the operator'],
+  trust: [
+    'pods',
+    'while one authority replaces another: the authorities they are pointed to, and since when; written by the operator',
+  ],
+  trusts: ['pods', 'the authorities that the pod said it uses; written by the operator'],
   applied: ['what the operator made', 'hash of what it wanted; written by the operator'],
   document: ['the topology ConfigMaps', 'hash of the document; written by the operator'],
   configHash: ['pods', 'hash of the rendered configuration; written by the operator'],

@@ -60,6 +60,7 @@ async function run(command: typeof messageCommand, world: AdminWorld, ...args: r
     environment: { MAILCLUSTER_STATE: world.directory },
     nowMs: () => NOW_MS,
     pause: async () => undefined,
+    interruption: () => new AbortController().signal,
   };
   return { code: await command.run(args, context), out, err };
 }

@@ -48,6 +48,7 @@ async function run(command: Command, world: AdminWorld, ...args: readonly string
     environment: { MAILCLUSTER_STATE: world.directory },
     nowMs: () => NOW_MS,
     pause: async () => undefined,
+    interruption: () => new AbortController().signal,
   };
   try {
     return { code: await command.run(args, context), out, err };

@@ -6,7 +6,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { Action, Plan } from '../../operator/actions.ts';
-import { claimName, LABEL, memberOfClaim } from '../../operator/resources/names.ts';
+import { ANNOTATION, claimName, LABEL, memberOfClaim } from '../../operator/resources/names.ts';
 import type { ClaimObject, KubeObject, StatefulSetObject } from '../../operator/resources/objects.ts';
 import { ClusterState, isRunning, START_MS } from './cluster-state.ts';
 
@@ -183,7 +183,17 @@ export class ClusterModel extends ClusterState {
       if (object.kind === 'Deployment') this.#runDeployment(object);
     }
     this.#readTopology();
+    this.#readTrust();
     this.#drain();
+  }
+
+  #readTrust(): void {
+    for (const [name, pod] of this.pods) {
+      const [pushed] = (pod.metadata.annotations?.[ANNOTATION.trust] ?? '').split(' ');
+      if (!pushed || this.deaf.has(name)) continue;
+      const annotations = { ...pod.metadata.annotations, [ANNOTATION.trusts]: pushed };
+      this.pods.set(name, { ...pod, metadata: { ...pod.metadata, annotations } });
+    }
   }
 
   #runSet(set: StatefulSetObject): void {

@@ -111,6 +111,8 @@ export class ClusterState {
   readonly forced = new Set<string>();
   /** Members the operator cannot reach, although they run. */
   readonly cutOff = new Map<string, number>();
+  /** Pods that do not say which authorities they trust. */
+  readonly deaf = new Set<string>();
   /** Pods that cannot come up, with the reason of their container. */
   readonly broken = new Map<string, string>();
   expansionAllowed = true;

@@ -163,6 +163,48 @@ describe('one authority replaces another', () => {
     expect([...model.pods.values()].map(({ metadata }) => metadata.uid)).toEqual(pods);
   });
 
+  it('says who has not said yet that it trusts both, then that all do; who says nothing for two minutes is named and holds nothing up', () => {
+    const model = both();
+    const [first = '', second = ''] = model.memberNames;
+    model.deaf.add(first).add(second);
+    round(model);
+    round(model);
+    const wanted = { status: 'False', reason: 'TrustNotAcknowledged' };
+    const names = (message = '') => message.split(' have not said')[0]?.split(', ');
+    expect(certificates(model)).toMatchObject(wanted);
+    expect(names(certificates(model)?.message)).toEqual([first, second]);
+    model.deaf.delete(first);
+    round(model);
+    round(model);
+    expect(names(certificates(model)?.message)).toEqual([second]);
+    model.deaf.delete(second);
+    round(model);
+    round(model);
+    expect(certificates(model)).toMatchObject({ status: 'True', reason: 'Valid' });
+    expect(certificates(model)?.message).toMatch(/every pod trusts both authorities \([0-9a-f]{16}\)$/);
+    // Another bundle: everybody is asked anew. One says nothing.
+    if (model.authority.kind !== 'present') throw new Error('no authority');
+    model.authority = {
+      kind: 'present',
+      view: { ...model.authority.view, trustPem: `${model.authority.view.trustPem}\n` },
+    };
+    model.deaf.add(second);
+    round(model, 60);
+    round(model, 59);
+    round(model, 2);
+    expect(certificates(model)).toMatchObject(wanted);
+    round(model, 1);
+    expect(certificates(model)).toMatchObject({ status: 'True', reason: 'Valid' });
+    for (const condition of [certificates(model), model.condition('Progressing')])
+      expect(condition?.message).toContain(`${second} did not say within two minutes`);
+    // It speaks after all.
+    model.deaf.delete(second);
+    round(model);
+    round(model);
+    expect(certificates(model)?.message).toMatch(/every pod trusts both/);
+    expect(model.condition('Progressing')).toMatchObject({ status: 'True', reason: 'Converged' });
+  });
+
   it('with an issuer its chain stays for good: only who shows a former one is told', () => {
     const model = running(`${TWO_SITES}  certificates: { issuerRef: { name: corp } }\n`);
     model.kinds.certificate = true;

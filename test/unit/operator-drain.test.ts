@@ -302,6 +302,28 @@ describe('a member that is lost', () => {
     expect(budgets(model)).toEqual([0, 0]);
   });
 
+  it('stays lost when Kubernetes has made another pod in its place that finds no machine, and is welcome when that runs', () => {
+    const model = running();
+    const member = memberOf(model, 'seattle', 0);
+    const pod = model.pods.get(member);
+    if (pod === undefined) throw new Error('no pod');
+    model.taint(pod.spec?.nodeName ?? '');
+    round(model);
+    round(model);
+    const { nodeName: _none, ...spec } = pod.spec ?? {};
+    const conditions = [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message: 'no node' }];
+    const waiting = { ...pod, metadata: { ...pod.metadata, uid: model.uid() }, spec };
+    model.pods.set(member, { ...waiting, status: { phase: 'Pending', conditions } } as typeof pod);
+    model.carryOut(plan(model.gather()));
+    expect(model.status?.members?.find(({ name }) => name === member)?.state).toBe('Lost');
+    expect(model.condition('ShadowProtected')).toMatchObject({ status: 'True', reason: 'Protected' });
+    model.untaint();
+    model.pods.set(member, { ...pod, metadata: waiting.metadata });
+    round(model);
+    expect(model.status?.members?.find(({ name }) => name === member)).toMatchObject({ state: 'Active', ready: true });
+    expect(retired(model).filter((one) => one.member === member)).toHaveLength(1);
+  });
+
   it('is told at once when its volume is gone, and starts anew', () => {
     const model = running();
     const member = memberOf(model, 'seattle', 0);

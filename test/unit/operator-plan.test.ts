@@ -88,7 +88,11 @@ describe('a cluster', () => {
     round(model);
     expect(model.condition('Ready')).toMatchObject({ status: 'False', reason: 'MembersNotReady' });
     expect(model.condition('Ready')?.lastTransitionTime).not.toBe(before);
-    expect(model.condition('ShadowProtected')).toMatchObject({ status: 'Unknown', reason: 'ProtectionUnknown' });
+    expect(model.condition('ShadowProtected')).toMatchObject({
+      status: 'Unknown',
+      reason: 'ProtectionUnknown',
+      message: expect.stringMatching(/alone; silent: contoso-dag1-/),
+    });
     expect(model.condition('StorageHealthy')?.lastTransitionTime).toBe(storage);
   });
 });
@@ -253,15 +257,41 @@ describe('a cluster that must not be changed', () => {
   it('an unreadable spec leaves everything as it is', () => {
     const model = running();
     const gathered = model.gather();
+    const metadata = { ...gathered.cluster.metadata, generation: 2 };
     const next = plan({
       ...gathered,
-      cluster: { ...gathered.cluster, resource: null, problems: ['spec.dags: field x'] },
+      cluster: { ...gathered.cluster, metadata, resource: null, problems: ['spec.dags: field x'] },
     });
     expect(next.actions).toEqual([]);
     expect(next.status?.conditions).toContainEqual(
       expect.objectContaining({ type: 'Progressing', status: 'False', reason: 'InvalidSpec' }),
     );
     expect(next.status?.members).toEqual(model.status?.members);
+    // What nobody could look at under this spec says so: who waits for it goes on waiting.
+    const about = Object.fromEntries(
+      (next.status?.conditions ?? []).map(({ type, observedGeneration }) => [type, observedGeneration]),
+    );
+    expect([next.status?.observedGeneration, about.Progressing, about.Ready, about.UpToDate]).toEqual([2, 2, 1, 1]);
+  });
+
+  it('conditions are about the spec of now: more front ends are not Ready, another image is not UpToDate, before anything was applied', () => {
+    const model = running();
+    model.change(`${TWO_SITES}  frontend: { replicas: 6 }\n`);
+    model.carryOut(plan(model.gather()));
+    expect(model.condition('Ready')).toMatchObject({
+      status: 'False',
+      reason: 'FrontendsNotReady',
+      observedGeneration: 2,
+      message: expect.stringContaining('1 of 3 serve'),
+    });
+    expect(model.status?.frontendsReady).toBe('2/6');
+    converge(model);
+    expect(model.condition('Ready')).toMatchObject({ status: 'True' });
+    model.operator = { ...model.operator, image: 'mailcluster:2' };
+    const next = plan(model.gather());
+    expect(next.status?.conditions).toContainEqual(expect.objectContaining({ type: 'UpToDate', status: 'False' }));
+    const said = next.outcomes.flatMap(({ reason, message }) => (reason === 'RollingOut' ? [message] : []));
+    expect(said).toHaveLength(2);
   });
 });
 

@@ -65,7 +65,12 @@ class World {
     return (await this.document()).members.find((member) => member.name === name)?.state;
   }
 
-  async command(command: Command, ...args: readonly string[]) {
+  command(command: Command, ...args: readonly string[]) {
+    return this.commandUntil(new AbortController().signal, command, ...args);
+  }
+
+  /** With a person who may press Ctrl-C. */
+  async commandUntil(interruption: AbortSignal, command: Command, ...args: readonly string[]) {
     let [out, err] = ['', ''];
     const output = {
       out: (text: string) => {
@@ -80,7 +85,8 @@ class World {
       await until('a moment has passed', () => performance.now() >= end, { deadlineMs: ms + 5_000 });
     };
     const environment = { MAILCLUSTER_STATE: this.standIns.state };
-    const context = { place: LOCAL_PLACE, output, environment, nowMs: () => Date.now(), pause, atEnd: () => undefined };
+    const clock = { nowMs: () => Date.now(), pause, interruption: () => interruption };
+    const context = { place: LOCAL_PLACE, output, environment, ...clock, atEnd: () => undefined };
     try {
       return { code: await command.run(args, context), out, err };
     } catch (error) {
@@ -159,6 +165,50 @@ test(
     expect(await world.stateOf(second)).toBe('active');
     expect(await identityIn(statePaths(world.standIns.state).queue(second))).not.toBe(retired[0]?.identity);
     expect((await world.command(memberCommand, 'list')).out).toMatch(/queue\.drained-1 .*remove it when you like/);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'drain --wait: says what changes, ends in time, by Ctrl-C and when it is cancelled, each with its own exit code; the drain goes on',
+  async () => {
+    const world = await World.start();
+    const [, second = ''] = world.names;
+    const left = (copies: number) =>
+      world.standIns.answers(second, {
+        '/v1/status': { drain: { state: 'draining', copies, safetyNet: 0, tombstones: 0, waitingFor: [] } },
+      });
+    await left(3);
+    const late = await world.command(memberCommand, 'drain', second, '--wait', '--timeout', '1s');
+    expect(late).toMatchObject({ code: 4, out: expect.stringContaining(`${second}: 3 messages, 0 in Safety Net`) });
+    expect(late.err).toMatch(
+      /is not gone after 1 s \(3 messages.*The drain of .* goes on; .*--cancel" ends it at any time/,
+    );
+    expect(await world.stateOf(second)).toBe('draining');
+
+    const person = new AbortController();
+    const interrupted = world.commandUntil(person.signal, memberCommand, 'drain', second, '--wait');
+    person.abort();
+    expect(await interrupted).toMatchObject({
+      code: 130,
+      err: expect.stringMatching(/^Not waiting any more\. The drain of .* goes on/),
+    });
+    expect(await world.stateOf(second)).toBe('draining');
+
+    const waiting = world.command(memberCommand, 'drain', second, '--wait', '--timeout', '1m');
+    await left(2);
+    expect((await world.command(memberCommand, 'drain', second, '--cancel')).code).toBe(0);
+    expect(await waiting).toMatchObject({ code: 3, err: `The drain of ${second} was cancelled.\n` });
+    for (const wrong of [
+      ['--timeout', '1m'],
+      ['--wait', '--timeout', '5'],
+      ['--wait', '--timeout', '0s'],
+    ])
+      expect(await world.command(memberCommand, 'drain', second, ...wrong)).toMatchObject({
+        code: 'thrown',
+        err: expect.stringContaining('--timeout'),
+      });
+    expect(await world.stateOf(second)).toBe('active');
   },
   TIMEOUT_MS,
 );

@@ -12,6 +12,7 @@ import { silentLogger } from '../../common/platform/log.ts';
 import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import { type PodCertificate, startPodCertificate } from '../../common/platform/pod-certificate.ts';
 import { systemRandom } from '../../common/platform/random.ts';
+import { trustOf } from '../../common/trust.ts';
 import { type Authority, createAuthority } from '../../operator/pki.ts';
 import { signerName } from '../../operator/resources/names.ts';
 import { type Signer, type SignerPod, startSigner, type TokenHolder } from '../../operator/signer.ts';
@@ -24,6 +25,7 @@ const POD: SignerPod = {
   cluster: 'contoso',
   role: 'transport',
   deletionAtMs: null,
+  trusts: null,
   hosts: ['t-0.t.mail.svc'],
 };
 const HOLDER: TokenHolder = {
@@ -43,6 +45,9 @@ let signer: Signer | null = null;
 let pods: Map<string, SignerPod>;
 let tokens: Map<string, TokenHolder>;
 let apiServerAway: boolean;
+let noted: (readonly string[])[];
+let canNote: boolean;
+let inUse: () => Promise<boolean>;
 const open: PodCertificate[] = [];
 
 beforeEach(async () => {
@@ -51,6 +56,7 @@ beforeEach(async () => {
   pods = new Map([['t-0', POD]]);
   tokens = new Map([['good', HOLDER]]);
   apiServerAway = false;
+  [noted, canNote, inUse] = [[], true, async () => true];
   await writeFile(join(directory, 'ca.crt'), authority.certificatePem);
   await writeFile(join(directory, 'token'), 'good\n');
 });
@@ -75,6 +81,10 @@ async function startEndpoint(certificateLifetimeMs = 86_400_000, port = 0): Prom
       },
       pod: (_namespace, name) => pods.get(name) ?? null,
       authority: async (namespace, cluster) => (namespace === 'mail' && cluster === 'contoso' ? authority : null),
+      noteTrust: async (...word) => {
+        noted.push(word);
+        return canNote;
+      },
     },
   );
   return signer;
@@ -99,6 +109,7 @@ async function startPod(port: number): Promise<PodCertificate> {
     random: systemRandom,
     log: silentLogger,
     expires: (at: number) => expiries.push(at),
+    reload: () => inUse(),
   };
   const pod = await startPodCertificate('t-0', files(), config(port), side);
   open.push(pod);
@@ -193,6 +204,34 @@ test('another authority: a certificate of it at once, with the same key, not aft
   await writeFile(files().caFile, authority.certificatePem);
   await until('a third certificate', async () => (await now()).serialNumber !== second.serialNumber, PATIENCE);
   expect(await isOfIt()).toBe(true);
+});
+
+test('says which authorities it trusts, after they are in use; a word that could not be noted is said again', async () => {
+  const { port } = await startEndpoint();
+  await startPod(port);
+  const word = (ca: string) => ['mail', 't-0', 'uid-1', trustOf(ca)];
+  expect(noted).toEqual([word(authority.certificatePem)]);
+  const both = authority.certificatePem + (await createAuthority('contoso')).certificatePem;
+  let looks = 0;
+  inUse = async () => {
+    looks += 1;
+    return looks > 1;
+  };
+  await writeFile(files().caFile, both);
+  await until('it was tried to use them', () => looks > 0, PATIENCE);
+  expect(noted).toHaveLength(1);
+  await until('it says so', () => noted.length === 2, PATIENCE);
+  expect([noted.at(-1), looks > 1]).toEqual([word(both), true]);
+  // Nothing new is not noted again.
+  pods.set('t-0', { ...POD, trusts: trustOf(both) });
+  open.splice(0)[0]?.close();
+  await startPod(port);
+  expect(noted).toHaveLength(2);
+  pods.set('t-0', POD);
+  canNote = false;
+  open.splice(0)[0]?.close();
+  await startPod(port);
+  await until('it says so once more', () => noted.length >= 4, PATIENCE);
 });
 
 test('K9: a restart while the endpoint is away goes on with the certificate that is still good', async () => {

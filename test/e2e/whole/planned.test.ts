@@ -123,7 +123,15 @@ it(
         },
         LONG,
       );
-      await mail.settled();
+      await until(
+        'every pod to have said that it trusts both',
+        async () => {
+          const { message } = await mail.condition('CertificatesValid', { status: 'True' });
+          if (String(message).includes('every pod trusts both authorities')) return true;
+          throw new Error(String(message));
+        },
+        LONG,
+      );
       await change({ 'tls.crt': base64(certificatePem), 'tls.key': base64(keyPem), 'ca.crt': former });
       await mail.condition('CertificatesValid', { status: 'False', reason: 'FormerAuthorityNeeded' });
       await mail.condition('CertificatesValid', { status: 'True' });

@@ -21,6 +21,7 @@ export interface PodMachine extends PodPlace {
 type Stage = 'preparing' | 'starting' | 'ready' | 'ending' | 'ended';
 
 const PRELOAD = join(import.meta.dirname, 'pod-machine.ts');
+const BUILD = join(import.meta.dirname, 'pod-build.ts');
 const PROBE_MS = 1_000;
 /** How often mounted files are looked at when nothing changes on the pod: a minute in a kubelet. */
 const REFRESH_MS = 3_000;
@@ -135,7 +136,7 @@ export class PodProcess {
     this.#daemon = new Daemon({
       name: this.name,
       file: process.execPath,
-      args: ['--import', PRELOAD, ...command],
+      args: ['--import', PRELOAD, ...(environment.POD_BUILD === undefined ? [] : ['--import', BUILD]), ...command],
       ...{ directory, logFile },
       environment: { ...this.#environment(), ...environment },
     });

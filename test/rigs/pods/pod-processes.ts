@@ -20,6 +20,9 @@ const PROGRAMS = '/opt/mailcluster';
 const LOCK = { host: 254, port: 7_700 };
 const FIRST_POD = 10;
 
+/** Of which version a pod is (`pod-build.ts`); null: of this one. */
+export type BuildOf = (pod: KubeObject) => 'former' | 'next' | null;
+
 interface Place {
   readonly client: KubeClient;
   /** Shared with others: what it holds is found by its content. */
@@ -27,6 +30,7 @@ interface Place {
   readonly directory: string;
   readonly block: string;
   readonly lock: Server;
+  readonly build: BuildOf;
 }
 
 export class PodProcesses {
@@ -35,6 +39,7 @@ export class PodProcesses {
   readonly #compileCache: string;
   readonly #block: string;
   readonly #lock: Server;
+  readonly #build: BuildOf;
   readonly #pods = new Map<string, PodProcess>();
   readonly #names = new Map<string, string>();
   readonly #busy = new Map<string, Promise<void>>();
@@ -46,7 +51,8 @@ export class PodProcesses {
   #failure: string | null = null;
   #isStopped = false;
 
-  private constructor({ client, compileCache, directory, block, lock }: Place) {
+  private constructor({ client, compileCache, directory, block, lock, build }: Place) {
+    this.#build = build;
     this.#client = client;
     this.#compileCache = compileCache;
     this.directory = directory;
@@ -55,10 +61,10 @@ export class PodProcesses {
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
   }
 
-  static async start(client: KubeClient, compileCache: string): Promise<PodProcesses> {
+  static async start(client: KubeClient, compileCache: string, build: BuildOf = () => null): Promise<PodProcesses> {
     const { block, lock } = await ownBlock();
     const directory = await mkdtemp(join(tmpdir(), 'mailcluster-pods-'));
-    const made = new PodProcesses({ client, compileCache, directory, block, lock });
+    const made = new PodProcesses({ client, compileCache, directory, block, lock, build });
     for (const name of ['pods', 'volumes', 'logs']) await mkdir(join(directory, name));
     await made.#writeNames();
     return made;
@@ -137,6 +143,11 @@ export class PodProcesses {
     await rm(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   }
 
+  #buildOf(pod: KubeObject): Readonly<Record<string, string>> {
+    const build = this.#build(pod);
+    return build === null ? {} : { POD_BUILD: build };
+  }
+
   #podOf(pod: KubeObject): PodProcess {
     const { uid, name } = pod.metadata;
     const known = this.#pods.get(uid);
@@ -152,6 +163,7 @@ export class PodProcesses {
         POD_HOSTS: this.#namesFile,
         POD_DISK: this.#diskFile(name),
         NODE_COMPILE_CACHE: this.#compileCache,
+        ...this.#buildOf(pod),
       },
     });
     this.#pods.set(uid, made);
