@@ -26,14 +26,14 @@ import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
-import { type Pod, podClock, type Trouble } from './pod.ts';
+import { type Pod, podClock, SEGMENT_BYTES, type Trouble } from './pod.ts';
 import { Poison } from './poison.ts';
 import { Scheduler, SeededRandom } from './scheduler.ts';
 import { askedOnce, damageMet } from './scrub-checks.ts';
 import { SmtpFront } from './smtp-front.ts';
 import { SmtpClients } from './smtp-mail.ts';
 import { frontendMutants, storeMutants, transportMutants, type Variant } from './variants.ts';
-import { lose, replace, setAside } from './volumes.ts';
+import { lose, outOfRoom, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
   readonly seed: number;
@@ -50,7 +50,6 @@ export interface WorldOptions {
   readonly smtp?: { readonly faults: readonly SmtpFault[] };
 }
 
-const SEGMENT_BYTES = 131_072;
 const STANDSTILL_MS = 31_000;
 /** What happened just before a trouble is excused by it as well. */
 export const TROUBLE_LEAD_MS = 1_000;
@@ -336,6 +335,7 @@ export class World {
     const isKnown = code === 'EIO' || code === 'ENOSPC' || code === 'FENCED';
     const isDamage = code === 'DAMAGED' && pod.volume.isDamaged;
     if (!isKnown && !isDamage) this.scheduler.fail(reason);
+    if (code === 'ENOSPC') outOfRoom(this, pod);
     this.kill(pod.key, 'process');
     if (code === 'FENCED') setAside(this, pod, reason.message);
     else if (isDamage) this.#startEmpty(pod);
