@@ -15,6 +15,7 @@ import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
+import { lostSilently } from './damage-checks.ts';
 import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
 import { checkDoubt } from './doubt-checks.ts';
@@ -271,6 +272,8 @@ export class World {
     this.trace(
       `${pod.key} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`,
     );
+    for (const id of lostSilently(volume, opened))
+      this.violate(`rule 25: ${pod.key} lost ${id} without a word, though the damage is elsewhere in its log`);
     const database = observed(opened, this.view, volume, (writes) => {
       if (writes.some((write) => write.kind === 'commit')) pod.onCommit?.();
     });
