@@ -7,6 +7,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
+import { documentRefusal } from '../common/document-refusal.ts';
 import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
@@ -147,9 +148,8 @@ class Frontend implements RunningFrontend {
     if (this.#stopping) return;
     await this.#attempt('topology', this.#config.topologyFile, async () => {
       const topology = await readTopology(this.#config.topologyFile);
-      if (topology.generation < this.#topology.generation)
-        throw new Error(`generation ${topology.generation} is older than ${this.#topology.generation}`);
-      if (topology.cluster !== this.#topology.cluster) throw new Error(`it is of another cluster: ${topology.cluster}`);
+      const reason = documentRefusal(topology, this.#topology);
+      if (reason !== null) throw new Error(reason);
       if (topology.generation > this.#topology.generation)
         this.#ports.log.info({ generation: topology.generation }, 'topology applied');
       this.#topology = topology;

@@ -1,7 +1,7 @@
 /**
  * What pods read and what belongs to all of them: the topology document in its ConfigMaps, the rendered configuration, the certificates to trust,
  * the ServiceAccount, and what only exists where its kind does. Owns: their shape. Promise: the document is written twice, and each copy says
- * by a hash whether it is what we wrote: the generation must never go back (transport/document-refusal.ts). PURE.
+ * by a hash whether it is what we wrote: the generation must never go back (common/document-refusal.ts). PURE.
  */
 import type { TopologyDocument } from '../../common/config.ts';
 import { parseJson, parseTopologyDocument } from '../../common/config-parse.ts';

@@ -115,6 +115,26 @@ describe('mailcluster run', () => {
   );
 
   test(
+    'two topology documents under one generation: the former stays in force everywhere, each log says why',
+    async () => {
+      const file = join(cluster.state, 'topology.json');
+      const text = await readFile(file, 'utf8');
+      const document = JSON.parse(text) as TopologyDocument;
+      const { transports, frontends } = await cluster.runFile();
+      const refused = async (name: string): Promise<boolean> =>
+        (await readFile(join(cluster.state, 'logs', `${name}.log`), 'utf8')).includes(
+          `it says something else under the same generation ${document.generation}`,
+        );
+      await writeFile(file, JSON.stringify({ ...document, databases: [], acceptedDomains: [] }));
+      for (const { name } of [...transports, ...frontends])
+        await until(`${name} refuses it`, () => refused(name), { deadlineMs: 10_000 });
+      await mailPasses('sametopology');
+      await writeFile(file, text);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
     'a second transport on a queue database in use ends with the reason and leaves the first alone',
     async () => {
       const [first] = (await cluster.runFile()).transports;

@@ -181,6 +181,18 @@ describe('front end process', () => {
     expect(metrics).toMatch(/mailcluster_proxy_duration_seconds_count\{[^}]*outcome="accepted"[^}]*\} 1/);
     expect(output).toContain(id);
 
+    // Back to an older one, and two under one generation: neither is used.
+    await writeTopology(topology);
+    await until('the older one is refused', () => output.includes('its generation 1 is older than 2'), {
+      deadlineMs: 5_000,
+    });
+    await writeTopology({ ...topology, generation: 2 });
+    const other = 'it says something else under the same generation 2';
+    await until('the other one is refused', () => output.includes(other), { deadlineMs: 5_000 });
+    await say(smtp, 'RSET');
+    await say(smtp, 'MAIL FROM:<a@foreign.example>');
+    expect(await say(smtp, 'RCPT TO:<b@elsewhere.example>')).toMatch(/^250/);
+
     await say(smtp, 'RSET');
     child?.kill('SIGTERM');
     expect(await exitOf(child as ChildProcess)).toBe(0);

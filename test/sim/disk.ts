@@ -179,6 +179,8 @@ export class SimDisk {
   #slowUntilMs = 0;
   #failWrite = 0;
   #failSync = 0;
+  /** When it was full for the first time. */
+  fullFromMs: number | null = null;
   /** Operations so far, for tests that fail the n-th. */
   readonly counts = { writes: 0, syncs: 0, reads: 0 };
 
@@ -248,6 +250,7 @@ export class SimDisk {
   /** While full nothing can grow and no name can be created; overwriting still works. */
   setFull(full: boolean): void {
     this.#full = full;
+    if (full) this.fullFromMs ??= this.#scheduler.nowMs;
   }
 
   setSlow(factor: number): void {

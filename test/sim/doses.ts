@@ -178,6 +178,8 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     times: 3,
     traits: { failing: true, messages: 40 },
   },
+  'damage-cuts-tail': { only: ['bitFlip', 'tornSector', 'killTransport'], times: 3, traits: { messages: 30 } },
+  'no-reserve': { only: ['fullDisk', 'killTransport'], times: 3, traits: { messages: 30 } },
   'identity-reused': { only: ['wipe', 'gone'], times: 2 },
 };
 

@@ -3,6 +3,7 @@
  * durable. It is not a fake: every call reaches the engine.
  */
 import type { QueueDatabase, Write } from '../../transport/store/database.ts';
+import { progressed } from './damage-checks.ts';
 import type { DurableView, Volume } from './durable-view.ts';
 
 export function observed(
@@ -22,7 +23,10 @@ export function observed(
   const commit = (writes: readonly Write[]): Promise<void> => {
     onHanded(writes);
     const mark = view.handed(volume, writes);
-    return database.commit(writes).then(() => view.durable(volume, mark));
+    return database.commit(writes).then(() => {
+      progressed(volume, writes, database.syncedSequence);
+      view.durable(volume, mark);
+    });
   };
   const note = (writes: readonly Write[]): void => {
     view.handed(volume, writes);

@@ -12,6 +12,9 @@ import { deliverTo, type Incarnation } from './incarnation.ts';
 import type { Scheduler, SeededRandom } from './scheduler.ts';
 import type { SmtpFront } from './smtp-front.ts';
 
+/** Of the queue databases; the reserve is at least two of these. */
+export const SEGMENT_BYTES = 131_072;
+
 export interface Pod {
   /** Unique; a second process under one name has a mark behind it. */
   readonly key: string;

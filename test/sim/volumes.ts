@@ -3,9 +3,10 @@
  * moment, on a volume that is whole and in nobody's doubt. Out of contract the budget is not asked; then exactly what had no other holder is missing.
  */
 import type { CopyId } from '../../common/message.ts';
+import { type Damage, wentBad } from './damage-checks.ts';
 import { SimDisk } from './disk.ts';
 import type { Volume } from './durable-view.ts';
-import type { Pod } from './pod.ts';
+import { type Pod, SEGMENT_BYTES } from './pod.ts';
 import type { World } from './world.ts';
 
 /** Whether this volume may be lost now: null, or why not. */
@@ -123,12 +124,29 @@ export function clone(world: World, pod: Pod): Pod {
 }
 
 /** The medium of a running or stopped member goes bad in one place; whether anybody notices is another matter. */
-export function damage(world: World, pod: Pod, how: 'bit' | 'sector' | 'tail', names: RegExp): void {
+export function damage(world: World, pod: Pod, how: Damage, names: RegExp): void {
   const hit = pod.disk.damage(how, names);
   world.trace(`volume of ${pod.key} damaged (${how}) at ${hit === null ? 'nothing' : `${hit.path} ${hit.offset}`}`);
   if (hit === null) return;
   if (world.isOutOfContract) for (const id of onlyOn(world, pod.volume)) world.doomed.add(id);
   pod.volume.isDamaged = true;
+  wentBad(pod.volume, how);
   for (const id of [...pod.volume.live.keys(), ...pod.volume.resting.keys()]) world.view.bereft.add(id);
   world.counted('damages');
+}
+
+/**
+ * protocol.md 28: a pod whose disk is full starts, delivers, discards and hands over out of its reserve; only bodies that came in together with the last free
+ * byte may use that up.
+ */
+export function outOfRoom(world: World, pod: Pod): void {
+  // A new volume has no reserve before it was opened once.
+  if (pod.volume.identity === null) return;
+  const fromMs = pod.disk.fullFromMs ?? 0;
+  const open = world.sent.filter(({ answeredAtMs }) => answeredAtMs === null || answeredAtMs >= fromMs);
+  const bytes = open.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  if (bytes < SEGMENT_BYTES)
+    world.violate(
+      `rule 28: ${pod.key} ends for want of room, and ${bytes} bytes of mail came in since its disk was full`,
+    );
 }

@@ -15,6 +15,7 @@ import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
+import { lostSilently } from './damage-checks.ts';
 import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
 import { checkDoubt } from './doubt-checks.ts';
@@ -26,14 +27,14 @@ import { isAccepted, type SendOptions, type Sent, send } from './mail.ts';
 import { MailStore } from './mail-store.ts';
 import { SimNetwork } from './net.ts';
 import { observed } from './observed-database.ts';
-import { type Pod, podClock, type Trouble } from './pod.ts';
+import { type Pod, podClock, SEGMENT_BYTES, type Trouble } from './pod.ts';
 import { Poison } from './poison.ts';
 import { Scheduler, SeededRandom } from './scheduler.ts';
 import { askedOnce, damageMet } from './scrub-checks.ts';
 import { SmtpFront } from './smtp-front.ts';
 import { SmtpClients } from './smtp-mail.ts';
 import { frontendMutants, storeMutants, transportMutants, type Variant } from './variants.ts';
-import { lose, replace, setAside } from './volumes.ts';
+import { lose, outOfRoom, replace, setAside } from './volumes.ts';
 
 export interface WorldOptions {
   readonly seed: number;
@@ -50,7 +51,6 @@ export interface WorldOptions {
   readonly smtp?: { readonly faults: readonly SmtpFault[] };
 }
 
-const SEGMENT_BYTES = 131_072;
 const STANDSTILL_MS = 31_000;
 /** What happened just before a trouble is excused by it as well. */
 export const TROUBLE_LEAD_MS = 1_000;
@@ -272,6 +272,8 @@ export class World {
     this.trace(
       `${pod.key} opened ${opened.identity} with ${opened.recovered.copies.map((copy) => copy.facts.id).join(' ') || 'no copies'}${opened.recovered.quarantined.length > 0 ? ` QUARANTINED ${JSON.stringify(opened.recovered.quarantined)}` : ''}`,
     );
+    for (const id of lostSilently(volume, opened))
+      this.violate(`rule 25: ${pod.key} lost ${id} without a word, though the damage is elsewhere in its log`);
     const database = observed(opened, this.view, volume, (writes) => {
       if (writes.some((write) => write.kind === 'commit')) pod.onCommit?.();
     });
@@ -336,6 +338,7 @@ export class World {
     const isKnown = code === 'EIO' || code === 'ENOSPC' || code === 'FENCED';
     const isDamage = code === 'DAMAGED' && pod.volume.isDamaged;
     if (!isKnown && !isDamage) this.scheduler.fail(reason);
+    if (code === 'ENOSPC') outOfRoom(this, pod);
     this.kill(pod.key, 'process');
     if (code === 'FENCED') setAside(this, pod, reason.message);
     else if (isDamage) this.#startEmpty(pod);

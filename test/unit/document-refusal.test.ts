@@ -1,6 +1,6 @@
 /** A changed topology document goes forward or is not used. */
 import { expect, test } from 'vitest';
-import { documentRefusal } from '../../transport/document-refusal.ts';
+import { documentRefusal } from '../../common/document-refusal.ts';
 import { simTopology } from '../sim/topology.ts';
 
 const inForce = { ...simTopology({ sites: [1, 1], dag: true, frontends: 1 }), generation: 5 };

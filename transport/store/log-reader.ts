@@ -12,6 +12,7 @@ import { StoreError } from './live-index.ts';
 import { decodeRecord } from './log-record.ts';
 import { type Part, Replay, type TailRecord } from './log-replay.ts';
 import { LogState } from './log-state.ts';
+import { NO_MUTANTS, type StoreMutant } from './mutants.ts';
 import { BLOCK, type Extent, parseRecord, parseSegmentBlock, type SegmentHeader } from './record.ts';
 import { segmentName, slotOf } from './segment-pool.ts';
 import { type ScannedGroup, scanSegment } from './segment-scan.ts';
@@ -67,6 +68,7 @@ export async function loadLog(
   directory: string,
   names: readonly string[],
   identity: IdentityFile,
+  mutants: ReadonlySet<StoreMutant> = NO_MUTANTS,
 ): Promise<LoadedLog> {
   const checkpoints = await readCheckpoints(files, directory, names);
   const { newest, older } = checkpoints;
@@ -74,12 +76,9 @@ export async function loadLog(
   const segments = await readSegmentFiles(files, directory, names, identity.salt);
   const through = newest?.head.lastGeneration ?? 0;
   const order = orderSegments(directory, segments, through);
-  const replay = new Replay(
-    newest?.state ?? new LogState(),
-    newest?.head.sequence ?? 0,
-    newest?.ends ?? new Map(),
-    through,
-  );
+  const state = newest?.state ?? new LogState();
+  state.mutants = mutants;
+  const replay = new Replay(state, newest?.head.sequence ?? 0, newest?.ends ?? new Map(), through);
   const stream = new SegmentStream(identity.salt);
   for (const [index, file] of order.entries()) {
     const next = order[index + 1];

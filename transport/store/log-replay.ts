@@ -70,6 +70,7 @@ export class Replay {
     const name = segmentName(file.slot);
     const through =
       part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
+    const isCutting = part.kind === 'newest' && this.state.mutants.has('damage-cuts-tail');
     let end = BLOCK;
     let torn = false;
     let durable = 0;
@@ -82,7 +83,8 @@ export class Replay {
             before = group.header.sequence + group.header.count - 1;
             this.synced = Math.max(this.synced, group.header.syncedThrough);
           }
-          if (isDurable(group, groups, index, through)) {
+          if (isCutting && group.damage.length > 0) torn = true;
+          if (isDurable(group, groups, index, through) && !(isCutting && torn)) {
             this.#keepChunks(group);
             this.#applyGroup(name, group);
             end = group.end;

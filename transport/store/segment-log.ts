@@ -95,7 +95,7 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     );
   // Read before the open is recorded: a refused open leaves no trace.
   const identity = found ?? (await createIdentity(files, directory, names, random, member, mutants));
-  const loaded = await load(options, names, identity);
+  const loaded = await loadLog(files, directory, names, identity, mutants);
   const opened = found === null ? identity : await recordOpen(files, directory, identity, random);
   const pool = new SegmentPool({ ...options, salt: identity.salt, segmentBytes: padded(options.segmentBytes) });
   await adoptSegments(files, directory, pool, loaded);
@@ -151,12 +151,6 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
   opening = false;
   void pool.replenish();
   return store;
-}
-
-async function load(options: SegmentLogOptions, names: readonly string[], identity: IdentityFile): Promise<LoadedLog> {
-  const loaded = await loadLog(options.files, options.directory, names, identity);
-  loaded.state.mutants = options.mutants ?? NO_MUTANTS;
-  return loaded;
 }
 
 async function adoptSegments(files: Files, directory: string, pool: SegmentPool, loaded: LoadedLog): Promise<void> {

@@ -5,6 +5,7 @@
  */
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
+import type { StoreMutant } from './mutants.ts';
 import { BLOCK, FORMAT_VERSION, padded, segmentBlock } from './record.ts';
 
 export interface Segment {
@@ -27,6 +28,8 @@ export interface PoolOptions {
   readonly salt: Buffer;
   readonly segmentBytes: number;
   readonly reserveBytes: number;
+  /** The simulator's known-wrong variants. */
+  readonly mutants?: ReadonlySet<StoreMutant>;
 }
 
 const SEGMENT_NAME = /^segment-(\d{6,})$/;
@@ -51,7 +54,8 @@ export class SegmentPool {
 
   constructor(options: PoolOptions) {
     this.#options = options;
-    this.reserveSegments = Math.max(2, Math.ceil(options.reserveBytes / options.segmentBytes));
+    const wanted = Math.max(2, Math.ceil(options.reserveBytes / options.segmentBytes));
+    this.reserveSegments = options.mutants?.has('no-reserve') === true ? 0 : wanted;
   }
 
   get freeSegments(): number {

@@ -3,7 +3,7 @@
  * the same generation, was restored from a backup or written by a second orchestrator. PURE.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { TopologyDocument } from '../common/config.ts';
+import type { TopologyDocument } from './config.ts';
 
 /** Null, or what is wrong with `next`. */
 export function documentRefusal(next: TopologyDocument, inForce: TopologyDocument): string | null {
