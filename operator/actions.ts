@@ -73,6 +73,13 @@ export type Action =
       readonly status: ResubmitRequestStatus;
     };
 
+const JUDGED: readonly Action['kind'][] = ['restartPod', 'delete', 'deleteClaim', 'resizeClaim', 'writeTopology'];
+
+/** It takes something from the data plane, or lets others take it, because of what members said of themselves. */
+export const reliesOnAnswers = (action: Action): boolean =>
+  JUDGED.includes(action.kind) ||
+  (action.kind === 'apply' && ['StatefulSet', 'PodDisruptionBudget'].includes(action.object.kind));
+
 export interface PlannedEvent {
   readonly type: 'Normal' | 'Warning';
   readonly reason: Reason;

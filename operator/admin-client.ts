@@ -6,7 +6,8 @@
 import { X509Certificate } from 'node:crypto';
 import { type ClientRequest, request as httpRequest } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
-import type { PeerCertificate, TLSSocket } from 'node:tls';
+import { createSecureContext, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
+import { systemClock } from '../common/platform/clock.ts';
 import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
 
 export type Asked<T> =
@@ -27,11 +28,15 @@ const DEADLINE_MS = 5_000;
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 const MAX_ANSWER_BYTES = 64 << 20;
 
-interface HttpAnswer {
-  readonly status: number;
-  readonly body: string;
+/** Of the certificate that a member showed. */
+interface Shown {
   readonly certificateNotAfterMs: number | null;
   readonly certificateFormer: boolean;
+}
+
+interface HttpAnswer extends Shown {
+  readonly status: number;
+  readonly body: string;
 }
 
 export interface AskOptions {
@@ -51,13 +56,18 @@ export interface AdminTls {
   readonly cert: string;
   readonly key: string;
   readonly cluster: string;
+  /** The three above as read once: for who asks often, a connection without it reads them again and keeps its own. */
+  readonly context?: SecureContext;
 }
+
+export const withContext = (tls: AdminTls): AdminTls => ({
+  ...tls,
+  context: createSecureContext({ ca: tls.ca, cert: tls.cert, key: tls.key, minVersion: 'TLSv1.3' }),
+});
 
 /** Who answers stands in the certificate, whatever the address says. */
 const secured = (tls: AdminTls, member: string) => ({
-  ca: tls.ca,
-  cert: tls.cert,
-  key: tls.key,
+  ...(tls.context === undefined ? { ca: tls.ca, cert: tls.cert, key: tls.key } : { secureContext: tls.context }),
   servername: '',
   minVersion: 'TLSv1.3' as const,
   checkServerIdentity: (_host: string, certificate: PeerCertificate): Error | undefined => {
@@ -71,6 +81,8 @@ const secured = (tls: AdminTls, member: string) => ({
  * Keeps connections to one member: Node keeps none whose check came with the request. No resumed sessions: their certificate is not checked again.
  */
 export class MemberAgent extends Agent {
+  /** What a connection began with it goes on showing. */
+  readonly shown = new WeakMap<TLSSocket, Shown>();
   constructor(tls: AdminTls, member: string) {
     super({ keepAlive: true, maxSockets: 2, maxCachedSessions: 0, ...secured(tls, member) });
   }
@@ -83,10 +95,8 @@ function startRequest(url: string, tls: AdminTls | null, member: string, options
       ? httpRequest(url, { agent })
       : httpsRequest(url, agent instanceof MemberAgent ? { agent } : { agent, ...secured(tls, member) });
   // Not as an option of the request: a connection that is kept would end with it.
-  const deadline = AbortSignal.timeout(deadlineMs);
-  const late = (): void => void request.destroy(new Error('no answer in time'));
-  deadline.addEventListener('abort', late);
-  request.once('close', () => deadline.removeEventListener('abort', late));
+  const late = systemClock.setTimer(deadlineMs, () => void request.destroy(new Error('no answer in time')));
+  request.once('close', () => late.cancel());
   return request;
 }
 
@@ -96,9 +106,7 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
     request.once('error', reject);
     request.once('response', (response) => {
       // A kept connection is taken from the response when its end was read.
-      const shown = tls === null ? null : (response.socket as TLSSocket).getPeerCertificate();
-      const certificateNotAfterMs = shown === null ? null : notAfterMs(shown);
-      const certificateFormer = tls !== null && shown !== null && isFormer(shown, tls.ca);
+      const shown = shownBy(response.socket as TLSSocket, tls, options.agent);
       const chunks: Buffer[] = [];
       let total = 0;
       response.on('data', (chunk: Buffer) => {
@@ -111,8 +119,7 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
         resolve({
           status: response.statusCode ?? 0,
           body: Buffer.concat(chunks).toString('utf8'),
-          certificateNotAfterMs,
-          certificateFormer,
+          ...shown,
         }),
       );
     });
@@ -120,16 +127,24 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
   });
 }
 
-function notAfterMs(shown: Partial<PeerCertificate>): number | null {
-  const at = Date.parse(shown.valid_to ?? '');
-  return Number.isNaN(at) ? null : at;
+function shownBy(socket: TLSSocket, tls: AdminTls | null, agent: Agent | undefined): Shown {
+  const known = agent instanceof MemberAgent ? agent.shown.get(socket) : undefined;
+  if (known !== undefined) return known;
+  const certificate = tls === null ? undefined : socket.getPeerX509Certificate();
+  if (tls === null || certificate === undefined) return { certificateNotAfterMs: null, certificateFormer: false };
+  const shown = {
+    certificateNotAfterMs: Date.parse(certificate.validTo),
+    certificateFormer: isFormer(certificate, tls.ca),
+  };
+  if (agent instanceof MemberAgent) agent.shown.set(socket, shown);
+  return shown;
 }
 
 /** The first of the trusted ones signs now. */
-function isFormer({ raw }: Partial<PeerCertificate>, trustPem: string): boolean {
+function isFormer(certificate: X509Certificate, trustPem: string): boolean {
   const [present, ...former] = trustPem.match(CERTIFICATE) ?? [];
-  if (present === undefined || former.length === 0 || raw === undefined) return false;
-  return !new X509Certificate(raw).verify(new X509Certificate(present).publicKey);
+  if (present === undefined || former.length === 0) return false;
+  return !certificate.verify(new X509Certificate(present).publicKey);
 }
 
 function messageOf(body: string): string {

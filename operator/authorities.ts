@@ -6,7 +6,7 @@
 import { X509Certificate } from 'node:crypto';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Random } from '../common/platform/random.ts';
-import type { AdminTls } from './admin-client.ts';
+import { type AdminTls, withContext } from './admin-client.ts';
 import type { Gathered } from './gathered.ts';
 import { SECRET } from './kube/kinds.ts';
 import { type Authority, issueCertificate, loadAuthority } from './pki.ts';
@@ -107,7 +107,7 @@ export class Authorities {
   async #issue(cluster: string, { authority, trustPem }: Loaded & { ok: true }): Promise<AdminTls> {
     const request = { cluster, role: 'operator', name: OPERATOR_NAME, hosts: [], days: OPERATOR_DAYS } as const;
     const { certificatePem, keyPem } = await issueCertificate(authority, request, this.#side);
-    return { ca: trustPem, cert: certificatePem, key: keyPem, cluster };
+    return withContext({ ca: trustPem, cert: certificatePem, key: keyPem, cluster });
   }
 
   #find(namespace: string, cluster: string): Kept | null {

@@ -27,7 +27,7 @@ import type { MemberPoll } from './member-poll.ts';
 import type { ConfigMap, Reader } from './resource/parse.ts';
 import { parseDocument } from './resource/parse.ts';
 import { formatPath } from './resource/problem.ts';
-import { ANNOTATION, concerns, LABEL, memberOfClaim } from './resources/names.ts';
+import { ANNOTATION, concerns } from './resources/names.ts';
 import type {
   ClaimObject,
   KubeObject,
@@ -68,7 +68,7 @@ export class Gatherer {
     if (found === undefined) return null;
     const owner = { name, namespace, uid: found.metadata.uid ?? '' };
     const databases = this.#resources(MAILBOX_DATABASE, namespace, name);
-    const claims = world.inNamespace(PERSISTENT_VOLUME_CLAIM, namespace).filter((one) => belongs(one, name));
+    const claims = world.ofCluster(PERSISTENT_VOLUME_CLAIM, namespace, name);
     return {
       nowMs: clock.wallMs(),
       operator: settings,
@@ -81,8 +81,10 @@ export class Gatherer {
       secrets: world.inNamespace(SECRET, namespace).map(secretView),
       configMaps: await this.#referredConfigMaps(namespace, databases),
       authority: await authorities.view(namespace, name),
-      owned: world.made(namespace).filter((one) => concerns(owner, one as KubeObject)) as readonly KubeObject[],
-      pods: world.inNamespace(POD, namespace).filter((one) => belongs(one, name)) as readonly PodObject[],
+      owned: world
+        .made(namespace, name, owner.uid)
+        .filter((one) => concerns(owner, one as KubeObject)) as readonly KubeObject[],
+      pods: world.ofCluster(POD, namespace, name) as readonly PodObject[],
       claims: claims as readonly ClaimObject[],
       volumes: volumesOf(world, claims),
       nodes: [...world.all(NODE)] as unknown as readonly NodeObject[],
@@ -170,12 +172,6 @@ export function referredConfigMaps(databases: readonly Pick<Watched, 'spec'>[]):
   return new Set(
     databases.flatMap(({ spec }) => (spec as Spec | undefined)?.recipients?.addressesFrom?.configMapRef?.name ?? []),
   );
-}
-
-/** By its label; a claim whose labels were taken away still has the name of a member. */
-function belongs(object: Watched, cluster: string): boolean {
-  const label = object.metadata.labels?.[LABEL.cluster];
-  return label === cluster || (label === undefined && memberOfClaim(object.metadata.name).startsWith(`${cluster}-`));
 }
 
 function volumesOf(world: World, claims: readonly Watched[]): readonly VolumeObject[] {

@@ -85,11 +85,10 @@ export interface MemberReport {
   /** Tombstones that still owe somebody an answer. */
   readonly discardsPending: number;
   readonly space: { readonly liveBytes: number; readonly freeBytes: number };
-  readonly peers: readonly {
-    readonly member: string;
-    readonly identity: string | null;
-    readonly connected: boolean;
-  }[];
+  /** Queue databases by name of the member, its own and those of peers it knows; members that know the same share it. */
+  readonly identities: Readonly<Record<string, string>>;
+  /** Peers that it has no connection to, in order. */
+  readonly unheard: readonly string[];
   /** `GET /v1/resubmit`; empty when nothing is asked. */
   readonly resubmits: readonly ResubmitAnswer[];
   /** End of the certificate that it showed, ms; null when not seen. */

@@ -75,7 +75,13 @@ function drain(value: unknown): MemberReport['drain'] {
   };
 }
 
-function peer(value: unknown, what: string): MemberReport['peers'][number] {
+interface Peer {
+  readonly member: string;
+  readonly identity: string | null;
+  readonly connected: boolean;
+}
+
+function peer(value: unknown, what: string): Peer {
   const found = plain(value, what);
   return {
     member: text(found.member, `${what}.member`),
@@ -118,8 +124,11 @@ export function readReport(member: string, raw: RawAnswers): MemberReport | stri
     const status = plain(raw.status, 'the answer');
     if (text(status.name, 'name') !== member) return `it says it is ${String(status.name)}`;
     const space = plain(status.space, 'space');
+    const identity = text(status.identity, 'identity');
+    const peers = list(status.peers, peer, 'peers');
+    const known = peers.flatMap((one) => (one.identity === null ? [] : [[one.member, one.identity] as const]));
     return {
-      identity: text(status.identity, 'identity'),
+      identity,
       state: oneOf(status.state, ['recovering', 'ready', 'stopping'], 'state'),
       generation: count(status.generation, 'generation'),
       unprotected: nullable(status.unprotected, count, 'unprotected'),
@@ -131,7 +140,8 @@ export function readReport(member: string, raw: RawAnswers): MemberReport | stri
         liveBytes: count(space.liveBytes, 'space.liveBytes'),
         freeBytes: count(space.freeBytes, 'space.freeBytes'),
       },
-      peers: list(status.peers, peer, 'peers'),
+      identities: Object.fromEntries([...known, [member, identity] as const].sort(([a], [b]) => (a < b ? -1 : 1))),
+      unheard: peers.flatMap((one) => (one.connected ? [] : one.member)).sort(),
       resubmits:
         raw.resubmit === null ? [] : list(plain(raw.resubmit, 'resubmit').requests, resubmit, 'resubmit.requests'),
       certificateNotAfterMs: raw.certificateNotAfterMs,

@@ -18,7 +18,8 @@ import { pushTrust, trusted } from './checks/trust.ts';
 import { type View, viewOf } from './checks/view.ts';
 import { allOf } from './checks/wanted.ts';
 import type { Gathered } from './gathered.ts';
-import { shortStatus, statusOf, statusToWrite } from './status.ts';
+import type { MailClusterStatus } from './resource/generated.ts';
+import { COUNTERS_EVERY_MS, isAtRest, shortStatus, statusOf, statusToWrite } from './status.ts';
 
 export interface Named<Input> {
   readonly name: string;
@@ -65,8 +66,8 @@ export const CHECKS: readonly Named<View>[] = [
   { name: 'nothing is left over', look: leftOver },
 ];
 
-/** How often members are asked when nothing happens. */
-const RESYNC_MS = 30_000;
+/** Looks without a cause. Under way: time alone may prove something (losses.ts). At rest: certificates grow old; whatever else changes is told by a watch or an answer. */
+const RESYNC_MS = { underWay: 15_000, atRest: 600_000 };
 
 function leftOver({ situation, wanted }: View): readonly Finding[] {
   // Without all that is wanted nobody can say what is not.
@@ -110,11 +111,12 @@ function finished(gathered: Gathered, view: View | null, found: readonly Found[]
   const actions: readonly Action[] = found.flatMap(({ finding }) => finding.actions ?? []);
   const isEnding = gathered.cluster.metadata.deletionTimestamp !== undefined || gathered.namespaceTerminating;
   const status = isEnding ? null : view === null ? shortStatus(gathered, found) : statusOf(gathered, view, found);
+  const toWrite = status === null ? null : statusToWrite(gathered, status);
   return {
     actions,
-    status: status === null ? null : statusToWrite(gathered, status),
+    status: toWrite === 'later' ? null : toWrite,
     events: newEvents(gathered, found),
-    requeueAfterMs: requeue(found, isEnding),
+    requeueAfterMs: requeue(found, status, toWrite === 'later'),
     outcomes: found.map(({ check, finding: { kind, reason, message } }): Outcome => ({ check, kind, reason, message })),
   };
 }
@@ -129,8 +131,10 @@ function newEvents({ cluster }: Gathered, found: readonly Found[]): readonly Pla
   });
 }
 
-function requeue(found: readonly Found[], isEnding: boolean): number | null {
+/** No status: the cluster is ending. */
+function requeue(found: readonly Found[], status: MailClusterStatus | null, isWithheld: boolean): number | null {
   const waits = found.flatMap(({ finding }) => finding.afterMs ?? []);
-  if (isEnding) return waits.length === 0 ? null : Math.min(...waits);
-  return Math.min(RESYNC_MS, ...waits);
+  if (status === null) return waits.length === 0 ? null : Math.min(...waits);
+  const resyncMs = isAtRest(status) ? RESYNC_MS.atRest : RESYNC_MS.underWay;
+  return Math.min(resyncMs, ...waits, ...(isWithheld ? [COUNTERS_EVERY_MS] : []));
 }

@@ -6,19 +6,11 @@ import type { MemberPod, PollTarget } from './member-poll.ts';
 import type { MailClusterStatus } from './resource/generated.ts';
 import { LABEL } from './resources/names.ts';
 import type { PodObject } from './resources/objects.ts';
+import { isAtRest } from './status.ts';
 import type { Watched, World } from './world.ts';
 
-/** Conditions of a cluster at rest; any other state is worth a closer look. */
-const AT_REST: Readonly<Record<string, string>> = {
-  Ready: 'True',
-  TopologyConverged: 'True',
-  ShadowProtected: 'True',
-  UpToDate: 'True',
-  Draining: 'False',
-};
-
 export async function pollTarget(
-  world: Pick<World, 'get' | 'inNamespace'>,
+  world: Pick<World, 'get' | 'inNamespace' | 'ofCluster'>,
   authorities: Pick<Authorities, 'identity'>,
   key: string,
 ): Promise<PollTarget | null> {
@@ -26,8 +18,8 @@ export async function pollTarget(
   const cluster = world.get(MAIL_CLUSTER, namespace, name);
   if (cluster === undefined) return null;
   const pods = world
-    .inNamespace(POD, namespace)
-    .filter(({ metadata }) => metadata.labels?.[LABEL.cluster] === name && metadata.labels[LABEL.role] === 'transport');
+    .ofCluster(POD, namespace, name)
+    .filter(({ metadata }) => metadata.labels?.[LABEL.role] === 'transport');
   const requests = world
     .inNamespace(RESUBMIT_REQUEST, namespace)
     .filter(({ spec }) => (spec as { clusterRef?: { name?: string } } | undefined)?.clusterRef?.name === name);
@@ -55,13 +47,9 @@ function memberPod(pod: Watched): readonly MemberPod[] {
 }
 
 function isBusy(status: MailClusterStatus | undefined, requests: readonly Watched[]): boolean {
-  const conditions = status?.conditions ?? [];
-  const unsettled = Object.entries(AT_REST).some(
-    ([type, wanted]) => conditions.find((one) => one.type === type)?.status !== wanted,
-  );
   const running = requests.some(({ status: own }) => {
     const state = (own as { state?: string } | undefined)?.state;
     return state === undefined || state === 'Pending' || state === 'Running';
   });
-  return unsettled || running;
+  return running || !isAtRest(status);
 }

@@ -46,6 +46,11 @@ export interface RunningOperator {
 /** A look under way may end; the fence stops its writes in any case. */
 const QUEUE_GRACE_MS = 5_000;
 
+/** Fifty pods that start change a cluster a hundred times a second. */
+const REST_MS = 200;
+/** Numbers of a member reach the status within this time. */
+const COUNTS_MS = 20_000;
+
 /** Everything that is the leader's: what it plans from, and what it plans with. */
 interface Control {
   readonly world: World;
@@ -70,7 +75,10 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
     clock,
     target: (key) => pollTarget(world, authorities, key),
     changed: due,
-    memberCount: () => [...world.all(POD)].length,
+    counted: (key) => {
+      if (leads) queue.addAfter(key, COUNTS_MS);
+    },
+    memberCount: () => world.count(POD),
   });
   const leader = new Leader({
     api,
@@ -103,9 +111,7 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
   });
   const carryOut = new CarryOut({ api: fenced, random, pki: { clock, random }, unseen });
   const reconciler: Reconciler = new Reconciler({
-    clock,
-    log,
-    metrics,
+    ...{ clock, log, metrics },
     ...{ gatherer, carryOut, poll, unseen, events },
     forgotten: (key) => {
       const { namespace = '', name } = nameOf(key);
@@ -120,6 +126,7 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
       log.error({ cluster: key, error }, 'reconcile failed');
     },
     concurrency: config.concurrency,
+    restMs: REST_MS,
     ...side,
   });
   return { world, queue, leader, poll, authorities, events, access };

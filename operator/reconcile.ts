@@ -6,7 +6,7 @@
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
-import type { Plan, PlannedEvent } from './actions.ts';
+import { type Plan, type PlannedEvent, reliesOnAnswers } from './actions.ts';
 import { type Carried, type CarryOut, failureText } from './carry-out.ts';
 import type { Gatherer } from './gather.ts';
 import type { Gathered } from './gathered.ts';
@@ -28,7 +28,7 @@ export interface ReconcileSide {
   readonly metrics: Metrics;
   readonly gatherer: Pick<Gatherer, 'gather'>;
   readonly carryOut: CarryOut;
-  readonly poll: Pick<MemberPoll, 'follow' | 'forget' | 'hasAsked'>;
+  readonly poll: Pick<MemberPoll, 'follow' | 'forget' | 'hasAsked' | 'hasten' | 'isFresh' | 'askEverybody'>;
   readonly unseen: Unseen;
   readonly events: Pick<Events, 'say'>;
   /** The cluster is gone: what was kept for it goes too. */
@@ -39,6 +39,8 @@ export interface ReconcileSide {
 const UNSEEN_MS = 50;
 /** Members answer in a moment; one that does not costs the deadline of the poll. */
 const UNASKED_MS = 50;
+/** The answers make the cluster due themselves; should they not come. */
+const UNANSWERED_MS = 10_000;
 /** After a failure that time alone may heal. */
 const CONFLICT_MS = 100;
 
@@ -75,7 +77,13 @@ export class Reconciler {
     poll.follow(key);
     // A leader that has just begun would take everybody for silent: not ready, budgets closed.
     if (!poll.hasAsked(key)) return { kind: 'again', afterMs: UNASKED_MS };
-    const outcome = await this.#carryOut(key, gathered, plan(gathered));
+    const planned = plan(gathered);
+    if (planned.actions.some(reliesOnAnswers) && !poll.isFresh(key)) {
+      poll.askEverybody(key);
+      return { kind: 'again', afterMs: UNANSWERED_MS };
+    }
+    if (planned.actions.length > 0 || planned.status !== null) poll.hasten(key);
+    const outcome = await this.#carryOut(key, gathered, planned);
     metrics.observe('reconcile_duration_seconds', (clock.monotonicMs() - startMs) / 1000);
     metrics.increment('reconcile_total', { result: outcome.kind });
     return outcome;

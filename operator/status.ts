@@ -33,10 +33,26 @@ export interface Found {
 }
 
 /** Under load counters change with every look. */
-const COUNTERS_EVERY_MS = 10_000;
+export const COUNTERS_EVERY_MS = 10_000;
+/** Conditions of a cluster in which nothing is under way. */
+const AT_REST: readonly (readonly [ConditionType, Condition['status']])[] = [
+  ['Ready', 'True'],
+  ['TopologyConverged', 'True'],
+  ['ShadowProtected', 'True'],
+  ['UpToDate', 'True'],
+  ['Draining', 'False'],
+];
 const MOST_TEXT = 4_000;
 
 const good = (reason: Reason, message: string): Verdict => ({ status: 'True', reason, message });
+
+export function isAtRest(status: MailClusterStatus | null | undefined): boolean {
+  return AT_REST.every(([type, wanted]) => {
+    const found = status?.conditions?.find((one) => one.type === type);
+    // With one copy by policy there is nothing to wait for.
+    return found?.status === wanted || found?.reason === ('ShadowRedundancyDisabled' satisfies Reason);
+  });
+}
 
 /** What a condition says when no finding is about it. */
 function atRest(type: ConditionType, view: View): Verdict {
@@ -276,16 +292,16 @@ function messageOf(
   return message === '' ? {} : { message: message.slice(0, 1_000) };
 }
 
-/** Null: nothing new. */
+/** Null: nothing new. 'later': new counters alone, and the last ones were written just now. */
 export function statusToWrite(
   { cluster, nowMs, statusWrittenAtMs }: Gathered,
   next: MailClusterStatus,
-): MailClusterStatus | null {
+): MailClusterStatus | null | 'later' {
   const former = cluster.status ?? {};
   if (canonical(next) === canonical(former)) return null;
   const isOnlyCounters = canonical(withoutCounters(next)) === canonical(withoutCounters(former));
   const isFresh = statusWrittenAtMs !== null && nowMs - statusWrittenAtMs < COUNTERS_EVERY_MS;
-  return isOnlyCounters && isFresh ? null : next;
+  return isOnlyCounters && isFresh ? 'later' : next;
 }
 
 function withoutCounters({

@@ -33,10 +33,10 @@ import {
   STORAGE_CLASS,
 } from './kube/kinds.ts';
 import { apiVersionOf, type KubeObject, keyOf, type ResourceKind } from './kube/kube-object.ts';
-import type { CacheChange } from './kube/object-cache.ts';
+import type { CacheChange, Indexer } from './kube/object-cache.ts';
 import { Reflector } from './kube/reflector.ts';
 import { LABEL, named } from './resources/names.ts';
-import type { PodObject } from './resources/objects.ts';
+import type { ClaimObject, PodObject } from './resources/objects.ts';
 import { tlsProblem } from './secret-view.ts';
 
 export interface WorldSide {
@@ -78,6 +78,9 @@ const LABELLED: readonly ResourceKind[] = [POD, PERSISTENT_VOLUME_CLAIM];
 
 const idOf = (kind: ResourceKind): string => `${apiVersionOf(kind)}/${kind.kind}`;
 const BY_NAMESPACE = 'namespace';
+/** Under its cluster, and under every cluster for which its name could be meant (`concerns`). */
+const BY_CLUSTER = 'cluster';
+const BY_OWNER = 'owner';
 
 export class World {
   readonly #side: WorldSide;
@@ -110,16 +113,32 @@ export class World {
   }
 
   inNamespace(kind: ResourceKind, namespace: string): readonly Watched[] {
-    return this.#reflectors.get(idOf(kind))?.objects.under(BY_NAMESPACE, namespace) ?? [];
+    return this.#under(kind, BY_NAMESPACE, namespace);
+  }
+
+  ofCluster(kind: ResourceKind, namespace: string, cluster: string): readonly Watched[] {
+    return this.#under(kind, BY_CLUSTER, `${namespace}/${cluster}`);
+  }
+
+  count(kind: ResourceKind): number {
+    return this.#reflectors.get(idOf(kind))?.objects.size ?? 0;
   }
 
   all(kind: ResourceKind): Iterable<Watched> {
     return this.#reflectors.get(idOf(kind))?.objects.all() ?? [];
   }
 
-  /** Of the kinds we make, those that exist here. */
-  made(namespace: string): readonly Watched[] {
-    return [...MADE, ...OPTIONAL].flatMap((kind) => this.inNamespace(kind, namespace));
+  /** Of the kinds we make, all objects here that can concern this cluster. */
+  made(namespace: string, cluster: string, uid: string): readonly Watched[] {
+    const found = [...MADE, ...OPTIONAL].flatMap((kind) => [
+      ...this.ofCluster(kind, namespace, cluster),
+      ...this.#under(kind, BY_OWNER, `${namespace}/${uid}`),
+    ]);
+    return [...new Set(found)];
+  }
+
+  #under(kind: ResourceKind, index: string, value: string): readonly Watched[] {
+    return this.#reflectors.get(idOf(kind))?.objects.under(index, value) ?? [];
   }
 
   has(kind: ResourceKind): boolean {
@@ -139,7 +158,7 @@ export class World {
       random,
       log,
       metrics,
-      indexes: { [BY_NAMESPACE]: ({ metadata }) => [metadata.namespace ?? ''] },
+      indexes: indexesOf(kind),
       trim: (object) => trimmed(kind, object),
     });
     reflector.onChange((change) => this.#changed(kind, change));
@@ -207,6 +226,22 @@ export class World {
   }
 }
 
+function indexesOf(kind: ResourceKind): Readonly<Record<string, Indexer<Watched>>> {
+  const isMade = MADE.includes(kind) || OPTIONAL.includes(kind);
+  const at = ({ metadata }: Watched, value: string): string => `${metadata.namespace ?? ''}/${value}`;
+  return {
+    [BY_NAMESPACE]: ({ metadata }) => [metadata.namespace ?? ''],
+    [BY_CLUSTER]: (object) => {
+      const { name, labels } = object.metadata;
+      const parts = isMade ? name.split('-') : [];
+      const prefixes = parts.slice(1).map((_, index) => parts.slice(0, index + 1).join('-'));
+      const own = labels?.[LABEL.cluster];
+      return [...new Set([...prefixes, ...(own === undefined ? [] : [own])])].map((value) => at(object, value));
+    },
+    [BY_OWNER]: (object) => (isMade ? (object.metadata.ownerReferences ?? []).map(({ uid }) => at(object, uid)) : []),
+  };
+}
+
 /** Equal but for its version: the heartbeat of a node, a status that nobody reads. */
 function isSame(before: Watched, object: Watched): boolean {
   const without = ({ metadata: { resourceVersion: _, ...metadata }, ...rest }: Watched) => ({ ...rest, metadata });
@@ -234,10 +269,12 @@ function trimmed(kind: ResourceKind, object: Watched): Watched {
     return { ...bare, type: object.type, data: emptied(object.data), tlsProblem: tlsProblem(object.data) };
   }
   if (kind === CONFIG_MAP && !isOurs) return { ...bare, data: emptied(object.data) };
-  if (kind === POD) return { ...bare, ...podParts(object) };
+  if (kind === POD) return { ...bare, metadata: identified(metadata), ...podParts(object) };
+  if (kind === PERSISTENT_VOLUME_CLAIM) return { ...bare, metadata: identified(metadata), ...claimParts(object) };
   if (kind === PERSISTENT_VOLUME) {
     const { uid, name, namespace } = (object.spec as { claimRef?: Partial<ClaimRef> } | undefined)?.claimRef ?? {};
-    return { ...bare, spec: { claimRef: { uid, name, namespace } }, status: phaseOf(object) };
+    const { labels: _labels, annotations: _annotations, ...named } = identified(metadata);
+    return { ...bare, metadata: named, spec: { claimRef: { uid, name, namespace } }, status: phaseOf(object) };
   }
   if (MADE.includes(kind) && !isOurs) return bare;
   return { ...object, ...bare };
@@ -249,6 +286,27 @@ interface ClaimRef {
   readonly namespace: string;
 }
 
+/** Of things that others own and there are thousands of. */
+function identified(metadata: Watched['metadata']): Watched['metadata'] {
+  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels, annotations } = metadata;
+  const some = { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels, annotations };
+  // One shape for all of them: fields that are not there are undefined, and read as such.
+  return some as Watched['metadata'];
+}
+
+/** What the plan reads of a claim (`ClaimObject`). */
+function claimParts({ spec = {}, status = {} }: Watched): object {
+  const { volumeName, storageClassName, resources } = spec as NonNullable<ClaimObject['spec']>;
+  const { phase, capacity, conditions } = status as NonNullable<ClaimObject['status']>;
+  return {
+    spec: { volumeName, storageClassName, resources: { requests: resources?.requests } },
+    status: { phase, capacity, conditions },
+  };
+}
+
+/** Of a pod's conditions those that are read. */
+const POD_CONDITIONS: readonly string[] = ['Ready', 'PodScheduled'];
+
 /** What the plan (`PodObject`), the signing endpoint and the questions to members read. */
 function podParts({ spec = {}, status = {} }: Watched): object {
   const { nodeName, serviceAccountName, containers = [] } = spec as PodObject['spec'] & { serviceAccountName?: string };
@@ -256,7 +314,10 @@ function podParts({ spec = {}, status = {} }: Watched): object {
   return {
     spec: { nodeName, serviceAccountName, containers: containers.map(({ name, image }) => ({ name, image })) },
     status: {
-      ...{ phase, podIP, conditions },
+      ...{ phase, podIP },
+      conditions: conditions
+        ?.filter(({ type }) => POD_CONDITIONS.includes(type))
+        .map(({ type, status: is, reason, message }) => ({ type, status: is, reason, message })),
       containerStatuses: containerStatuses.map(({ name, ready, restartCount, state, lastState }) => ({
         ...{ name, ready, restartCount, state, lastState },
       })),

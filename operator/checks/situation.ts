@@ -212,10 +212,9 @@ export const isServing = (member: Member): boolean => isReady(member.pod) && mem
 export function identityOf(member: Member, members: readonly Member[]): string | null {
   if (member.report !== null) return member.report.identity;
   if (member.former?.identity !== undefined) return member.former.identity;
-  const said = members.flatMap(({ report }) =>
-    (report?.peers ?? []).flatMap((peer) => (peer.member === member.name ? (peer.identity ?? []) : [])),
+  return (
+    members.find(({ report }) => report?.identities[member.name] !== undefined)?.report?.identities[member.name] ?? null
   );
-  return said[0] ?? null;
 }
 
 const IN_TRANSIT = ['submission', 'delivery', 'unreachable', 'poison', 'shadow'] as const;

@@ -44,7 +44,12 @@ export class ObjectCache<T extends KubeObject> implements ObjectReader<T> {
   under(index: string, value: string): readonly T[] {
     const found = this.#indexes.get(index);
     if (found === undefined) throw new TypeError(`no index ${index}`);
-    return [...(found.get(value) ?? [])].flatMap((key) => this.#objects.get(key) ?? []);
+    const objects: T[] = [];
+    for (const key of found.get(value) ?? []) {
+      const object = this.#objects.get(key);
+      if (object !== undefined) objects.push(object);
+    }
+    return objects;
   }
 
   /** Returns what was there. */

@@ -27,6 +27,8 @@ export interface WorkQueueOptions {
   readonly random: Random;
   readonly metrics: Metrics;
   readonly backoff?: BackoffLimits;
+  /** Between the end of a run and one that somebody asks for: what comes meanwhile is one run, not many. Default: none. */
+  readonly restMs?: number;
 }
 
 /** client-go's controllers: 5 ms to 1000 s. Ours ends sooner, because what heals by itself should be seen healing. */
@@ -46,6 +48,7 @@ export class WorkQueue {
   readonly #dirty = new Set<string>();
   readonly #delayed = new Map<string, Delayed>();
   readonly #failures = new Map<string, number>();
+  readonly #endedAtMs = new Map<string, number>();
   readonly #stop = new AbortController();
   #idle: (() => void) | null = null;
   /** A queue that waits for its start takes keys and runs none. */
@@ -69,8 +72,16 @@ export class WorkQueue {
     this.#turn();
   }
 
-  /** As soon as there is a worker. */
+  /** As soon as there is a worker, and the key has rested. */
   add(key: string): void {
+    const { clock, restMs = 0 } = this.#options;
+    const endedAtMs = this.#endedAtMs.get(key) ?? Number.NEGATIVE_INFINITY;
+    const leftMs = endedAtMs + restMs - clock.monotonicMs();
+    if (leftMs > 0 && !this.#running.has(key)) this.addAfter(key, leftMs);
+    else this.#enqueue(key);
+  }
+
+  #enqueue(key: string): void {
     if (this.#stop.signal.aborted) return;
     if (this.#running.has(key)) this.#dirty.add(key);
     else this.#waiting.add(key);
@@ -81,7 +92,7 @@ export class WorkQueue {
   addAfter(key: string, delayMs: number): void {
     if (this.#stop.signal.aborted) return;
     if (delayMs <= 0) {
-      this.add(key);
+      this.#enqueue(key);
       return;
     }
     const { clock } = this.#options;
@@ -91,7 +102,7 @@ export class WorkQueue {
     planned?.timer.cancel();
     const timer = clock.setTimer(delayMs, () => {
       this.#delayed.delete(key);
-      this.add(key);
+      this.#enqueue(key);
     });
     this.#delayed.set(key, { atMs, timer });
   }
@@ -99,6 +110,7 @@ export class WorkQueue {
   /** What the key stands for is gone: its pauses and plans, too. */
   forget(key: string): void {
     this.#failures.delete(key);
+    this.#endedAtMs.delete(key);
     this.#delayed.get(key)?.timer.cancel();
     this.#delayed.delete(key);
   }
@@ -144,12 +156,13 @@ export class WorkQueue {
       outcome = { kind: 'retry', reason: 'exception' };
     }
     this.#running.delete(key);
+    if (this.#options.restMs !== undefined) this.#endedAtMs.set(key, this.#options.clock.monotonicMs());
     if (!this.#isStarted) {
       if (this.#running.size === 0) this.#idle?.();
       return;
     }
     this.#settle(key, outcome);
-    if (this.#dirty.delete(key)) this.#waiting.add(key);
+    if (this.#dirty.delete(key)) this.add(key);
     this.#turn();
   }
 

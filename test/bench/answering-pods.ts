@@ -14,6 +14,7 @@ import type { KubeClient, KubeObject } from '../cluster/kube-client.ts';
 
 export const STORAGE_CLASS = 'bench';
 const PODS_PER_NODE = 900;
+const AT_ONCE = 16;
 const nothing = { messages: 0, bytes: 0, oldestMs: null };
 const QUEUES = ['submission', 'delivery', 'unreachable', 'poison', 'shadow', 'primarySafetyNet', 'shadowSafetyNet'];
 
@@ -30,6 +31,8 @@ interface Member {
 export class AnsweringPods {
   readonly #client: KubeClient;
   readonly #members = new Map<string, Member>();
+  /** By cluster: a member names all the others, as one of a boundary does. */
+  readonly #clusters = new Map<string, Member[]>();
   readonly #addresses = new Map<string, string>();
   readonly #authorities = new Map<string, Promise<Authority>>();
   readonly #server: Server;
@@ -68,14 +71,16 @@ export class AnsweringPods {
       ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name: STORAGE_CLASS } },
       ...{ provisioner: 'kubernetes.io/no-provisioner', volumeBindingMode: 'Immediate' },
     });
-    for (let at = 0; at < many; at += 1)
-      await this.#client.mustApply({
+    const volume = (at: number): Promise<KubeObject> =>
+      this.#client.mustApply({
         ...{ apiVersion: 'v1', kind: 'PersistentVolume', metadata: { name: `bench-${at}` } },
         spec: {
           ...{ capacity: { storage: '1Ti' }, accessModes: ['ReadWriteOnce'], storageClassName: STORAGE_CLASS },
           hostPath: { path: `/nowhere/${at}` },
         },
       });
+    for (let from = 0; from < many; from += AT_ONCE)
+      await Promise.all(Array.from({ length: Math.min(AT_ONCE, many - from) }, (_, at) => volume(from + at)));
   }
 
   readonly #behaviour = ({ metadata }: KubeObject): PodBehaviour => {
@@ -88,12 +93,24 @@ export class AnsweringPods {
       this.#addresses.set(uid, address);
       const identity = String(number).padStart(26, '0');
       const member = { name, namespace, cluster: labels[LABEL.cluster], identity, generation: 0, context: null };
-      if (labels[LABEL.role] === 'transport') this.#members.set(address, member);
+      if (labels[LABEL.role] === 'transport') this.#add(address, member);
     }
     const member = this.#members.get(address);
     if (member !== undefined) member.generation = Number(annotations?.[ANNOTATION.generation] ?? 0);
     return { state: 'running', address };
   };
+
+  #add(address: string, member: Member): void {
+    this.#members.set(address, member);
+    this.#clusters.set(member.cluster, [...(this.#clusters.get(member.cluster) ?? []), member]);
+  }
+
+  #peersOf(member: Member): readonly object[] {
+    const others = (this.#clusters.get(member.cluster) ?? []).filter((one) => one !== member);
+    return others.map(({ name, identity }) => ({
+      ...{ member: name, identity, connected: true, lastContactMs: Date.now(), problem: null },
+    }));
+  }
 
   async #serve(socket: Socket): Promise<void> {
     const member = this.#members.get(socket.localAddress ?? '');
@@ -117,7 +134,7 @@ export class AnsweringPods {
       },
       drain: { state: 'none', copies: 0, safetyNet: 0, tombstones: 0, waitingFor: [] },
       ...{ backPressure: 'Normal', queues: Object.fromEntries(QUEUES.map((queue) => [queue, nothing])) },
-      ...{ discardsPending: 0, space: { liveBytes: 0, freeBytes: 1e12 }, peers: [] },
+      ...{ discardsPending: 0, space: { liveBytes: 0, freeBytes: 1e12 }, peers: this.#peersOf(member) },
     };
     response.end(JSON.stringify(status));
   }

@@ -20,7 +20,7 @@ type Work = (
   signal: AbortSignal,
 ) => { readonly tookMs: number; readonly outcome: WorkOutcome | Error };
 
-function rig(work: Work, concurrency = 2): Rig {
+function rig(work: Work, concurrency = 2, restMs = 0): Rig {
   const scheduler = new Scheduler(1);
   const clock = scheduler.clock();
   const begun: string[] = [];
@@ -31,6 +31,7 @@ function rig(work: Work, concurrency = 2): Rig {
   const queue = new WorkQueue({
     name: 'test',
     concurrency,
+    restMs,
     clock,
     random: scheduler.random,
     metrics: silentMetrics,
@@ -70,6 +71,26 @@ describe('work queue', () => {
     await pass(100);
     expect(begun).toEqual(['0 a', '10 b', '20 a']);
     expect(failed).toEqual([]);
+  });
+
+  it('rests between two runs of a key that somebody asks for, not before one that was planned', async () => {
+    const outcome = (count: number): WorkOutcome => (count === 3 ? { kind: 'again', afterMs: 50 } : done);
+    const { queue, begun, pass } = rig((_key, count) => ({ tookMs: 10, outcome: outcome(count) }), 2, 200);
+    queue.add('a');
+    await pass(5);
+    queue.add('a');
+    await pass(30);
+    for (let at = 0; at < 5; at += 1) queue.add('a');
+    queue.add('b');
+    await pass(150);
+    expect(begun).toEqual(['0 a', '35 b']);
+    await pass(5_000);
+    expect(begun).toEqual(['0 a', '35 b', '210 a']);
+    queue.add('a');
+    await pass(5_000);
+    expect(begun.map((one) => one.split(' ')[1])).toEqual(['a', 'b', 'a', 'a', 'a']);
+    const [third = 0, fourth = 0] = begun.slice(3).map((one) => Number.parseInt(one, 10));
+    expect(fourth - third).toBe(60);
   });
 
   it('a busy key takes turns with the others', async () => {

@@ -1,19 +1,16 @@
 /** The operator's side of the admin API, over a real TLS server: what a member shows is known for every question, also over a kept connection. */
-import { randomInt, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it, type TestContext } from 'vitest';
-import { systemClock } from '../../common/platform/clock.ts';
-import { askMember, MemberAgent } from '../../operator/admin-client.ts';
-import { MemberPoll } from '../../operator/member-poll.ts';
+import { askMember, MemberAgent, withContext } from '../../operator/admin-client.ts';
 import { createAuthority, issueCertificate } from '../../operator/pki.ts';
-import { PORT } from '../../operator/resources/names.ts';
 import { until } from '../house/until.ts';
 
-async function member(context: TestContext, host = '127.0.0.1', port = 0) {
+async function member(context: TestContext) {
   const authority = await createAuthority('contoso');
   const issue = (role: 'transport' | 'operator', name: string) =>
     issueCertificate(authority, { cluster: 'contoso', role, name, hosts: [], days: 1 });
@@ -35,7 +32,7 @@ async function member(context: TestContext, host = '127.0.0.1', port = 0) {
     server.close();
     server.closeAllConnections();
   });
-  server.listen(port, host);
+  server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const notAfterMs = Date.parse(new X509Certificate(transport.certificatePem).validTo);
@@ -69,6 +66,15 @@ it('knows the certificate of every answer over a kept connection, and one connec
   expect(await askMember(url, '/v1/status', tls, 'm-1')).toMatchObject({ reason: 'it is transport m-0' });
 });
 
+it('checks who is there as strictly with an identity that was read once for all connections', async (context) => {
+  const { url, tls, notAfterMs } = await member(context);
+  const once = withContext(tls);
+  expect(await askMember(url, '/v1/status', once, 'm-0')).toMatchObject({ certificateNotAfterMs: notAfterMs });
+  expect(await askMember(url, '/v1/status', once, 'm-1')).toMatchObject({ reason: 'it is transport m-0' });
+  const stranger = withContext({ ...tls, ca: (await createAuthority('contoso')).certificatePem });
+  expect(await askMember(url, '/v1/status', stranger, 'm-0')).toMatchObject({ kind: 'unreachable' });
+});
+
 it('knows a certificate of an authority that another one replaces', async (context) => {
   const { url, tls } = await member(context);
   const { certificatePem } = await createAuthority('contoso');
@@ -97,31 +103,4 @@ it('gives up at its deadline, and a kept connection outlives the deadlines of it
     { deadlineMs: 10_000 },
   );
   expect({ several: asked > 2, connections: connections() }).toEqual({ several: true, connections: 2 });
-});
-
-it('keeps one connection to a member, and none when there are many members', async (context) => {
-  const address = `127.${randomInt(1, 255)}.${randomInt(1, 255)}.${randomInt(1, 255)}`;
-  const { tls, connections, answer } = await member(context, address, PORT.admin);
-  let asked = 0;
-  let members = 500;
-  answer((response) => {
-    asked += 1;
-    response.end('{"name":"m-0"}');
-  });
-  const target = { pods: [{ name: 'm-0', uid: 'uid', address }], absent: [], wantsResubmits: false, tls, isBusy: true };
-  const poll = new MemberPoll({
-    clock: systemClock,
-    target: async () => target,
-    changed: () => undefined,
-    memberCount: () => members,
-  });
-  context.onTestFinished(() => poll.stop());
-  poll.follow('mail/contoso');
-  await until('three questions', () => asked >= 3, { deadlineMs: 15_000 });
-  expect(connections()).toBe(1);
-  members = 501;
-  const before = asked;
-  await until('three more', () => asked >= before + 3, { deadlineMs: 15_000 });
-  // The kept one may have had the first of them.
-  expect(connections()).toBeGreaterThanOrEqual(3);
 });
