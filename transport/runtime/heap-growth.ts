@@ -7,7 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 
 const MUCH = 25_000;
-const CLOSE_PERCENT = 20;
+const CLOSE_PERCENT = 30;
 const WIDE_PERCENT = 80;
 const LOOK_MS = 5_000;
 
