@@ -116,11 +116,17 @@ export function flushClaims(turn: Turn): void {
 }
 
 export function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyId, Epoch>): void {
-  const items = [...claims].map(([id, epoch]) => ({ id, epoch }));
-  for (let start = 0; start < items.length; start += PAGE) {
-    const claim: Claim = { items: items.slice(start, start + PAGE) };
-    late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim } });
+  let items: Claim['items'][number][] = [];
+  const send = (): void => {
+    if (items.length > 0)
+      late(turn, { copy: null, kind: 'Send', to: member, frame: { kind: 'CLAIM', claim: { items } } });
+    items = [];
+  };
+  for (const [id, epoch] of claims) {
+    items.push({ id, epoch });
+    if (items.length === PAGE) send();
   }
+  send();
 }
 
 /** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
