@@ -1,13 +1,11 @@
 /** What members answer is checked, bounded in time, and holds up nobody else's (operator/member-poll.ts): real TLS servers that hang, lie and talk too much. */
 import { randomInt } from 'node:crypto';
-import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
-import { createServer } from 'node:https';
 import { expect, it, type TestContext } from 'vitest';
 import { systemClock } from '../../common/platform/clock.ts';
 import { MemberPoll, type PollTarget } from '../../operator/member-poll.ts';
-import { createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { PORT } from '../../operator/resources/names.ts';
+import { memberServers } from '../house/member-servers.ts';
 import { until } from '../house/until.ts';
 
 const queue = { messages: 0, bytes: 0, oldestMs: null };
@@ -30,12 +28,7 @@ const STATUS = {
 
 /** Members called m-0, each at an address of its own, that answer as they are told. */
 async function members(context: TestContext) {
-  const authority = await createAuthority('contoso');
-  const issue = (role: 'transport' | 'operator', name: string) =>
-    issueCertificate(authority, { cluster: 'contoso', role, name, hosts: [], days: 1 });
-  const [transport, operator] = [await issue('transport', 'm-0'), await issue('operator', 'mailcluster-operator')];
-  const ca = authority.certificatePem;
-  const tls = { ca, cert: operator.certificatePem, key: operator.keyPem, cluster: 'contoso' };
+  const { tls, serve } = await memberServers(context);
   const targets = new Map<string, PollTarget>();
   const changed: string[] = [];
   const poll = new MemberPoll({
@@ -48,14 +41,7 @@ async function members(context: TestContext) {
   context.onTestFinished(() => poll.stop());
   const start = async (key: string, answer: (response: ServerResponse) => unknown): Promise<void> => {
     const address = `127.${randomInt(1, 255)}.${randomInt(1, 255)}.${randomInt(1, 255)}`;
-    const identity = { ca, cert: transport.certificatePem, key: transport.keyPem, requestCert: true };
-    const server = createServer(identity, (_, response) => answer(response));
-    context.onTestFinished(() => {
-      server.close();
-      server.closeAllConnections();
-    });
-    server.listen(PORT.admin, address);
-    await once(server, 'listening');
+    await serve('m-0', address, PORT.admin, answer);
     const pods = [{ name: 'm-0', uid: `uid of ${key}`, address }];
     targets.set(key, { pods, absent: [], wantsResubmits: false, tls, isBusy: true });
     poll.follow(key);

@@ -2,14 +2,12 @@
  * How often members are asked (docs/decisions/0019-questions-at-rest.md): real TLS servers under addresses of loopback, a clock that goes where it is told.
  */
 import { randomInt } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer } from 'node:https';
 import { expect, it, type TestContext } from 'vitest';
 import type { Clock } from '../../common/platform/clock.ts';
 import { withContext } from '../../operator/admin-client.ts';
 import { MemberPoll, type PollTarget } from '../../operator/member-poll.ts';
-import { createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { PORT } from '../../operator/resources/names.ts';
+import { memberServers } from '../house/member-servers.ts';
 import { until } from '../house/until.ts';
 
 const KEY = 'mail/contoso';
@@ -55,33 +53,22 @@ const statusOf = (name: string) => ({
 });
 
 async function rig(context: TestContext, memberCount: number) {
-  const authority = await createAuthority('contoso');
-  const issue = (role: 'transport' | 'operator', name: string) =>
-    issueCertificate(authority, { cluster: 'contoso', role, name, hosts: [], days: 1 });
-  const operator = await issue('operator', 'mailcluster-operator');
-  const ca = authority.certificatePem;
+  const servers = await memberServers(context);
   const network = `127.${randomInt(1, 255)}.${randomInt(1, 255)}`;
   const asked: string[] = [];
   let connections = 0;
   const says = new Map<string, object>(NAMES.map((name) => [name, statusOf(name)]));
   const pods = NAMES.map((name, at) => ({ name, uid: `uid-of-${name}`, address: `${network}.${at + 1}` }));
   for (const { name, address } of pods) {
-    const { certificatePem: cert, keyPem: key } = await issue('transport', name);
-    const server = createServer({ ca, cert, key, requestCert: true }, (_, response) => {
+    const { server } = await servers.serve(name, address, PORT.admin, (response) => {
       asked.push(name);
       response.end(JSON.stringify(says.get(name)));
     });
     server.on('secureConnection', () => {
       connections += 1;
     });
-    context.onTestFinished(() => {
-      server.close();
-      server.closeAllConnections();
-    });
-    server.listen(PORT.admin, address);
-    await once(server, 'listening');
   }
-  const tls = withContext({ ca, cert: operator.certificatePem, key: operator.keyPem, cluster: 'contoso' });
+  const tls = withContext(servers.tls);
   let target: PollTarget = { pods, absent: [], wantsResubmits: false, tls, isBusy: false };
   const told = { changed: 0, counted: 0 };
   const clock = new DrivenClock();

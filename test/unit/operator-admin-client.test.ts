@@ -1,41 +1,26 @@
 /** The operator's side of the admin API, over a real TLS server: what a member shows is known for every question, also over a kept connection. */
 import { X509Certificate } from 'node:crypto';
-import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
-import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it, type TestContext } from 'vitest';
 import { askMember, MemberAgent, withContext } from '../../operator/admin-client.ts';
-import { createAuthority, issueCertificate } from '../../operator/pki.ts';
+import { createAuthority } from '../../operator/pki.ts';
+import { memberServers } from '../house/member-servers.ts';
 import { until } from '../house/until.ts';
 
 async function member(context: TestContext) {
-  const authority = await createAuthority('contoso');
-  const issue = (role: 'transport' | 'operator', name: string) =>
-    issueCertificate(authority, { cluster: 'contoso', role, name, hosts: [], days: 1 });
-  const [transport, operator] = [await issue('transport', 'm-0'), await issue('operator', 'mailcluster-operator')];
-  const ca = authority.certificatePem;
+  const { tls, serve } = await memberServers(context);
   let connections = 0;
   let reply = (response: ServerResponse): unknown => response.end('{"name":"m-0"}');
-  const server = createServer(
-    { ca, cert: transport.certificatePem, key: transport.keyPem, requestCert: true },
-    (_, response) => reply(response),
-  );
+  const { server, certificatePem } = await serve('m-0', '127.0.0.1', 0, (response) => reply(response));
   server.on('secureConnection', () => {
     connections += 1;
   });
-  const tls = { ca, cert: operator.certificatePem, key: operator.keyPem, cluster: 'contoso' };
   const agent = new MemberAgent(tls, 'm-0');
-  context.onTestFinished(() => {
-    agent.destroy();
-    server.close();
-    server.closeAllConnections();
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
+  context.onTestFinished(() => agent.destroy());
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const notAfterMs = Date.parse(new X509Certificate(transport.certificatePem).validTo);
+  const notAfterMs = Date.parse(new X509Certificate(certificatePem).validTo);
   const answer = (how: (response: ServerResponse) => unknown): void => {
     reply = how;
   };
