@@ -61,9 +61,9 @@ describe('one sync per message', () => {
     expect(events.filter((event) => event === 'write segment').length).toBe(2);
   });
 
-  test('chunks alone are written without sync, but never more than 16 MB', async () => {
+  test('chunks alone are written without sync, but never more than a quarter of a segment or 16 MB', async () => {
     const events: string[] = [];
-    const bench = new SimBench(1, {}, 32 << 20, recording(events));
+    const bench = new SimBench(1, {}, 64 << 20, recording(events));
     const store = await bench.open();
     await fill(bench, store, 1, 1, 10);
     await bench.pass(100);
@@ -112,6 +112,57 @@ describe('a full disk', () => {
     }
     expect(store.recovered.copies.map((copy) => copy.facts.id)).toEqual([15, 16, 17, 18, 19].map(copyId));
     expect(store.safetyNetCounts().primary.messages).toBe(10);
+    expect(bench.fatal).toEqual([]);
+  });
+
+  test.each(['kill', 'powerCut'] as const)(
+    'one %s after the other: opens every time, whatever each life leaves behind',
+    async (end) => {
+      const bench = new SimBench(3);
+      let store = await bench.open();
+      await fill(bench, store, 0, 5, 2000);
+      bench.disk.setFull(true);
+      for (let life = 0; life < 15; life++) {
+        const id = copyId(100 + life);
+        await bench.run(store.commit([commitOf(store, id, bodyOf(id, 50), stateOf('delivery'))]));
+        if (life % 3 === 0) await bench.run(store.commit([moveOf(id, 'primary', 'mbx1', life)]));
+        bench[end]();
+        store = await bench.open();
+      }
+      expect(bench.fatal).toEqual([]);
+      expect(store.recovered.quarantined).toEqual([]);
+      const live = store.recovered.copies.map((copy) => copy.facts.id).sort();
+      const kept = Array.from({ length: 15 }, (_, life) => life).filter((life) => life % 3 !== 0);
+      expect(live).toEqual([...[0, 1, 2, 3, 4].map(copyId), ...kept.map((life) => copyId(100 + life))].sort());
+      for (const id of live) expect(await bench.run(collect(store.readBody(id)))).not.toEqual([]);
+      expect(store.safetyNetCounts().primary.messages).toBe(5);
+      expect((await bench.run(collect(store.safetyNet({})))).length).toBe(5);
+    },
+  );
+
+  test('a body under way leaves the reserve alone, says so, and goes on when there is room', async () => {
+    const bench = new SimBench(3);
+    const store = await bench.open();
+    await fill(bench, store, 0, 5, 2000);
+    await bench.pass(1000);
+    bench.disk.setFull(true);
+    const said: string[] = [];
+    const body = store.beginBody(copyId(50), { onNoRoom: () => void said.push('no room') });
+    const bytes = bodyOf(copyId(50), 1 << 20);
+    const appended = body.append(bytes);
+    await bench.pass(5000);
+    expect(said).not.toEqual([]);
+    expect(body.untilRoom()).not.toBeNull();
+    for (let n = 0; n < 5; n++) await bench.run(store.commit([moveOf(copyId(n), 'primary', 'mbx1', n)]));
+    bench.disk.setFull(false);
+    store.space();
+    await bench.pass(3000);
+    store.space();
+    await bench.run(appended);
+    expect(body.untilRoom()).toBeNull();
+    const facts = factsOf(copyId(50), body);
+    await bench.run(store.commit([{ kind: 'commit', facts, state: stateOf('shadow'), body }]));
+    expect(Buffer.concat(await bench.run(collect(store.readBody(copyId(50)))))).toEqual(bytes);
     expect(bench.fatal).toEqual([]);
   });
 

@@ -152,15 +152,16 @@ export interface BenchOptions {
   readonly powerCuts?: boolean;
 }
 
-/** The core never touches the bytes: a body is its id here. */
-const bodyNamed = (id: CopyId): BodyWriter => ({
-  id,
+const NO_BODY = {
   sizeBytes: 0,
   append: () => Promise.resolve(),
+  untilRoom: () => null,
   digest: () => DIGEST,
   read: () => Promise.resolve(Buffer.alloc(0)),
   discard: () => undefined,
-});
+};
+/** The core never touches the bytes: a body is its id here. */
+const bodyNamed = (id: CopyId): BodyWriter => ({ ...NO_BODY, id });
 
 export class CoreBench {
   readonly index = new LiveIndex<null>();
@@ -492,7 +493,6 @@ export class CoreBench {
     return this.event({ kind: 'DeliveryDone', requestId: deliver.requestId, results });
   }
 }
-
 /** Member entries as a topology document has them, for tests of single tables. */
 export function memberOf(name: string, site: string, more: Partial<MemberConfig> = {}): MemberConfig {
   const address = { host: name, port: 4_000 };

@@ -20,6 +20,8 @@ interface Inbound {
   readonly stream: IncomingStream | null;
   readonly kind: 'intake' | 'shadow';
   writer: BodyWriter | null;
+  /** Its END was heard: the core decides about it. */
+  ended: boolean;
 }
 
 interface Candidate {
@@ -72,6 +74,7 @@ export class Bodies {
       stream,
       kind: stream.open.kind === 'intake' ? 'intake' : 'shadow',
       writer: null,
+      ended: false,
     });
     return this.#next;
   }
@@ -81,15 +84,15 @@ export class Bodies {
     id: CopyId,
     body: Buffer,
   ): Promise<{ readonly number: number; readonly digest: string; readonly sizeBytes: number }> {
-    const writer = this.#database.beginBody(id);
+    const writer = this.#database.beginBody(id, { mayUseReserve: true });
     await writer.append(body);
     this.#next += 1;
-    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer });
+    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer, ended: true });
     this.#own.set(id, writer);
     return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
   }
 
-  /** The body of another copy here, written again under a new id. Rejects when it cannot be read. */
+  /** The body of another copy here, written again under a new id; waits while there is no room. Rejects when it cannot be read. */
   async copyOwn(
     id: CopyId,
     from: CopyId,
@@ -102,7 +105,7 @@ export class Bodies {
       throw error;
     }
     this.#next += 1;
-    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer });
+    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer, ended: true });
     this.#own.set(id, writer);
     return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
   }
@@ -117,7 +120,14 @@ export class Bodies {
     const inbound = this.#inbound.get(number);
     if (inbound?.stream === null || inbound === undefined) return;
     const { id, stream, kind } = inbound;
-    const writer = this.#database.beginBody(id);
+    const refuse = (why: Refuse): void => {
+      lost();
+      stream.refuse(why);
+    };
+    const onNoRoom = (): void => {
+      if (inbound.writer !== null && !inbound.ended) refuse({ reply: reply('backPressure'), tryOther: true });
+    };
+    const writer = this.#database.beginBody(id, { onNoRoom });
     inbound.writer = writer;
     if (kind === 'intake') this.#live.set(id, writer);
     const maxMessageBytes = this.#handlers.maxMessageBytes();
@@ -131,8 +141,7 @@ export class Bodies {
         onChunk: (bytes) => {
           if (inbound.writer === null) return;
           if (writer.sizeBytes + bytes.length > maxMessageBytes) {
-            lost();
-            stream.refuse({ reply: reply('messageTooBig', { limit: maxMessageBytes }), tryOther: false });
+            refuse({ reply: reply('messageTooBig', { limit: maxMessageBytes }), tryOther: false });
             return;
           }
           void writer.append(bytes).then(() => {
@@ -150,6 +159,9 @@ export class Bodies {
   #ended(number: number, inbound: Inbound, end: End, lost: () => void): void {
     const { writer, stream } = inbound;
     if (writer === null || stream === null) return;
+    const room = writer.untilRoom();
+    if (room !== null) return void room.then(() => this.#ended(number, inbound, end, lost));
+    inbound.ended = true;
     const digest = writer.digest();
     if (digest !== end.digest || writer.sizeBytes !== end.sizeBytes) {
       // No final record was ever handed to the log: a plain refusal (protocol.md 5).

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import { ChunkJoiner } from '../../common/chunk-joiner.ts';
 import type { CopyId } from '../../common/message.ts';
-import type { BodyWriter } from './database.ts';
+import type { BodyOptions, BodyWriter } from './database.ts';
 import type { Extent } from './record.ts';
 
 /** Bytes of one body that are worth a record, and that may wait in memory for it. */
@@ -16,6 +16,8 @@ export const FLUSH_BYTES = 64 * 1024;
 export interface BodyHost {
   /** The body has bytes to write. */
   wake(body: LogBody): void;
+  /** Everything that waits in memory surely finds room beyond the reserve. */
+  hasRoom(): boolean;
   /** What it holds in memory has grown (or shrunk) by that much. */
   holds(body: LogBody, bytes: number): void;
   /** It will never be committed, or was: its segments are no longer held for it. */
@@ -38,6 +40,9 @@ export class LogBody implements BodyWriter {
   /** Segments pinned for it. */
   readonly pinned = new Set<number>();
   queued = false;
+  /** Its COMMIT waits for the rest of it, or it makes room itself. */
+  mayUseReserve: boolean;
+  readonly #onNoRoom: (() => void) | null;
   readonly #host: BodyHost;
   readonly #hash = createHash('sha256');
   #digest: string | null = null;
@@ -50,9 +55,16 @@ export class LogBody implements BodyWriter {
   #waiting: { readonly through: number; readonly resolve: () => void }[] = [];
   #over = false;
 
-  constructor(id: CopyId, host: BodyHost) {
+  constructor(id: CopyId, host: BodyHost, { mayUseReserve = false, onNoRoom }: BodyOptions = {}) {
     this.id = id;
     this.#host = host;
+    this.mayUseReserve = mayUseReserve;
+    this.#onNoRoom = onNoRoom ?? null;
+  }
+
+  /** What is pending waits until there is room. */
+  noRoom(): void {
+    if (!this.#over) this.#onNoRoom?.();
   }
 
   get pendingBytes(): number {
@@ -75,6 +87,12 @@ export class LogBody implements BodyWriter {
     this.#host.holds(this, chunk.length);
     const through = this.sizeBytes;
     if (through - this.#written < FLUSH_BYTES) return Promise.resolve();
+    return new Promise<void>((resolve) => this.#waiting.push({ through, resolve }));
+  }
+
+  untilRoom(): Promise<void> | null {
+    if (this.#over || this.#pendingBytes < FLUSH_BYTES || this.#host.hasRoom()) return null;
+    const through = this.sizeBytes;
     return new Promise<void>((resolve) => this.#waiting.push({ through, resolve }));
   }
 

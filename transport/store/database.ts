@@ -123,11 +123,21 @@ export type Write =
   | { readonly kind: 'fact'; readonly key: string; readonly value: unknown };
 
 /** A body on its way into the log. One per OPEN stream; chunks of many bodies interleave. */
+/** What a body does when the volume has no room left but its reserve (protocol.md 28). Without any of these `append` waits until there is. */
+export interface BodyOptions {
+  /** It takes of the reserve: a report, which is short, or a copy that frees a segment. */
+  readonly mayUseReserve?: boolean;
+  /** Called when there is no room for what is pending; called again when it has gone on and there is none once more. */
+  readonly onNoRoom?: () => void;
+}
+
 export interface BodyWriter {
   readonly id: CopyId;
   readonly sizeBytes: number;
   /** Buffered; resolves while less than 64 KiB of the body are still to be handed to the OS (not synced): the flow-control point. */
   append(chunk: Buffer): Promise<void>;
+  /** Null when a COMMIT may name it now; else resolves when little of it waits: a COMMIT takes the rest along, out of the reserve if it must. */
+  untilRoom(): Promise<void> | null;
   /** SHA-256 over everything appended, hex. Callable once appending is over. */
   digest(): string;
   /** Bytes already appended, from `offset`, at most `maxBytes`; for replay to another shadow (semantics.md R5). Empty at the end. */
@@ -273,7 +283,7 @@ export interface QueueDatabase {
   releaseRecovered(): void;
   /** Sequence of the last record known to be durable. */
   readonly syncedSequence: number;
-  beginBody(id: CopyId): BodyWriter;
+  beginBody(id: CopyId, options?: BodyOptions): BodyWriter;
   commit(writes: readonly Write[]): Promise<void>;
   note(writes: readonly Write[]): void;
   /** Bytes of a live or Safety Net body in order. Throws an Error with code DAMAGED when a checksum does not match, NOTFOUND when absent. */

@@ -16,8 +16,8 @@ import { type GroupBuilder, HEADER } from './record.ts';
 /** Longest part of a body in one record: what a reader must hold in memory to verify it. */
 const EXTENT_BYTES = 256 * 1024;
 const EXTENT_JSON = 48;
-/** A group closes when it has this many bytes. */
-export const GROUP_BYTES = 8 << 20;
+/** A group closes when it has this many bytes. A share of the segment: what is not yet synced is written anew into one (log-recovery.ts). */
+export const groupBytes = (segmentBytes: number): number => Math.min(8 << 20, segmentBytes / 8);
 /** Below this a part is not worth a record of its own at the end of a segment. */
 export const SMALL_PART = 4096;
 
@@ -27,12 +27,13 @@ export function encodeChunks(
   state: LogState,
   body: LogBody,
   room: number,
+  mostBytes: number,
 ): 'all' | 'part' | 'nothing' {
   let left = room;
   const before = builder.count;
   while (body.pendingBytes > 0) {
-    const bytes = Math.min(body.pendingBytes, EXTENT_BYTES, left - HEADER);
-    if (bytes < Math.min(body.pendingBytes, SMALL_PART) || builder.length > GROUP_BYTES)
+    const bytes = Math.min(body.pendingBytes, EXTENT_BYTES, mostBytes, left - HEADER);
+    if (bytes < Math.min(body.pendingBytes, SMALL_PART) || builder.length > mostBytes)
       return builder.count > before ? 'part' : 'nothing';
     const place = builder.add('chunk', '', body.take(bytes));
     body.placed([place[0], place[1] + place[2], bytes, builder.lastBodyCrc]);

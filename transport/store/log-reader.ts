@@ -13,7 +13,7 @@ import { decodeRecord } from './log-record.ts';
 import { type Part, Replay, type TailRecord } from './log-replay.ts';
 import { LogState } from './log-state.ts';
 import { NO_MUTANTS, type StoreMutant } from './mutants.ts';
-import { BLOCK, type Extent, parseRecord, parseSegmentBlock, type SegmentHeader } from './record.ts';
+import { BLOCK, type Extent, HEADER, parseRecord, parseSegmentBlock, type SegmentHeader } from './record.ts';
 import { segmentName, slotOf } from './segment-pool.ts';
 import { type ScannedGroup, scanSegment } from './segment-scan.ts';
 import { SegmentStream } from './segment-stream.ts';
@@ -30,7 +30,7 @@ export interface SegmentFile {
 
 export interface LoadedLog {
   readonly state: LogState;
-  /** Whole groups behind `syncedThrough`, not applied to `state`: they may not be on the medium yet. */
+  /** Whole groups behind `syncedThrough`, not applied to `state`: they may not be on the medium yet, or are to be written anew all the same. */
   readonly tail: readonly TailRecord[];
   /** Segments that hold parts of bodies which the tail commits. */
   readonly tailNeeds: ReadonlySet<number>;
@@ -63,12 +63,18 @@ const damaged = (directory: string, what: string): StoreError =>
     `${directory}: ${what}; set the directory aside (never delete it), save what \`mailcluster store export\` can read, start with an empty one`,
   );
 
+export interface LoadOptions {
+  readonly mutants?: ReadonlySet<StoreMutant>;
+  /** All of the newest segment is tail, so that recovery writes it anew and the segment is free. */
+  readonly movesNewest?: boolean;
+}
+
 export async function loadLog(
   files: Files,
   directory: string,
   names: readonly string[],
   identity: IdentityFile,
-  mutants: ReadonlySet<StoreMutant> = NO_MUTANTS,
+  { mutants = NO_MUTANTS, movesNewest = false }: LoadOptions = {},
 ): Promise<LoadedLog> {
   const checkpoints = await readCheckpoints(files, directory, names);
   const { newest, older } = checkpoints;
@@ -90,7 +96,7 @@ export async function loadLog(
     const part: Part = next === undefined ? { kind: 'newest' } : { kind: 'complete', before, end };
     const path = `${directory}/${segmentName(file.slot)}`;
     const limit = Math.min(end ?? file.sizeBytes, file.sizeBytes);
-    await replaySegment(replay, stream, files, path, file, limit, identity.salt, part);
+    await replaySegment(replay, stream, files, path, file, limit, identity.salt, part, movesNewest);
   }
   reportMissing(replay.state, segments, replay.quarantined);
   replay.state.packReplayed();
@@ -98,7 +104,7 @@ export async function loadLog(
     state: replay.state,
     tail: replay.tail,
     tailNeeds: needsOf(replay.tail),
-    syncedThrough: replay.synced,
+    syncedThrough: movesNewest ? replay.applied : replay.synced,
     files: segments,
     chain: order.map((file) => file.generation),
     ends: replay.ends,
@@ -112,6 +118,17 @@ export async function loadLog(
     cutGroups: replay.cutGroups,
     damagedPart: (extents) => replay.damagedPart(extents),
   };
+}
+
+/** Whether everything in the newest segment is whole and at most so long: then it may be written anew. */
+export function mayMoveNewest(loaded: LoadedLog, mostBytes: number): boolean {
+  const newest = loaded.chain[loaded.chain.length - 1];
+  if (newest === undefined || loaded.cutGroups > 0 || loaded.quarantined.length > 0) return false;
+  const file = loaded.files.find(({ generation }) => generation === newest);
+  if (file === undefined || (loaded.checkpoint?.sequence ?? 0) > file.syncedThrough) return false;
+  const durable = loaded.lastGeneration === newest ? loaded.lastEnd - BLOCK : 0;
+  const tail = loaded.tail.reduce((sum, { record, body }) => sum + HEADER + record.metaLength + body.length, 0);
+  return durable > 0 && durable + tail <= mostBytes;
 }
 
 /** What is still damaged after the whole replay: with what is known of the copies, without those that were written anew. */
@@ -135,6 +152,7 @@ async function replaySegment(
   limit: number,
   salt: Buffer,
   part: Part,
+  movesNewest: boolean,
 ): Promise<void> {
   const { generation } = file;
   const handle = await files.open(path, 'read');
@@ -150,7 +168,7 @@ async function replaySegment(
     };
     for (const group of part.kind === 'newest' ? await behind() : [])
       if (group.header !== null) marks.push(group.header.syncedThrough);
-    const segment = replay.begin(file, part, marks);
+    const segment = replay.begin(file, part, marks, movesNewest);
     for await (const group of stream.groups(generation, limit)) segment.add([group]);
     segment.add(await behind());
     segment.end();

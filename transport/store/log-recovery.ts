@@ -25,17 +25,15 @@ export interface RecoveredLog {
   readonly quarantined: readonly Quarantined[];
 }
 
-export async function rewriteTail(loaded: LoadedLog, pool: SegmentPool, salt: Buffer): Promise<RecoveredLog> {
+export async function rewriteTail(loaded: LoadedLog, pool: SegmentPool): Promise<RecoveredLog> {
+  const { salt } = pool;
   const { lastGeneration, lastEnd, highestGeneration, syncedThrough } = loaded;
   const first = loaded.tail[0];
   if (first === undefined) {
     const end = { sequence: syncedThrough, lastGeneration, lastEnd, highestGeneration, current: null };
     return { end, quarantined: [] };
   }
-  const bound = loaded.tail.reduce(
-    (sum, item) => sum + HEADER + item.record.metaLength + item.body.length + 256,
-    HEADER,
-  );
+  const bound = loaded.tail.reduce((sum, item) => sum + HEADER + longest(item), HEADER);
   const footer = loaded.state.net.footerBound(loaded.tail.length, bound);
   const segment = await pool.acquire(BLOCK + padded(bound) + padded(HEADER + footer));
   const generation = highestGeneration + 1;
@@ -52,6 +50,15 @@ export async function rewriteTail(loaded: LoadedLog, pool: SegmentPool, salt: Bu
   segment.end = BLOCK + bytes;
   const end = { sequence, lastGeneration, lastEnd, highestGeneration: generation, current: segment };
   return { end, quarantined: rewriter.quarantined };
+}
+
+/** Bytes of a record once the places it names have changed: each is in brackets, and its numbers grow by this at most. */
+const PLACE_GROWTH = 24;
+
+function longest({ record, body }: TailRecord): number {
+  let bytes = record.metaLength + body.length;
+  for (let at = record.meta.indexOf('['); at !== -1; at = record.meta.indexOf('[', at + 1)) bytes += PLACE_GROWTH;
+  return bytes;
 }
 
 class Rewriter {

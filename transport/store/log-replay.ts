@@ -63,13 +63,19 @@ export class Replay {
     this.ends = ends;
   }
 
+  /** Everything through here is in the state. */
+  get applied(): number {
+    return this.#applied;
+  }
+
   /** `marks`: what the groups of the segment say was synced when they were written. */
-  begin(file: SegmentFile, part: Part, marks: readonly number[]): SegmentReplay {
+  begin(file: SegmentFile, part: Part, marks: readonly number[], movesNewest: boolean): SegmentReplay {
     this.synced = marks.reduce((most, mark) => Math.max(most, mark), Math.max(this.synced, file.syncedThrough));
     this.#chunks.set(file.generation, new Map());
     const name = segmentName(file.slot);
     const through =
       part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
+    const isMoved = movesNewest && part.kind === 'newest';
     const isCutting = part.kind === 'newest' && this.state.mutants.has('damage-cuts-tail');
     let end = BLOCK;
     let torn = false;
@@ -84,7 +90,7 @@ export class Replay {
             this.synced = Math.max(this.synced, group.header.syncedThrough);
           }
           if (isCutting && group.damage.length > 0) torn = true;
-          if (isDurable(group, groups, index, through) && !(isCutting && torn)) {
+          if (!isMoved && isDurable(group, groups, index, through) && !(isCutting && torn)) {
             this.#keepChunks(group);
             this.#applyGroup(name, group);
             end = group.end;

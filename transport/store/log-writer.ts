@@ -9,7 +9,7 @@ import type { Logger } from '../../common/platform/log.ts';
 import { BodyBacklog } from './body-backlog.ts';
 import type { BodyHost, LogBody } from './body-writer.ts';
 import { encodeFooter } from './footer.ts';
-import { callBound, encodeCall, encodeChunks, GROUP_BYTES, SMALL_PART, unresolved } from './group-encoding.ts';
+import { callBound, encodeCall, encodeChunks, groupBytes, SMALL_PART, unresolved } from './group-encoding.ts';
 import type { LogAccess } from './log-access.ts';
 import type { LogState } from './log-state.ts';
 import type { Call } from './prepared.ts';
@@ -17,8 +17,8 @@ import { BLOCK, FORMAT_VERSION, GroupBuilder, HEADER, padded, segmentBlock } fro
 import type { Segment, SegmentPool } from './segment-pool.ts';
 
 const GROUP_ITEMS = 1000;
-/** Chunks are written without sync, but never more than this (protocol.md 27). */
-const UNSYNCED_BYTES = 16 << 20;
+/** Chunks are written without sync, but never more than this (protocol.md 27); with the last group it is half of a segment at most. */
+const unsyncedBytes = (segmentBytes: number): number => Math.min(16 << 20, segmentBytes / 4);
 const NOTE_MS = 1000;
 const MARK_MS = 1000;
 
@@ -71,6 +71,7 @@ interface Filling {
 type Need =
   | { readonly kind: 'none' }
   | { readonly kind: 'segment'; readonly bytes: number; readonly moves: number; readonly moveBytes: number }
+  | { readonly kind: 'bodySegment'; readonly body: LogBody }
   | { readonly kind: 'disk'; readonly call: Call }
   | { readonly kind: 'seal'; readonly seal: Seal };
 
@@ -78,6 +79,10 @@ export class LogWriter implements BodyHost {
   readonly #options: WriterOptions;
   readonly #builder: GroupBuilder;
   readonly #backlog = new BodyBacklog();
+  readonly #groupBytes: number;
+  readonly #mostUnsynced: number;
+  /** Bodies that wait for room beyond the reserve. */
+  readonly #waiting = new Set<LogBody>();
   #queue: Item[] = [];
   #running = false;
   #dead = false;
@@ -100,6 +105,8 @@ export class LogWriter implements BodyHost {
   constructor(options: WriterOptions) {
     this.#options = options;
     this.#builder = new GroupBuilder(options.salt);
+    this.#groupBytes = groupBytes(options.pool.segmentBytes);
+    this.#mostUnsynced = unsyncedBytes(options.pool.segmentBytes);
     const { end } = options;
     this.#current = end.current;
     this.#lastGeneration = end.lastGeneration;
@@ -135,7 +142,11 @@ export class LogWriter implements BodyHost {
     if (this.#dead) return;
     // The rest of a body goes before the COMMIT that names it, in the same group when there is room.
     for (const write of call.prepared)
-      if (write.kind === 'commit' || write.kind === 'relocate') this.#enqueue(write.body);
+      if (write.kind === 'commit' || write.kind === 'relocate') {
+        write.body.mayUseReserve = true;
+        this.#waiting.delete(write.body);
+        this.#enqueue(write.body);
+      }
     this.#queue.push(call);
     if (!call.note) this.#start();
     else if (!this.#running)
@@ -153,14 +164,27 @@ export class LogWriter implements BodyHost {
     for (const large of this.#backlog.changed(body, bytes)) this.wake(large);
   }
 
+  hasRoom(): boolean {
+    return this.#backlog.bytes <= this.roomBytes + this.#options.pool.spareBytes();
+  }
+
   #enqueue(body: LogBody): boolean {
-    if (this.#dead || body.queued || body.pendingBytes === 0) return false;
+    if (this.#dead || body.queued || body.pendingBytes === 0 || this.#waiting.has(body)) return false;
     body.queued = true;
     this.#queue.push({ kind: 'body', body });
     return true;
   }
 
+  /** Space has come back, or may have: bodies that waited for it go on. */
+  resumeBodies(): void {
+    if (this.#waiting.size === 0 || !this.#options.pool.mayHaveRoom()) return;
+    const bodies = [...this.#waiting];
+    this.#waiting.clear();
+    for (const body of bodies) this.wake(body);
+  }
+
   release(body: LogBody): void {
+    this.#waiting.delete(body);
     for (const generation of body.pinned) this.#options.state.unpin(generation);
     body.pinned.clear();
   }
@@ -233,7 +257,7 @@ export class LogWriter implements BodyHost {
     if (segment !== null) builder.begin(segment.generation, segment.end, this.#sequence + 1);
     const group: Filling = { calls: [], bodies: [], mark: false };
     for (let items = 0; this.#queue.length > 0 && items < GROUP_ITEMS; items++) {
-      if (items > 0 && builder.length >= GROUP_BYTES) break;
+      if (items > 0 && builder.length >= this.#groupBytes) break;
       const item = this.#queue[0] as Item;
       const added = this.#addItem(item, segment, group);
       if (typeof added === 'object') {
@@ -260,7 +284,7 @@ export class LogWriter implements BodyHost {
     this.#marked = this.#synced;
     const { buffers, bytes } = builder.finish(this.#synced);
     this.#sequence += builder.count;
-    return { buffers, bytes, calls, bodies, sync: wantsSync || this.#unsyncedBytes + bytes >= UNSYNCED_BYTES };
+    return { buffers, bytes, calls, bodies, sync: wantsSync || this.#unsyncedBytes + bytes >= this.#mostUnsynced };
   }
 
   /** Adds an item to the group: all of it, a part, or says what it needs first. */
@@ -271,9 +295,10 @@ export class LogWriter implements BodyHost {
       return 'all';
     }
     if (item.kind === 'body') {
-      const wants: Need = { kind: 'segment', bytes: SMALL_PART + HEADER, moves: 0, moveBytes: 0 };
+      const wants: Need = { kind: 'bodySegment', body: item.body };
       if (segment === null) return wants;
-      const added = encodeChunks(this.#builder, this.#options.state, item.body, this.#room(segment, 0, 0));
+      const room = this.#room(segment, 0, 0);
+      const added = encodeChunks(this.#builder, this.#options.state, item.body, room, this.#groupBytes);
       if (added === 'nothing') return wants;
       group.bodies.push(item.body);
       if (added === 'all') item.body.queued = false;
@@ -338,6 +363,7 @@ export class LogWriter implements BodyHost {
   async #provide(): Promise<void> {
     const need = this.#need;
     if (need.kind === 'segment') await this.#begin(need.bytes, need.moves, need.moveBytes);
+    else if (need.kind === 'bodySegment') await this.#beginForBody(need.body);
     else if (need.kind === 'disk') await this.#resolve(need.call);
     else if (need.kind === 'seal') {
       const { open } = this.#options.state.net;
@@ -346,6 +372,19 @@ export class LogWriter implements BodyHost {
       this.#queue.shift();
       need.seal.resolve();
     }
+  }
+
+  /** Bodies leave the reserve alone (protocol.md 28) unless their COMMIT waits behind them: then the rest is short. */
+  async #beginForBody(body: LogBody): Promise<void> {
+    if (body.mayUseReserve || (await this.#options.pool.hasRoomForBodies()) || body.mayUseReserve)
+      return this.#begin(SMALL_PART + HEADER, 0, 0);
+    if (this.#dead) return;
+    this.#queue.shift();
+    body.queued = false;
+    // It may have been discarded meanwhile.
+    if (body.pendingBytes === 0) return;
+    this.#waiting.add(body);
+    body.noRoom();
   }
 
   /** Looks up what a call must know of Safety Net copies. Only the recall of a copy that cannot be read is refused. */

@@ -359,6 +359,10 @@ class MemoryBody implements BodyWriter {
     this.sizeBytes += chunk.length;
   }
 
+  untilRoom(): null {
+    return null;
+  }
+
   digest(): string {
     this.#digest ??= this.#hash.digest('hex');
     return this.#digest;

@@ -128,7 +128,8 @@ export class SafetyNetKeeper {
       // It may have moved, or be gone, since the last one was copied.
       const copy = state.index.copies.get(id);
       if (copy === undefined || !segmentsOf(copy.body).some((generation) => generations.has(generation))) continue;
-      const body = new LogBody(id, writer);
+      // It frees the segment it is copied out of.
+      const body = new LogBody(id, writer, { mayUseReserve: true });
       try {
         for (const extent of extentsOf(copy.body)) await body.append(await access.readExtent(extent));
       } catch (error) {

@@ -12,6 +12,7 @@ import { extentsOf } from './body-place.ts';
 import { LogBody } from './body-writer.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type {
+  BodyOptions,
   BodyWriter,
   Quarantined,
   QueueDatabase,
@@ -32,19 +33,20 @@ import type {
 import { createIdentity, type IdentityFile, readIdentity, recordOpen } from './identity-file.ts';
 import { notFound, StoreError } from './live-index.ts';
 import { isDamaged, LogAccess } from './log-access.ts';
-import { type LoadedLog, loadLog } from './log-reader.ts';
-import { type RecoveredLog, rewriteTail } from './log-recovery.ts';
+import { adoptSegments, loadForWriting, recoverLog } from './log-opening.ts';
+import type { LoadedLog } from './log-reader.ts';
+import type { RecoveredLog } from './log-recovery.ts';
 import type { LogState } from './log-state.ts';
 import { LogWriter } from './log-writer.ts';
 import { NO_MUTANTS, type StoreMutant } from './mutants.ts';
 import type { OpenRecord } from './open-record.ts';
 import { prepareCall } from './prepared.ts';
 import { QuarantineList } from './quarantine.ts';
-import { BLOCK, type Extent, type Place, padded } from './record.ts';
+import { type Extent, type Place, padded } from './record.ts';
 import { SafetyNetKeeper } from './safety-net-keeper.ts';
 import { SafetyNetWalk } from './safety-net-walk.ts';
 import { Scrubber } from './scrub.ts';
-import { type Segment, SegmentPool, segmentName, slotOf } from './segment-pool.ts';
+import { type Segment, SegmentPool, slotOf } from './segment-pool.ts';
 
 export interface SegmentLogOptions {
   readonly directory: string;
@@ -95,7 +97,7 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     );
   // Read before the open is recorded: a refused open leaves no trace.
   const identity = found ?? (await createIdentity(files, directory, names, random, member, mutants));
-  const loaded = await loadLog(files, directory, names, identity, mutants);
+  const loaded = await loadForWriting(options, names, identity);
   const opened = found === null ? identity : await recordOpen(files, directory, identity, random);
   const pool = new SegmentPool({ ...options, salt: identity.salt, segmentBytes: padded(options.segmentBytes) });
   await adoptSegments(files, directory, pool, loaded);
@@ -125,18 +127,7 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
     if (found === null || (error as { code?: string }).code !== 'ENOSPC') throw error;
     log.warn({ error: String(error) }, 'queue database: opening with a full disk, using the reserve');
   }
-  // Two, so that nothing is kept for the sake of the older one: a pod that restarts again and again must not use up its reserve.
-  const makeRoom = async (sequence: number, currentGeneration: number): Promise<void> => {
-    if (found === null || pool.freeSegments > pool.reserveSegments) return;
-    for (let round = 0; round < 2; round++) await checkpointer.start(sequence, loaded.lastGeneration, loaded.lastEnd);
-    checkpointer.recycle(currentGeneration);
-  };
-  if (loaded.tail.length === 0) await makeRoom(loaded.syncedThrough, 0);
-  if (pool.freeSegments === 0)
-    throw new StoreError('ENOSPC', `${directory} has no room for a segment: give the volume more space`);
-  const recovered = await rewriteTail(loaded, pool, identity.salt);
-  const { current, sequence } = recovered.end;
-  if (current !== null) await makeRoom(sequence, current.generation);
+  const recovered = await recoverLog(options, loaded, pool, checkpointer, found === null);
   if (loaded.cutGroups > 0) log.warn({ groups: loaded.cutGroups }, 'queue database: cut an unsynced tail');
   const store: SegmentLog = new SegmentLog(
     options,
@@ -151,29 +142,6 @@ async function openLocked(options: SegmentLogOptions, lock: ExclusiveLock): Prom
   opening = false;
   void pool.replenish();
   return store;
-}
-
-async function adoptSegments(files: Files, directory: string, pool: SegmentPool, loaded: LoadedLog): Promise<void> {
-  const chain = new Set(loaded.chain);
-  const through = loaded.checkpoint?.lastGeneration ?? 0;
-  for (const file of loaded.files) {
-    const { slot, generation, sizeBytes } = file;
-    const behind = generation > through;
-    const inUse =
-      generation > 0 &&
-      (behind
-        ? chain.has(generation)
-        : generation >= loaded.retainFrom || loaded.state.needs(generation) || loaded.tailNeeds.has(generation));
-    // A file that was being made when the power failed.
-    if (sizeBytes < 2 * BLOCK && !inUse) {
-      await files.unlink(`${directory}/${segmentName(slot)}`);
-      continue;
-    }
-    const path = `${directory}/${segmentName(slot)}`;
-    const handle = await files.open(path, 'write');
-    const end = loaded.ends.get(generation) ?? sizeBytes;
-    pool.adopt({ slot, path, handle, sizeBytes, generation, end, writing: null }, inUse);
-  }
 }
 
 class SegmentLog implements QueueDatabase {
@@ -239,7 +207,7 @@ class SegmentLog implements QueueDatabase {
       access: this.#access,
       writer: this.#writer,
       log: options.log,
-      recycle: () => checkpointer.recycle(this.#writer.currentGeneration),
+      recycle: () => this.#recycle(),
     });
     this.#scrubber = new Scrubber({
       directory: options.directory,
@@ -275,8 +243,8 @@ class SegmentLog implements QueueDatabase {
     this.#writer.fail(error);
   }
 
-  beginBody(id: CopyId): BodyWriter {
-    return new LogBody(id, this.#writer);
+  beginBody(id: CopyId, options?: BodyOptions): BodyWriter {
+    return new LogBody(id, this.#writer, options);
   }
 
   commit(writes: readonly Write[]): Promise<void> {
@@ -379,7 +347,7 @@ class SegmentLog implements QueueDatabase {
     const now = this.#options.clock.monotonicMs();
     if (now - this.#sampledAtMs > 1000 && !this.#closed) {
       this.#sampledAtMs = now;
-      this.#pool.sampleSpace().catch((error) => this.#writer.fail(error));
+      this.#sampleSpace();
     }
     const counts = this.#state.net.counts();
     return {
@@ -442,10 +410,22 @@ class SegmentLog implements QueueDatabase {
       this.#checkpointAt = this.#writer.bytesWritten;
       void this.#checkpointer
         .start(this.#writer.syncedSequence, generation, this.#writer.lastEnd)
-        .then(() => this.#checkpointer.recycle(this.#writer.currentGeneration));
+        .then(() => this.#recycle());
     }
+    this.#recycle();
+    this.#sampleSpace();
+  }
+
+  #recycle(): void {
     this.#checkpointer.recycle(this.#writer.currentGeneration);
-    this.#pool.sampleSpace().catch((error) => this.#writer.fail(error));
+    this.#writer.resumeBodies();
+  }
+
+  #sampleSpace(): void {
+    this.#pool
+      .sampleSpace()
+      .then(() => this.#writer.resumeBodies())
+      .catch((error) => this.#writer.fail(error));
   }
 }
 

@@ -41,6 +41,12 @@ export const slotOf = (name: string): number | null => {
   return match === null ? null : Number(match[1]);
 };
 
+/** Two at least: one to write, one to open with. */
+export const reserveSegments = ({
+  reserveBytes,
+  segmentBytes,
+}: Pick<PoolOptions, 'reserveBytes' | 'segmentBytes'>): number => Math.max(2, Math.ceil(reserveBytes / segmentBytes));
+
 export class SegmentPool {
   /** In use, by generation. */
   readonly used = new Map<number, Segment>();
@@ -50,12 +56,21 @@ export class SegmentPool {
   #nextSlot = 1;
   #replenishing: Promise<void> | null = null;
   #fileSystemFreeBytes = 0;
+  /** No new segment could be had, and nothing has said since that one can. */
+  #isFull = false;
   #closed = false;
 
   constructor(options: PoolOptions) {
     this.#options = options;
-    const wanted = Math.max(2, Math.ceil(options.reserveBytes / options.segmentBytes));
-    this.reserveSegments = options.mutants?.has('no-reserve') === true ? 0 : wanted;
+    this.reserveSegments = options.mutants?.has('no-reserve') === true ? 0 : reserveSegments(options);
+  }
+
+  get salt(): Buffer {
+    return this.#options.salt;
+  }
+
+  get segmentBytes(): number {
+    return this.#options.segmentBytes;
   }
 
   get freeSegments(): number {
@@ -78,6 +93,22 @@ export class SegmentPool {
     const index = this.#find(minBytes);
     if (index !== -1) return this.#free.splice(index, 1)[0] as Segment;
     return this.#create(Math.max(this.#options.segmentBytes, padded(minBytes)));
+  }
+
+  /** Whether bodies may begin another segment: the reserve stays for what must be recorded with a full disk (protocol.md 28). */
+  async hasRoomForBodies(): Promise<boolean> {
+    if (this.#free.length <= this.reserveSegments && !this.#isFull) await this.replenish();
+    return this.mayHaveRoom();
+  }
+
+  /** The same as far as it is known now; true also when a new segment would have to be tried. */
+  mayHaveRoom(): boolean {
+    return this.#free.length > this.reserveSegments || !this.#isFull;
+  }
+
+  /** Bytes of segments that are there and not of the reserve. */
+  spareBytes(): number {
+    return Math.max(0, this.#free.length - this.reserveSegments) * this.#options.segmentBytes;
   }
 
   take(segment: Segment, generation: number): void {
@@ -116,6 +147,7 @@ export class SegmentPool {
 
   async sampleSpace(): Promise<void> {
     this.#fileSystemFreeBytes = await this.#options.files.freeBytes(this.#options.directory);
+    if (this.#fileSystemFreeBytes > this.#options.segmentBytes) this.#isFull = false;
   }
 
   async close(): Promise<void> {
@@ -132,14 +164,16 @@ export class SegmentPool {
     try {
       while (!this.#closed && this.#free.length <= this.reserveSegments) {
         const missing = this.reserveSegments + 1 - this.#free.length;
-        const made = await Promise.all(
+        const made = await Promise.allSettled(
           Array.from({ length: Math.min(missing, 4) }, () => this.#create(this.#options.segmentBytes, false)),
         );
         // Not used before its name is durable.
         await this.#options.files.syncDirectory(this.#options.directory);
-        this.#free.push(...made);
+        for (const one of made) if (one.status === 'fulfilled') this.#free.push(one.value);
+        for (const one of made) if (one.status === 'rejected') throw one.reason;
       }
     } catch (error) {
+      this.#isFull = true;
       this.#options.log.warn(
         { error: String(error), free: this.#free.length },
         'queue database: no new segment, using the reserve',
