@@ -20,8 +20,8 @@ interface Inbound {
   readonly stream: IncomingStream | null;
   readonly kind: 'intake' | 'shadow';
   writer: BodyWriter | null;
-  /** Its END was heard: the core decides about it. */
-  ended: boolean;
+  /** `waiting`: its END was heard, and what is left of it waits for room. `ended`: the core decides about it. */
+  stage: 'open' | 'waiting' | 'ended';
 }
 
 interface Candidate {
@@ -34,6 +34,13 @@ export interface BodiesHandlers {
   maxMessageBytes(): number;
   /** A stored body could not be read: its copy is damaged. */
   damaged(id: CopyId, error: unknown): void;
+}
+
+/** Nothing of it was handed to the log as a copy: a plain refusal, also of who has sent its END (protocol.md 5). */
+function turnAway({ id, stream, stage }: Inbound, refuse: Refuse): void {
+  if (stream === null || stream.closed) return;
+  if (stage !== 'waiting') return stream.refuse(refuse);
+  stream.result({ id, epoch: stream.open.epoch, outcome: 'refused', digest: null, reply: refuse.reply });
 }
 
 export class Bodies {
@@ -74,7 +81,7 @@ export class Bodies {
       stream,
       kind: stream.open.kind === 'intake' ? 'intake' : 'shadow',
       writer: null,
-      ended: false,
+      stage: 'open',
     });
     return this.#next;
   }
@@ -87,7 +94,7 @@ export class Bodies {
     const writer = this.#database.beginBody(id, { mayUseReserve: true });
     await writer.append(body);
     this.#next += 1;
-    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer, ended: true });
+    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer, stage: 'ended' });
     this.#own.set(id, writer);
     return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
   }
@@ -105,7 +112,7 @@ export class Bodies {
       throw error;
     }
     this.#next += 1;
-    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer, ended: true });
+    this.#inbound.set(this.#next, { id, stream: null, kind: 'intake', writer, stage: 'ended' });
     this.#own.set(id, writer);
     return { number: this.#next, digest: writer.digest(), sizeBytes: writer.sizeBytes };
   }
@@ -122,10 +129,10 @@ export class Bodies {
     const { id, stream, kind } = inbound;
     const refuse = (why: Refuse): void => {
       lost();
-      stream.refuse(why);
+      turnAway(inbound, why);
     };
     const onNoRoom = (): void => {
-      if (inbound.writer !== null && !inbound.ended) refuse({ reply: reply('backPressure'), tryOther: true });
+      if (inbound.writer !== null && inbound.stage !== 'ended') refuse({ reply: reply('backPressure'), tryOther: true });
     };
     const writer = this.#database.beginBody(id, { onNoRoom });
     inbound.writer = writer;
@@ -160,8 +167,8 @@ export class Bodies {
     const { writer, stream } = inbound;
     if (writer === null || stream === null) return;
     const room = writer.untilRoom();
+    inbound.stage = room === null ? 'ended' : 'waiting';
     if (room !== null) return void room.then(() => this.#ended(number, inbound, end, lost));
-    inbound.ended = true;
     const digest = writer.digest();
     if (digest !== end.digest || writer.sizeBytes !== end.sizeBytes) {
       // No final record was ever handed to the log: a plain refusal (protocol.md 5).
@@ -195,7 +202,7 @@ export class Bodies {
 
   refuse(number: number, refuse: Refuse): void {
     const inbound = this.#inbound.get(number);
-    if (inbound?.stream !== null && inbound !== undefined && !inbound.stream.closed) inbound.stream.refuse(refuse);
+    if (inbound !== undefined) turnAway(inbound, refuse);
     this.#inbound.delete(number);
   }
 
