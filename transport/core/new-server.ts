@@ -46,6 +46,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     pressure: 'Normal',
     copies: new Map(),
     tombstones: new Map(options.recovered.tombstones.map((tombstone) => [tombstone.id, tombstone])),
+    recentTombstones: [],
     intakes: new Map(),
     intakeOf: new Map(),
     incoming: new Map(),

@@ -176,6 +176,8 @@ export interface Server {
   pressure: 'Normal' | 'Medium' | 'High';
   readonly copies: Map<CopyId, Copy>;
   readonly tombstones: Map<CopyId, Tombstone>;
+  /** Those that came lately, oldest first. */
+  readonly recentTombstones: Tombstone[];
   readonly intakes: Map<number, Intake>;
   readonly intakeOf: Map<CopyId, number>;
   readonly incoming: Map<number, IncomingShadow>;
