@@ -3,7 +3,6 @@
  * placement has acknowledged it and every member has had the chance to ask - never merely for a time.
  */
 import type { CopyId } from '../../common/message.ts';
-import { buriable, bury } from '../store/buried.ts';
 import type { CopyFacts, CopyState, Tombstone } from '../store/database.ts';
 import type { CoreWrite } from './events.ts';
 import { commit, note, setTimer, type Turn, wrong } from './state.ts';
@@ -24,16 +23,10 @@ export function putTombstone(turn: Turn, made: Tombstone, how: (turn: Turn, writ
   guard(turn, tombstone.id);
 }
 
-/** Tombstones that stay as they came: most acknowledgements are there before one is older than that. */
-const RECENT = 1_000;
-
 /** What is held of it, by the database as well. */
 function keep({ server }: Turn, made: Tombstone): Tombstone {
-  const tombstone = buriable(made);
+  const tombstone = server.graves.keep(made, server.tombstones);
   server.tombstones.set(tombstone.id, tombstone);
-  server.recentTombstones.push(tombstone);
-  if (server.recentTombstones.length >= 2 * RECENT)
-    bury(server.recentTombstones.splice(0, RECENT).filter((one) => server.tombstones.get(one.id) === one));
   return tombstone;
 }
 
