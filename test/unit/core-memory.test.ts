@@ -4,6 +4,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import type { RecipientState } from '../../common/message.ts';
+import { PAGE } from '../../transport/core/doubt.ts';
 import { bodyPlace } from '../../transport/store/body-place.ts';
 import { decodeRows, encodeRows } from '../../transport/store/checkpoint-rows.ts';
 import { Compactor } from '../../transport/store/compact.ts';
@@ -108,6 +109,25 @@ describe('after a restart', () => {
     expect(bench.server.timers.filter(({ kind }) => kind === 'age').length).toBe(1);
     bench.pass(5_000);
     for (const id of ['M1', 'M2', 'M3']) expect(bench.copy(id).queue).toBe('delivery');
+  });
+});
+
+describe('doubts that time out', () => {
+  test('end a page at a time, and others are heard in between', () => {
+    const count = 2 * PAGE + 3;
+    const ids = Array.from({ length: count }, (_, n) => `M${n}`);
+    const bench = new CoreBench({ stored: ids.map((id) => ({ facts: factsOf(id), state: QUEUED })) });
+    const inDoubt = (): number => [...bench.server.copies.values()].filter(({ doubt }) => doubt !== null).length;
+    expect(inDoubt()).toBe(count);
+    bench.pass(4_999);
+    expect(inDoubt()).toBe(count);
+    for (const left of [count - PAGE, count - 2 * PAGE, 0]) {
+      bench.pass(1);
+      expect(inDoubt()).toBe(left);
+    }
+    expect(bench.server.unasked.get(PEER)?.size).toBe(count);
+    expect(bench.server.doubtful.size).toBe(0);
+    for (const id of ids) expect(bench.copy(id).queue).toBe('delivery');
   });
 });
 

@@ -129,10 +129,15 @@ export function sendClaims(turn: Turn, member: string, claims: ReadonlyMap<CopyI
   send();
 }
 
-/** The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. */
+/**
+ * The wait is over: loss is worse than a duplicate. Who has not answered is asked on first contact. A page at a time: a hundred thousand in one step keep
+ * everybody else waiting for seconds, and what all of them give rise to in memory.
+ */
 export function doubtsTimedOut(turn: Turn): void {
   const { doubtful, copies } = turn.server;
+  let room = PAGE;
   for (const id of doubtful) {
+    if (room-- === 0) return setTimer(turn, 1, 'doubt');
     const copy = copies.get(id);
     if (copy === undefined || copy.doubt === null) {
       doubtful.delete(id);

@@ -1,6 +1,7 @@
 /** The memory of a core that has not made a step yet. Owns: what a start needs, and what a new core takes from the queue database. PURE. */
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
+import { Graves } from '../store/buried.ts';
 import { Compactor } from '../store/compact.ts';
 import type { Recovered } from '../store/database.ts';
 import { latchOf } from './drain.ts';
@@ -46,6 +47,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     pressure: 'Normal',
     copies: new Map(),
     tombstones: new Map(options.recovered.tombstones.map((tombstone) => [tombstone.id, tombstone])),
+    graves: new Graves(),
     intakes: new Map(),
     intakeOf: new Map(),
     incoming: new Map(),

@@ -89,7 +89,7 @@ import {
 } from './state.ts';
 import { type StoreEvent, storeEvent } from './store-events.ts';
 import { retirements, stillSpeaks, takeOverSlice } from './takeover.ts';
-import { guard, guardOver, sweepTombstones } from './tombstones.ts';
+import { guard, guardsOver, sweepTombstones } from './tombstones.ts';
 import { transition } from './transitions.ts';
 import { beginTogether, saveClock, witness } from './trusted-time.ts';
 
@@ -360,7 +360,7 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       for (const due of takeAges(server, top.number)) ageDue(turn, due);
       break;
     case 'guard':
-      guardOver(turn, id);
+      guardsOver(turn);
       break;
     case 'waiter':
       answerWaiters(turn, id);

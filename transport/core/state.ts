@@ -6,6 +6,7 @@ import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
+import type { Graves } from '../store/buried.ts';
 import { type Compactor, packedOf } from '../store/compact.ts';
 import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
@@ -176,6 +177,7 @@ export interface Server {
   pressure: 'Normal' | 'Medium' | 'High';
   readonly copies: Map<CopyId, Copy>;
   readonly tombstones: Map<CopyId, Tombstone>;
+  readonly graves: Graves;
   readonly intakes: Map<number, Intake>;
   readonly intakeOf: Map<CopyId, number>;
   readonly incoming: Map<number, IncomingShadow>;

@@ -13,12 +13,21 @@ import { transition } from './transitions.ts';
  * "unknown" about a copy that was aborted, or that became final and left nothing in a Safety Net.
  */
 export const GUARD_MS = 120_000;
+/** Guards that end together are looked at together. */
+const GUARDS_EVERY_MS = 250;
 
-export function putTombstone(turn: Turn, tombstone: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
-  turn.server.tombstones.set(tombstone.id, tombstone);
+export function putTombstone(turn: Turn, made: Tombstone, how: (turn: Turn, write: CoreWrite) => void): void {
+  const tombstone = keep(turn, made);
   how(turn, { kind: 'tombstone', tombstone });
   if (tombstone.kind === 'final' && wrong(turn, 'tombstone-forgotten')) turn.server.tombstones.delete(tombstone.id);
   guard(turn, tombstone.id);
+}
+
+/** What is held of it, by the database as well. */
+function keep({ server }: Turn, made: Tombstone): Tombstone {
+  const tombstone = server.graves.keep(made, server.tombstones);
+  server.tombstones.set(tombstone.id, tombstone);
+  return tombstone;
 }
 
 /**
@@ -33,14 +42,23 @@ export function rememberFinal(turn: Turn, facts: CopyFacts, state: CopyState): v
 }
 
 export function guard(turn: Turn, id: CopyId): void {
-  turn.server.guarded.set(id, turn.nowMs + GUARD_MS);
-  setTimer(turn, GUARD_MS + 1, 'guard', id);
+  const { guarded } = turn.server;
+  // At the end again: `guarded` is in the order in which the guards end, and one timer does for all.
+  guarded.delete(id);
+  guarded.set(id, turn.nowMs + GUARD_MS);
+  if (guarded.size === 1) setTimer(turn, GUARD_MS + 1, 'guard');
 }
 
-export function guardOver(turn: Turn, id: CopyId): void {
-  const until = turn.server.guarded.get(id);
-  if (until === undefined || until > turn.nowMs) return;
-  turn.server.guarded.delete(id);
+export function guardsOver(turn: Turn): void {
+  const { guarded } = turn.server;
+  for (const [id, untilMs] of guarded) {
+    if (untilMs > turn.nowMs) return setTimer(turn, Math.max(untilMs - turn.nowMs + 1, GUARDS_EVERY_MS), 'guard');
+    guarded.delete(id);
+    guardOver(turn, id);
+  }
+}
+
+function guardOver(turn: Turn, id: CopyId): void {
   const tombstone = turn.server.tombstones.get(id);
   if (tombstone === undefined) return;
   const placements = tombstone.placements.filter(({ identity }) => !turn.server.lost.has(identity));
@@ -54,8 +72,7 @@ export function forgetIfAnswered(turn: Turn, tombstone: Tombstone): void {
   const isOpen = tombstone.placements.length > 0 || !everyMemberListed(turn) || isAwaited(turn, tombstone.id);
   if (isOpen) {
     if (tombstone === server.tombstones.get(tombstone.id)) return;
-    server.tombstones.set(tombstone.id, tombstone);
-    note(turn, { kind: 'tombstone', tombstone });
+    note(turn, { kind: 'tombstone', tombstone: keep(turn, tombstone) });
     return;
   }
   transition(
