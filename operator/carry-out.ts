@@ -39,8 +39,8 @@ type Written = KubeResult<KubeObject | 'gone' | 'terminating' | null>;
 
 const base64 = (text: string): string => Buffer.from(text, 'utf8').toString('base64');
 
-/** Of one cluster: fifty pods that are told a generation one after the other are most of a look. */
-const AT_ONCE = 8;
+/** Of one cluster: fifty pods that are told a generation one after the other are most of a look. With eight looks at once connections are left for the lease. */
+const AT_ONCE = 4;
 const WORKLOADS = ['StatefulSet', 'Deployment'];
 
 /** Actions side by side that need nothing of each other; null: it is alone. */
