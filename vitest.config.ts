@@ -4,12 +4,14 @@
  */
 import { defineConfig } from 'vitest/config';
 import { CountsReporter } from './test/house/counts-reporter.ts';
+import { LongFirst } from './test/house/long-first.ts';
 
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export of its configuration file
 export default defineConfig({
   test: {
     pool: 'forks',
     maxWorkers: 2,
+    sequence: { sequencer: LongFirst },
     testTimeout: 20_000,
     hookTimeout: 60_000,
     teardownTimeout: 10_000,

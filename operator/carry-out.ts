@@ -1,6 +1,6 @@
 /**
- * Carries out what a plan asks for, in its order (`actions.ts`). Owns: how each action is said to the API server, with its conditions. Promise: stops at
- * the first that fails, and says which and why; what is not there any more was deleted already; nothing is written past the fence, because
+ * Carries out what a plan asks for, in its order (`actions.ts`). Owns: how each action is said to the API server, with its conditions, and what may be said at
+ * once. Promise: begins nothing after one has failed, and says which and why; no workload before all that it mounts and is guarded by; what is not there any more was deleted already; nothing is written past the fence, because
  * the API it is given has none other. Every write is remembered until the caches have seen it (`Unseen`).
  */
 import type { Random } from '../common/platform/random.ts';
@@ -39,6 +39,28 @@ type Written = KubeResult<KubeObject | 'gone' | 'terminating' | null>;
 
 const base64 = (text: string): string => Buffer.from(text, 'utf8').toString('base64');
 
+/** Of one cluster: fifty pods that are told a generation one after the other are most of a look. With eight looks at once connections are left for the lease. */
+const AT_ONCE = 4;
+const WORKLOADS = ['StatefulSet', 'Deployment'];
+
+/** Actions side by side that need nothing of each other; null: it is alone. */
+function stageOf(action: Action): 'pods' | 'parts' | 'workloads' | null {
+  if (action.kind === 'annotate') return action.target.kind === 'Pod' ? 'pods' : null;
+  if (action.kind !== 'apply') return null;
+  return WORKLOADS.includes(action.object.kind) ? 'workloads' : 'parts';
+}
+
+function stages(actions: readonly Action[]): readonly (readonly Action[])[] {
+  const found: Action[][] = [];
+  for (const action of actions) {
+    const last = found.at(-1);
+    const stage = stageOf(action);
+    if (last?.[0] !== undefined && stage !== null && stageOf(last[0]) === stage) last.push(action);
+    else found.push([action]);
+  }
+  return found;
+}
+
 export class CarryOut {
   readonly #side: CarryOutSide;
 
@@ -47,15 +69,30 @@ export class CarryOut {
   }
 
   async all(owner: Owner, actions: readonly Action[]): Promise<Carried> {
-    for (const action of actions) {
-      const written = await this.#one(owner, action);
-      if (!written.ok) return { action: describe(action), failure: written.failure };
+    for (const stage of stages(actions)) {
+      const failed = await this.#together(owner, stage);
+      if (failed !== null) return failed;
     }
     return null;
   }
 
+  async #together(owner: Owner, actions: readonly Action[]): Promise<Carried> {
+    const left = actions.values();
+    let failed: Carried = null;
+    const some = async (): Promise<void> => {
+      for (const action of left) {
+        const written = await this.#one(owner, action);
+        if (!written.ok) failed ??= { action: describe(action), failure: written.failure };
+        if (failed !== null) return;
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, actions.length) }, some));
+    return failed;
+  }
+
   /** The whole status; fields that it leaves out are removed. */
-  async status(kind: ResourceKind, { namespace }: Owner, name: string, uid: string, status: object): Promise<Written> {
+  async status(kind: ResourceKind, owner: Owner, name: string, uid: string, status: object): Promise<Written> {
+    const { namespace } = owner;
     const object = { apiVersion: apiVersionOf(kind), kind: kind.kind, metadata: { name, namespace }, status };
     const written = await this.#side.api.apply<KubeObject>(kind, object, {
       force: true,
@@ -63,7 +100,7 @@ export class CarryOut {
       mustExist: { uid },
     });
     if (!written.ok) return written.failure.kind === 'notFound' ? { ok: true, value: null } : written;
-    return this.#seen(kind, { ok: true, value: written.value.object });
+    return this.#seen(owner, kind, { ok: true, value: written.value.object });
   }
 
   async #one(owner: Owner, action: Action): Promise<Written> {
@@ -71,39 +108,50 @@ export class CarryOut {
     const { namespace } = owner;
     switch (action.kind) {
       case 'apply':
-        return await this.#apply(action.object as KubeObject);
+        return await this.#apply(owner, action.object as KubeObject);
       case 'delete':
-        return await this.#delete(kindOf(action.target), namespace, action.target.name, {
+        return await this.#delete(owner, kindOf(action.target), action.target.name, {
           uid: action.uid,
           propagation: action.orphan ? 'Orphan' : 'Background',
         });
       case 'restartPod':
-        return await this.#delete(POD, namespace, action.name, {
+        return await this.#delete(owner, POD, action.name, {
           uid: action.uid,
           resourceVersion: action.resourceVersion,
         });
       case 'deleteClaim':
-        return await this.#delete(PERSISTENT_VOLUME_CLAIM, namespace, action.name, { uid: action.uid });
+        return await this.#delete(owner, PERSISTENT_VOLUME_CLAIM, action.name, { uid: action.uid });
       case 'annotate': {
         const kind = kindOf(action.target);
         const patch = { metadata: { uid: action.uid, annotations: action.annotations } };
-        return this.#seen(kind, await api.patch<KubeObject>(kind, { namespace, name: action.target.name }, patch));
+        return this.#seen(
+          owner,
+          kind,
+          await api.patch<KubeObject>(kind, { namespace, name: action.target.name }, patch),
+        );
       }
       case 'resizeClaim': {
         const spec = { resources: { requests: { storage: action.storage } } };
         const patch = { metadata: { uid: action.uid }, spec };
         const name = { namespace, name: action.name };
-        return this.#seen(PERSISTENT_VOLUME_CLAIM, await api.patch<KubeObject>(PERSISTENT_VOLUME_CLAIM, name, patch));
+        return this.#seen(
+          owner,
+          PERSISTENT_VOLUME_CLAIM,
+          await api.patch<KubeObject>(PERSISTENT_VOLUME_CLAIM, name, patch),
+        );
       }
       case 'writeTopology': {
-        const backup = await this.#putConfigMap(action.backup);
-        return backup.ok ? await this.#putConfigMap(action.main) : backup;
+        const backup = await this.#putConfigMap(owner, action.backup);
+        return backup.ok ? await this.#putConfigMap(owner, action.main) : backup;
       }
       case 'createAuthority':
         return await this.#createAuthority(owner, action.secret as KubeObject);
       case 'createPassword': {
         const password = this.#side.random.bytes(action.bytes).toString('base64url');
-        return await this.#create(SECRET, { ...action.secret, data: { [action.key]: base64(password) } } as KubeObject);
+        return await this.#create(owner, SECRET, {
+          ...action.secret,
+          data: { [action.key]: base64(password) },
+        } as KubeObject);
       }
       case 'setFinalizers':
         return await this.#setFinalizers(owner, action);
@@ -114,31 +162,31 @@ export class CarryOut {
     }
   }
 
-  async #apply(object: KubeObject): Promise<Written> {
+  async #apply(owner: Owner, object: KubeObject): Promise<Written> {
     const kind = kindOf(object);
     const written = await this.#side.api.apply(kind, object, { force: true });
-    return this.#seen(kind, written.ok ? { ok: true, value: written.value.object } : written);
+    return this.#seen(owner, kind, written.ok ? { ok: true, value: written.value.object } : written);
   }
 
   /** The generation must never go back: what the caches do not know yet must not be overwritten, so without a version it is created. */
-  async #putConfigMap(wanted: ConfigMapObject | null): Promise<Written> {
+  async #putConfigMap(owner: Owner, wanted: ConfigMapObject | null): Promise<Written> {
     if (wanted === null) return { ok: true, value: null };
     const object = wanted as KubeObject;
-    if (object.metadata.resourceVersion !== undefined) return await this.#apply(object);
-    return this.#seen(CONFIG_MAP, await this.#side.api.create(CONFIG_MAP, object));
+    if (object.metadata.resourceVersion !== undefined) return await this.#apply(owner, object);
+    return this.#seen(owner, CONFIG_MAP, await this.#side.api.create(CONFIG_MAP, object));
   }
 
-  async #createAuthority({ name }: Owner, secret: KubeObject): Promise<Written> {
-    const { certificatePem, keyPem } = await createAuthority(name, this.#side.pki);
+  async #createAuthority(owner: Owner, secret: KubeObject): Promise<Written> {
+    const { certificatePem, keyPem } = await createAuthority(owner.name, this.#side.pki);
     const data = { 'tls.crt': base64(certificatePem), 'tls.key': base64(keyPem), [TRUST_KEY]: base64(certificatePem) };
-    return await this.#create(SECRET, { ...secret, data } as KubeObject);
+    return await this.#create(owner, SECRET, { ...secret, data } as KubeObject);
   }
 
   /** One that is there stays: another operator, or the try before this one, made it. */
-  async #create(kind: ResourceKind, object: KubeObject): Promise<Written> {
+  async #create(owner: Owner, kind: ResourceKind, object: KubeObject): Promise<Written> {
     const created = await this.#side.api.create(kind, object);
     if (!created.ok && created.failure.kind === 'alreadyExists') return { ok: true, value: null };
-    return this.#seen(kind, created);
+    return this.#seen(owner, kind, created);
   }
 
   async #setFinalizers(owner: Owner, action: Action & { kind: 'setFinalizers' }): Promise<Written> {
@@ -147,26 +195,29 @@ export class CarryOut {
     const patch = { metadata: { uid, resourceVersion, finalizers } };
     const written = await this.#side.api.patch<KubeObject>(MAIL_CLUSTER, name, patch);
     if (!written.ok && written.failure.kind === 'notFound') return { ok: true, value: null };
-    return this.#seen(MAIL_CLUSTER, written);
+    return this.#seen(owner, MAIL_CLUSTER, written);
   }
 
   async #delete(
+    owner: Owner,
     kind: ResourceKind,
-    namespace: string,
     name: string,
     conditions: { uid: string; resourceVersion?: string; propagation?: 'Background' | 'Orphan' },
   ): Promise<Written> {
+    const { namespace } = owner;
     const deleted = await this.#side.api.delete(kind, { namespace, name }, conditions);
     if (!deleted.ok) return deleted.failure.kind === 'notFound' ? { ok: true, value: 'gone' } : deleted;
-    this.#side.unseen.deleted(kind, { namespace, name }, conditions.uid);
+    this.#side.unseen.deleted(keyFor(owner), kind, { namespace, name }, conditions.uid);
     return deleted;
   }
 
-  #seen(kind: ResourceKind, written: KubeResult<KubeObject>): Written {
-    if (written.ok) this.#side.unseen.written(kind, written.value);
+  #seen(owner: Owner, kind: ResourceKind, written: KubeResult<KubeObject>): Written {
+    if (written.ok) this.#side.unseen.written(keyFor(owner), kind, written.value);
     return written;
   }
 }
+
+const keyFor = ({ namespace, name }: Owner): string => `${namespace}/${name}`;
 
 /** For logs and conditions: what was being done, to what. */
 export function describe(action: Action): string {

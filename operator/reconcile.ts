@@ -61,8 +61,7 @@ export class Reconciler {
 
   async reconcile(key: string): Promise<WorkOutcome> {
     const { clock, metrics, unseen, poll } = this.#side;
-    const { namespace = '' } = nameOf(key);
-    if (unseen.isWaiting(namespace)) return { kind: 'again', afterMs: UNSEEN_MS };
+    if (unseen.isWaiting(key)) return { kind: 'again', afterMs: UNSEEN_MS };
     const startMs = clock.monotonicMs();
     const gathered = await this.#side.gatherer.gather(key);
     if (gathered === null) {

@@ -1,10 +1,10 @@
 /**
- * Writes of ours that the caches have not shown yet. Owns: them, for a while. Promise: a cluster is not planned from a snapshot that is older than our own
- * last writes, so nothing is written twice, nor a generation twice. A write that never shows (the object was changed again, the watch is
+ * Writes of ours that the caches have not shown yet. Owns: them, by MailCluster, for a while. Promise: a cluster is not planned from a snapshot that is older than
+ * our own last writes for it, so nothing is written twice, nor a generation twice; those for its neighbours hold it up never. A write that never shows (the object was changed again, the watch is
  * late) is forgotten after `PATIENCE_MS`: preconditions catch what a stale plan would do.
  */
 import type { Clock } from '../common/platform/clock.ts';
-import { type KubeObject, keyOf, type ObjectName, type ResourceKind } from './kube/kube-object.ts';
+import type { KubeObject, ObjectName, ResourceKind } from './kube/kube-object.ts';
 import type { Watched, World } from './world.ts';
 
 export const PATIENCE_MS = 5_000;
@@ -25,41 +25,36 @@ const versionOf = (object: KubeObject | undefined): string | null =>
 export class Unseen {
   readonly #world: Pick<World, 'get'>;
   readonly #clock: Clock;
-  readonly #writes = new Map<string, Write>();
+  /** By cluster, then by kind and name. */
+  readonly #writes = new Map<string, Map<string, Write>>();
 
   constructor(world: Pick<World, 'get'>, clock: Clock) {
     this.#world = world;
     this.#clock = clock;
   }
 
-  written(kind: ResourceKind, object: KubeObject): void {
+  /** `cluster`: for which it was written, as `namespace/name`. */
+  written(cluster: string, kind: ResourceKind, object: KubeObject): void {
     const { name, namespace = '' } = object.metadata;
     const known = this.#known(kind, { name, namespace });
     const before = versionOf(known);
     // The same version: the write changed nothing, or the watch was faster.
     if (before === versionOf(object)) return;
-    this.#add(`${namespace}/${kind.kind}/${keyOf(object)}`, {
-      kind,
-      name: { name, namespace },
-      before,
-      uid: null,
-      deleted: false,
-    });
+    this.#add(cluster, { kind, name: { name, namespace }, before, uid: null, deleted: false });
   }
 
-  deleted(kind: ResourceKind, name: ObjectName, uid: string): void {
-    this.#add(`${name.namespace}/${kind.kind}/${name.name}`, { kind, name, before: null, uid, deleted: true });
+  deleted(cluster: string, kind: ResourceKind, name: ObjectName, uid: string): void {
+    this.#add(cluster, { kind, name, before: null, uid, deleted: true });
   }
 
-  /** True while the caches lag behind what we wrote in this namespace. */
-  isWaiting(namespace: string): boolean {
-    let waiting = false;
-    for (const [key, write] of this.#writes) {
-      if (write.name.namespace !== namespace) continue;
-      if (this.#isSeen(write) || this.#clock.monotonicMs() >= write.untilMs) this.#writes.delete(key);
-      else waiting = true;
-    }
-    return waiting;
+  /** True while the caches lag behind what we wrote for this cluster. */
+  isWaiting(cluster: string): boolean {
+    const writes = this.#writes.get(cluster) ?? new Map<string, Write>();
+    const nowMs = this.#clock.monotonicMs();
+    for (const [key, write] of writes) if (this.#isSeen(write) || nowMs >= write.untilMs) writes.delete(key);
+    if (writes.size > 0) return true;
+    this.#writes.delete(cluster);
+    return false;
   }
 
   #isSeen({ kind, name, before, uid, deleted }: Write): boolean {
@@ -72,7 +67,9 @@ export class Unseen {
     return this.#world.get(kind, namespace, name);
   }
 
-  #add(key: string, write: Omit<Write, 'untilMs'>): void {
-    this.#writes.set(key, { ...write, untilMs: this.#clock.monotonicMs() + PATIENCE_MS });
+  #add(cluster: string, write: Omit<Write, 'untilMs'>): void {
+    const writes = this.#writes.get(cluster) ?? new Map<string, Write>();
+    const untilMs = this.#clock.monotonicMs() + PATIENCE_MS;
+    this.#writes.set(cluster, writes.set(`${write.kind.kind}/${write.name.name}`, { ...write, untilMs }));
   }
 }

@@ -57,13 +57,20 @@ const TCP_KEEP_ALIVE_MS = 30_000;
 
 class CountingAgent extends Agent {
   readonly #opened: () => void;
+  readonly #secured = new WeakSet<Duplex>();
   constructor(options: ConstructorParameters<typeof Agent>[0], opened: () => void) {
     super(options);
     this.#opened = opened;
   }
   override createConnection(...args: Parameters<Agent['createConnection']>): Duplex | null | undefined {
     this.#opened();
-    return super.createConnection(...args);
+    const socket = super.createConnection(...args);
+    socket?.once('secureConnect', () => this.#secured.add(socket));
+    return socket;
+  }
+  /** Not what `reusedSocket` says: that is false for a call that waited until another one gave its connection back. */
+  isSecured(socket: Duplex): boolean {
+    return this.#secured.has(socket);
   }
 }
 
@@ -144,8 +151,9 @@ export class HttpChannel {
     reject: (error: ChannelError) => void,
   ): void {
     const isTls = this.#server.protocol === 'https:';
+    const agent = this.#agent(tls, isTls);
     const options: RequestOptions = {
-      agent: this.#agent(tls, isTls),
+      agent,
       host: this.#server.hostname.replace(/^\[|\]$/g, ''),
       port: this.#server.port === '' ? (isTls ? 443 : 80) : this.#server.port,
       method: call.method,
@@ -183,7 +191,8 @@ export class HttpChannel {
       outgoing.end(call.body);
     };
     outgoing.on('socket', (socket) => {
-      if (outgoing.reusedSocket) deliver();
+      const isThere = agent instanceof CountingAgent ? agent.isSecured(socket) : !socket.connecting;
+      if (isThere) deliver();
       else socket.once(isTls ? 'secureConnect' : 'connect', deliver);
     });
   }

@@ -46,8 +46,7 @@ async function stage(context: TestContext, replicas: number): Promise<Stage> {
   const nodes = await FakeNodes.start(access.client, machines, { pool: nodePool(POOL) });
   context.onTestFinished(async () => {
     await access.client.must('DELETE', podsPath(namespace));
-    await nodes.stop();
-    for (const { name } of machines) await access.client.must('DELETE', `/api/v1/nodes/${name}`);
+    await nodes.remove();
   });
   await access.client.mustApply(statefulSet(replicas, namespace));
   return { access, nodes, namespace };
@@ -164,8 +163,7 @@ it('pods of a namespace run on the nodes of its pool only, whatever else is ther
     pools.slice(0, 2).map(async (pool) => {
       const nodes = await FakeNodes.start(access.client, [{ name: pool, zone: POOL }], { pool: nodePool(pool) });
       context.onTestFinished(async () => {
-        await nodes.stop();
-        await access.client.must('DELETE', `/api/v1/nodes/${pool}`);
+        await nodes.remove();
       });
       return nodes;
     }),

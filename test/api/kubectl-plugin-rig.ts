@@ -183,8 +183,7 @@ export async function pluginRig(
   const nodes = await FakeNodes.start(access.client, [{ name: node, zone: node }], { pool: nodePool(POOL) });
   context.onTestFinished(async () => {
     await access.client.call('DELETE', `/api/v1/namespaces/${namespace}/pods?gracePeriodSeconds=0`);
-    await nodes.stop();
-    await access.client.call('DELETE', `/api/v1/nodes/${node}`);
+    await nodes.remove();
   });
   await kubelet.serve(access.client, node);
   await roles(access);

@@ -28,6 +28,7 @@ export class OneStep {
   readonly #nameOf: NameOf;
   readonly #isDeadly: boolean;
   readonly steps: string[] = [];
+  #last = Promise.resolve();
 
   /** `isDeadly`: one step is all; else it only listens. */
   constructor(nameOf: NameOf, isDeadly = true) {
@@ -73,11 +74,22 @@ export class OneStep {
     subresource: string | undefined,
     call: () => Promise<KubeResult<T>>,
   ): Promise<KubeResult<T>> {
-    if (this.#isDead) return DEAD;
-    const result = await call();
-    // A second write may have been on its way; the first decides.
-    if (!result.ok || subresource !== undefined || NO_STEPS.has(kind) || this.#isDead) return result;
-    this.steps.push(this.#nameOf({ verb, kind, name, body: body as KubeObject }));
+    if (subresource !== undefined || NO_STEPS.has(kind)) return this.#isDead ? DEAD : await call();
+    // One step at a time: what the operator says beside it is not sent before its answer is there, and then not at all.
+    const before = this.#last;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#last = promise;
+    await before;
+    try {
+      return this.#isDead ? DEAD : this.#stepped({ verb, kind, name, body: body as KubeObject }, await call());
+    } finally {
+      resolve();
+    }
+  }
+
+  #stepped<T>(step: Step, result: KubeResult<T>): KubeResult<T> {
+    if (!result.ok) return result;
+    this.steps.push(this.#nameOf(step));
     return this.#isDeadly ? DEAD : result;
   }
 }

@@ -76,11 +76,10 @@ it('a storage class, a Secret and a site that are missing: conditions and events
   await healed(access, namespace, wanted.MissingStorageClass);
   const added = await FakeNodes.start(access.client, [{ name: zone, zone }], { pool: nodePool(POOL) });
   context.onTestFinished(async () => {
-    await access.client.call('DELETE', `/api/v1/nodes/${zone}`);
-    await added.stop();
+    await added.remove();
   });
   await healed(access, namespace, wanted.NoNodeInSite);
-  expect((await conditionOf(access, namespace, 'Progressing'))?.reason).toBe('MissingSecret');
+  await awaitCondition(access, namespace, 'Progressing', { reason: 'MissingSecret' });
   const secret = {
     apiVersion: 'v1',
     kind: 'Secret',

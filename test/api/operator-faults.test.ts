@@ -27,8 +27,6 @@ import { ownApiServer, ownNamespace, sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
 const TIMEOUT_MS = 120_000;
-/** As a deployment has it: a slow answer does not cost the lease. */
-const LEASE = { durationMs: 15_000, renewDeadlineMs: 10_000, retryMs: 2_000 };
 
 /** What is compared with a run without faults. */
 const MADE = [
@@ -51,7 +49,7 @@ async function proxied(access: ApiAccess, context: TestContext, namespace: strin
   context.onTestFinished(() => proxy.stop());
   for (const { match, fault, times } of armed) proxy.inject(match, fault, times);
   const text = kubeconfigText({ server: proxy.url, ca: certificate.ca, user: {} });
-  const operator = await ownOperator(access, context, namespace, 'operator', { reach: { text }, lease: LEASE });
+  const operator = await ownOperator(access, context, namespace, 'operator', { reach: { text } });
   context.onTestFinished(() => proxy.heal());
   return { proxy, operator } satisfies Proxied;
 }

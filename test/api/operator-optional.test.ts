@@ -1,36 +1,16 @@
 /**
- * What the operator makes only when it is asked for: a front end that grows with its load, a Redis of the cluster's own, an authority out of cert-manager
- * (kubernetes.md section 2). Of cert-manager only its kind is there; the test plays the issuer. Against a real API server and its controllers.
+ * What the operator makes only when it is asked for: a front end that grows with its load, a Redis of the cluster's own (kubernetes.md section 2). Against a
+ * real API server and its controllers.
  */
 import { expect, it } from 'vitest';
-import { createAuthority } from '../../operator/pki.ts';
 import type { ApiAccess } from '../cluster/api-access.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
-import { applyAll, awaitCondition, list, ownOperator, ownVolumes, PATIENCE, pathOf, twoSites } from './operator-rig.ts';
+import { applyAll, list, ownOperator, ownVolumes, PATIENCE, pathOf, twoSites } from './operator-rig.ts';
 import { nodesOfFile, ownNamespace, sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
 nodesOfFile();
-
-const CERTIFICATE_CRD: KubeObject = {
-  apiVersion: 'apiextensions.k8s.io/v1',
-  kind: 'CustomResourceDefinition',
-  metadata: { name: 'certificates.cert-manager.io' },
-  spec: {
-    group: 'cert-manager.io',
-    scope: 'Namespaced',
-    names: { kind: 'Certificate', listKind: 'CertificateList', plural: 'certificates', singular: 'certificate' },
-    versions: [
-      {
-        name: 'v1',
-        served: true,
-        storage: true,
-        schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
-      },
-    ],
-  },
-};
 
 async function transport(access: ApiAccess, context: Parameters<typeof ownVolumes>[1], namespace: string) {
   return { storage: { size: '1Gi', storageClassName: await ownVolumes(access, context, namespace) } };
@@ -119,33 +99,4 @@ it('redis Managed: one pod, its Service, a password that stays; None takes the p
     );
   // Switched on again it is the same Redis to the pods that still know the password.
   expect((await access.client.get(pathOf(namespace, 'secrets', name))).data).toEqual(secret.data);
-});
-
-it('issuerRef: says what is missing, asks cert-manager for an authority, and takes the one it makes', async (context) => {
-  const access = api(context);
-  const namespace = await ownNamespace(access, context);
-  await ownOperator(access, context, namespace);
-  const certificates = { issuerRef: { kind: 'Issuer', name: 'mail-ca' } };
-  await applyAll(access, twoSites(namespace, { certificates, transport: await transport(access, context, namespace) }));
-  const missing = await awaitCondition(access, namespace, 'CertificatesValid', { reason: 'IssuerKindMissing' });
-  expect(missing.message).toContain('install it or remove issuerRef');
-  await access.client.mustApply(CERTIFICATE_CRD);
-  context.onTestFinished(async () => {
-    await access.client.call(
-      'DELETE',
-      '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/certificates.cert-manager.io',
-    );
-  });
-  await awaitCondition(access, namespace, 'CertificatesValid', { reason: 'AuthorityMissing' });
-  const asked = await made(access, `/apis/cert-manager.io/v1/namespaces/${namespace}/certificates/contoso-authority`);
-  expect(asked.spec).toMatchObject({ isCA: true, issuerRef: { kind: 'Issuer', name: 'mail-ca' } });
-  const issued = await createAuthority('contoso');
-  await access.client.mustApply({
-    apiVersion: 'v1',
-    kind: 'Secret',
-    type: 'kubernetes.io/tls',
-    metadata: { name: asked.spec.secretName, namespace, labels: asked.spec.secretTemplate.labels },
-    stringData: { 'tls.crt': issued.certificatePem, 'tls.key': issued.keyPem, 'ca.crt': issued.certificatePem },
-  });
-  await awaitCondition(access, namespace, 'CertificatesValid', { status: 'True' });
 });

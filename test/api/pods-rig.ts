@@ -326,7 +326,8 @@ export async function mailClusterInPods(
     await Promise.all(Object.values(stores).map(({ stop }) => stop()));
     await remove();
     await pods.stop();
-    await removeNodes(access, namespace, nodes, machines);
+    await podsEnded(access, namespace);
+    await nodes.remove();
   });
   const storageClassName = await ownVolumes(access, context, namespace, 10);
   const made = new MailClusterInPods({
@@ -353,17 +354,10 @@ export async function mailClusterInPods(
   return made;
 }
 
-/** Its pods have ended; what is left of the namespace ends by itself. */
-async function removeNodes(
-  access: ApiAccess,
-  namespace: string,
-  nodes: FakeNodes,
-  machines: readonly { readonly name: string }[],
-): Promise<void> {
+/** What is left of the namespace ends by itself. */
+async function podsEnded(access: ApiAccess, namespace: string): Promise<void> {
   await until('the pods to end', async () => (await list(access, namespace, 'pods')).length === 0, {
     deadlineMs: 20_000,
     everyMs: 100,
   }).catch(() => undefined);
-  await nodes.stop();
-  for (const { name } of machines) await access.client.call('DELETE', `/api/v1/nodes/${name}`);
 }

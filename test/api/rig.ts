@@ -36,7 +36,7 @@ export function nodesOfFile(): () => FakeNodes {
   });
   afterAll(async () => {
     const failure = nodes?.failure ?? null;
-    await nodes?.stop();
+    await nodes?.remove();
     expect(failure).toBe(null);
   });
   return () => {

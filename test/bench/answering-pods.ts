@@ -38,6 +38,8 @@ export class AnsweringPods {
   readonly #server: Server;
   readonly #http = createHttpServer();
   #nodes: FakeNodes | null = null;
+  /** Asked of all of them so far. */
+  questions = 0;
 
   private constructor(client: KubeClient) {
     this.#client = client;
@@ -122,6 +124,7 @@ export class AnsweringPods {
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
+    this.questions += 1;
     const member = this.#members.get(request.socket.localAddress ?? '');
     if (member === undefined || request.url !== '/v1/status') return void response.writeHead(404).end();
     const status = {

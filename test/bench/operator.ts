@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { OPERATOR_ENVIRONMENT } from '../../operator/operator-process.ts';
 import { operatorSettings, type Plural, pathOf } from '../api/operator-rig.ts';
 import { type ApiCluster, startApiServer } from '../cluster/api-server.ts';
+import { isWrite } from '../cluster/audit-log.ts';
 import { Daemon } from '../cluster/daemon.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
 import { installCrds } from '../cluster/shared-cluster.ts';
@@ -43,7 +44,14 @@ const PATIENCE = { deadlineMs: 3_600_000, everyMs: 1_000 };
 /** A cluster is at rest a minute after its last new answer (operator/member-poll.ts). */
 const TO_REST_MS = 75_000;
 
-await using cluster = await startApiServer({ controllerFlags: ['--kube-api-qps=500', '--kube-api-burst=1000'] });
+/** Faster than by themselves, and without what no cluster of today needs: Endpoints beside EndpointSlices are a tenth of all writes. */
+await using cluster = await startApiServer({
+  controllerFlags: ['--kube-api-qps=500', '--kube-api-burst=1000'],
+  managerFlags: [
+    '--controllers=*,-endpoints-controller,-endpointslice-mirroring-controller',
+    '--endpointslice-updates-batch-period=1s',
+  ],
+});
 await installCrds(cluster);
 const { client } = cluster;
 await client.must('POST', '/api/v1/namespaces', {
@@ -151,6 +159,43 @@ const writes = () =>
     ({ userAgent, resource }) => userAgent.startsWith('mailcluster-operator/') && resource !== 'leases',
   );
 
+/** Who did how much since: what is the bench's and not the operator's is said, too. */
+async function costs(pid: number, what: string, before: Costs): Promise<void> {
+  const now = await costsOf(pid);
+  const since = (of: (one: Costs) => number): number => of(now) - of(before);
+  const asked = new Map<string, number>();
+  for (const { verb, resource } of now.asked.slice(before.asked.length))
+    asked.set(`${verb} ${resource}`, (asked.get(`${verb} ${resource}`) ?? 0) + 1);
+  line(`${what}: cost`, {
+    operatorCpuSeconds: since(({ operator }) => operator),
+    apiServerCpuSeconds: since(({ apiServer }) => apiServer),
+    etcdCpuSeconds: since(({ etcd }) => etcd),
+    playedPodsCpuSeconds: since(({ bench }) => bench),
+    questionsToMembers: since(({ questions }) => questions),
+    requestsOfOperator: since((one) => one.asked.length),
+    writesOfOthers: since(({ others }) => others),
+  });
+  const most = [...asked].sort((a, b) => b[1] - a[1]).slice(0, 12);
+  console.log(`  ${most.map(([name, many]) => `${many} ${name}`).join(', ')}`);
+}
+
+type Costs = Awaited<ReturnType<typeof costsOf>>;
+
+async function costsOf(pid: number) {
+  const entries = await cluster.audit.entries();
+  const isOperator = ({ userAgent }: { readonly userAgent: string }) => userAgent.startsWith('mailcluster-operator/');
+  const { user, system } = process.cpuUsage();
+  return {
+    operator: cpuMs(pid) / 1000,
+    apiServer: cpuMs(cluster.apiServer.pid ?? 0) / 1000,
+    etcd: cpuMs(cluster.etcd.pid ?? 0) / 1000,
+    bench: (user + system) / 1e6,
+    questions: pods?.questions ?? 0,
+    asked: entries.filter((one) => isOperator(one) && one.verb !== 'watch' && one.resource !== 'leases'),
+    others: entries.filter((one) => !isOperator(one) && isWrite(one)).length,
+  };
+}
+
 /** Upper bound of the bucket that holds this share of all looks so far, s. */
 async function lookSeconds(share: number, before: ReadonlyMap<number, number>): Promise<number> {
   const now = await buckets();
@@ -231,6 +276,7 @@ try {
   line('one cluster: apply to all objects', { seconds: (performance.now() - appliedMs) / 1000, goal: '2 s' });
   await settled(1);
   await idle(pid, 'one cluster, idle');
+  const before = await costsOf(pid);
   const startMs = performance.now();
   for (let n = 1; n < clusters; n++) await client.mustApply(mailCluster(`cluster${n}`), { fieldManager: 'a-person' });
   await settled(clusters);
@@ -241,6 +287,7 @@ try {
     p99Seconds: await lookSeconds(0.99, new Map()),
     peakMiB: peakMiB(pid),
   });
+  await costs(pid, `${clusters - 1} more come up`, before);
   await idle(pid, `${clusters} x ${sites * perSite}, idle`);
   if (values.changes) await changeEach(pid);
   if (operator.failure !== null) throw new Error(operator.failure);

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { AuditLog } from './audit-log.ts';
 import { kubeconfig } from './control-plane.ts';
-import { KubeClient, type KubeCredentials } from './kube-client.ts';
+import { KubeClient, type KubeCredentials, type KubeObject } from './kube-client.ts';
 
 /** What it takes; plain data, so that it can be handed to another process. */
 export interface AccessParts {
@@ -84,8 +84,19 @@ export class ApiAccess {
     });
     const remove = async (): Promise<void> => {
       await this.client.must('DELETE', `/api/v1/namespaces/${name}`);
+      await this.#letGo(name);
     };
     return { name, remove };
+  }
+
+  /** What would keep it for ever, and the controllers busy with it: the finalizer of an operator that is gone, pods of a kubelet that is. */
+  async #letGo(namespace: string): Promise<void> {
+    const clusters = `/apis/mailcluster.dev/v1alpha1/namespaces/${namespace}/mailclusters`;
+    const { body } = await this.client.call('GET', clusters);
+    for (const { metadata } of (body.items ?? []) as KubeObject[])
+      await this.client.mergePatch(`${clusters}/${metadata.name}`, { metadata: { finalizers: null } });
+    const options = { apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds: 0 };
+    await this.client.call('DELETE', `/api/v1/namespaces/${namespace}/pods`, { body: options });
   }
 
   /** A ServiceAccount, made when absent, and a token of it. What it may do is the test's to say (RBAC). */

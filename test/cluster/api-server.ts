@@ -36,6 +36,8 @@ export interface ApiServerOptions extends Partial<PlaneTimes> {
   readonly apiServerFlags?: readonly string[];
   /** The same for controller manager and scheduler, for example `--kube-api-qps=500`: by themselves they write 20 and 50 times a second. */
   readonly controllerFlags?: readonly string[];
+  /** For the controller manager alone. */
+  readonly managerFlags?: readonly string[];
   /** Default: a free one of loopback. */
   readonly choosePort?: () => Promise<number>;
 }
@@ -86,7 +88,11 @@ export async function startApiServer(options: ApiServerOptions = {}): Promise<Ap
       ]);
       const flags = options.controllerFlags ?? [];
       daemons.push(
-        daemon('kube-controller-manager', [...controllerManagerArguments(files, manager.kubeconfig, times), ...flags]),
+        daemon('kube-controller-manager', [
+          ...controllerManagerArguments(files, manager.kubeconfig, times),
+          ...flags,
+          ...(options.managerFlags ?? []),
+        ]),
         daemon('kube-scheduler', [...schedulerArguments(scheduler.kubeconfig), ...flags]),
       );
       for (const started of daemons.slice(2)) started.start();

@@ -1,9 +1,9 @@
 /**
- * What was asked of the API server, by its own audit log (level Metadata). Owns: reading the file and who counts as whom. Promises: what
- * was answered before `entries` is called is in the result. Fails when the API server does not answer.
+ * What was asked of the API server, by its own audit log (level Metadata). Owns: reading the file, each part of it once, and who counts as whom. Promises:
+ * what was answered before `entries` is called is in the result. Fails when the API server does not answer.
  */
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { until } from '../house/until.ts';
 import type { KubeClient } from './kube-client.ts';
 
@@ -30,6 +30,10 @@ export const isWrite = (entry: AuditEntry): boolean => WRITES.has(entry.verb) &&
 export class AuditLog {
   readonly file: string;
   readonly #client: KubeClient;
+  readonly #entries: AuditEntry[] = [];
+  /** Up to here whole lines were read. */
+  #offset = 0;
+  #reading: Promise<void> = Promise.resolve();
 
   constructor(file: string, client: KubeClient) {
     this.file = file;
@@ -40,19 +44,26 @@ export class AuditLog {
   async entries(): Promise<readonly AuditEntry[]> {
     const marker = `marker-${randomUUID()}`;
     await this.#client.must('GET', '/version', { userAgent: marker });
-    const text = await until(
-      'the audit log to be complete',
-      async () => {
-        const now = await readFile(this.file, 'utf8');
-        return now.includes(marker) && now;
-      },
-      { deadlineMs: MARKER_MS, everyMs: 20 },
-    );
-    return text
-      .slice(0, text.lastIndexOf('\n'))
-      .split('\n')
-      .map((line) => toEntry(JSON.parse(line) as RawEvent))
-      .filter(({ userAgent }) => !userAgent.startsWith('marker-'));
+    await until('the audit log to be complete', () => this.#has(marker), { deadlineMs: MARKER_MS, everyMs: 20 });
+    return this.#entries.filter(({ userAgent }) => !userAgent.startsWith('marker-'));
+  }
+
+  async #has(marker: string): Promise<boolean> {
+    // One at a time; who asks again after a failure reads again.
+    this.#reading = this.#reading.catch(() => undefined).then(() => this.#read());
+    await this.#reading;
+    return this.#entries.some(({ userAgent }) => userAgent === marker);
+  }
+
+  /** What was added since. The log of a whole run is tens of megabytes. */
+  async #read(): Promise<void> {
+    await using file = await open(this.file);
+    const { size } = await file.stat();
+    const { buffer } = await file.read(Buffer.alloc(size - this.#offset), 0, size - this.#offset, this.#offset);
+    const end = buffer.lastIndexOf(0x0a) + 1;
+    this.#offset += end;
+    const lines = buffer.toString('utf8', 0, end).split('\n').slice(0, -1);
+    this.#entries.push(...lines.map((line) => toEntry(JSON.parse(line) as RawEvent)));
   }
 
   /** Changes of something that is kept: no reads, no dry runs. */

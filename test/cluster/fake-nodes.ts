@@ -106,8 +106,14 @@ export class FakeNodes {
     await Promise.all(this.#busy.values());
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Stops, and takes the machines away: silent ones that are left count against their whole zone, where others then are not tainted any more. */
+  async remove(): Promise<void> {
     await this.stop();
+    for (const name of this.#nodes.keys()) await this.#client.call('DELETE', `/api/v1/nodes/${name}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.remove();
   }
 
   async #register({ name, zone }: FakeNode): Promise<void> {

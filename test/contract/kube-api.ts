@@ -284,6 +284,14 @@ export function kubeApiContract(server: string, start: () => Promise<KubeRig>): 
         expect(rig.proxy.connectionsAccepted - before).toBe(1);
         expect(fresh.metrics.counts.get('api_requests_total list configmaps 200')).toBe(20);
       });
+
+      it('more calls at once than there may be connections: those that wait for one get it, and all are answered', async () => {
+        const fresh = await rig.client();
+        const one = () => fresh.api.list(CONFIG_MAP, { namespace }, { limit: 1, deadlineMs: 15_000, retries: 0 });
+        const answers = await Promise.all(Array.from({ length: 200 }, one));
+        expect(answers.filter(({ ok }) => !ok)).toEqual([]);
+        expect(fresh.metrics.counts.get('api_connections_total')).toBeLessThanOrEqual(64);
+      });
     });
 
     it('leases and events are objects like others', async () => {

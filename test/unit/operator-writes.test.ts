@@ -1,0 +1,126 @@
+/** How a plan is carried out (operator/carry-out.ts), and what holds back the next look (operator/unseen.ts): what goes side by side, what waits, for whom. */
+import { expect, test } from 'vitest';
+import { systemRandom } from '../../common/platform/random.ts';
+import type { Action } from '../../operator/actions.ts';
+import { CarryOut } from '../../operator/carry-out.ts';
+import type { KubeApi } from '../../operator/kube/api.ts';
+import { fail, type KubeResult, succeed } from '../../operator/kube/failures.ts';
+import { CONFIG_MAP, POD } from '../../operator/kube/kinds.ts';
+import type { KubeObject, ObjectName, ResourceKind } from '../../operator/kube/kube-object.ts';
+import { PATIENCE_MS, Unseen } from '../../operator/unseen.ts';
+import type { Watched } from '../../operator/world.ts';
+import { Scheduler } from '../sim/scheduler.ts';
+
+const OWNER = { name: 'contoso', namespace: 'mail', uid: 'u1' };
+const KEY = 'mail/contoso';
+
+const versioned = (name: string, resourceVersion: string): KubeObject => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, namespace: 'mail', uid: `uid-${name}`, resourceVersion },
+});
+
+/** A cache that knows what it is told, and the writes of nobody. */
+function caches() {
+  const known = new Map<string, Watched>();
+  const get = (kind: ResourceKind, _namespace: string, name: string) => known.get(`${kind.kind} ${name}`);
+  const scheduler = new Scheduler(1);
+  return { known, scheduler, unseen: new Unseen({ get }, scheduler.clock()) };
+}
+
+/** The port to the API server: every write waits until the test answers it. */
+function slowApi(unseen: Unseen) {
+  const begun: string[] = [];
+  const open: ((result: KubeResult<never>) => void)[] = [];
+  const said = <T>(name: string, object: T): Promise<KubeResult<T>> => {
+    begun.push(name);
+    return new Promise((resolve) => {
+      open.push((failure) => resolve(failure.ok ? succeed(object) : failure));
+    });
+  };
+  const api = {
+    apply: (kind: ResourceKind, object: KubeObject) =>
+      said(`${kind.kind} ${object.metadata.name}`, { object: versioned(object.metadata.name, '2'), isCreated: true }),
+    patch: (kind: ResourceKind, { name }: ObjectName) => said(`${kind.kind} ${name}`, versioned(name, '2')),
+  } as unknown as KubeApi;
+  const pki = { clock: new Scheduler(1).clock(), random: systemRandom };
+  const carryOut = new CarryOut({ api, random: systemRandom, pki, unseen });
+  const turn = async (): Promise<void> => {
+    for (let n = 0; n < 20; n += 1) await Promise.resolve();
+  };
+  const answer = async (result: KubeResult<never> = succeed(undefined as never)): Promise<void> => {
+    for (const resolve of open.splice(0)) resolve(result);
+    await turn();
+  };
+  return { begun, answer, turn, carryOut };
+}
+
+const apply = (kind: string, name: string): Action => {
+  const apiVersion = kind === 'StatefulSet' ? 'apps/v1' : 'v1';
+  return { kind: 'apply', object: { apiVersion, kind, metadata: { name, namespace: 'mail' } }, why: 'create' };
+};
+
+const annotate = (name: string): Action => ({
+  kind: 'annotate',
+  target: { apiVersion: 'v1', kind: 'Pod', name },
+  uid: `uid-${name}`,
+  annotations: { generation: '2' },
+});
+
+test('what needs nothing of each other is said side by side, no workload before all that it mounts is there, pods hear of it last', async () => {
+  const { begun, answer, turn, carryOut } = slowApi(caches().unseen);
+  const actions = [
+    ...[apply('ConfigMap', 'one'), apply('Service', 'two'), apply('StatefulSet', 'three')],
+    ...[annotate('four'), annotate('five')],
+  ];
+  const carried = carryOut.all(OWNER, actions);
+  await turn();
+  expect(begun).toEqual(['ConfigMap one', 'Service two']);
+  await answer();
+  expect(begun.slice(2)).toEqual(['StatefulSet three']);
+  await answer();
+  expect(begun.slice(3)).toEqual(['Pod four', 'Pod five']);
+  await answer();
+  expect(await carried).toBe(null);
+});
+
+test('fifty pods: four at a time, all of them', async () => {
+  const { begun, answer, turn, carryOut } = slowApi(caches().unseen);
+  const names = Array.from({ length: 50 }, (_, at) => `pod-${at}`);
+  const carried = carryOut.all(OWNER, names.map(annotate));
+  await turn();
+  expect(begun).toHaveLength(4);
+  while (begun.length < 50) await answer();
+  await answer();
+  expect(begun).toEqual(names.map((name) => `Pod ${name}`));
+  expect(await carried).toBe(null);
+});
+
+test('one fails: what is on its way ends, nothing more is begun, and it is named', async () => {
+  const { begun, answer, turn, carryOut } = slowApi(caches().unseen);
+  const names = Array.from({ length: 20 }, (_, at) => `pod-${at}`);
+  const carried = carryOut.all(OWNER, [...names.map(annotate), apply('ConfigMap', 'after')]);
+  await turn();
+  const conflict = { kind: 'conflict', code: 409, message: 'changed', causes: [] } as const;
+  await answer(fail(conflict));
+  expect(await carried).toMatchObject({ action: 'annotate Pod pod-0', failure: conflict });
+  expect(begun).toHaveLength(4);
+});
+
+test('a write that the caches have not shown holds up its own cluster, not its neighbour in the namespace, and not for ever', async () => {
+  const { known, scheduler, unseen } = caches();
+  unseen.written(KEY, POD, versioned('a', '2'));
+  unseen.deleted('mail/fabrikam', CONFIG_MAP, { namespace: 'mail', name: 'b' }, 'uid-b');
+  expect(['mail/contoso', 'mail/fabrikam', 'mail/third'].map((key) => unseen.isWaiting(key))).toEqual([
+    true,
+    false,
+    false,
+  ]);
+  known.set('Pod a', versioned('a', '2') as Watched);
+  expect(unseen.isWaiting(KEY)).toBe(false);
+  unseen.written(KEY, POD, versioned('a', '3'));
+  expect(unseen.isWaiting(KEY)).toBe(true);
+  scheduler.schedule(PATIENCE_MS, () => undefined);
+  await scheduler.run(() => false, PATIENCE_MS);
+  expect(unseen.isWaiting(KEY)).toBe(false);
+});
