@@ -432,12 +432,13 @@ const frontendFields = object<FrontendConfig>({
   signer: nullable(signer),
   smtpTls: nullable(object<NonNullable<FrontendConfig['smtpTls']>>({ certificateFile: text, keyFile: text })),
   listeners: named(listener, 1),
+  proxyFrom: list(network),
   metrics: endpoint,
   hostname: text,
   limits,
   logLevel,
 });
-const frontend = withDefaults(frontendFields, { signer: null });
+const frontend = withDefaults(frontendFields, { signer: null, proxyFrom: [] });
 
 function run<T>(parse: Parse<T>, value: unknown): Parsed<T> {
   try {

@@ -207,6 +207,8 @@ export interface FrontendConfig {
   /** Certificate shown to SMTP clients, or null: STARTTLS is then offered with the pod's own certificate. */
   readonly smtpTls: { readonly certificateFile: string; readonly keyFile: string } | null;
   readonly listeners: readonly ListenerConfig[];
+  /** Load balancers (CIDR) whose PROXY headers name the client; they must send one. */
+  readonly proxyFrom: readonly string[];
   readonly metrics: { readonly host: string; readonly port: number };
   readonly hostname: string;
   readonly limits: FrontendLimits;

@@ -6,13 +6,14 @@
 import type { BlockList } from 'node:net';
 import type { ListenerConfig, TopologyDocument } from '../common/config.ts';
 import type { Envelope, EnvelopeRecipient, Reply } from '../common/message.ts';
+import { inNetworks } from '../common/networks.ts';
 import type { TrackingEvent } from '../common/peer/messages.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { DataDecision, EdgeHandlers, EdgeSession, MailFrom } from '../common/smtp/edge-api.ts';
 import { reply } from '../common/smtp/replies.ts';
 import { type Users, verifyPassword } from '../common/smtp/users.ts';
-import { inNetworks, RecipientPolicy, relayNetworks } from './policy.ts';
+import { RecipientPolicy, relayNetworks } from './policy.ts';
 import type { MessageProxy } from './proxy.ts';
 
 export interface FrontendEdgeDeps {

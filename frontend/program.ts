@@ -8,6 +8,7 @@ import { readFile } from 'node:fs/promises';
 import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
 import { documentRefusal } from '../common/document-refusal.ts';
+import { networksOf } from '../common/networks.ts';
 import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
@@ -102,6 +103,7 @@ class Frontend implements RunningFrontend {
     });
     await this.#readUsers();
     const tls = await this.#readTls();
+    const proxyFrom = networksOf('proxyFrom', config.proxyFrom);
     for (const listener of config.listeners) {
       const server = await startEdge({
         listener,
@@ -110,6 +112,7 @@ class Frontend implements RunningFrontend {
         limits: config.limits,
         maxReceivedHops: this.#topology.policies.limits.maxReceivedHops,
         tls,
+        proxyFrom,
         handlers: this.#edge,
         log,
         metrics,

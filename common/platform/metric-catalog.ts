@@ -37,6 +37,7 @@ export const METRIC_CATALOG = declare({
         'tooManyConnections',
         'tooManyClientConnections',
         'notHttp',
+        'badProxyHeader',
         'earlyTalker',
         'unauthorisedPipelining',
         'refusedByPolicy',

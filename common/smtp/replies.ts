@@ -44,6 +44,7 @@ export const REPLIES = rows({
   tooManyJunkCommands: row(421, '4.7.0', 'Too many commands without a message, closing connection'),
   tooManyConnections: row(421, '4.3.2', 'Too many connections, try again later'),
   tooManyClientConnections: row(421, '4.7.0', 'Too many connections from your network, try again later'),
+  badProxyHeader: row(421, '4.3.5', 'A PROXY protocol header is expected from this address'),
   shuttingDown: row(421, '4.3.2', 'Shutting down, try again later'),
   notHttp: row(421, '4.7.0', 'This is an SMTP server, closing connection'),
 

@@ -8,13 +8,14 @@
  * listening socket, or with code EDGE_TLS when the listener wants TLS and there is no certificate. What the adapter relies on inside
  * the library is held by `test/contract/smtp-server-library.test.ts`.
  */
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, BlockList, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { SMTPServer } from 'smtp-server';
 import { SMTPConnection, type SMTPConnectionOptions } from 'smtp-server/lib/smtp-connection.js';
 import { SMTPStream } from 'smtp-server/lib/smtp-stream.js';
 import type { FrontendLimits, ListenerConfig } from '../config.ts';
 import type { Reply } from '../message.ts';
+import { inNetworks } from '../networks.ts';
 import { type Clock, systemClock } from '../platform/clock.ts';
 import type { Logger } from '../platform/log.ts';
 import type { Metrics } from '../platform/metrics.ts';
@@ -22,7 +23,8 @@ import { ConnectionLedger } from './connection-ledger.ts';
 import { Conversation } from './conversation.ts';
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import type { EdgeHandlers } from './edge-api.ts';
-import { formatReply } from './replies.ts';
+import { readProxyHeader } from './proxy-gate.ts';
+import { formatReply, reply } from './replies.ts';
 
 /** PEM. `ca` is sent along as chain of the certificate's issuers. */
 export interface EdgeTls {
@@ -41,6 +43,8 @@ export interface EdgeOptions {
   /** semantics.md section 9; default 50. */
   readonly maxReceivedHops?: number;
   readonly tls: EdgeTls | null;
+  /** Load balancers: who connects from there says by a PROXY header whose connection it is. Nobody else is believed. */
+  readonly proxyFrom?: BlockList;
   readonly handlers: EdgeHandlers;
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -110,7 +114,7 @@ class Edge implements UnboundEdge {
       clock: options.clock ?? systemClock,
       commandLabels: new Map(),
     };
-    this.#library = new Library(this, options.tls);
+    this.#library = new Library(this, options);
   }
 
   get port(): number {
@@ -177,10 +181,13 @@ class Edge implements UnboundEdge {
   }
 }
 
+type AfterProxy = Parameters<SMTPServer['_handleProxy']>[1];
+
 class Library extends SMTPServer {
   readonly #edge: Edge;
+  readonly #proxyFrom: BlockList;
 
-  constructor(edge: Edge, tls: EdgeTls | null) {
+  constructor(edge: Edge, { tls, proxyFrom }: EdgeOptions) {
     const { listener, limits, log } = edge.setting;
     super({
       ...libraryTls(tls),
@@ -192,6 +199,7 @@ class Library extends SMTPServer {
       socketTimeout: limits.idleTimeoutMs,
     });
     this.#edge = edge;
+    this.#proxyFrom = proxyFrom ?? new BlockList();
     // Broken handshakes and resets of clients; an 'error' event nobody listens to would end the process.
     this.on('error', (error: Error) => log.debug({ listener: listener.name, err: error }, 'smtp connection failed'));
   }
@@ -201,6 +209,33 @@ class Library extends SMTPServer {
     this.connections.add(connection);
     connection.on('error', (error: Error) => this.emit('error', error));
     connection.init();
+  }
+
+  override _expectsProxyHeader(socket: Socket): boolean {
+    return inNetworks(this.#proxyFrom, socket.remoteAddress ?? '');
+  }
+
+  /** The library's own reads version 1 only, and takes what it does not understand for the balancer's word. */
+  override _handleProxy(socket: Socket, callback: AfterProxy): void {
+    if (!this._expectsProxyHeader(socket)) return super._handleProxy(socket, callback);
+    const { clock, listener, log, metrics } = this.#edge.setting;
+    readProxyHeader(socket, clock, (answer) => {
+      if (answer.kind === 'passed') {
+        const { client } = answer;
+        // No id: the library makes one.
+        return callback(
+          null,
+          client === null ? { id: '' } : { id: '', remoteAddress: client.address, remotePort: client.port },
+        );
+      }
+      const { problem } = answer;
+      metrics.increment('smtp_sessions_rejected_total', { reason: 'badProxyHeader' });
+      log.warn({ listener: listener.name, balancer: socket.remoteAddress, problem }, 'smtp connection without client');
+      socket.on('error', () => socket.destroy());
+      if (listener.tls === 'Implicit') socket.destroy();
+      else socket.end(formatReply(reply('badProxyHeader')), () => socket.destroy());
+      callback(new Error(problem));
+    });
   }
 }
 

@@ -165,6 +165,7 @@ export function frontendConfig(
     signer: null,
     smtpTls: secrets.smtpTls,
     listeners,
+    proxyFrom: cluster.spec.frontend.proxyProtocol?.trustedCIDRs ?? [],
     metrics: { host: LOOPBACK, port: portOf(portPurpose.metrics(name)) },
     hostname: hostname(name),
     limits: frontendLimits(cluster),

@@ -120,7 +120,7 @@ export interface MailClusterSpec {
         };
       };
     }[];
-    /** Believe PROXY protocol headers from these networks. */
+    /** Load balancers that pass connections on: who connects from these networks must say by a PROXY header (version 1 or 2) whose connection it is; nobody else is believed. */
     readonly proxyProtocol?: {
       readonly trustedCIDRs: readonly string[];
     };

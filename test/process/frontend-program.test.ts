@@ -91,6 +91,7 @@ beforeEach(async () => {
     signer: null,
     smtpTls: null,
     listeners: [{ name: 'smtp', host: '127.0.0.1', port: 0, tls: 'StartTls', relayFrom: [], usersFile: null }],
+    proxyFrom: [],
     metrics: { host: '127.0.0.1', port: 0 },
     hostname: 'mx.sim.example',
     limits: LIMITS,

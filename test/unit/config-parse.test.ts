@@ -154,6 +154,7 @@ const FRONTEND: FrontendConfig = {
       usersFile: null,
     },
   ],
+  proxyFrom: ['10.0.0.0/8'],
   metrics: ANY,
   hostname: 'f0.local',
   limits: {
@@ -190,6 +191,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
 const LATER = new Set([
+  'proxyFrom',
   ...['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'signer'],
   ...['hidesClientRetries', 'messageOrders'],
 ]);

@@ -2,10 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import type { MailboxDatabaseConfig, TopologyDocument } from '../../common/config.ts';
 import type { Envelope } from '../../common/message.ts';
+import { inNetworks } from '../../common/networks.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import type { EdgeSession, MailFrom } from '../../common/smtp/edge-api.ts';
 import { FrontendEdge } from '../../frontend/edge.ts';
-import { inNetworks, RecipientPolicy, relayNetworks } from '../../frontend/policy.ts';
+import { RecipientPolicy, relayNetworks } from '../../frontend/policy.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { simTopology } from '../sim/topology.ts';
 import { sampleEnvelope } from './peer-samples.ts';
