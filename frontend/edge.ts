@@ -18,7 +18,7 @@ import type { MessageProxy } from './proxy.ts';
 
 export interface FrontendEdgeDeps {
   readonly name: string;
-  readonly proxy: Pick<MessageProxy, 'open' | 'pressed'>;
+  readonly proxy: Pick<MessageProxy, 'open' | 'pressedBy'>;
   readonly clock: Clock;
   readonly log: Logger;
   readonly listeners: readonly ListenerConfig[];
@@ -59,7 +59,8 @@ export class FrontendEdge implements EdgeHandlers {
 
   async onMailFrom(_session: EdgeSession, _mail: MailFrom): Promise<Reply | null> {
     // R10: said at MAIL FROM, so that nobody sends a body for nothing.
-    return this.#deps.proxy.pressed ? reply('backPressure') : null;
+    const resource = this.#deps.proxy.pressedBy;
+    return resource === null ? null : reply('backPressure', { resource });
   }
 
   async onRcptTo(session: EdgeSession, _mail: MailFrom, recipient: EnvelopeRecipient): Promise<Reply | null> {

@@ -53,7 +53,7 @@ export const REPLIES = rows({
   shadowFailure: row(451, '4.4.0', 'Message failed to be made redundant'),
   noTransport: row(451, '4.4.0', 'No transport server can take the message now'),
   transportLost: row(451, '4.4.0', 'Transport server lost before the message was complete ({id})'),
-  backPressure: row(452, '4.3.1', 'Insufficient system resources'),
+  backPressure: row(452, '4.3.1', 'Insufficient system resources: {resource}'),
   tooManyRecipients: row(452, '4.5.3', 'Too many recipients, the limit is {limit} per message'),
   tlsUnavailable: row(454, '4.7.0', 'TLS not available for a temporary reason'),
   authUnavailable: row(454, '4.7.0', 'Authentication not available for a temporary reason'),

@@ -97,7 +97,7 @@ export class Recorder implements EdgeHandlers {
   }
   async onData(_session: EdgeSession, envelope: Envelope, drain: () => void) {
     const from = envelope.reversePath;
-    if (from.startsWith('full@')) return { kind: 'refuse', reply: reply('backPressure') } as const;
+    if (from.startsWith('full@')) return { kind: 'refuse', reply: reply('backPressure', { resource: 'disk' }) } as const;
     if (from.startsWith('hold@')) await new Promise<void>((resolve) => this.#held.push(resolve));
     const message: Received = { envelope, content: '', writes: 0, end: null, aborted: null };
     this.messages.push(message);

@@ -144,7 +144,7 @@ describe('edge', () => {
   });
   const opened: { envelope: Envelope; details: string[] }[] = [];
   const proxy = {
-    pressed: false,
+    pressedBy: null as string | null,
     open: async (envelope: Envelope, _drain: () => void, history: readonly { detail?: string }[] = []) => {
       opened.push({ envelope, details: history.map((e) => e.detail ?? '') });
       return { kind: 'refuse', reply: { code: 451, enhanced: '4.4.0', text: 'test' } } as const;
@@ -187,8 +187,12 @@ describe('edge', () => {
     const one = session('s', 'inside', '10.1.2.3', null);
     edge.onConnect(one);
     expect(await edge.onMailFrom(one, mail)).toBeNull();
-    proxy.pressed = true;
-    expect(await edge.onMailFrom(one, mail)).toMatchObject({ code: 452, enhanced: '4.3.1' });
+    proxy.pressedBy = 'disk';
+    expect(await edge.onMailFrom(one, mail)).toEqual({
+      code: 452,
+      enhanced: '4.3.1',
+      text: 'Insufficient system resources: disk',
+    });
     expect(await edge.onAuth(one, 'printer', 'secret')).toBe(false);
     await edge.onData(one, sampleEnvelope, () => undefined);
     expect(opened[0]?.details[0]).toContain('connect from [192.0.2.7]:40000');
