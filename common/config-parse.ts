@@ -407,7 +407,7 @@ const listener = object<ListenerConfig>({
   usersFile: nullable(text),
 });
 
-const limits = object<FrontendLimits>({
+const limitFields = object<FrontendLimits>({
   maxMessageBytes: positive,
   maxHeaderBytes: positive,
   maxRecipients: positive,
@@ -420,8 +420,18 @@ const limits = object<FrontendLimits>({
   minDataBytesPerSecond: count,
   maxConnections: positive,
   maxConnectionsPerClient: positive,
+  maxConnectionRatePerClient: count,
+  maxAuthFailures: positive,
+  maxMessageRatePerUser: count,
   replayBufferBytes: count,
   totalReplayBufferBytes: count,
+});
+
+/** Documents of programs before these were settings. */
+const limits = withDefaults(limitFields, {
+  maxConnectionRatePerClient: 0,
+  maxAuthFailures: 10,
+  maxMessageRatePerUser: 0,
 });
 
 const frontendFields = object<FrontendConfig>({
@@ -436,9 +446,10 @@ const frontendFields = object<FrontendConfig>({
   metrics: endpoint,
   hostname: text,
   limits,
+  sharedLimits: nullable(ledger),
   logLevel,
 });
-const frontend = withDefaults(frontendFields, { signer: null, proxyFrom: [] });
+const frontend = withDefaults(frontendFields, { signer: null, proxyFrom: [], sharedLimits: null });
 
 function run<T>(parse: Parse<T>, value: unknown): Parsed<T> {
   try {

@@ -2,7 +2,7 @@
  * Networks as resources name them (CIDR), PURE. Owns: which addresses are in them. Promise: an IPv4 client on a dual-stack socket is an
  * IPv4 client; what is no address is in no network. Refuses an entry that is not a network, naming the field.
  */
-import { BlockList, isIP } from 'node:net';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 
 /** `field` names what the entries are of, for the error. Throws on anything that is not an address or a CIDR. */
 export function networksOf(field: string, entries: readonly string[]): BlockList {
@@ -23,4 +23,23 @@ export function inNetworks(list: BlockList, address: string): boolean {
   const plain = mapped.split('%', 1)[0] ?? mapped;
   const family = isIP(plain);
   return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+/** The key under which what comes from `address` is counted together: an IPv4 address, or an IPv6 /64, because that is what one customer gets. */
+export function clientNetwork(address: string): string {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
+  if (!isIPv6(plain)) return plain;
+  const [head = '', tail] = plain.split('::');
+  const groups = head === '' ? [] : head.split(':');
+  if (tail !== undefined) {
+    const after = tail === '' ? [] : tail.split(':');
+    // A dotted quad at the end stands for two groups.
+    const length = after.length + (tail.includes('.') ? 1 : 0);
+    while (groups.length + length < 8) groups.push('0');
+    groups.push(...after);
+  }
+  return `${groups
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(':')}::/64`;
 }

@@ -19,7 +19,8 @@ import { inNetworks } from '../networks.ts';
 import { type Clock, systemClock } from '../platform/clock.ts';
 import type { Logger } from '../platform/log.ts';
 import type { Metrics } from '../platform/metrics.ts';
-import { ConnectionLedger } from './connection-ledger.ts';
+import { ClientLimits } from './client-limits.ts';
+import { type Admission, ConnectionLedger } from './connection-ledger.ts';
 import { Conversation } from './conversation.ts';
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import type { EdgeHandlers } from './edge-api.ts';
@@ -76,6 +77,11 @@ export interface UnboundEdge extends EdgeServer {
 
 const DEFAULT_MAX_HOPS = 50;
 const BACKLOG = 1024;
+const TURNED_AWAY = {
+  maxConnections: 'tooManyConnections',
+  maxConnectionsPerClient: 'tooManyClientConnections',
+  maxConnectionRatePerClient: 'connectingTooOften',
+} as const;
 const MAX_QUEUED_REPLIES = 16 * 1024;
 
 export async function startEdge(options: EdgeOptions): Promise<EdgeServer> {
@@ -106,7 +112,7 @@ class Edge implements UnboundEdge {
   #onLastGone: (() => void) | null = null;
 
   constructor(options: EdgeOptions) {
-    this.ledger = options.ledger ?? new ConnectionLedger();
+    this.ledger = options.ledger ?? new ConnectionLedger(new ClientLimits(options.clock ?? systemClock, null));
     this.setting = {
       ...options,
       maxReceivedHops: options.maxReceivedHops ?? DEFAULT_MAX_HOPS,
@@ -374,10 +380,10 @@ class EdgeConnection extends SMTPConnection implements ConversationPort {
     this.#conversation.tlsStarted(socket.getProtocol() ?? 'unknown', socket.getCipher()?.name ?? 'unknown');
   }
 
-  #turnAway(limit: 'maxConnections' | 'maxConnectionsPerClient'): void {
+  #turnAway(limit: Extract<Admission, { kind: 'refused' }>['limit']): void {
     // Not admitted, so not counted either: the socket goes as soon as the reply is out.
     this._socket.once('finish', () => this.destroy());
-    this.#conversation.turnAway(limit === 'maxConnections' ? 'tooManyConnections' : 'tooManyClientConnections', limit);
+    this.#conversation.turnAway(TURNED_AWAY[limit], limit);
   }
 }
 

@@ -169,6 +169,7 @@ export function frontendConfig(
     metrics: { host: LOOPBACK, port: portOf(portPurpose.metrics(name)) },
     hostname: hostname(name),
     limits: frontendLimits(cluster),
+    sharedLimits: secrets.ledger,
     logLevel: cluster.spec.logLevel,
   };
 }
@@ -180,11 +181,6 @@ export function localNotes(cluster: MailCluster): readonly string[] {
     ...(redis.mode === 'Managed'
       ? [
           'redis: Managed is treated as None on one machine: each front end counts for itself, each transport remembers what it relayed',
-        ]
-      : []),
-    ...(redis.mode === 'External'
-      ? [
-          'redis: External keeps the ledger of external deliveries; limits are not shared yet, each front end counts for itself',
         ]
       : []),
     ...sendConnectors

@@ -34,8 +34,9 @@ export type RenderedTransport = Omit<TransportConfig, 'ledger' | 'signer'> & {
   readonly ledger: TransportConfig['ledger'] | LedgerReference;
 };
 /** What is not asked for is left out: an operator that learns a setting renders the same bytes for who does not use it (K12). */
-export type RenderedFrontend = Omit<FrontendConfig, 'signer' | 'proxyFrom'> & {
+export type RenderedFrontend = Omit<FrontendConfig, 'signer' | 'proxyFrom' | 'sharedLimits'> & {
   readonly signer: SignerSettings;
+  readonly sharedLimits?: RenderedTransport['ledger'];
   readonly proxyFrom?: readonly string[];
 };
 
@@ -123,6 +124,7 @@ export function frontendConfig(
 ): RenderedFrontend {
   const { listeners, tlsSecretRef, proxyProtocol } = cluster.spec.frontend;
   const ports = targetPorts(listeners);
+  const shared = ledger(cluster, owner, operator);
   return {
     name: NAME,
     site,
@@ -148,6 +150,7 @@ export function frontendConfig(
     metrics: { host: ANY, port: PORT.metrics },
     hostname: `${NAME}.${serviceDomain(named.smtpService(owner.name), owner, operator)}`,
     limits: frontendLimits(cluster),
+    ...(shared === null ? {} : { sharedLimits: shared }),
     logLevel: cluster.spec.logLevel,
   };
 }

@@ -33,6 +33,9 @@ const LIMITS: FrontendConfig['limits'] = {
   minDataBytesPerSecond: 500,
   maxConnections: 100,
   maxConnectionsPerClient: 50,
+  maxConnectionRatePerClient: 0,
+  maxAuthFailures: 10,
+  maxMessageRatePerUser: 0,
   replayBufferBytes: 262_144,
   totalReplayBufferBytes: 8_388_608,
 };
@@ -95,6 +98,7 @@ beforeEach(async () => {
     metrics: { host: '127.0.0.1', port: 0 },
     hostname: 'mx.sim.example',
     limits: LIMITS,
+    sharedLimits: null,
     logLevel: 'info',
   };
   await writeFile(join(directory, 'config.json'), JSON.stringify(config));
