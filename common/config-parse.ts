@@ -407,7 +407,7 @@ const listener = object<ListenerConfig>({
   usersFile: nullable(text),
 });
 
-const limits = object<FrontendLimits>({
+const limitFields = object<FrontendLimits>({
   maxMessageBytes: positive,
   maxHeaderBytes: positive,
   maxRecipients: positive,
@@ -420,8 +420,18 @@ const limits = object<FrontendLimits>({
   minDataBytesPerSecond: count,
   maxConnections: positive,
   maxConnectionsPerClient: positive,
+  maxConnectionRatePerClient: count,
+  maxAuthFailures: positive,
+  maxMessageRatePerUser: count,
   replayBufferBytes: count,
   totalReplayBufferBytes: count,
+});
+
+/** Documents of programs before these were settings. */
+const limits = withDefaults(limitFields, {
+  maxConnectionRatePerClient: 0,
+  maxAuthFailures: 10,
+  maxMessageRatePerUser: 0,
 });
 
 const frontendFields = object<FrontendConfig>({
@@ -432,12 +442,14 @@ const frontendFields = object<FrontendConfig>({
   signer: nullable(signer),
   smtpTls: nullable(object<NonNullable<FrontendConfig['smtpTls']>>({ certificateFile: text, keyFile: text })),
   listeners: named(listener, 1),
+  proxyFrom: list(network),
   metrics: endpoint,
   hostname: text,
   limits,
+  sharedLimits: nullable(ledger),
   logLevel,
 });
-const frontend = withDefaults(frontendFields, { signer: null });
+const frontend = withDefaults(frontendFields, { signer: null, proxyFrom: [], sharedLimits: null });
 
 function run<T>(parse: Parse<T>, value: unknown): Parsed<T> {
   try {

@@ -207,9 +207,13 @@ export interface FrontendConfig {
   /** Certificate shown to SMTP clients, or null: STARTTLS is then offered with the pod's own certificate. */
   readonly smtpTls: { readonly certificateFile: string; readonly keyFile: string } | null;
   readonly listeners: readonly ListenerConfig[];
+  /** Load balancers (CIDR) whose PROXY headers name the client; they must send one. */
+  readonly proxyFrom: readonly string[];
   readonly metrics: { readonly host: string; readonly port: number };
   readonly hostname: string;
   readonly limits: FrontendLimits;
+  /** Where the front ends share their counts, or null: each counts for itself. */
+  readonly sharedLimits: LedgerConfig | null;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
@@ -227,6 +231,12 @@ export interface FrontendLimits {
   readonly minDataBytesPerSecond: number;
   readonly maxConnections: number;
   readonly maxConnectionsPerClient: number;
+  /** New connections a minute of one client network; 0: as many as it likes. */
+  readonly maxConnectionRatePerClient: number;
+  /** Failed AUTH of one user from one client network within ten minutes; five times as many of the network in all. */
+  readonly maxAuthFailures: number;
+  /** Messages an hour of one authenticated user; 0: as many as he likes. */
+  readonly maxMessageRatePerUser: number;
   /** Replay buffer per session (semantics.md R9) and the cap over all sessions, bytes. */
   readonly replayBufferBytes: number;
   readonly totalReplayBufferBytes: number;

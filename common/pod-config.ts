@@ -1,7 +1,7 @@
 /**
  * A configuration that all pods of a set share, made into that of one pod. Owns: `$(NAME)` in its texts (written as in a Kubernetes container
- * spec), filled in from the pod's environment, and a ledger whose place is in a mounted Secret (`ledger: {urlFile}`). Promise: what comes out
- * has no `$(...)` left. Refuses: a name that is not in the environment. A ledger file that is missing or unusable means no ledger: mail
+ * spec), filled in from the pod's environment, and a Redis whose place is in a mounted Secret (`ledger: {urlFile}`, `sharedLimits: {urlFile}`). Promise: what comes out
+ * has no `$(...)` left. Refuses: a name that is not in the environment. A file of it that is missing or unusable means no Redis: mail
  * does not wait for Redis (semantics.md S15). PURE; the file is read by whoever calls.
  */
 import { isIPv6 } from 'node:net';
@@ -31,13 +31,26 @@ function filled(value: unknown, environment: Environment): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, filled(inner, environment)]));
 }
 
-/** File with the URL of the ledger, where the configuration names one. */
-export function ledgerUrlFile(value: unknown): string | null {
-  const ledger = (value as { readonly ledger?: { readonly urlFile?: unknown } | null } | null)?.ledger;
-  return typeof ledger?.urlFile === 'string' ? ledger.urlFile : null;
+type Fields = Readonly<Record<string, { readonly urlFile?: unknown } | null | undefined>>;
+
+/** Of a transport, of a front end; and what is done without Redis. */
+const REDIS_FIELDS = {
+  ledger: 'external deliveries are remembered by this transport alone',
+  sharedLimits: 'this front end counts for itself',
+} as const;
+
+function redisField(value: unknown): { readonly field: keyof typeof REDIS_FIELDS; readonly urlFile: string } | null {
+  for (const field of ['ledger', 'sharedLimits'] as const) {
+    const urlFile = (value as Fields | null)?.[field]?.urlFile;
+    if (typeof urlFile === 'string') return { field, urlFile };
+  }
+  return null;
 }
 
-/** `url`: what is in `ledgerUrlFile`, null when it cannot be read. `say`: what is wrong with it. */
+/** File with the URL of Redis, where the configuration names one. */
+export const redisUrlFile = (value: unknown): string | null => redisField(value)?.urlFile ?? null;
+
+/** `url`: what is in `redisUrlFile`, null when it cannot be read. `say`: what is wrong with it. */
 export function podConfig(
   value: unknown,
   environment: Environment,
@@ -45,16 +58,17 @@ export function podConfig(
   say: (problem: string) => void,
 ): unknown {
   const config = filled(value, environment);
-  const urlFile = ledgerUrlFile(config);
-  if (urlFile === null) return config;
+  const found = redisField(config);
+  if (found === null) return config;
+  const { field, urlFile } = found;
   const parsed = url === null ? 'cannot be read' : parseRedisUrl(url);
   if (typeof parsed === 'string') {
-    say(`${urlFile}: ${parsed}; external deliveries are remembered by this transport alone`);
-    return { ...(config as object), ledger: null };
+    say(`${urlFile}: ${parsed}; ${REDIS_FIELDS[field]}`);
+    return { ...(config as object), [field]: null };
   }
   const { host, port, tls, username, password } = parsed;
   const passwordFile = password === null ? null : urlFile;
-  return { ...(config as object), ledger: { host, port, tls, username, passwordFile } };
+  return { ...(config as object), [field]: { host, port, tls, username, passwordFile } };
 }
 
 /** A password file holds the password, or the whole URL as its Secret has it. */

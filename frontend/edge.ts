@@ -4,23 +4,29 @@
  * tracking. Promise: an unknown listener may relay nothing. Fails by replies only.
  */
 import type { BlockList } from 'node:net';
-import type { ListenerConfig, TopologyDocument } from '../common/config.ts';
+import type { FrontendLimits, ListenerConfig, TopologyDocument } from '../common/config.ts';
 import type { Envelope, EnvelopeRecipient, Reply } from '../common/message.ts';
+import { inNetworks } from '../common/networks.ts';
 import type { TrackingEvent } from '../common/peer/messages.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
+import type { Metrics } from '../common/platform/metrics.ts';
+import type { ClientLimits } from '../common/smtp/client-limits.ts';
 import type { DataDecision, EdgeHandlers, EdgeSession, MailFrom } from '../common/smtp/edge-api.ts';
 import { reply } from '../common/smtp/replies.ts';
 import { type Users, verifyPassword } from '../common/smtp/users.ts';
-import { inNetworks, RecipientPolicy, relayNetworks } from './policy.ts';
+import { RecipientPolicy, relayNetworks } from './policy.ts';
 import type { MessageProxy } from './proxy.ts';
 
 export interface FrontendEdgeDeps {
   readonly name: string;
-  readonly proxy: Pick<MessageProxy, 'open' | 'pressed'>;
+  readonly proxy: Pick<MessageProxy, 'open' | 'pressedBy'>;
   readonly clock: Clock;
   readonly log: Logger;
   readonly listeners: readonly ListenerConfig[];
+  readonly clients: ClientLimits;
+  readonly limits: Pick<FrontendLimits, 'maxAuthFailures' | 'maxMessageRatePerUser'>;
+  readonly metrics: Metrics;
 }
 
 interface SessionFacts {
@@ -56,9 +62,15 @@ export class FrontendEdge implements EdgeHandlers {
     return null;
   }
 
-  async onMailFrom(_session: EdgeSession, _mail: MailFrom): Promise<Reply | null> {
+  async onMailFrom(session: EdgeSession, _mail: MailFrom): Promise<Reply | null> {
     // R10: said at MAIL FROM, so that nobody sends a body for nothing.
-    return this.#deps.proxy.pressed ? reply('backPressure') : null;
+    const { clients, limits, proxy } = this.#deps;
+    const resource = proxy.pressedBy;
+    if (resource !== null) return reply('backPressure', { resource });
+    const { user } = session.client;
+    if (user === null || !clients.maySendNoMore(user, limits)) return null;
+    this.#reached('maxMessageRatePerUser', session, user);
+    return reply('tooManyMessages', { limit: limits.maxMessageRatePerUser });
   }
 
   async onRcptTo(session: EdgeSession, _mail: MailFrom, recipient: EnvelopeRecipient): Promise<Reply | null> {
@@ -73,19 +85,34 @@ export class FrontendEdge implements EdgeHandlers {
   }
 
   onData(session: EdgeSession, envelope: Envelope, drain: () => void): Promise<DataDecision> {
+    if (session.client.user !== null) this.#deps.clients.messageBegun(session.client.user);
     return this.#deps.proxy.open(envelope, drain, this.#history(session, envelope));
   }
 
-  async onAuth(session: EdgeSession, user: string, password: string): Promise<boolean> {
+  async onAuth(session: EdgeSession, user: string, password: string): Promise<boolean | Reply> {
     const users = this.#users.get(session.listener);
     if (users === undefined) return false;
+    const { clients, limits, log } = this.#deps;
+    const { address } = session.client;
+    // Not even looked at: a guess costs the guesser more than us.
+    if (clients.mayNotAuthenticate(address, user, limits)) {
+      this.#reached('maxAuthFailures', session, user);
+      return reply('authRefused');
+    }
     const right = await verifyPassword(users, user, password);
-    this.#deps.log.info({ session: session.id, client: session.client.address, right }, 'client authenticated');
+    if (!right) clients.authFailed(address, user);
+    log.info({ session: session.id, client: address, right }, 'client authenticated');
     return right;
   }
 
   onClose(session: EdgeSession): void {
     this.#sessions.delete(session.id);
+  }
+
+  #reached(limit: 'maxAuthFailures' | 'maxMessageRatePerUser', session: EdgeSession, user: string): void {
+    const { log, metrics } = this.#deps;
+    metrics.increment('smtp_limits_total', { limit });
+    log.info({ session: session.id, client: session.client.address, user, limit }, 'limit of a client reached');
   }
 
   /** What `trace` shows of the client's side. */

@@ -3,34 +3,17 @@
  * relay - a foreign domain is accepted only from a network in the listener's `relayFrom` or from an authenticated user; everything not
  * understood counts as foreign. Refuses with replies of the table; never rewrites an address.
  */
-import { BlockList, isIP } from 'node:net';
+import type { BlockList } from 'node:net';
 import type { ListenerConfig, TopologyDocument } from '../common/config.ts';
 import type { ClientInfo, Reply } from '../common/message.ts';
+import { networksOf } from '../common/networks.ts';
 import { reply } from '../common/smtp/replies.ts';
 import { normalDomain, splitAddress } from './address.ts';
 import { Directory } from './picker.ts';
 
 /** The networks of one listener whose clients may relay. Throws on anything that is not an address or a CIDR. */
-export function relayNetworks(listener: Pick<ListenerConfig, 'name' | 'relayFrom'>): BlockList {
-  const list = new BlockList();
-  for (const entry of listener.relayFrom) {
-    const [address = '', prefix, ...rest] = entry.split('/');
-    const family = isIP(address);
-    const bits = prefix === undefined ? (family === 4 ? 32 : 128) : /^\d{1,3}$/.test(prefix) ? Number(prefix) : -1;
-    if (family === 0 || rest.length > 0 || bits < 0 || bits > (family === 4 ? 32 : 128))
-      throw new Error(`listener ${listener.name}: relayFrom ${JSON.stringify(entry)} is not a network like 10.0.0.0/8`);
-    list.addSubnet(address, bits, family === 4 ? 'ipv4' : 'ipv6');
-  }
-  return list;
-}
-
-export function inNetworks(list: BlockList, address: string): boolean {
-  // An IPv4 client on a dual-stack socket is an IPv4 client.
-  const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1] ?? address;
-  const plain = mapped.split('%', 1)[0] ?? mapped;
-  const family = isIP(plain);
-  return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
-}
+export const relayNetworks = (listener: Pick<ListenerConfig, 'name' | 'relayFrom'>): BlockList =>
+  networksOf(`listener ${listener.name}: relayFrom`, listener.relayFrom);
 
 export class RecipientPolicy {
   readonly directory: Directory;

@@ -8,6 +8,7 @@ import { readFile } from 'node:fs/promises';
 import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
 import { documentRefusal } from '../common/document-refusal.ts';
+import { networksOf } from '../common/networks.ts';
 import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
@@ -17,11 +18,14 @@ import type { Network } from '../common/platform/net.ts';
 import type { ExportedMetrics } from '../common/platform/prom-metrics.ts';
 import type { Random } from '../common/platform/random.ts';
 import { WatchedFiles } from '../common/platform/watched-files.ts';
+import { passwordIn } from '../common/pod-config.ts';
+import { ClientLimits } from '../common/smtp/client-limits.ts';
 import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
 import { UsersReader } from '../common/smtp/users-directory.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
+import { RedisSums } from './redis-sums.ts';
 
 export interface FrontendPorts {
   readonly clock: Clock;
@@ -42,7 +46,8 @@ export interface RunningFrontend {
 
 export async function startFrontend(config: FrontendConfig, ports: FrontendPorts): Promise<RunningFrontend> {
   const topology = await readTopology(config.topologyFile);
-  const frontend = new Frontend(config, ports, topology, await ports.openNetwork(topology.cluster));
+  const network = await ports.openNetwork(topology.cluster);
+  const frontend = new Frontend(config, ports, topology, network, await openSharedLimits(config, ports, topology));
   try {
     await frontend.start();
   } catch (error) {
@@ -52,13 +57,39 @@ export async function startFrontend(config: FrontendConfig, ports: FrontendPorts
   return frontend;
 }
 
+/** Mail does not wait for Redis, nor for a file about it: without the password the server refuses us, and each front end counts for itself. */
+async function readPassword({ sharedLimits }: FrontendConfig, log: Logger): Promise<string | null> {
+  const file = sharedLimits?.passwordFile ?? null;
+  if (file === null) return null;
+  try {
+    return passwordIn(await readFile(file, 'utf8'));
+  } catch (error) {
+    log.error({ error: describeError(error) }, 'password of the shared limits not readable');
+    return null;
+  }
+}
+
+async function openSharedLimits(
+  config: FrontendConfig,
+  { clock, random, log, metrics }: FrontendPorts,
+  { cluster }: TopologyDocument,
+): Promise<RedisSums | null> {
+  metrics.set('shared_limits_up', 0);
+  if (config.sharedLimits === null) return null;
+  const { host, port, tls, username } = config.sharedLimits;
+  const password = await readPassword(config, log);
+  return new RedisSums({ address: { host, port, tls }, username, password, cluster, clock, random, log, metrics });
+}
+
 class Frontend implements RunningFrontend {
   readonly #config: FrontendConfig;
   readonly #ports: FrontendPorts;
   readonly #network: { close(): Promise<void> };
   readonly #proxy: MessageProxy;
   readonly #edge: FrontendEdge;
-  readonly #ledger = new ConnectionLedger();
+  readonly #shared: RedisSums | null;
+  readonly #clients: ClientLimits;
+  readonly #ledger: ConnectionLedger;
   readonly #users: UsersReader;
   #topology: TopologyDocument;
   #servers: { readonly listener: ListenerConfig; readonly server: EdgeServer }[] = [];
@@ -73,6 +104,7 @@ class Frontend implements RunningFrontend {
     ports: FrontendPorts,
     topology: TopologyDocument,
     network: Network & { close(): Promise<void> },
+    shared: RedisSums | null,
   ) {
     const { clock, random, log, metrics } = ports;
     this.#config = config;
@@ -82,8 +114,14 @@ class Frontend implements RunningFrontend {
     this.#network = network;
     const { name, site, limits, listeners } = config;
     const uid = random.bytes(16).toString('hex');
+    this.#shared = shared;
+    this.#clients = new ClientLimits(clock, shared);
+    this.#ledger = new ConnectionLedger(this.#clients);
     this.#proxy = new MessageProxy({ name, site, uid, clock, random, network, log, metrics, limits }, topology);
-    this.#edge = new FrontendEdge({ name, proxy: this.#proxy, clock, log, listeners }, topology);
+    this.#edge = new FrontendEdge(
+      { name, proxy: this.#proxy, clock, log, metrics, limits, listeners, clients: this.#clients },
+      topology,
+    );
   }
 
   get listeners(): readonly { readonly name: string; readonly port: number }[] {
@@ -94,6 +132,7 @@ class Frontend implements RunningFrontend {
     const { clock, log, metrics } = this.#ports;
     const config = this.#config;
     this.#proxy.start();
+    this.#clients.start();
     exportBuildInfo(metrics);
     metrics.onRender(() => {
       metrics.set('proxy_transports_available', this.#proxy.available);
@@ -102,6 +141,7 @@ class Frontend implements RunningFrontend {
     });
     await this.#readUsers();
     const tls = await this.#readTls();
+    const proxyFrom = networksOf('proxyFrom', config.proxyFrom);
     for (const listener of config.listeners) {
       const server = await startEdge({
         listener,
@@ -110,6 +150,7 @@ class Frontend implements RunningFrontend {
         limits: config.limits,
         maxReceivedHops: this.#topology.policies.limits.maxReceivedHops,
         tls,
+        proxyFrom,
         handlers: this.#edge,
         log,
         metrics,
@@ -125,7 +166,14 @@ class Frontend implements RunningFrontend {
     const users = config.listeners.flatMap(({ usersFile }) =>
       usersFile === null ? [] : [usersFile, `${usersFile}/.`],
     );
-    const files = [config.topologyFile, this.#smtpTls.certificateFile, this.#smtpTls.keyFile, ...users];
+    const password = config.sharedLimits?.passwordFile ?? [];
+    const files = [
+      config.topologyFile,
+      this.#smtpTls.certificateFile,
+      this.#smtpTls.keyFile,
+      ...users,
+      password,
+    ].flat();
     this.#watched = new WatchedFiles(files, clock, log, () => void this.reload());
   }
 
@@ -140,6 +188,8 @@ class Frontend implements RunningFrontend {
     this.#watched?.close();
     await Promise.all(this.#servers.map(({ server }) => server.close(graceful)));
     this.#proxy.stop('front end stops');
+    this.#clients.stop();
+    this.#shared?.close();
     await this.#closeMetrics?.();
     await this.#network.close();
   }
@@ -159,6 +209,8 @@ class Frontend implements RunningFrontend {
         server.setLimits(this.#config.limits, topology.policies.limits.maxReceivedHops);
     });
     await this.#attempt('users', '', () => this.#readUsers());
+    const password = await readPassword(this.#config, this.#ports.log);
+    if (password !== null) this.#shared?.usePassword(password);
     await this.#attempt('certificate', this.#smtpTls.certificateFile, async () => {
       const tls = await this.#readTls();
       for (const { server } of this.#servers) server.setTls(tls);

@@ -109,10 +109,16 @@ export class MessageProxy {
     return this.#peers.candidates().filter(isUsable).length;
   }
 
-  /** There are transports, and each of them is under High back pressure (semantics.md R10). */
-  get pressed(): boolean {
+  /** There are transports, and each of them refuses strangers for want of this (semantics.md R10: from Medium on). Null: send on. */
+  get pressedBy(): string | null {
     const active = this.#peers.candidates().filter((c) => c.member.state === 'active');
-    return active.length > 0 && active.every((c) => c.load?.backPressure === 'High');
+    if (active.length === 0) return null;
+    const missing = new Set<string>();
+    for (const { load } of active) {
+      if (load === null || load.backPressure === 'Normal') return null;
+      for (const resource of (load.pressedBy ?? 'resources').split(', ')) missing.add(resource);
+    }
+    return [...missing].sort().join(', ');
   }
 
   get inFlight(): number {

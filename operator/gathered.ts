@@ -76,6 +76,8 @@ export interface MemberReport {
     readonly waitingFor: readonly string[];
   };
   readonly backPressure: 'Normal' | 'Medium' | 'High';
+  /** For want of what; empty at Normal, and from older versions. */
+  readonly pressedBy: string;
   readonly queues: Readonly<
     Record<
       'submission' | 'delivery' | 'unreachable' | 'poison' | 'shadow' | 'primarySafetyNet' | 'shadowSafetyNet',

@@ -134,6 +134,7 @@ export function readReport(member: string, raw: RawAnswers): MemberReport | stri
       unprotected: nullable(status.unprotected, count, 'unprotected'),
       drain: drain(status.drain),
       backPressure: oneOf(status.backPressure, ['Normal', 'Medium', 'High'], 'backPressure'),
+      pressedBy: status.pressedBy === undefined || status.pressedBy === '' ? '' : text(status.pressedBy, 'pressedBy'),
       queues: queues(status.queues),
       discardsPending: count(status.discardsPending, 'discardsPending'),
       space: {

@@ -10,6 +10,7 @@ import type { Finding } from './checks/finding.ts';
 import { deletion, finalizer, invalidSpec, isPaused, schemaVersion } from './checks/gates.ts';
 import { ensure, obsolete } from './checks/objects-step.ts';
 import { acknowledged, failingPods, frontendsServe, membersServe, pushGeneration } from './checks/pods-step.ts';
+import { pressure } from './checks/pressure.ts';
 import { databasesStep, requestsStep } from './checks/requests-step.ts';
 import { restarts } from './checks/restarts.ts';
 import { setsStep } from './checks/sets-step.ts';
@@ -56,6 +57,7 @@ export const CHECKS: readonly Named<View>[] = [
   { name: 'the authorities to trust are pushed', look: ({ situation }) => pushTrust(situation) },
   { name: 'pods come up', look: failingPods },
   { name: 'members serve', look: membersServe },
+  { name: 'members have room', look: ({ situation }) => pressure(situation) },
   { name: 'front ends serve', look: frontendsServe },
   { name: 'the generation is acknowledged', look: acknowledged },
   { name: 'certificates are renewed', look: certificates },

@@ -94,6 +94,8 @@ export const REASONS = [
   'ClaimLost',
   'ClaimDeleted',
   'ClaimPending',
+  'NearlyFull',
+  'BackPressure',
   // Pods.
   'MembersNotReady',
   'FrontendsNotReady',

@@ -379,6 +379,9 @@ export function frontendLimits(cluster: MailCluster): FrontendLimits {
     minDataBytesPerSecond: limits.minDataBytesPerSecond,
     maxConnections: limits.maxConnections,
     maxConnectionsPerClient: limits.maxConnectionsPerClient,
+    maxConnectionRatePerClient: limits.maxConnectionRatePerClient,
+    maxAuthFailures: limits.maxAuthFailures,
+    maxMessageRatePerUser: limits.maxMessageRatePerUser,
     replayBufferBytes: sizeBytes(limits.replayBufferSize),
     totalReplayBufferBytes: sizeBytes(limits.totalReplayBufferSize),
   };

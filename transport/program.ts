@@ -13,6 +13,7 @@ import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import type { Logger } from '../common/platform/log.ts';
 import { type MarkFile, openMarkFile } from '../common/platform/mark-file.ts';
+import { memoryUse } from '../common/platform/memory-use.ts';
 import { startMetricsServer } from '../common/platform/metrics-server.ts';
 import type { Network } from '../common/platform/net.ts';
 import { nodeFiles } from '../common/platform/node-files.ts';
@@ -196,7 +197,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const delivery = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());
-  const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document };
+  const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document, memoryUse };
   const server = new TransportServer({
     ...peerSide,
     clock,

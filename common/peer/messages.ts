@@ -47,6 +47,8 @@ export interface Load {
   /** Intake streams open now. */
   readonly intake: number;
   readonly backPressure: 'Normal' | 'Medium' | 'High';
+  /** For want of what; absent at Normal, and from older versions. */
+  readonly pressedBy?: string;
   /** False while cordoned, draining or not yet recovered. */
   readonly accepting: boolean;
 }

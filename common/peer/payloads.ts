@@ -111,6 +111,7 @@ export function contact(o: Fields): Contact {
       queued: integer(load.queued, 'load.queued'),
       intake: integer(load.intake, 'load.intake'),
       backPressure: oneOf(['Normal', 'Medium', 'High'], load.backPressure, 'load.backPressure'),
+      ...(load.pressedBy === undefined ? {} : { pressedBy: text(load.pressedBy, 'load.pressedBy', 64) }),
       accepting: boolean(load.accepting, 'load.accepting'),
     },
   };

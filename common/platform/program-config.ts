@@ -4,12 +4,12 @@
  */
 import { readFile } from 'node:fs/promises';
 import process from 'node:process';
-import { ledgerUrlFile, podConfig } from '../pod-config.ts';
+import { podConfig, redisUrlFile } from '../pod-config.ts';
 import { describeError } from './lifecycle.ts';
 
 async function prepareForPod(value: unknown): Promise<unknown> {
   const say = (problem: string): void => void process.stderr.write(`${problem}\n`);
-  const file = ledgerUrlFile(value);
+  const file = redisUrlFile(value);
   // A Secret that is not there yet is said by podConfig.
   const url = file === null ? null : await readFile(file, 'utf8').catch(() => null);
   return podConfig(value, process.env, url, say);

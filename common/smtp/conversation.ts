@@ -120,7 +120,7 @@ export class Conversation implements EdgeSession {
   }
 
   /** Over a limit on connections: a 421 instead of the greeting. */
-  turnAway(reason: 'tooManyConnections' | 'tooManyClientConnections', limit: string): void {
+  turnAway(reason: 'tooManyConnections' | 'tooManyClientConnections' | 'connectingTooOften', limit: string): void {
     this.#tally.limit(limit);
     this.#cutOff(reason, reply(reason));
   }
@@ -408,20 +408,20 @@ export class Conversation implements EdgeSession {
     if (this.#pipelined()) return this.#refusePipelining();
     if (step.kind === 'challenge') this.#auth = step.next;
     if (step.kind !== 'credentials') return this.#answer(step.reply);
-    const { metrics, handlers, log } = this.#setting;
-    let right = false;
+    let right: boolean | Reply;
     try {
-      right = await handlers.onAuth(this, step.user, step.password);
+      right = await this.#setting.handlers.onAuth(this, step.user, step.password);
     } catch (error) {
       this.#tally.failed('AUTH', error);
-      metrics.increment('smtp_auth_total', { result: 'error' });
+      this.#tally.authenticated('error');
       if (!this.#ended) this.#answer(reply('authUnavailable'));
       return;
     }
-    metrics.increment('smtp_auth_total', { result: right ? 'success' : 'failure' });
+    const refusal = typeof right === 'object' ? right : null;
+    this.#tally.authenticated(refusal !== null ? 'refused' : right ? 'success' : 'failure');
     if (this.#ended) return;
+    if (refusal !== null) return this.#answer(refusal);
     if (right) this.#user = step.user;
-    else log.info({ session: this.id, client: this.#port.remoteAddress }, 'smtp authentication failed');
     this.#answer(reply(right ? 'authenticated' : 'authFailed'));
   }
 

@@ -59,7 +59,7 @@ export interface EdgeHandlers {
   ): Promise<Reply | null>;
   /** Called at DATA, before the 354; nothing is read from the client until it resolves. `drain` resumes a sink that said false. */
   onData(session: EdgeSession, envelope: Envelope, drain: () => void): Promise<DataDecision>;
-  /** True when user and password are right. Called only over TLS. */
-  onAuth(session: EdgeSession, user: string, password: string): Promise<boolean>;
+  /** True when user and password are right; a reply refuses to look. Called only over TLS. */
+  onAuth(session: EdgeSession, user: string, password: string): Promise<boolean | Reply>;
   onClose(session: EdgeSession): void;
 }

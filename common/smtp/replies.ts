@@ -44,6 +44,8 @@ export const REPLIES = rows({
   tooManyJunkCommands: row(421, '4.7.0', 'Too many commands without a message, closing connection'),
   tooManyConnections: row(421, '4.3.2', 'Too many connections, try again later'),
   tooManyClientConnections: row(421, '4.7.0', 'Too many connections from your network, try again later'),
+  badProxyHeader: row(421, '4.3.5', 'A PROXY protocol header is expected from this address'),
+  connectingTooOften: row(421, '4.7.0', 'Connecting too often from your network, try again later'),
   shuttingDown: row(421, '4.3.2', 'Shutting down, try again later'),
   notHttp: row(421, '4.7.0', 'This is an SMTP server, closing connection'),
 
@@ -52,9 +54,11 @@ export const REPLIES = rows({
   shadowFailure: row(451, '4.4.0', 'Message failed to be made redundant'),
   noTransport: row(451, '4.4.0', 'No transport server can take the message now'),
   transportLost: row(451, '4.4.0', 'Transport server lost before the message was complete ({id})'),
-  backPressure: row(452, '4.3.1', 'Insufficient system resources'),
+  tooManyMessages: row(450, '4.7.1', 'Too many messages, the limit is {limit} per hour'),
+  backPressure: row(452, '4.3.1', 'Insufficient system resources: {resource}'),
   tooManyRecipients: row(452, '4.5.3', 'Too many recipients, the limit is {limit} per message'),
   tlsUnavailable: row(454, '4.7.0', 'TLS not available for a temporary reason'),
+  authRefused: row(454, '4.7.0', 'Too many failed authentications, try again later'),
   authUnavailable: row(454, '4.7.0', 'Authentication not available for a temporary reason'),
 
   // Permanent: syntax and order

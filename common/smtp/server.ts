@@ -8,21 +8,24 @@
  * listening socket, or with code EDGE_TLS when the listener wants TLS and there is no certificate. What the adapter relies on inside
  * the library is held by `test/contract/smtp-server-library.test.ts`.
  */
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, BlockList, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { SMTPServer } from 'smtp-server';
 import { SMTPConnection, type SMTPConnectionOptions } from 'smtp-server/lib/smtp-connection.js';
 import { SMTPStream } from 'smtp-server/lib/smtp-stream.js';
 import type { FrontendLimits, ListenerConfig } from '../config.ts';
 import type { Reply } from '../message.ts';
+import { inNetworks } from '../networks.ts';
 import { type Clock, systemClock } from '../platform/clock.ts';
 import type { Logger } from '../platform/log.ts';
 import type { Metrics } from '../platform/metrics.ts';
-import { ConnectionLedger } from './connection-ledger.ts';
+import { ClientLimits } from './client-limits.ts';
+import { type Admission, ConnectionLedger } from './connection-ledger.ts';
 import { Conversation } from './conversation.ts';
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import type { EdgeHandlers } from './edge-api.ts';
-import { formatReply } from './replies.ts';
+import { readProxyHeader } from './proxy-gate.ts';
+import { formatReply, reply } from './replies.ts';
 
 /** PEM. `ca` is sent along as chain of the certificate's issuers. */
 export interface EdgeTls {
@@ -41,6 +44,8 @@ export interface EdgeOptions {
   /** semantics.md section 9; default 50. */
   readonly maxReceivedHops?: number;
   readonly tls: EdgeTls | null;
+  /** Load balancers: who connects from there says by a PROXY header whose connection it is. Nobody else is believed. */
+  readonly proxyFrom?: BlockList;
   readonly handlers: EdgeHandlers;
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -72,6 +77,11 @@ export interface UnboundEdge extends EdgeServer {
 
 const DEFAULT_MAX_HOPS = 50;
 const BACKLOG = 1024;
+const TURNED_AWAY = {
+  maxConnections: 'tooManyConnections',
+  maxConnectionsPerClient: 'tooManyClientConnections',
+  maxConnectionRatePerClient: 'connectingTooOften',
+} as const;
 const MAX_QUEUED_REPLIES = 16 * 1024;
 
 export async function startEdge(options: EdgeOptions): Promise<EdgeServer> {
@@ -102,7 +112,7 @@ class Edge implements UnboundEdge {
   #onLastGone: (() => void) | null = null;
 
   constructor(options: EdgeOptions) {
-    this.ledger = options.ledger ?? new ConnectionLedger();
+    this.ledger = options.ledger ?? new ConnectionLedger(new ClientLimits(options.clock ?? systemClock, null));
     this.setting = {
       ...options,
       maxReceivedHops: options.maxReceivedHops ?? DEFAULT_MAX_HOPS,
@@ -110,7 +120,7 @@ class Edge implements UnboundEdge {
       clock: options.clock ?? systemClock,
       commandLabels: new Map(),
     };
-    this.#library = new Library(this, options.tls);
+    this.#library = new Library(this, options);
   }
 
   get port(): number {
@@ -177,10 +187,13 @@ class Edge implements UnboundEdge {
   }
 }
 
+type AfterProxy = Parameters<SMTPServer['_handleProxy']>[1];
+
 class Library extends SMTPServer {
   readonly #edge: Edge;
+  readonly #proxyFrom: BlockList;
 
-  constructor(edge: Edge, tls: EdgeTls | null) {
+  constructor(edge: Edge, { tls, proxyFrom }: EdgeOptions) {
     const { listener, limits, log } = edge.setting;
     super({
       ...libraryTls(tls),
@@ -192,6 +205,7 @@ class Library extends SMTPServer {
       socketTimeout: limits.idleTimeoutMs,
     });
     this.#edge = edge;
+    this.#proxyFrom = proxyFrom ?? new BlockList();
     // Broken handshakes and resets of clients; an 'error' event nobody listens to would end the process.
     this.on('error', (error: Error) => log.debug({ listener: listener.name, err: error }, 'smtp connection failed'));
   }
@@ -201,6 +215,33 @@ class Library extends SMTPServer {
     this.connections.add(connection);
     connection.on('error', (error: Error) => this.emit('error', error));
     connection.init();
+  }
+
+  override _expectsProxyHeader(socket: Socket): boolean {
+    return inNetworks(this.#proxyFrom, socket.remoteAddress ?? '');
+  }
+
+  /** The library's own reads version 1 only, and takes what it does not understand for the balancer's word. */
+  override _handleProxy(socket: Socket, callback: AfterProxy): void {
+    if (!this._expectsProxyHeader(socket)) return super._handleProxy(socket, callback);
+    const { clock, listener, log, metrics } = this.#edge.setting;
+    readProxyHeader(socket, clock, (answer) => {
+      if (answer.kind === 'passed') {
+        const { client } = answer;
+        // No id: the library makes one.
+        return callback(
+          null,
+          client === null ? { id: '' } : { id: '', remoteAddress: client.address, remotePort: client.port },
+        );
+      }
+      const { problem } = answer;
+      metrics.increment('smtp_sessions_rejected_total', { reason: 'badProxyHeader' });
+      log.warn({ listener: listener.name, balancer: socket.remoteAddress, problem }, 'smtp connection without client');
+      socket.on('error', () => socket.destroy());
+      if (listener.tls === 'Implicit') socket.destroy();
+      else socket.end(formatReply(reply('badProxyHeader')), () => socket.destroy());
+      callback(new Error(problem));
+    });
   }
 }
 
@@ -339,10 +380,10 @@ class EdgeConnection extends SMTPConnection implements ConversationPort {
     this.#conversation.tlsStarted(socket.getProtocol() ?? 'unknown', socket.getCipher()?.name ?? 'unknown');
   }
 
-  #turnAway(limit: 'maxConnections' | 'maxConnectionsPerClient'): void {
+  #turnAway(limit: Extract<Admission, { kind: 'refused' }>['limit']): void {
     // Not admitted, so not counted either: the socket goes as soon as the reply is out.
     this._socket.once('finish', () => this.destroy());
-    this.#conversation.turnAway(limit === 'maxConnections' ? 'tooManyConnections' : 'tooManyClientConnections', limit);
+    this.#conversation.turnAway(TURNED_AWAY[limit], limit);
   }
 }
 

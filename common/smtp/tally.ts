@@ -18,6 +18,7 @@ export type CutOff =
   | 'tooManyJunkCommands'
   | 'tooManyConnections'
   | 'tooManyClientConnections'
+  | 'connectingTooOften'
   | 'notHttp'
   | 'earlyTalker'
   | 'unauthorisedPipelining'
@@ -75,6 +76,13 @@ export class Tally {
   forgive(): void {
     this.#errors = 0;
     this.#junk = 0;
+  }
+
+  authenticated(result: 'success' | 'failure' | 'error' | 'refused'): void {
+    const { log, metrics } = this.#current();
+    metrics.increment('smtp_auth_total', { result });
+    if (result === 'failure')
+      log.info({ session: this.#id, client: this.#port.remoteAddress }, 'smtp authentication failed');
   }
 
   limit(limit: string): void {

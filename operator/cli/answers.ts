@@ -32,6 +32,8 @@ export interface StatusAnswer {
     readonly lastFullPassMs: number | null;
   };
   readonly backPressure: string;
+  /** Absent from older versions. */
+  readonly pressedBy?: string;
   readonly drain?: {
     readonly state: 'none' | 'draining' | 'empty';
     readonly copies: number;

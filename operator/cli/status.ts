@@ -86,7 +86,11 @@ export function problemsOf(rows: readonly Row[], nowMs: number): readonly string
       ...(status.scrub?.isTooSlow === true
         ? [`${member.name} has more on its disk than a scrub at full pace can look at in a quarter of the hold time`]
         : []),
-      ...(status.backPressure === 'Normal' ? [] : [`${member.name} is under ${status.backPressure} back pressure`]),
+      ...(status.backPressure === 'Normal'
+        ? []
+        : [
+            `${member.name} is under ${status.backPressure} back pressure${status.pressedBy ? ` for want of ${status.pressedBy}` : ''}`,
+          ]),
       ...peers.map((peer) => {
         const since = peer.lastContactMs === null ? 'never heard' : `heard ${duration(nowMs - peer.lastContactMs)} ago`;
         return `${member.name} has no connection to ${peer.member} (${since}${peer.problem === null ? '' : `; ${peer.problem}`})`;

@@ -165,9 +165,11 @@ export function frontendConfig(
     signer: null,
     smtpTls: secrets.smtpTls,
     listeners,
+    proxyFrom: cluster.spec.frontend.proxyProtocol?.trustedCIDRs ?? [],
     metrics: { host: LOOPBACK, port: portOf(portPurpose.metrics(name)) },
     hostname: hostname(name),
     limits: frontendLimits(cluster),
+    sharedLimits: secrets.ledger,
     logLevel: cluster.spec.logLevel,
   };
 }
@@ -179,11 +181,6 @@ export function localNotes(cluster: MailCluster): readonly string[] {
     ...(redis.mode === 'Managed'
       ? [
           'redis: Managed is treated as None on one machine: each front end counts for itself, each transport remembers what it relayed',
-        ]
-      : []),
-    ...(redis.mode === 'External'
-      ? [
-          'redis: External keeps the ledger of external deliveries; limits are not shared yet, each front end counts for itself',
         ]
       : []),
     ...sendConnectors

@@ -120,7 +120,7 @@ export interface MailClusterSpec {
         };
       };
     }[];
-    /** Believe PROXY protocol headers from these networks. */
+    /** Load balancers that pass connections on: who connects from these networks must say by a PROXY header (version 1 or 2) whose connection it is; nobody else is believed. */
     readonly proxyProtocol?: {
       readonly trustedCIDRs: readonly string[];
     };
@@ -160,8 +160,14 @@ export interface MailClusterSpec {
       readonly minDataBytesPerSecond: number;
       /** Connections of one front end. */
       readonly maxConnections: number;
-      /** Connections of one client address (IPv6: /64). */
+      /** Connections of one client address (IPv6: /64), over all front ends that share Redis. */
       readonly maxConnectionsPerClient: number;
+      /** New connections per minute of one client address (IPv6: /64), over all front ends that share Redis; 0: no limit (Exchange: MessageRateLimit by IPAddress). */
+      readonly maxConnectionRatePerClient: number;
+      /** Failed AUTH of one user from one client address within ten minutes before the next is refused unseen; of all users from that address five times as many. */
+      readonly maxAuthFailures: number;
+      /** Messages per hour of one authenticated user, over all front ends that share Redis; 0: no limit (Exchange: MessageRateLimit by User). */
+      readonly maxMessageRatePerUser: number;
       /** Body of one session kept for another transport. */
       readonly replayBufferSize: string;
       /** The same over all sessions. */

@@ -33,7 +33,12 @@ export type RenderedTransport = Omit<TransportConfig, 'ledger' | 'signer'> & {
   readonly signer: SignerSettings;
   readonly ledger: TransportConfig['ledger'] | LedgerReference;
 };
-export type RenderedFrontend = Omit<FrontendConfig, 'signer'> & { readonly signer: SignerSettings };
+/** What is not asked for is left out: an operator that learns a setting renders the same bytes for who does not use it (K12). */
+export type RenderedFrontend = Omit<FrontendConfig, 'signer' | 'proxyFrom' | 'sharedLimits'> & {
+  readonly signer: SignerSettings;
+  readonly sharedLimits?: RenderedTransport['ledger'];
+  readonly proxyFrom?: readonly string[];
+};
 
 /** All addresses of the pod, of its address family: port-forward comes to the loopback address. */
 const ANY = '$(ANY_ADDRESS)';
@@ -117,8 +122,9 @@ export function frontendConfig(
   operator: OperatorSettings,
   site: string,
 ): RenderedFrontend {
-  const { listeners, tlsSecretRef } = cluster.spec.frontend;
+  const { listeners, tlsSecretRef, proxyProtocol } = cluster.spec.frontend;
   const ports = targetPorts(listeners);
+  const shared = ledger(cluster, owner, operator);
   return {
     name: NAME,
     site,
@@ -140,9 +146,11 @@ export function frontendConfig(
         usersFile: one.auth === undefined ? null : `${PATH.users}/${one.auth.secretRef.name}`,
       }),
     ),
+    ...(proxyProtocol === undefined ? {} : { proxyFrom: proxyProtocol.trustedCIDRs }),
     metrics: { host: ANY, port: PORT.metrics },
     hostname: `${NAME}.${serviceDomain(named.smtpService(owner.name), owner, operator)}`,
     limits: frontendLimits(cluster),
+    ...(shared === null ? {} : { sharedLimits: shared }),
     logLevel: cluster.spec.logLevel,
   };
 }

@@ -10,6 +10,7 @@ import { configFile, frontendConfig, targetPorts } from './configs.ts';
 import { LABEL, metadata, named, type Owner, PATH, podSelector } from './names.ts';
 import type { KubeObject } from './objects.ts';
 import { commonMounts, type Mount, memoryMount, podTemplate, type Site, secretMount } from './pods.ts';
+import { redisMounts } from './transports.ts';
 
 /** preStop, then the longest a held session may take (frontend/main.ts). */
 const GRACE_SECONDS = 90;
@@ -60,6 +61,7 @@ function mounts(cluster: MailCluster, owner: Owner): readonly Mount[] {
   return [
     ...commonMounts(owner),
     memoryMount('tls', PATH.volatileTls),
+    ...redisMounts(cluster, owner),
     ...(tlsSecretRef === undefined ? [] : [secretMount('smtp-tls', tlsSecretRef.name, PATH.smtpTls)]),
     ...usersSecrets(cluster).map((name, index) => secretMount(`users-${index}`, name, `${PATH.users}/${name}`)),
   ];

@@ -104,7 +104,7 @@ export function networkPolicies(
     owner,
     'frontend',
     [{ ports: tcp(...listeners) }, METRICS_IN],
-    [DNS, peers, toSigner(operator)],
+    [DNS, peers, toSigner(operator), ...toRedis(cluster, owner)],
   );
   const redis = policy(
     owner,

@@ -96,6 +96,9 @@ async function bench(messages: number): Promise<void> {
     minDataBytesPerSecond: 500,
     maxConnections: 5_000,
     maxConnectionsPerClient: 5_000,
+    maxConnectionRatePerClient: 0,
+    maxAuthFailures: 10,
+    maxMessageRatePerUser: 0,
     replayBufferBytes: 0,
     totalReplayBufferBytes: 0,
   };

@@ -1,7 +1,7 @@
 /** The guard between Redis and the client library: honest replies pass however they are cut, everything else ends it, nothing is kept. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { MAX_BULK_BYTES, ReplyGuard } from '../../transport/runtime/redis-replies.ts';
+import { MAX_BULK_BYTES, ReplyGuard } from '../../common/platform/redis-replies.ts';
 import { bulk } from '../rigs/redis.ts';
 
 const text = fc.string({ maxLength: 60 }).map((one) => one.replaceAll(/[\r\n]/g, ' '));

@@ -115,7 +115,8 @@ describe('smtp-server', () => {
       expect(typeof Reflect.get(SMTPConnection.prototype, name), name).toBe('function');
     }
     expect(typeof SMTPServer.prototype.connect).toBe('function');
-    expect(typeof SMTPServer.prototype.updateSecureContext).toBe('function');
+    for (const name of ['updateSecureContext', '_expectsProxyHeader', '_handleProxy'])
+      expect(typeof Reflect.get(SMTPServer.prototype, name), name).toBe('function');
     expect(typeof SMTPStream.prototype._write).toBe('function');
     expect(SMTPConnection.prototype._armTimeout.length).toBe(0); // one optional parameter, the socket
   });

@@ -3,6 +3,7 @@
  *
  *   # comment
  *   @title what this shows                  @tls None|StartTls|StartTlsRequired|Implicit     @users bob:secret
+ *   @proxyFrom 127.0.0.0/8                  load balancers that say whose connection it is
  *   @limit maxErrors 3                      @hops 3           @split  (run again for every byte at which a send can be cut in two)
  *   C: text        send the text and CRLF; C lines without anything between them leave in one write
  *   C> text        the same without CRLF    escapes everywhere: \r \n \0 \t \\ \xHH and {1000*x} for a run
@@ -35,6 +36,7 @@ export interface Dialog {
   readonly users: ReadonlyMap<string, string> | null;
   readonly limits: Readonly<Record<string, number>>;
   readonly hops: number;
+  readonly proxyFrom: string | null;
   readonly split: boolean;
   readonly steps: readonly NumberedStep[];
 }
@@ -58,7 +60,14 @@ const TLS = ['None', 'StartTls', 'StartTlsRequired', 'Implicit'] as const;
 export function parseDialog(text: string): Dialog {
   const steps: NumberedStep[] = [];
   const limits: Record<string, number> = {};
-  let dialog: Omit<Dialog, 'steps' | 'limits'> = { title: '', tls: 'None', users: null, hops: 50, split: false };
+  let dialog: Omit<Dialog, 'steps' | 'limits'> = {
+    title: '',
+    tls: 'None',
+    users: null,
+    hops: 50,
+    proxyFrom: null,
+    split: false,
+  };
   for (const [index, raw] of text.split('\n').entries()) {
     const line = index + 1;
     if (raw.trim() === '' || raw.startsWith('#')) continue;
@@ -66,6 +75,7 @@ export function parseDialog(text: string): Dialog {
     const rest = raw.slice(word.length + 1);
     if (word === '@title') dialog = { ...dialog, title: rest };
     else if (word === '@hops') dialog = { ...dialog, hops: Number(rest) };
+    else if (word === '@proxyFrom') dialog = { ...dialog, proxyFrom: rest };
     else if (word === '@split') dialog = { ...dialog, split: true };
     else if (word === '@tls') dialog = { ...dialog, tls: TLS.find((tls) => tls === rest) ?? fail(line, raw) };
     else if (word === '@users') {

@@ -1,4 +1,5 @@
 /** Runs one dialog against the real edge. Owns: the meaning of every step. Fails with file line, what was expected and what came. */
+import { networksOf } from '../../common/networks.ts';
 import type { EdgeTls } from '../../common/smtp/server.ts';
 import { until } from '../house/until.ts';
 import type { Dialog, NumberedStep, Step } from './dialog-file.ts';
@@ -30,6 +31,7 @@ export async function runDialog(dialog: Dialog, tls: EdgeTls, cutAt: number | nu
     users: dialog.users,
     maxReceivedHops: dialog.hops,
     tls: dialog.tls === 'None' ? null : tls,
+    ...(dialog.proxyFrom === null ? {} : { proxyFrom: networksOf('@proxyFrom', [dialog.proxyFrom]) }),
   });
   const run: Run = { rig, dialog, clients: new Map(), cut: { at: cutAt, sent: 0 }, current: 'main', reply: [] };
   try {

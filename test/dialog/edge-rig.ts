@@ -62,6 +62,9 @@ export const LIMITS: FrontendLimits = {
   minDataBytesPerSecond: 500,
   maxConnections: 100,
   maxConnectionsPerClient: 20,
+  maxConnectionRatePerClient: 0,
+  maxAuthFailures: 10,
+  maxMessageRatePerUser: 0,
   replayBufferBytes: 0,
   totalReplayBufferBytes: 0,
 };
@@ -97,15 +100,17 @@ export class Recorder implements EdgeHandlers {
   }
   async onData(_session: EdgeSession, envelope: Envelope, drain: () => void) {
     const from = envelope.reversePath;
-    if (from.startsWith('full@')) return { kind: 'refuse', reply: reply('backPressure') } as const;
+    if (from.startsWith('full@'))
+      return { kind: 'refuse', reply: reply('backPressure', { resource: 'disk' }) } as const;
     if (from.startsWith('hold@')) await new Promise<void>((resolve) => this.#held.push(resolve));
     const message: Received = { envelope, content: '', writes: 0, end: null, aborted: null };
     this.messages.push(message);
     return { kind: 'accept', sink: this.#sink(message, from, drain) } as const;
   }
-  async onAuth(_session: EdgeSession, user: string, password: string): Promise<boolean> {
+  async onAuth(_session: EdgeSession, user: string, password: string): Promise<boolean | Reply> {
     this.auth.push({ user, password });
     if (user === 'broken') throw new Error('this handler is broken');
+    if (user === 'guessed') return reply('authRefused');
     return this.users.get(user) === password;
   }
   onClose(): void {

@@ -35,7 +35,7 @@ const HOMES: readonly { readonly name: string; readonly where: RegExp; readonly 
   { name: 'smtp-server', where: /^common\/smtp\//, oneFile: true },
   { name: 'pino', where: /^common\/platform\//, oneFile: true },
   { name: 'prom-client', where: /^common\/platform\//, oneFile: true },
-  { name: 'ioredis', where: /^transport\/runtime\/redis-ledger\.ts$/, oneFile: true },
+  { name: 'ioredis', where: /^common\/platform\/redis-connection\.ts$/, oneFile: true },
   { name: 'ws', where: /^operator\/kube\/port-forward\.ts$/, oneFile: true },
   { name: '@kubernetes/client-node', where: /^operator\/kube\//, oneFile: false },
 ];

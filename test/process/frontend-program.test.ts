@@ -33,6 +33,9 @@ const LIMITS: FrontendConfig['limits'] = {
   minDataBytesPerSecond: 500,
   maxConnections: 100,
   maxConnectionsPerClient: 50,
+  maxConnectionRatePerClient: 0,
+  maxAuthFailures: 10,
+  maxMessageRatePerUser: 0,
   replayBufferBytes: 262_144,
   totalReplayBufferBytes: 8_388_608,
 };
@@ -91,9 +94,11 @@ beforeEach(async () => {
     signer: null,
     smtpTls: null,
     listeners: [{ name: 'smtp', host: '127.0.0.1', port: 0, tls: 'StartTls', relayFrom: [], usersFile: null }],
+    proxyFrom: [],
     metrics: { host: '127.0.0.1', port: 0 },
     hostname: 'mx.sim.example',
     limits: LIMITS,
+    sharedLimits: null,
     logLevel: 'info',
   };
   await writeFile(join(directory, 'config.json'), JSON.stringify(config));

@@ -390,11 +390,15 @@ describe('proxy', () => {
     w.a.script.load = { ...CALM, backPressure: 'High' };
     w.a.contact();
     await w.run(() => w.proxy.available === 1);
-    expect(w.proxy.pressed).toBe(false);
-    w.b.script.load = { ...CALM, backPressure: 'High' };
+    expect(w.proxy.pressedBy).toBe(null);
+    w.b.script.load = { ...CALM, backPressure: 'High', pressedBy: 'disk, memory' };
     w.b.contact();
     await w.run(() => w.proxy.available === 0);
-    expect(w.proxy.pressed).toBe(true);
+    expect(w.proxy.pressedBy).toBe('disk, memory, resources');
+    // Medium refuses strangers as well: nobody sends a body for nothing.
+    w.a.script.load = { ...CALM, backPressure: 'Medium', pressedBy: 'queue' };
+    w.a.contact();
+    await w.run(() => w.proxy.pressedBy === 'disk, memory, queue');
     w.a.script.load = CALM;
     w.a.contact();
     await w.run(() => w.proxy.available === 1);

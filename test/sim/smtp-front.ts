@@ -7,6 +7,7 @@ import type { FrontendLimits, ListenerConfig, TopologyDocument } from '../../com
 import type { Clock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
+import { ClientLimits } from '../../common/smtp/client-limits.ts';
 import { type UnboundEdge, unboundEdge } from '../../common/smtp/server.ts';
 import { FrontendEdge } from '../../frontend/edge.ts';
 import type { MessageProxy } from '../../frontend/proxy.ts';
@@ -39,6 +40,9 @@ export const SIM_LIMITS: FrontendLimits = {
   minDataBytesPerSecond: 20,
   maxConnections: 100,
   maxConnectionsPerClient: 20,
+  maxConnectionRatePerClient: 0,
+  maxAuthFailures: 10,
+  maxMessageRatePerUser: 0,
   replayBufferBytes: 1_048_576,
   totalReplayBufferBytes: 8_388_608,
 };
@@ -58,7 +62,9 @@ export class SmtpFront {
 
   constructor({ name, life, clock, proxy }: SmtpFrontDeps, document: TopologyDocument) {
     this.#life = life;
-    this.#handlers = new FrontendEdge({ name, proxy, clock, log: silentLogger, listeners: [LISTENER] }, document);
+    const clients = new ClientLimits(clock, null);
+    const side = { name, proxy, clock, clients, log: silentLogger, metrics: silentMetrics, limits: SIM_LIMITS };
+    this.#handlers = new FrontendEdge({ ...side, listeners: [LISTENER] }, document);
     this.#edge = unboundEdge({
       listener: LISTENER,
       frontend: name,

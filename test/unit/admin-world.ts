@@ -67,6 +67,7 @@ export function status(name: string, more: Partial<TransportStatus> = {}): Trans
       lastFullPassMs: NOW_MS - 3_600_000,
     },
     backPressure: 'Normal',
+    pressedBy: '',
     drain: { state: 'none', copies: 0, safetyNet: 0, tombstones: 0, waitingFor: [] },
     lost: [],
     peers: [{ member: 'other', connected: true, lastContactMs: NOW_MS - 100, identity: 'X', problem: null }],

@@ -90,6 +90,9 @@ export class ClusterState {
   finalizers: readonly string[] = [];
   deletionTimestamp: string | null = null;
   namespaceTerminating = false;
+  /** Of each volume, and what members want for. */
+  freeBytes = 1e9;
+  readonly pressed = new Map<string, Pick<MemberReport, 'backPressure' | 'pressedBy'>>();
   schemaVersion: number | null = 1;
   removed = false;
   status: MailClusterStatus | null = null;
@@ -289,7 +292,7 @@ export class ClusterState {
         tombstones: store.tombstones,
         waitingFor: [],
       },
-      backPressure: 'Normal',
+      ...(this.pressed.get(name) ?? { backPressure: 'Normal', pressedBy: '' }),
       queues: {
         submission: queue(0),
         delivery: queue(store.copies),
@@ -300,7 +303,7 @@ export class ClusterState {
         shadowSafetyNet: queue(0),
       },
       discardsPending: store.tombstones,
-      space: { liveBytes: (store.copies + store.safetyNet) * 1000, freeBytes: 1e9 },
+      space: { liveBytes: (store.copies + store.safetyNet) * 1000, freeBytes: this.freeBytes },
       identities: { [name]: store.identity },
       unheard: [],
       resubmits: [],

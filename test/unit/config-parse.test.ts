@@ -154,6 +154,7 @@ const FRONTEND: FrontendConfig = {
       usersFile: null,
     },
   ],
+  proxyFrom: ['10.0.0.0/8'],
   metrics: ANY,
   hostname: 'f0.local',
   limits: {
@@ -169,9 +170,13 @@ const FRONTEND: FrontendConfig = {
     minDataBytesPerSecond: 0,
     maxConnections: 1,
     maxConnectionsPerClient: 1,
+    maxConnectionRatePerClient: 0,
+    maxAuthFailures: 1,
+    maxMessageRatePerUser: 0,
     replayBufferBytes: 0,
     totalReplayBufferBytes: 0,
   },
+  sharedLimits: null,
   logLevel: 'debug',
 };
 
@@ -190,6 +195,11 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
 const LATER = new Set([
+  'proxyFrom',
+  'sharedLimits',
+  'maxConnectionRatePerClient',
+  'maxAuthFailures',
+  'maxMessageRatePerUser',
   ...['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'signer'],
   ...['hidesClientRetries', 'messageOrders'],
 ]);
@@ -230,12 +240,17 @@ describe.each([
   it('reads a document of an older version, which lacks the later fields', () => {
     const later = fields(value).filter((path) => LATER.has(String(path.at(-1))));
     const older = later.reduce<unknown>((at, path) => changed(at, path, undefined), value);
-    const empty = (path: readonly (string | number)[]) =>
-      path.at(-1) === 'hidesClientRetries'
-        ? true
-        : path.length === 1 && !['ledger', 'signer'].includes(String(path[0]))
-          ? []
-          : null;
+    const settings: Readonly<Record<string, unknown>> = {
+      hidesClientRetries: true,
+      maxConnectionRatePerClient: 0,
+      maxAuthFailures: 10,
+      maxMessageRatePerUser: 0,
+    };
+    const empty = (path: readonly (string | number)[]) => {
+      const name = String(path.at(-1));
+      if (name in settings) return settings[name];
+      return path.length === 1 && !['ledger', 'signer', 'sharedLimits'].includes(name) ? [] : null;
+    };
     const read = later.reduce<unknown>((at, path) => changed(at, path, empty(path)), value);
     expect(parse(older)).toEqual({ kind: 'ok', value: read });
   });

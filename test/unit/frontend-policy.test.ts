@@ -2,10 +2,15 @@
 import { describe, expect, it } from 'vitest';
 import type { MailboxDatabaseConfig, TopologyDocument } from '../../common/config.ts';
 import type { Envelope } from '../../common/message.ts';
+import { inNetworks } from '../../common/networks.ts';
 import { silentLogger } from '../../common/platform/log.ts';
+import { type Labels, type Metrics, silentMetrics } from '../../common/platform/metrics.ts';
+import { systemRandom } from '../../common/platform/random.ts';
+import { ClientLimits } from '../../common/smtp/client-limits.ts';
 import type { EdgeSession, MailFrom } from '../../common/smtp/edge-api.ts';
+import { hashPassword, parseUsers } from '../../common/smtp/users.ts';
 import { FrontendEdge } from '../../frontend/edge.ts';
-import { inNetworks, RecipientPolicy, relayNetworks } from '../../frontend/policy.ts';
+import { RecipientPolicy, relayNetworks } from '../../frontend/policy.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { simTopology } from '../sim/topology.ts';
 import { sampleEnvelope } from './peer-samples.ts';
@@ -143,7 +148,7 @@ describe('edge', () => {
   });
   const opened: { envelope: Envelope; details: string[] }[] = [];
   const proxy = {
-    pressed: false,
+    pressedBy: null as string | null,
     open: async (envelope: Envelope, _drain: () => void, history: readonly { detail?: string }[] = []) => {
       opened.push({ envelope, details: history.map((e) => e.detail ?? '') });
       return { kind: 'refuse', reply: { code: 451, enhanced: '4.4.0', text: 'test' } } as const;
@@ -156,6 +161,9 @@ describe('edge', () => {
       clock: new Scheduler(1).clock(),
       log: silentLogger,
       listeners: [listener('inside', ['10.0.0.0/8']), listener('outside', [])],
+      clients: new ClientLimits(new Scheduler(1).clock(), null),
+      limits: { maxAuthFailures: 10, maxMessageRatePerUser: 0 },
+      metrics: silentMetrics,
     },
     topology,
   );
@@ -182,12 +190,52 @@ describe('edge', () => {
     expect(combinations).toBe(3 * 6 * 2 * (foreignDomains.length + routed.length));
   });
 
+  it('AUTH that failed too often is not looked at, and a user sends no more than he may: said with the limit', async () => {
+    const hash = await hashPassword('secret', systemRandom);
+    const counted: string[] = [];
+    const metrics: Metrics = {
+      ...silentMetrics,
+      increment: (name: string, labels?: Labels) => counted.push(`${name} ${labels?.limit}`),
+    };
+    const clock = new Scheduler(1).clock();
+    const limited = new FrontendEdge(
+      {
+        ...{ name: 'f-0', proxy: { ...proxy, pressedBy: null }, clock, log: silentLogger, metrics },
+        listeners: [listener('outside', [])],
+        clients: new ClientLimits(clock, null),
+        limits: { maxAuthFailures: 2, maxMessageRatePerUser: 1 },
+      },
+      topology,
+    );
+    limited.setUsers('outside', parseUsers(`printer:${hash}`));
+    const one = session('s', 'outside', '203.0.113.5', null);
+    const elsewhere = session('t', 'outside', '203.0.113.6', null);
+    expect(await limited.onAuth(one, 'printer', 'wrong')).toBe(false);
+    expect(await limited.onAuth(one, 'printer', 'secret')).toBe(true);
+    expect(await limited.onAuth(one, 'printer', 'wrong')).toBe(false);
+    expect(await limited.onAuth(one, 'printer', 'secret')).toMatchObject({ code: 454, enhanced: '4.7.0' });
+    expect(await limited.onAuth(elsewhere, 'printer', 'secret')).toBe(true);
+    const user = session('u', 'outside', '203.0.113.6', 'printer');
+    expect(await limited.onMailFrom(user, mail)).toBe(null);
+    await limited.onData(user, sampleEnvelope, () => undefined);
+    expect(await limited.onMailFrom(user, mail)).toMatchObject({
+      code: 450,
+      text: expect.stringMatching(/ 1 per hour/),
+    });
+    expect(await limited.onMailFrom(elsewhere, mail)).toBe(null);
+    expect(counted).toEqual(['smtp_limits_total maxAuthFailures', 'smtp_limits_total maxMessageRatePerUser']);
+  });
+
   it('says 452 at MAIL FROM under pressure, authenticates nobody without users, passes its history on', async () => {
     const one = session('s', 'inside', '10.1.2.3', null);
     edge.onConnect(one);
     expect(await edge.onMailFrom(one, mail)).toBeNull();
-    proxy.pressed = true;
-    expect(await edge.onMailFrom(one, mail)).toMatchObject({ code: 452, enhanced: '4.3.1' });
+    proxy.pressedBy = 'disk';
+    expect(await edge.onMailFrom(one, mail)).toEqual({
+      code: 452,
+      enhanced: '4.3.1',
+      text: 'Insufficient system resources: disk',
+    });
     expect(await edge.onAuth(one, 'printer', 'secret')).toBe(false);
     await edge.onData(one, sampleEnvelope, () => undefined);
     expect(opened[0]?.details[0]).toContain('connect from [192.0.2.7]:40000');

@@ -250,6 +250,25 @@ describe('volumes', () => {
     expect(model.condition('StorageHealthy')).toMatchObject({ status: 'False', reason: 'ShrinkRefused' });
   });
 
+  it('nearly full, then refusing: said by name with the remedy, nothing is done; it heals by itself', () => {
+    const model = running();
+    const [name = ''] = model.memberNames;
+    model.freeBytes = 400 << 20;
+    expect(converge(model).flat()).toEqual([]);
+    const early = model.condition('StorageHealthy');
+    expect(early).toMatchObject({ status: 'False', reason: 'NearlyFull' });
+    expect(early?.message).toContain('raise transport.storage.size or lower safetyNet.quota');
+    model.freeBytes = 1e9;
+    model.pressed.set(name, { backPressure: 'High', pressedBy: 'memory, queue' });
+    expect(converge(model).flat()).toEqual([]);
+    const late = model.condition('StorageHealthy');
+    expect(late).toMatchObject({ status: 'False', reason: 'BackPressure' });
+    expect(late?.message).toContain(`${name} refuses mail for want of memory, queue (High) and goes on delivering`);
+    model.pressed.clear();
+    converge(model);
+    expect(model.condition('StorageHealthy')).toMatchObject({ status: 'True' });
+  });
+
   const inClass = (name: string): string =>
     `${TWO_SITES}  transport: { storage: { size: 20Gi, storageClassName: ${name} } }\n`;
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { parseFrontendConfig, parseTransportConfig } from '../../common/config-parse.ts';
 import { systemRandom } from '../../common/platform/random.ts';
-import { ledgerUrlFile, passwordIn, podConfig } from '../../common/pod-config.ts';
+import { redisUrlFile, passwordIn, podConfig } from '../../common/pod-config.ts';
 import { hashPassword, verifyPassword } from '../../common/smtp/users.ts';
 import { UsersReader } from '../../common/smtp/users-directory.ts';
 import { frontendConfig, targetPorts, transportConfig } from '../../operator/resources/configs.ts';
@@ -61,7 +61,7 @@ describe('a pod', () => {
       OPERATOR,
       'group',
     );
-    const file = ledgerUrlFile(rendered);
+    const file = redisUrlFile(rendered);
     expect(file).toBe('/etc/mailcluster/redis/url');
     const good = podConfig(rendered, POD, 'rediss://mail:s3cret@r.example:6390\n', silent);
     expect(good).toMatchObject({

@@ -2,7 +2,9 @@
 import { connect, Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { systemClock } from '../../common/platform/clock.ts';
 import type { Labels, Metrics } from '../../common/platform/metrics.ts';
+import { ClientLimits } from '../../common/smtp/client-limits.ts';
 import { ConnectionLedger } from '../../common/smtp/connection-ledger.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import { type EdgeRig, LIMITS, type RigOptions, startRig } from '../dialog/edge-rig.ts';
@@ -225,7 +227,7 @@ describe('running edge', () => {
   });
 
   it('counts connections over all listeners that share a ledger', async () => {
-    const ledger = new ConnectionLedger();
+    const ledger = new ConnectionLedger(new ClientLimits(systemClock, null));
     const limits = { maxConnections: 1 };
     const [first, second] = [await rig({ ledger, limits }), await rig({ ledger, limits })];
     const client = await greeted(first);

@@ -1,6 +1,8 @@
 /** The replies table and the small parts around the conversation: formatting, counting connections, the moving deadline. */
 import { describe, expect, it } from 'vitest';
-import { ConnectionLedger, clientNetwork } from '../../common/smtp/connection-ledger.ts';
+import { clientNetwork } from '../../common/networks.ts';
+import { ClientLimits } from '../../common/smtp/client-limits.ts';
+import { ConnectionLedger } from '../../common/smtp/connection-ledger.ts';
 import { Deadline } from '../../common/smtp/deadline.ts';
 import { formatReply, REPLIES, reply } from '../../common/smtp/replies.ts';
 import { ManualClock } from '../dialog/edge-rig.ts';
@@ -51,10 +53,10 @@ describe('client networks', () => {
 });
 
 describe('connection ledger', () => {
-  const limits = { maxConnections: 3, maxConnectionsPerClient: 2 };
+  const limits = { maxConnections: 3, maxConnectionsPerClient: 2, maxConnectionRatePerClient: 0 };
 
   it('refuses over each limit and admits again after a release', () => {
-    const ledger = new ConnectionLedger();
+    const ledger = new ConnectionLedger(new ClientLimits(new ManualClock(), null));
     const first = ledger.admit('2001:db8::1', limits);
     expect(ledger.admit('2001:db8::2', limits).kind).toBe('admitted');
     expect(ledger.admit('2001:db8::3', limits)).toEqual({ kind: 'refused', limit: 'maxConnectionsPerClient' });

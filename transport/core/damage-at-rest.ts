@@ -60,7 +60,7 @@ export function refetchAtRestOpened(turn: Turn, opening: ShadowOpening, refuse: 
   if (!isWanted || (damage.digest !== ANY_DIGEST && damage.digest !== digest)) return false;
   for (const other of server.incoming.values())
     if (other.id === opening.id) {
-      refuse(reply('backPressure'));
+      refuse(reply('backPressure', { resource: 'busy' }));
       return true;
     }
   const rests = opening.stored?.facts.digest === digest ? opening.stored : null;

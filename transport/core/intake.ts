@@ -54,7 +54,7 @@ export function intakeOpened(turn: Turn, opening: IntakeOpening): void {
     early(turn, { kind: 'DiscardBody', stream: opening.stream });
     late(turn, { copy: null, kind: 'Count', what: 'refused', label: 'open' });
   };
-  if (server.pressure !== 'Normal') return refuse(reply('backPressure'), true);
+  if (server.pressure !== 'Normal') return refuse(reply('backPressure', { resource: server.pressedBy }), true);
   if (takesNothing(server)) return refuse(reply('shuttingDown'), true);
   if (server.intakeOf.has(opening.id)) return refuse(reply('localError'), true);
   if ((server.tombstones.get(opening.id)?.abortedThrough ?? 0) >= opening.try) {
@@ -218,7 +218,8 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
   }
   if (opening.purpose === 'rest') return restOpened(turn, opening, refuse);
   if (!mayPlace) return refuse(reply('localError'));
-  if (server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
+  if (server.pressure !== 'Normal' || takesNothing(server))
+    return refuse(reply('backPressure', { resource: server.pressedBy || 'leaving' }));
   // protocol.md 8: who has something else says what; the owner shall not go on asking for a shadow of what is done.
   const tombstone = server.tombstones.get(opening.id);
   if (opening.stored !== null) {

@@ -45,6 +45,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     document: options.document,
     ...placeOf(options.document, options.name),
     pressure: 'Normal',
+    pressedBy: '',
     copies: new Map(),
     tombstones: new Map(options.recovered.tombstones.map((tombstone) => [tombstone.id, tombstone])),
     graves: new Graves(),

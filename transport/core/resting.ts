@@ -15,6 +15,9 @@ import { commit, early, type IncomingShadow, late, type Turn, trustedNow } from 
 import { rememberFinal } from './tombstones.ts';
 import { transition } from './transitions.ts';
 
+/** What is lacking when it is only not the time for it. */
+const BUSY = 'busy';
+
 /** A copy that is final elsewhere shall rest here too (rehome.ts). A member that is drained hands over what it holds for others as well. */
 export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Reply, held?: HeldAs) => void): void {
   const { server } = turn;
@@ -38,10 +41,12 @@ export function restOpened(turn: Turn, opening: ShadowOpening, refuse: (said: Re
   if (isHeld) return refuse(reply('localError'), 'held');
   if (isReportOtherwise(turn, opening)) return refuse(reply('localError'), 'heldOtherwise');
   // Two members that send the same entry at once: one is enough.
-  for (const other of server.incoming.values()) if (other.id === opening.id) return refuse(reply('backPressure'));
+  for (const other of server.incoming.values())
+    if (other.id === opening.id) return refuse(reply('backPressure', { resource: BUSY }));
   const isWrong =
     opening.stored !== null || live !== undefined || !opening.state.final || opening.state.recipients === null;
-  if (isWrong || server.pressure !== 'Normal' || takesNothing(server)) return refuse(reply('backPressure'));
+  if (isWrong || server.pressure !== 'Normal' || takesNothing(server))
+    return refuse(reply('backPressure', { resource: server.pressedBy || BUSY }));
   server.incoming.set(opening.stream, opening);
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
 }

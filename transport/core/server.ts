@@ -224,6 +224,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return dsnAtRest(turn, event.id, event.parent);
     case 'PressureChanged':
       server.pressure = event.level;
+      server.pressedBy = event.resource;
       return;
     case 'TimerFired':
       return timersFired(turn);

@@ -175,6 +175,8 @@ export interface Server {
   /** Members of the boundary without self. */
   boundary: readonly MemberConfig[];
   pressure: 'Normal' | 'Medium' | 'High';
+  /** For want of what; empty at Normal. */
+  pressedBy: string;
   readonly copies: Map<CopyId, Copy>;
   readonly tombstones: Map<CopyId, Tombstone>;
   readonly graves: Graves;

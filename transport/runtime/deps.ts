@@ -13,6 +13,8 @@ import type { DeliveryAgent } from './delivery-api.ts';
 import type { Tracking } from './tracking-api.ts';
 
 export interface TransportDeps {
+  /** Part of the memory it may have that is used, 0 to 1; absent: nobody looks. */
+  readonly memoryUse?: () => number;
   readonly name: string;
   /** In DSNs and trace headers. */
   readonly hostname: string;

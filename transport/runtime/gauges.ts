@@ -5,6 +5,7 @@
 import { resubmitViews } from '../core/resubmission.ts';
 import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
+import { RESOURCES } from './pressure.ts';
 import { NOTHING_QUEUED, type QueueTotals } from './queue-totals.ts';
 import type { TransportServer } from './server.ts';
 
@@ -45,12 +46,13 @@ export class Gauges {
   }
 
   #setStore(): void {
-    const { core, deps } = this.#server;
+    const { pressure, deps } = this.#server;
     const { metrics, database } = deps;
     const space = database.space();
     metrics.set('store_bytes', space.liveBytes + space.safetyNetBytes);
     metrics.set('store_free_bytes', space.freeBytes);
-    metrics.set('backpressure_level', LEVELS[core.pressure], { resource: 'disk' });
+    for (const resource of RESOURCES)
+      metrics.set('backpressure_level', LEVELS[pressure.levelOf(resource)], { resource });
     const net = database.safetyNetCounts();
     for (const role of ['primary', 'shadow'] as const) {
       metrics.set('safety_net_messages', net[role].messages, { role });

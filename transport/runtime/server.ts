@@ -28,7 +28,7 @@ import { controlReceived, type Inbound } from './inbound.ts';
 import { Loop } from './loop.ts';
 import { outcomeOf } from './outcome.ts';
 import { Peers } from './peers.ts';
-import { pressureOf } from './pressure.ts';
+import { PressureGauge } from './pressure.ts';
 import { type QueueTotals, queueTotals } from './queue-totals.ts';
 import { Resting } from './resting.ts';
 import { SafetyNetScans } from './safety-net-scans.ts';
@@ -54,6 +54,7 @@ export class TransportServer {
   readonly peers: Peers;
   readonly bodies: Bodies;
   readonly scrubbing: Scrubbing;
+  readonly pressure = new PressureGauge();
   readonly #scans: SafetyNetScans;
   readonly #loop: Loop;
   readonly #resting: Resting;
@@ -186,14 +187,26 @@ export class TransportServer {
         const { placings, intakeOf, rehoming } = this.core;
         return placings.has(id) || intakeOf.has(id) || rehoming.sending.has(id);
       });
-      const level = pressureOf(this.deps.database.space(), this.bodies.openBytes);
-      if (level !== this.core.pressure) this.#loop.handle({ kind: 'PressureChanged', level, resource: 'disk' });
+      this.#readPressure();
       // A session that is open has been heard within its dead time (protocol.md 3).
       if (this.core.peers.size === 0 && this.peers.hearsFrontend) this.#loop.handle({ kind: 'OutsideReached' });
       this.core.completeSinceMs = this.deps.database.safetyNetCounts().completeSinceMs;
       this.#gauges.set(this.#queueTotals());
       this.#sweepLater();
     });
+  }
+
+  #readPressure(): void {
+    const { database, memoryUse } = this.deps;
+    const { level, resource } = this.pressure.read({
+      space: database.space(),
+      openBytes: this.bodies.openBytes,
+      memoryUse: memoryUse?.() ?? 0,
+      queued: this.core.copies.size,
+    });
+    if (level === this.core.pressure && resource === this.core.pressedBy) return;
+    this.deps.log.warn({ level, resource }, 'back pressure');
+    this.#loop.handle({ kind: 'PressureChanged', level, resource });
   }
 
   /** Every peer is told, and the queue may hold hundreds of thousands: counted at most twice a second, and for a hundredth of the time. */
@@ -230,6 +243,7 @@ export class TransportServer {
         queued,
         intake: this.bodies.openIntakes,
         backPressure: this.core.pressure,
+        ...(this.core.pressedBy === '' ? {} : { pressedBy: this.core.pressedBy }),
         accepting: !takesNothing(this.core) && !this.#stopped && this.#hasMetOtherSites(),
       },
     };

@@ -60,6 +60,7 @@ function statusOf(server: TransportServer): TransportStatus {
     quarantined: deps.database.recovered.quarantined.length,
     scrub: server.scrubbing.view(),
     backPressure: core.pressure,
+    pressedBy: core.pressedBy,
     drain: drainView(core, net.primary.messages + net.shadow.messages),
     lost: [...core.lost].map(([identity, { member, why }]) => ({ member, identity, why })),
     peers: server.peers.view(),

@@ -86,6 +86,8 @@ export interface TransportStatus {
   readonly quarantined: number;
   readonly scrub: ScrubView;
   readonly backPressure: 'Normal' | 'Medium' | 'High';
+  /** For want of what; empty at Normal. */
+  readonly pressedBy: string;
   readonly drain: DrainView;
   /** Queue databases that were taken over from, with how it became known. */
   readonly lost: readonly { readonly member: string; readonly identity: string; readonly why: string }[];

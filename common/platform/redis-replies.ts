@@ -6,7 +6,7 @@
 import { connect as connectPlain, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
-import type { Clock } from '../../common/platform/clock.ts';
+import type { Clock } from './clock.ts';
 
 /** Room for INFO and for the longest statement. */
 export const MAX_BULK_BYTES = 65_536;

@@ -1,0 +1,191 @@
+/**
+ * Every parser that reads what strangers, peers or disks hand us, as something that can be fuzzed: bytes in, and only the errors it is meant to throw.
+ * Owns: that list, and the inputs to begin with. A parser that is stateful gets the bytes in pieces as well.
+ */
+import { crc32 } from 'node:zlib';
+import { parseJson, parseTopologyDocument } from '../../common/config-parse.ts';
+import { PeerProtocolError } from '../../common/peer/fields.ts';
+import { encodeFrame, FrameDecoder, type WireFrame } from '../../common/peer/frames.ts';
+import { ReplyGuard } from '../../common/platform/redis-replies.ts';
+import { parseRedisUrl } from '../../common/redis-url.ts';
+import { parseMail, parseRcpt } from '../../common/smtp/address.ts';
+import { startAuth } from '../../common/smtp/auth-exchange.ts';
+import { MessageIdFinder } from '../../common/smtp/message-id.ts';
+import { parseProxyHeader } from '../../common/smtp/proxy-header.ts';
+import { ReplyParser, ReplySyntaxError } from '../../common/smtp/reply-parser.ts';
+import { parseUsers, UsersFileError } from '../../common/smtp/users.ts';
+import { CommandLines, commandText, DataScanner } from '../../common/smtp/wire.ts';
+import { HEADER, parseRecord, SALT_BYTES, segmentBlock } from '../../transport/store/record.ts';
+import { simTopology } from '../sim/topology.ts';
+import { helloOf, sampleContact, sampleEnd, sampleEnvelope, sampleOpen, sampleResult } from './peer-samples.ts';
+
+export interface FuzzedParser {
+  readonly name: string;
+  readonly seeds: readonly Buffer[];
+  /** Throws what it must not. */
+  readonly run: (input: Buffer) => void;
+}
+
+const bytes = (...texts: string[]): Buffer[] => texts.map((text) => Buffer.from(text, 'latin1'));
+
+/** In two pieces, cut where the input says. */
+const pieces = (input: Buffer): Buffer[] => {
+  const cut = input.length === 0 ? 0 : (input[0] ?? 0) % input.length;
+  return [Buffer.from(input.subarray(0, cut)), Buffer.from(input.subarray(cut))];
+};
+
+function only(allowed: new (...args: never[]) => Error, run: () => void): void {
+  try {
+    run();
+  } catch (error) {
+    if (!(error instanceof allowed)) throw error;
+  }
+}
+
+function commandLines(input: Buffer): void {
+  const lines = new CommandLines();
+  for (const piece of pieces(input)) {
+    lines.push(piece);
+    for (let line = lines.next(2_048); line !== null; line = lines.next(2_048)) {
+      const text = line.kind === 'line' ? commandText(line.bytes) : null;
+      if (text === null) continue;
+      const rest = text.slice(text.indexOf(' ') + 1);
+      parseMail(rest);
+      parseRcpt(rest, true);
+      startAuth(rest);
+    }
+  }
+}
+
+function data(input: Buffer): void {
+  const limits = { maxMessageBytes: 1_000, maxHeaderBytes: 300, maxDataLineBytes: 200, maxReceivedHops: 3 };
+  const scanner = new DataScanner(limits);
+  const finder = new MessageIdFinder();
+  for (let rest: Buffer | null = input; rest !== null && rest.length > 0; ) {
+    const [first = Buffer.alloc(0), second = Buffer.alloc(0)] = pieces(rest);
+    for (const piece of [first, second]) {
+      const { content, rest: behind } = scanner.scan(piece);
+      if (content !== null) finder.push(content);
+      if (behind !== null) return;
+    }
+    rest = null;
+  }
+}
+
+function frames(input: Buffer): void {
+  const decoder = new FrameDecoder();
+  only(PeerProtocolError, () => {
+    for (const piece of pieces(input)) {
+      decoder.push(piece);
+      while (decoder.next() !== null);
+    }
+  });
+}
+
+const SALT = Buffer.alloc(SALT_BYTES, 7);
+
+/** The checksum is made right: damage it would have caught does not get further. */
+function record(input: Buffer): void {
+  const source = Buffer.concat([input, Buffer.alloc(Math.max(0, HEADER - input.length))]);
+  SALT.copy(source, 0);
+  source.writeUInt32LE(0, 24);
+  const metaLength = Math.min(source.readUInt32LE(40), source.length - HEADER);
+  source.writeUInt32LE(crc32(source.subarray(20, HEADER + metaLength)), 16);
+  parseRecord(source, 0, SALT, null);
+  parseRecord(source, 1, SALT, 1, 4_096);
+}
+
+const wire = (...sent: WireFrame[]): Buffer => Buffer.concat(sent.flatMap((frame) => encodeFrame(frame)));
+
+export const FUZZED_PARSERS: readonly FuzzedParser[] = [
+  {
+    name: 'command-line',
+    seeds: bytes(
+      'MAIL FROM:<a@example.org> SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+2B\r\n',
+      'RCPT TO:<@a,@b:"quo\\"ted"@[IPv6:2001:db8::1]> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+40b\r\n',
+      'AUTH PLAIN AGJvYgBzZWNyZXQ=\r\nEHLO [192.0.2.1]\r\n',
+      'NOOP\rRSET\nDATA\r\n\r\n',
+    ),
+    run: commandLines,
+  },
+  {
+    name: 'address',
+    seeds: bytes(
+      'FROM:<>',
+      'TO:<postmaster>',
+      'TO:<"a b"@xn--bcher-kva.example>',
+      'TO:<j\xc3\xb6rg@b\xc3\xbccher.example>',
+    ),
+    run: (input) => {
+      const text = input.toString('utf8');
+      parseMail(` ${text}`);
+      parseRcpt(` ${text}`, true);
+      parseRcpt(` ${text}`, false);
+    },
+  },
+  {
+    name: 'content',
+    seeds: bytes(
+      'Received: x\r\nMessage-ID: <a@b>\r\n\r\n..dot\r\n.\r\nQUIT\r\n',
+      'a\n.\r\n\r.\r\n\0\r\n.\r\n',
+      `${'Received: by x\r\n'.repeat(5)}\r\n.\r\n`,
+    ),
+    run: data,
+  },
+  {
+    name: 'proxy-header',
+    seeds: [
+      ...bytes('PROXY TCP4 198.51.100.7 203.0.113.1 40123 25\r\n', 'PROXY UNKNOWN\r\n'),
+      Buffer.from('0d0a0d0a000d0a515549540a2111000cc6336407cb7100019cbb0019', 'hex'),
+    ],
+    run: (input) => void parseProxyHeader(input),
+  },
+  {
+    name: 'peer-frames',
+    seeds: [
+      wire({ kind: 'PING' }, { kind: 'HELLO', hello: helloOf('transport', 't-0') }),
+      wire({ kind: 'OPEN', stream: 1, open: { ...sampleOpen, envelope: sampleEnvelope } as typeof sampleOpen }),
+      wire(
+        { kind: 'CHUNK', stream: 1, bytes: Buffer.from('body') },
+        { kind: 'END', stream: 1, end: sampleEnd(4) },
+        { kind: 'RESULT', stream: 1, result: sampleResult },
+        { kind: 'CONTACT', contact: sampleContact },
+      ),
+    ],
+    run: frames,
+  },
+  {
+    name: 'lmtp-replies',
+    seeds: bytes('250-2.1.5 a\r\n250 2.1.5 b\r\n', '220 x LMTP\r\n550-5.1.1 no\r\n550 5.1.1 one\r\n', '354\r\n'),
+    run: (input) => {
+      const parser = new ReplyParser();
+      only(ReplySyntaxError, () => {
+        for (const piece of pieces(input)) parser.push(piece, () => undefined);
+      });
+    },
+  },
+  {
+    name: 'store-records',
+    seeds: [segmentBlock(SALT, { version: 1, generation: 3, previous: null, syncedThrough: 9 }), Buffer.alloc(256, 1)],
+    run: record,
+  },
+  {
+    name: 'topology',
+    seeds: [Buffer.from(JSON.stringify(simTopology({ sites: [2, 1], dag: true, frontends: 1 })))],
+    run: (input) => void parseJson(parseTopologyDocument, input.toString('utf8')),
+  },
+  {
+    name: 'users-file',
+    seeds: bytes('# users\nbob:$scrypt$ln=15,r=8,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2g\n'),
+    run: (input) => only(UsersFileError, () => void parseUsers(input.toString('utf8'))),
+  },
+  {
+    name: 'redis',
+    seeds: bytes('+PONG\r\n:42\r\n$3\r\nabc\r\n-ERR no\r\n', 'rediss://user:p%40ss@[::1]:6379/0', '*1\r\n$-1\r\n'),
+    run: (input) => {
+      const guard = new ReplyGuard();
+      for (const piece of pieces(input)) if (guard.problemWith(piece) !== null) break;
+      parseRedisUrl(input.toString('latin1'));
+    },
+  },
+];
