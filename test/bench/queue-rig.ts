@@ -109,9 +109,13 @@ export async function preparedCluster(
   }
 }
 
-/** Starts these two and waits until the first hears the other. */
+/**
+ * Starts these two and waits until the first hears the other. One after the other: the very first start of a directory takes the types out of the
+ * sources (20 to 30 MiB that stay, in no other start and never in the image), and that shall not be the one that is measured.
+ */
 export async function launchPair(cluster: DirectCluster, first: string, second: string): Promise<void> {
-  await Promise.all([cluster.launch(first), cluster.launch(second)]);
+  await cluster.launch(second);
+  await cluster.launch(first);
   await until('the two to know each other', async () => (await metric(cluster, first, 'mailcluster_peer_up')) >= 1, {
     deadlineMs: 120_000,
   });

@@ -3,8 +3,8 @@
  * is asked for. Owns: that recipients and digest of old ones are held deflated, neighbours together, in place for everybody who holds the tombstone.
  * Promise: it equals what it was, also when it is spread or made JSON of.
  */
-import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import type { Tombstone } from './database.ts';
+import { deflated, inflated } from './raw-deflate.ts';
 
 type Rest = Pick<Tombstone, 'recipients' | 'digest'>;
 
@@ -104,7 +104,7 @@ export class Graves {
     for (let from = 0; from < all.length; from += BURIED_TOGETHER) {
       const some = all.slice(from, from + BURIED_TOGETHER);
       const rests = JSON.stringify(some.map((buried) => Buried.rest(buried)));
-      const text = deflateRawSync(rests, { level: 1, memLevel: 6, windowBits: 14 }).toString('latin1');
+      const text = deflated(rests).toString('latin1');
       Buried.into(new Block(text, this), some);
     }
   }
@@ -113,7 +113,7 @@ export class Graves {
     if (this.#last?.block !== block)
       this.#last = {
         block,
-        rests: JSON.parse(inflateRawSync(Buffer.from(block.text, 'latin1')).toString()) as readonly Rest[],
+        rests: JSON.parse(inflated(Buffer.from(block.text, 'latin1'))) as readonly Rest[],
       };
     return this.#last.rests;
   }

@@ -9,10 +9,10 @@
  * they are, 300 bytes become 60. The blocks of the last readers are remembered as text, so that who goes through many copies in their
  * order inflates each block once (50 microseconds).
  */
-import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import type { Envelope, EnvelopeRecipient, Epoch, RecipientState } from '../../common/message.ts';
 import type { TrackingEvent } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement } from './database.ts';
+import { deflated, inflated } from './raw-deflate.ts';
 
 /** Of each kind; then it starts afresh: what is still used is remembered again soon. */
 const REMEMBERED = 10_000;
@@ -93,7 +93,7 @@ class BlockReader {
   #read(block: Block): Inflated {
     const known = this.#inflated.get(block);
     if (known !== undefined) return known;
-    const read = { texts: inflateRawSync(block.bytes).toString().split('\n'), rests: [] };
+    const read = { texts: inflated(block.bytes).split('\n'), rests: [] };
     for (const oldest of this.#inflated.keys()) if (this.#inflated.size >= INFLATED) this.#inflated.delete(oldest);
     this.#inflated.set(block, read);
     return read;
@@ -204,7 +204,7 @@ export class Compactor {
     for (let from = 0; from < all.length; from += TOGETHER) {
       const some = all.slice(from, from + TOGETHER).filter((facts) => facts instanceof PackedFacts);
       if (some.length === 0) continue;
-      const block = this.block(deflated(some.map((facts) => PackedFacts.text(facts))));
+      const block = this.block(together(some.map((facts) => PackedFacts.text(facts))));
       for (const [at, facts] of some.entries()) PackedFacts.pack(facts, block, at);
     }
   }
@@ -324,8 +324,8 @@ export function hasRecipients(facts: CopyFacts, addresses: readonly string[]): b
 }
 
 /** JSON has no line ends of its own. */
-const deflated = (texts: readonly string[]): Buffer => {
-  const bytes = deflateRawSync(Buffer.from(texts.join('\n')), { level: 1, memLevel: 6, windowBits: 14 });
+const together = (texts: readonly string[]): Buffer => {
+  const bytes = deflated(texts.join('\n'));
   // What zlib gives is the beginning of a buffer of 16 KB.
   const own = Buffer.allocUnsafeSlow(bytes.length);
   bytes.copy(own);
