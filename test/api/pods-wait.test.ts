@@ -6,11 +6,11 @@ import { type MailClusterInPods, mailClusterInPods } from './pods-rig.ts';
 import { sharedAccess } from './rig.ts';
 
 const api = sharedAccess();
-const TIMEOUT_MS = 240_000;
+const TIMEOUT_MS = 420_000;
 
 async function waited({ access, namespace }: MailClusterInPods, condition: string): Promise<void> {
   const { code, stderr } = await access.kubectl([
-    ...['-n', namespace, 'wait', `--for=condition=${condition}`, 'mc/contoso', '--timeout=55s'],
+    ...['-n', namespace, 'wait', `--for=condition=${condition}`, 'mc/contoso', '--timeout=120s'],
   ]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
 }

@@ -34,7 +34,7 @@ export interface KubectlResult {
   readonly stderr: string;
 }
 
-const KUBECTL_MS = 60_000;
+const KUBECTL_MS = 150_000;
 
 /** A label of fake nodes: pods of the namespaces of this pool run on them, and nowhere else. */
 const POOL_LABEL = 'mailcluster.dev/test-pool';
