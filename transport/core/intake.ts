@@ -16,7 +16,7 @@ import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
-import { announceHeld, promote, tombstoneState } from './ownership.ts';
+import { announceHeld, promote, tombstoneState, tellHolders } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
 import { restEnded, restOpened } from './resting.ts';
 import {
@@ -231,7 +231,7 @@ export function shadowOpened(turn: Turn, opening: ShadowOpening): void {
     if (tombstone?.kind === 'final') sayFinal(turn, opening, tombstoneState(tombstone));
     return;
   }
-  server.incoming.set(opening.stream, opening);
+  server.incoming.set(opening.stream, { ...opening, ofHeld: server.copies.has(opening.id) });
   early(turn, { kind: 'AcceptStream', stream: opening.stream });
 }
 
@@ -289,6 +289,13 @@ export function shadowEnded(
     if (!isStored) sayOwner(turn, existing, opening);
     return answer(isStored ? 'stored' : 'owned');
   }
+  // What was held when the stream was opened came to rest, or was removed, before it ended: the owner of another epoch has finished it, and need not wait for
+  // whoever made it too to say so (seed 1183: a shadow of one who had heard it himself, and told nobody).
+  if (existing === undefined && opening.ofHeld === true) {
+    early(turn, { kind: 'DiscardBody', stream });
+    return answer('refused');
+  }
+  const registered = existing?.registered;
   if (existing !== undefined) dropCopy(turn, existing);
   const facts: CopyFacts = {
     id: opening.id,
@@ -314,6 +321,8 @@ export function shadowEnded(
   commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
   late(turn, { copy: opening.id, kind: 'Track', event: 'HARECEIVE', facts, id: opening.id, peer: opening.member });
   answer('stored');
+  // Shadows of the report that made room wait for its owner from now on (seed 800194: nobody told them anything again).
+  if (registered !== undefined) tellHolders(turn, facts, copy.state, registered, 'owner');
   // Its owner answers when its own is durable.
   if (facts.kind === 'dsn') announceHeld(turn, copy);
 }

@@ -101,6 +101,8 @@ export interface IncomingShadow {
   readonly openCounter: number;
   readonly nonce: string;
   readonly purpose: 'shadow' | 'copy' | 'rest';
+  /** A copy of this id was held when the stream was opened. */
+  readonly ofHeld?: boolean;
   /** Its body shall take the place of a damaged one. */
   readonly isRefetch?: true;
   /** What is known of the damaged copy when it is one at rest; null: its last record is what is damaged. */

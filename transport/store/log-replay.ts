@@ -94,7 +94,8 @@ export class Replay {
             this.#keepChunks(group);
             this.#applyGroup(name, group);
             end = group.end;
-            durable += 1;
+            // An empty group only says what was synced: it may be in the page cache alone, and the header of its segment with it.
+            if (group.header === null || group.header.count > 0) durable += 1;
           } else if (part.kind === 'complete' || torn || group.header === null || group.damage.length > 0) {
             torn = true;
             this.cutGroups += 1;

@@ -291,7 +291,8 @@ export class LogWriter implements BodyHost {
   #addItem(item: Item, segment: Segment | null, group: Filling): 'all' | 'part' | Need {
     if (item.kind === 'seal') return { kind: 'seal', seal: item };
     if (item.kind === 'mark') {
-      group.mark = segment !== null && this.#room(segment, 0, 0) >= 0;
+      // Never the first of a segment: nothing in it would be durable, its header neither.
+      group.mark = segment !== null && this.#headerPending === null && this.#room(segment, 0, 0) >= 0;
       return 'all';
     }
     if (item.kind === 'body') {
