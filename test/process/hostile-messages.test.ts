@@ -1,6 +1,5 @@
 /**
- * Messages nobody should send, through the whole system: ten thousand recipients, 100 MB, nothing at all, headers and lines of 10 MB, clients that
- * vanish. Each is refused with the right words or arrives whole; the front end's memory stays bounded; mail of others passes all the time.
+ * Messages nobody should send, through the whole system: 100 MB, nothing at all, headers and lines of 10 MB, clients that vanish. Each is refused with the right words or arrives whole; the front end's memory stays bounded; mail of others passes all the time.
  */
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -12,14 +11,14 @@ import { SmtpConnection, sendAll } from './smtp-sender.ts';
 
 const TIMEOUT_MS = 240_000;
 const MB = 1024 * 1024;
-const LIMITS = 'limits: { maxMessageSize: 110Mi, maxRecipients: 10000, idleTimeout: 30s }';
+const LIMITS = 'limits: { maxMessageSize: 110Mi, idleTimeout: 30s }';
 
 let cluster: Cluster;
 beforeAll(async () => {
   cluster = await startCluster((directory) =>
     twoSites(directory, {
       ...{ perSite: 1, frontends: 1, frontend: [LIMITS] },
-      spec: ['transport: { limits: { maxMessageSize: 110Mi, maxRecipients: 10000 } }'],
+      spec: ['transport: { limits: { maxMessageSize: 110Mi } }'],
     }),
   );
 }, TIMEOUT_MS);
@@ -168,38 +167,6 @@ describe('messages nobody should send', () => {
       await mailPasses('aftervanished');
       expect((await deliveredTo('late@example.com')).length).toBe(1);
       expect((await deliveredTo('early@example.com')).length).toBe(0);
-    },
-    TIMEOUT_MS,
-  );
-
-  test(
-    '10,000 recipients: 452 for the one above, everybody else gets it, once',
-    async () => {
-      const connection = await session();
-      const before = await peakMb();
-      expect(await said(connection, 'MAIL FROM:<s@example.org>')).toMatch(/^250/);
-      const many = 10_000;
-      for (let from = 0; from < many; from += 500) {
-        const group = Array.from({ length: 500 }, (_, at) => `RCPT TO:<many${from + at}@example.com>\r\n`).join('');
-        connection.send(group);
-        for (let at = 0; at < 500; at++) expect(await connection.reply()).toMatchObject({ code: 250 });
-      }
-      expect(await said(connection, 'RCPT TO:<onemore@example.com>')).toMatch(/^452 4\.5\.3 .*10000/);
-      expect(await said(connection, 'DATA')).toMatch(/^354/);
-      connection.send('Subject: to many\r\n\r\nhello\r\n');
-      expect(await said(connection, '.')).toMatch(/^250/);
-      const everybody = await until(
-        'all of them to have it',
-        async () => {
-          const mailboxes = (await cluster.delivered()).filter(({ mailbox }) => mailbox.startsWith('many'));
-          return mailboxes.length >= many ? mailboxes : null;
-        },
-        { deadlineMs: 180_000, everyMs: 2_000 },
-      );
-      expect(everybody.length).toBe(many);
-      expect(new Set(everybody.map(({ mailbox }) => mailbox)).size).toBe(many);
-      expect((await peakMb()) - before).toBeLessThan(64);
-      await mailPasses('aftermany');
     },
     TIMEOUT_MS,
   );
