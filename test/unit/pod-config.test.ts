@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { parseFrontendConfig, parseTransportConfig } from '../../common/config-parse.ts';
 import { systemRandom } from '../../common/platform/random.ts';
-import { redisUrlFile, passwordIn, podConfig } from '../../common/pod-config.ts';
+import { passwordIn, podConfig, redisUrlFile } from '../../common/pod-config.ts';
 import { hashPassword, verifyPassword } from '../../common/smtp/users.ts';
 import { UsersReader } from '../../common/smtp/users-directory.ts';
 import { frontendConfig, targetPorts, transportConfig } from '../../operator/resources/configs.ts';

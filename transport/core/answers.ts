@@ -5,7 +5,15 @@
 import { type CopyId, type Reply, sameEpoch } from '../../common/message.ts';
 import type { Resolved, ResolvedAnswer } from '../../common/peer/messages.ts';
 import { allFinal, type Copy, confirmedPlacements } from './copy.ts';
-import { early, late, type Placing, type ResolveWaiter, setTimer, type Turn } from './state.ts';
+import { early, late, type Placing, setTimer, type Turn } from './state.ts';
+
+export interface ResolveWaiter {
+  readonly from: string;
+  /** A front end asks the primary of its try, a transport asks its candidate. */
+  readonly role: 'transport' | 'frontend';
+  readonly through: number;
+  readonly untilMs: number;
+}
 
 /** 250 to the client's front end; a client that has gone changes nothing (semantics.md R7). */
 export function answerIntake(turn: Turn, copy: Copy, outcome: 'protected' | 'unprotected'): void {

@@ -16,7 +16,7 @@ import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
-import { announceHeld, promote, tombstoneState, tellHolders } from './ownership.ts';
+import { announceHeld, promote, tellHolders, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
 import { restEnded, restOpened } from './resting.ts';
 import {
@@ -297,17 +297,7 @@ export function shadowEnded(
   }
   const registered = existing?.registered;
   if (existing !== undefined) dropCopy(turn, existing);
-  const facts: CopyFacts = {
-    id: opening.id,
-    ancestor: opening.state.ancestor,
-    kind: opening.state.kind,
-    envelope: opening.envelope,
-    digest,
-    sizeBytes,
-    acceptedAtMs: trustedNow(turn),
-    takenFrom: { identity: opening.identity, openCounter: opening.openCounter, nonce: opening.nonce },
-    events,
-  };
+  const facts = receivedFacts(turn, opening, { digest, sizeBytes, events });
   if (opening.purpose === 'rest') {
     restEnded(turn, opening, facts, stream);
     return answer('stored');
@@ -325,6 +315,17 @@ export function shadowEnded(
   if (registered !== undefined) tellHolders(turn, facts, copy.state, registered, 'owner');
   // Its owner answers when its own is durable.
   if (facts.kind === 'dsn') announceHeld(turn, copy);
+}
+
+function receivedFacts(
+  turn: Turn,
+  opening: IncomingShadow,
+  end: Pick<CopyFacts, 'digest' | 'sizeBytes' | 'events'>,
+): CopyFacts {
+  const { id, envelope, identity, openCounter, nonce, state } = opening;
+  const { ancestor, kind } = state;
+  const takenFrom = { identity, openCounter, nonce };
+  return { id, ancestor, kind, envelope, ...end, acceptedAtMs: trustedNow(turn), takenFrom };
 }
 
 /** protocol.md 8: of two makers of one report the lower hears whose it is, and waits no longer for a shadow that nobody will be (seed 10090). */

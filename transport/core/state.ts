@@ -10,6 +10,7 @@ import type { Graves } from '../store/buried.ts';
 import { type Compactor, packedOf } from '../store/compact.ts';
 import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
+import type { ResolveWaiter } from './answers.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
@@ -110,14 +111,6 @@ export interface IncomingShadow {
   readonly id: CopyId;
   readonly envelope: Envelope;
   readonly state: SharedState;
-}
-
-export interface ResolveWaiter {
-  readonly from: string;
-  /** A front end asks the primary of its try, a transport asks its candidate. */
-  readonly role: 'transport' | 'frontend';
-  readonly through: number;
-  readonly untilMs: number;
 }
 
 /** A next hop: one database copy or one connector (semantics.md D6). */

@@ -132,7 +132,8 @@ export class Bodies {
       turnAway(inbound, why);
     };
     const onNoRoom = (): void => {
-      if (inbound.writer !== null && inbound.stage !== 'ended') refuse({ reply: reply('backPressure', { resource: 'disk' }), tryOther: true });
+      if (inbound.writer !== null && inbound.stage !== 'ended')
+        refuse({ reply: reply('backPressure', { resource: 'disk' }), tryOther: true });
     };
     const writer = this.#database.beginBody(id, { onNoRoom });
     inbound.writer = writer;
