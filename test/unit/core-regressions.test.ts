@@ -206,6 +206,45 @@ describe('9. a search for a shadow that has lost its purpose is called off (else
     bench.state(PEER, 'pending', state);
     expect(bench.copy('M9').recipients?.[0]).toMatchObject({ outcome: 'failed', announced: true });
   });
+
+  test("another maker's report takes the place of mine: who holds mine hears whose it is now (seed 800194)", () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.accept('M9', ['nobody@sim.example', FAR], { from: SENDER });
+    const { id } = bench.lastSeen('ComposeDsn');
+    const envelope = envelopeFor([SENDER], '');
+    bench.event({
+      kind: 'DsnComposed',
+      stream: 90,
+      id,
+      parent: copyId('M9'),
+      envelope,
+      digest: 'e'.repeat(64),
+      sizeBytes: 5,
+    });
+    const { attempt, state } = bench.candidateOpened();
+    const result = { id, epoch: state.epoch, outcome: 'stored', digest: 'e'.repeat(64), reply: null } as const;
+    bench.event({ kind: 'CandidateResult', member: PEER, id, attempt, result });
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: '451 4.3.0 later' }]);
+    bench.join(OTHER);
+    bench.streamEnded(bench.streamOpened(OTHER, 'copy', sharedOf(id, { kind: 'dsn', epoch: epochOf(C, 1, 1) })));
+    expect(bench.stored(id)).toMatchObject({ queue: 'shadow', epoch: epochOf(C, 1, 1) });
+    const told = { id, verdict: 'owner', state: { epoch: epochOf(C, 1, 1) } };
+    expect(bench.sent('STATE').at(-1)).toMatchObject({ to: PEER, frame: { state: told } });
+  });
+
+  test('what came to rest while a second maker sent its body is not made anew (seed 1183)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.streamEnded(bench.streamOpened(PEER, 'shadow', sharedOf('M1', { epoch: epochOf(B) })));
+    const second = bench.streamOpened(OTHER, 'shadow', sharedOf('M1', { epoch: epochOf(C) }));
+    const recipients = [{ address: FAR, outcome: 'relayed' as const }];
+    bench.state(PEER, 'final', sharedOf('M1', { epoch: epochOf(B), recipients, final: true }));
+    bench.streamEnded(second);
+    expect(bench.answers().at(-1)).toMatchObject({ outcome: 'refused' });
+    expect(bench.server.copies.has(copyId('M1'))).toBe(false);
+  });
 });
 
 describe('10. frames stay within their bound (else a GRANT is not sent and nothing is delivered after a restart)', () => {
