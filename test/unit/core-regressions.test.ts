@@ -225,7 +225,7 @@ describe('9. a search for a shadow that has lost its purpose is called off (else
     const { attempt, state } = bench.candidateOpened();
     const result = { id, epoch: state.epoch, outcome: 'stored', digest: 'e'.repeat(64), reply: null } as const;
     bench.event({ kind: 'CandidateResult', member: PEER, id, attempt, result });
-    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: '451 4.3.0 later' }]);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: '451 4.3.0 later', host: false }]);
     bench.join(OTHER);
     bench.streamEnded(bench.streamOpened(OTHER, 'copy', sharedOf(id, { kind: 'dsn', epoch: epochOf(C, 1, 1) })));
     expect(bench.stored(id)).toMatchObject({ queue: 'shadow', epoch: epochOf(C, 1, 1) });
