@@ -270,7 +270,9 @@ export function shadowEnded(
   const existing = server.copies.get(opening.id);
   if (existing !== undefined && server.damaged.has(opening.id) && existing.facts.digest === digest) {
     refetched(turn, existing, stream);
-    return answer('stored');
+    // Who places it counts on what is held at its epoch (protocol.md 8; seed 12486): the bytes came with it, the rest is as if they had been here.
+    const isPlaced = epoch.owner === opening.identity && !sameEpoch(existing.state.epoch, epoch);
+    return answer(isPlaced ? heldAlready(turn, existing, opening, digest) : 'stored');
   }
   if (refetchedAtRest(turn, opening, digest, sizeBytes, events, stream)) return answer('stored');
   // What it was for came to rest, or was mended, meanwhile: nothing new comes to be from it.
@@ -285,9 +287,7 @@ export function shadowEnded(
   }
   if (existing !== undefined && !isOtherMakersDsn(server, existing, opening, digest)) {
     early(turn, { kind: 'DiscardBody', stream });
-    const isStored = reparent(turn, existing, opening, digest);
-    if (!isStored) sayOwner(turn, existing, opening);
-    return answer(isStored ? 'stored' : 'owned');
+    return answer(heldAlready(turn, existing, opening, digest));
   }
   // What was held when the stream was opened came to rest, or was removed, before it ended: the owner of another epoch has finished it, and need not wait for
   // whoever made it too to say so (seed 1183: a shadow of one who had heard it himself, and told nobody).
@@ -315,6 +315,12 @@ export function shadowEnded(
   if (registered !== undefined) tellHolders(turn, facts, copy.state, registered, 'owner');
   // Its owner answers when its own is durable.
   if (facts.kind === 'dsn') announceHeld(turn, copy);
+}
+
+function heldAlready(turn: Turn, copy: Copy, opening: IncomingShadow, digest: string): 'stored' | 'owned' {
+  if (reparent(turn, copy, opening, digest)) return 'stored';
+  sayOwner(turn, copy, opening);
+  return 'owned';
 }
 
 function receivedFacts(

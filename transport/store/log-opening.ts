@@ -65,18 +65,21 @@ export async function recoverLog(
   checkpointer: Checkpointer,
   isNew: boolean,
 ): Promise<RecoveredLog> {
-  const { chain, tail, syncedThrough, lastGeneration, lastEnd, state } = loaded;
+  const { chain, tail, tailNeeds, syncedThrough, lastGeneration, lastEnd, state } = loaded;
   // Two, so that nothing is kept for the sake of the older one.
   const makeRoom = async (sequence: number, currentGeneration: number): Promise<void> => {
     for (let round = 0; round < 2; round++) await checkpointer.start(sequence, lastGeneration, lastEnd);
     checkpointer.recycle(currentGeneration);
   };
+  // What the tail commits is in no copy yet: parts of its bodies may lie in segments before it (seed 4498: one was given back, and a message lost).
+  for (const generation of tailNeeds) state.pin(generation);
   // A checkpoint stands for whole segments: none before the tail is written anew, unless the tail is all there is in the newest one.
   const isWhole = tail.length === 0 || lastGeneration < (chain[chain.length - 1] ?? 0);
   if (!isNew && isWhole && pool.freeSegments <= pool.reserveSegments) await makeRoom(syncedThrough, 0);
   if (pool.freeSegments === 0)
     throw new StoreError('ENOSPC', `${directory} has no room for a segment: give the volume more space`);
   const recovered = await rewriteTail(loaded, pool);
+  for (const generation of tailNeeds) state.unpin(generation);
   // What was written anew as a whole is not part of the log any more.
   for (const generation of chain) if (generation > lastGeneration && !state.needs(generation)) pool.release(generation);
   const { current, sequence } = recovered.end;
