@@ -417,6 +417,10 @@ if (process.argv.includes('--worker')) {
   process.on('message', (job) => {
     void runJob(job as Job).then((result) => process.send?.(result));
   });
+} else if (process.argv.includes('--help')) {
+  // The header of this file.
+  const [header = ''] = readFileSync(import.meta.filename, 'utf8').split(' */\n');
+  console.log(header.replace(/^(\/\*\*| \*) ?/gm, '').trim());
 } else if (process.argv.includes('--seed')) {
   forbidEscapes();
   process.exitCode = await one(option('seed', 1));
