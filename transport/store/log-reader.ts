@@ -93,10 +93,10 @@ export async function loadLog(
       next?.previous === undefined && next !== undefined
         ? await firstSequence(files, directory, next, identity.salt)
         : null;
-    const part: Part = next === undefined ? { kind: 'newest' } : { kind: 'complete', before, end };
+    const part: Part = next === undefined ? { kind: 'newest', moves: movesNewest } : { kind: 'complete', before, end };
     const path = `${directory}/${segmentName(file.slot)}`;
     const limit = Math.min(end ?? file.sizeBytes, file.sizeBytes);
-    await replaySegment(replay, stream, files, path, file, limit, identity.salt, part, movesNewest);
+    await replaySegment(replay, stream, files, path, file, limit, identity.salt, part);
   }
   reportMissing(replay.state, segments, replay.quarantined);
   replay.state.packReplayed();
@@ -152,7 +152,6 @@ async function replaySegment(
   limit: number,
   salt: Buffer,
   part: Part,
-  movesNewest: boolean,
 ): Promise<void> {
   const { generation } = file;
   const handle = await files.open(path, 'read');
@@ -168,7 +167,7 @@ async function replaySegment(
     };
     for (const group of part.kind === 'newest' ? await behind() : [])
       if (group.header !== null) marks.push(group.header.syncedThrough);
-    const segment = replay.begin(file, part, marks, movesNewest);
+    const segment = replay.begin(file, part, marks);
     for await (const group of stream.groups(generation, limit)) segment.add([group]);
     segment.add(await behind());
     segment.end();

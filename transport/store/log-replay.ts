@@ -26,7 +26,7 @@ export interface SegmentReplay {
  * far (what lies behind is the torn tail of an earlier crash). Its header also says where this one ended: what is missing up to there is damage (seed 4045).
  */
 export type Part =
-  | { readonly kind: 'newest' }
+  | { readonly kind: 'newest' /** All of it is tail. */; readonly moves: boolean }
   | { readonly kind: 'complete'; readonly before: number | null; readonly end: number | null };
 
 /** Whether a group counts when everything through a sequence is durable; without a header its neighbours say. */
@@ -69,13 +69,13 @@ export class Replay {
   }
 
   /** `marks`: what the groups of the segment say was synced when they were written. */
-  begin(file: SegmentFile, part: Part, marks: readonly number[], movesNewest: boolean): SegmentReplay {
+  begin(file: SegmentFile, part: Part, marks: readonly number[]): SegmentReplay {
     this.synced = marks.reduce((most, mark) => Math.max(most, mark), Math.max(this.synced, file.syncedThrough));
     this.#chunks.set(file.generation, new Map());
     const name = segmentName(file.slot);
     const through =
       part.kind === 'newest' ? this.synced : part.before === null ? Number.MAX_SAFE_INTEGER : part.before - 1;
-    const isMoved = movesNewest && part.kind === 'newest';
+    const isMoved = part.kind === 'newest' && part.moves;
     const isCutting = part.kind === 'newest' && this.state.mutants.has('damage-cuts-tail');
     let end = BLOCK;
     let torn = false;
