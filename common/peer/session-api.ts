@@ -65,6 +65,8 @@ export interface PeerSession {
   openStream(open: Open, handlers: OutgoingStreamHandlers): OutgoingStream;
   /** Bytes queued to the socket and not yet taken by the OS. */
   readonly queuedBytes: number;
+  /** Bytes of `send` and `sendEncoded` the other side is not known to have read: what comes next is read behind them. Below 64 KiB also when it has read all. */
+  readonly unheardBytes: number;
   /** Says GOODBYE, flushes, closes. */
   close(reason: string): void;
   readonly closed: boolean;

@@ -57,6 +57,8 @@ export function negotiateVersion(ours: readonly number[], theirs: readonly numbe
 }
 
 const MAX_REASON_LENGTH = 500;
+/** A PING goes out behind so many bytes of control frames. */
+const MARK_BYTES = 65_536;
 const TOO_MANY = {
   reply: { code: 451, enhanced: '4.3.2', text: 'too many messages at once' },
   tryOther: true,
@@ -85,6 +87,9 @@ class Session implements PeerSession, StreamPort {
   #timerDueMs = 0;
   #lastSentMs: number;
   #lastReceivedMs: number;
+  /** Bytes of control frames before each PING that is not answered yet, and since the last PING. */
+  #unanswered: number[] = [];
+  #unmarkedBytes = 0;
 
   constructor(options: PeerSessionOptions) {
     this.#options = options;
@@ -132,17 +137,31 @@ class Session implements PeerSession, StreamPort {
     return this.#outbox.queuedBytes;
   }
 
+  get unheardBytes(): number {
+    return this.#unanswered.reduce((sum, bytes) => sum + bytes, this.#unmarkedBytes);
+  }
+
   send(frame: ControlFrame): void {
     if (this.closed) return;
     const bytes = encodeControl(frame);
     // Frames between the programs may be lost at any time (protocol.md: they are repeated); one that fits nowhere must not stop the rest.
     if (bytes === null)
       this.#log.error({ frame: frame.kind, maxBytes: MAX_CONTROL_BYTES }, 'frame too large, not sent');
-    else this.#outbox.putControl(bytes);
+    else this.sendEncoded(bytes);
   }
 
   sendEncoded(bytes: Uint8Array): void {
-    if (!this.closed) this.#outbox.putControl(bytes);
+    if (this.closed) return;
+    this.#outbox.putControl(bytes);
+    this.#unmarkedBytes += bytes.length;
+    if (this.#unmarkedBytes >= MARK_BYTES) this.#ping();
+  }
+
+  /** Its answer says that everything before it was read. */
+  #ping(): void {
+    this.#unanswered.push(this.#unmarkedBytes);
+    this.#unmarkedBytes = 0;
+    this.put({ kind: 'PING' });
   }
 
   openStream(open: Open, handlers: OutgoingStreamHandlers): OutgoingStream {
@@ -330,6 +349,7 @@ class Session implements PeerSession, StreamPort {
         this.put({ kind: 'PONG' });
         break;
       case 'PONG':
+        this.#unanswered.shift();
         break;
       case 'GOODBYE':
         this.#shut(`closed by the peer: ${frame.reason}`, null);
@@ -396,7 +416,7 @@ class Session implements PeerSession, StreamPort {
     }
     if (now - this.#lastSentMs >= keepAliveMs) {
       this.#lastSentMs = now;
-      if (this.#outbox.idle) this.put({ kind: 'PING' });
+      if (this.#outbox.idle) this.#ping();
     }
     this.#arm();
   }

@@ -78,6 +78,8 @@ export function recordedStream(): OutgoingStreamHandlers & { readonly calls: str
 export class RawPeer {
   readonly frames: WireFrame[] = [];
   closedReason: string | null = null;
+  /** PINGs are answered, as who reads on does. */
+  answers = false;
   readonly #connection: Connection;
   readonly #decoder = new FrameDecoder();
 
@@ -86,7 +88,10 @@ export class RawPeer {
     connection.start({
       onData: (chunk) => {
         this.#decoder.push(chunk);
-        for (let frame = this.#decoder.next(); frame !== null; frame = this.#decoder.next()) this.frames.push(frame);
+        for (let frame = this.#decoder.next(); frame !== null; frame = this.#decoder.next()) {
+          this.frames.push(frame);
+          if (this.answers && frame.kind === 'PING') this.say({ kind: 'PONG' });
+        }
       },
       onDrain: () => undefined,
       onClose: (reason) => {

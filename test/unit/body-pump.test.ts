@@ -206,6 +206,7 @@ function sessionTo(stream: CandidateStream, opened: OutgoingStreamHandlers[]): P
       return stream;
     },
     queuedBytes: 0,
+    unheardBytes: 0,
     close: () => undefined,
     closed: false,
   };

@@ -3,17 +3,25 @@ import { describe, expect, test } from 'vitest';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { ControlFrame, Hello } from '../../common/peer/messages.ts';
 import { CONTROL_CAP_BYTES } from '../../common/peer/outbox.ts';
+import type { OutgoingStreamHandlers } from '../../common/peer/session-api.ts';
 import type { Connection } from '../../common/platform/net.ts';
 import { RawPeer } from '../contract/peer-rig.ts';
 import { SimNetwork } from '../sim/net.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { simTopology } from '../sim/topology.ts';
 import { PEER, SELF, sharedOf } from './core-bench.ts';
-import { helloOf, sampleEpoch, sampleIdentity } from './peer-samples.ts';
+import { helloOf, sampleEpoch, sampleIdentity, sampleOpen } from './peer-samples.ts';
 import { simPeers } from './sim-peers.ts';
 
-const HIGH_WATER_BYTES = 2_097_152;
+const WINDOW_BYTES = 262_144;
 const idOf = (number: number): CopyId => `01J${String(number).padStart(23, '0')}` as CopyId;
+const unheeded: OutgoingStreamHandlers = {
+  onOpenOk: () => undefined,
+  onCredit: () => undefined,
+  onRefuse: () => undefined,
+  onResult: () => undefined,
+  onLost: () => undefined,
+};
 /** What was said outside an event of the scheduler leaves at the end of the tick; only then time may move. */
 const flushed = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -80,6 +88,7 @@ describe('2. a flood towards a slow member waits in order (else its session ends
   test('more than the cap of the session: nothing is lost, the order is kept, what is said meanwhile comes last', async () => {
     const { scheduler, peers, gone, until, connected } = await rig();
     const { connection, raw } = await connected(0);
+    raw.answers = true;
     const session = peers.member(PEER);
     if (session === null) throw new Error('no session');
     connection.pause();
@@ -91,7 +100,7 @@ describe('2. a flood towards a slow member waits in order (else its session ends
     }
     // The flood is larger than what the session may hold; what it holds is not.
     expect(JSON.stringify(page(0)).length * (2 / 3) * count).toBeGreaterThan(CONTROL_CAP_BYTES);
-    expect(most).toBeLessThan(HIGH_WATER_BYTES + 100_000);
+    expect(most).toBeLessThan(WINDOW_BYTES + 100_000);
     await flushed();
     await scheduler.run(() => false, scheduler.nowMs + 1_000);
     expect(session.closed).toBe(false);
@@ -104,10 +113,33 @@ describe('2. a flood towards a slow member waits in order (else its session ends
     await until('a pause in the midst', () => session.queuedBytes === 0 && arrived() > 0 && arrived() < count);
     for (let number = count; number < count + 30; number++) peers.send(PEER, page(number));
     await until('all of it', () => arrived() >= count + 30);
-    expect(most).toBeLessThan(HIGH_WATER_BYTES + 100_000);
+    expect(most).toBeLessThan(WINDOW_BYTES + 100_000);
     const marks = raw.frames.map(markOf).filter((mark) => mark !== null);
     expect(marks).toEqual(Array.from({ length: count + 30 }, (_, number) => idOf(number)));
     expect(gone).toEqual([]);
+    await peers.stop();
+  });
+
+  test('a body stands behind no more than the window of what the member has not read yet, however long the flood', async () => {
+    const { scheduler, peers, until, connected } = await rig();
+    const { raw } = await connected(0);
+    const session = peers.member(PEER);
+    if (session === null) throw new Error('no session');
+    const count = 600;
+    for (let number = 0; number < count; number++) peers.send(PEER, page(number));
+    await flushed();
+    // It takes everything off the network at once, and is busy with the first of it: no PING is answered.
+    await scheduler.run(() => false, scheduler.nowMs + 1_000);
+    const before = raw.frames.filter((frame) => markOf(frame) !== null).length;
+    expect(before).toBeGreaterThan(0);
+    expect(JSON.stringify(page(1)).length * (before - 1)).toBeLessThan(WINDOW_BYTES * 1.5);
+    session.openStream(sampleOpen, unheeded);
+    await until('the body', () => raw.frames.some(({ kind }) => kind === 'OPEN'));
+    expect(raw.frames.filter((frame) => markOf(frame) !== null)).toHaveLength(before);
+    // It comes to the end of what it has.
+    raw.answers = true;
+    for (const { kind } of raw.frames) if (kind === 'PING') raw.say({ kind: 'PONG' });
+    await until('all of it', () => raw.frames.filter((frame) => markOf(frame) !== null).length === count);
     await peers.stop();
   });
 

@@ -156,7 +156,7 @@ describe('poison', () => {
 });
 
 describe('the mark', () => {
-  test('says who is in, and alone only when nobody else is', () => {
+  test('says who is in, and alone only when nobody else is', async () => {
     const lines: string[] = [];
     const { marks } = markedBy({ found: null, write: (text) => lines.push(text) });
     marks.begin(ID(1), true);
@@ -164,12 +164,32 @@ describe('the mark', () => {
     marks.begin(ID(2), false);
     marks.end(ID(2));
     marks.end(ID(1));
+    await null;
     marks.end(ID(2));
+    await null;
     expect(lines.map(readMark)).toEqual([
       { ids: [ID(1)], alone: true },
       { ids: [ID(1), ID(2)], alone: false },
       { ids: [ID(1), ID(2)], alone: false },
       { ids: [ID(2)], alone: false },
+      { ids: [], alone: false },
+    ]);
+  });
+
+  test('of one after the other the end is written once, at the end of the tick; of one alone at once', async () => {
+    const lines: string[] = [];
+    const { marks } = markedBy({ found: null, write: (text) => lines.push(text) });
+    for (const n of [1, 2, 3]) {
+      marks.begin(ID(n), false);
+      marks.end(ID(n));
+    }
+    expect(lines.map(readMark)).toEqual([1, 2, 3].map((n) => ({ ids: [ID(n)], alone: false })));
+    await null;
+    expect(lines.slice(3)).toEqual(['none\n']);
+    marks.begin(ID(4), true);
+    marks.end(ID(4));
+    expect(lines.slice(4).map(readMark)).toEqual([
+      { ids: [ID(4)], alone: true },
       { ids: [], alone: false },
     ]);
   });

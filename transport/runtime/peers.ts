@@ -39,8 +39,8 @@ const CONNECT_TIMEOUT_MS = 2_000;
 /** Half as much again at most: whoever comes back is reached well within the wait of a doubtful copy (protocol.md 14: 5 s). */
 const MAX_BACKOFF_MS = 1_000;
 const MAX_STREAMS = 2_000;
-/** Control frames wait here rather than fill the session's buffer (16 MiB ends it). */
-const BULK_BYTES = 2_097_152;
+/** What is said beyond this waits here until the other side has read up to it: bodies and their answers then stand behind no more than this. */
+const WINDOW_BYTES = 262_144;
 const DRAIN_MS = 10;
 
 export class Peers {
@@ -123,7 +123,7 @@ export class Peers {
     if (session === null) return;
     const backlog = this.#backlogs.get(session);
     if (backlog !== undefined) backlog.push(frame);
-    else if (session.queuedBytes < BULK_BYTES) session.send(frame);
+    else if (session.unheardBytes < WINDOW_BYTES) session.send(frame);
     else {
       this.#backlogs.set(session, [frame]);
       this.#drainLater(session);
@@ -140,7 +140,7 @@ export class Peers {
       }
       let sent = 0;
       for (const frame of backlog) {
-        if (session.queuedBytes >= BULK_BYTES) break;
+        if (session.unheardBytes >= WINDOW_BYTES) break;
         session.send(frame);
         sent += 1;
       }

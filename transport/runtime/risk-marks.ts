@@ -1,6 +1,8 @@
 /**
- * The mark of protocol.md 18: which copies are in a risky step now, in a file that survives the death of the process. Owns: its text. Promise: `alone` stands there
- * only while nothing else is marked. A text that cannot be read marks nobody: a power cut may have torn it, and no process died of a message then.
+ * The mark of protocol.md 18: which copies are in a risky step now, in a file that survives the death of the process. Owns: its text. Promise: it is there when
+ * `begin` returns; `alone` stands there only while nothing else is marked, and is gone when `end` returns. Who was not alone may stand there until the end of the
+ * tick: a death from something else meanwhile makes one suspect more, which goes alone once, and a hundred thousand copies in one go cost half as many writes.
+ * A text that cannot be read marks nobody: a power cut may have torn it, and no process died of a message then.
  */
 import type { CopyId } from '../../common/message.ts';
 import type { MarkFile } from '../../common/platform/mark-file.ts';
@@ -17,10 +19,20 @@ export function readMark(text: string | null): Marked {
 
 export function markedBy(file: Pick<MarkFile, 'found' | 'write'>): RiskOptions {
   const inside = new Map<CopyId, number>();
+  let isAlone = false;
+  let isStale = false;
   const write = (alone: boolean): void => {
     const ids = [...inside.keys()];
-    const how = ids.length === 0 ? 'none' : alone && ids.length === 1 ? 'alone' : 'with others';
-    file.write(`${[how, ...ids].join(' ')}\n`);
+    isAlone = alone && ids.length === 1;
+    isStale = false;
+    file.write(`${[ids.length === 0 ? 'none' : isAlone ? 'alone' : 'with others', ...ids].join(' ')}\n`);
+  };
+  const writeLater = (): void => {
+    if (isStale) return;
+    isStale = true;
+    queueMicrotask(() => {
+      if (isStale) write(false);
+    });
   };
   const marks: RiskMarks = {
     begin: (id, alone) => {
@@ -31,7 +43,8 @@ export function markedBy(file: Pick<MarkFile, 'found' | 'write'>): RiskOptions {
       const left = (inside.get(id) ?? 1) - 1;
       if (left > 0) return void inside.set(id, left);
       inside.delete(id);
-      write(false);
+      if (isAlone) write(false);
+      else writeLater();
     },
   };
   return { marks, marked: readMark(file.found) };
