@@ -33,7 +33,8 @@ const KEEP_ALIVE_MS = 2_000;
 /** A silent transport is given up before the client's patience is, and before the shortest takeover (protocol.md 5). */
 const DEAD_AFTER_MS = 6_000;
 const FIRST_RETRY_MS = 50;
-const LAST_RETRY_MS = 5_000;
+/** Who is back is asked for its first message within a second. */
+const LAST_RETRY_MS = 1_000;
 /** While somebody waits for a RESOLVE (2 s): not slower than this. */
 const HURRIED_RETRY_MS = 250;
 
