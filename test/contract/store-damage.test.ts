@@ -91,7 +91,7 @@ describe('damage in transit', () => {
     const rest = async (): Promise<void> => {
       while (!(await old.next()).done);
     };
-    await expect(bench.run(rest())).rejects.toMatchObject({ code: 'DAMAGED' });
+    await expect(bench.run(rest())).rejects.toMatchObject({ code: 'NOTFOUND' });
     expect(store.recovered.quarantined).toEqual([]);
     expect((await bench.run(readAll(store, id))).equals(body)).toBe(true);
   });

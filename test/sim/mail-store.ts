@@ -119,10 +119,15 @@ export class MailStore {
     if (!request.mayBegin()) return done(request.recipients.map(({ index }) => ({ index, kind: 'withheld' })));
     const digest = await digestOf(database, request.copyId);
     if (!incarnation.alive) return;
-    if (digest === null)
+    if (typeof digest !== 'string')
       return done(
-        request.recipients.map(({ index }) => ({ index, kind: 'deferred', reply: 'body damaged', scope: 'message' })),
-        true,
+        request.recipients.map(({ index }) => ({
+          index,
+          kind: 'deferred',
+          reply: 'body unreadable',
+          scope: 'message',
+        })),
+        digest.isDamaged,
       );
     const replyLost = this.moody && this.#random.chance(0.08);
     const results = request.recipients.map(({ index, recipient }): RecipientResult => {
@@ -171,14 +176,15 @@ export class MailStore {
   }
 }
 
-/** Null when the body is damaged: the real agent finds out before the final dot as well. */
-async function digestOf(database: QueueDatabase, id: CopyId): Promise<string | null> {
+/** The real agent finds out before the final dot as well, and tells of damage, not of a body that was written anew while it read. */
+async function digestOf(database: QueueDatabase, id: CopyId): Promise<string | { readonly isDamaged: boolean }> {
   const hash = createHash('sha256');
   try {
     for await (const chunk of database.readBody(id)) hash.update(chunk);
     return hash.digest('hex');
   } catch (error) {
-    if ((error as { code?: string }).code === 'DAMAGED') return null;
+    const { code } = error as { code?: string };
+    if (code === 'DAMAGED' || code === 'NOTFOUND') return { isDamaged: code === 'DAMAGED' };
     throw error;
   }
 }

@@ -286,7 +286,10 @@ export interface QueueDatabase {
   beginBody(id: CopyId, options?: BodyOptions): BodyWriter;
   commit(writes: readonly Write[]): Promise<void>;
   note(writes: readonly Write[]): void;
-  /** Bytes of a live or Safety Net body in order. Throws an Error with code DAMAGED when a checksum does not match, NOTFOUND when absent. */
+  /**
+   * Bytes of a live or Safety Net body in order. Throws an Error with code DAMAGED when a checksum does not match, NOTFOUND when absent, also when
+   * what does not match has been replaced meanwhile.
+   */
   readBody(id: CopyId): AsyncIterable<Buffer>;
   /**
    * A Safety Net copy by id (a live one is the core's business); null when absent. Throws an Error with code DAMAGED when it is, or may

@@ -379,8 +379,9 @@ class SegmentLog implements QueueDatabase {
     } catch (error) {
       if (!isDamaged(error)) throw error;
       const [generation, offset, length] = extent;
-      if (await this.#isPartOf(id, extent))
-        this.#listDamaged(id, [generation, offset, length], (error as Error).message);
+      if (!(await this.#isPartOf(id, extent)))
+        throw new StoreError('NOTFOUND', `${id} has been written anew, or has gone, since this began to read it`);
+      this.#listDamaged(id, [generation, offset, length], (error as Error).message);
       throw error;
     }
   }
