@@ -83,8 +83,11 @@ function reportsOf(world: World, { id, envelope }: Sent, index: number): number 
   ).length;
 }
 
+/** It expired, and its sender heard so, or the report about it expired as well: nobody is told about a report (RFC 5321 4.5.5). */
 const isReportedExpired = (world: World, sent: Sent, index: number): boolean =>
-  sent.id !== null && world.view.expired.has(`${sent.id}/${index}`) && reportsOf(world, sent, index) > 0;
+  sent.id !== null &&
+  world.view.expired.has(`${sent.id}/${index}`) &&
+  (reportsOf(world, sent, index) > 0 || world.view.expired.has(`${dsnIdOf(sent.id, index, 'failed')}/0`));
 
 /** Promise 2: each recipient of a message answered 250 is delivered, or its sender hears exactly once that it is not. */
 function checkFate(
@@ -102,7 +105,6 @@ function checkFate(
   const isExpired = isReportedExpired(world, sent, index);
   const what = `message ${sent.number} ${id} for ${address}`;
   const report = dsnIdOf(id, index, 'failed');
-  // A report that could not be delivered in time is not reported about (RFC 5321 4.5.5).
   const isReportDoomed = world.doomed.has(report) || (expectations.expiry && world.view.expired.has(`${report}/0`));
   if (!isReportDoomed && (failing(address) ? reports !== 1 : reports > 0 && !isExpired))
     found.push(`DSN: ${what}: its sender was told ${reports} times that it failed`);
