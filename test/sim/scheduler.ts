@@ -167,10 +167,17 @@ export class Scheduler {
   /** A pod's clock on this scheduler; `offsetMs` and `drift` make it differ from true time, `jumpWall` moves its wall clock. */
   clock(offsetMs = 0, drift = 1): Clock & { jumpWall(deltaMs: number): void } {
     let wallOffsetMs = 1_700_000_000_000 + offsetMs;
+    const monotonicMs = (): number => offsetMs + this.#nowMs * drift;
     return {
-      monotonicMs: () => offsetMs + this.#nowMs * drift,
+      monotonicMs,
       wallMs: () => Math.floor(wallOffsetMs + this.#nowMs * drift),
-      setTimer: (delayMs, callback) => this.schedule(delayMs / drift, callback),
+      setTimer: (delayMs, callback) => {
+        // Not early on this clock either, where sums of floats round down: who waits for a time would arm timers for ever in which none passes.
+        const dueMs = monotonicMs() + Math.max(0, delayMs);
+        let afterMs = delayMs / drift;
+        for (let moreMs = 1e-9; offsetMs + (this.#nowMs + afterMs) * drift < dueMs; moreMs *= 2) afterMs += moreMs;
+        return this.schedule(afterMs, callback);
+      },
       jumpWall: (deltaMs) => {
         wallOffsetMs += deltaMs;
       },
