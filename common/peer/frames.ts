@@ -13,7 +13,11 @@ import { type JsonFrameKind, payloadOf, readPayload } from './payloads.ts';
 
 /** Protocol versions this code speaks, for `Hello.versions`. */
 export const PEER_PROTOCOL_VERSIONS: readonly number[] = [1];
-export const MAX_CONTROL_BYTES = 1_048_576;
+/**
+ * The largest frame there is tells the outcome of `MAX_LIST_ITEMS` recipients: their envelope (`MAX_ENVELOPE_BYTES`), 200 characters of reply and about 330
+ * bytes of names and numbers each. Together with what may wait before it (peers.ts) it fits into an outbox.
+ */
+export const MAX_CONTROL_BYTES = 12 * 1_048_576;
 export const MAX_CHUNK_BYTES = 65_536;
 /** Before the handshake is done a peer gets no more room than a HELLO needs. */
 export const MAX_HANDSHAKE_BYTES = 65_536;

@@ -68,6 +68,7 @@ export const METRIC_CATALOG = declare({
         'maxCommandLineBytes',
         'maxMessageBytes',
         'maxRecipients',
+        'maxEnvelopeBytes',
         'maxHeaderBytes',
         'maxDataLineBytes',
         'maxReceivedHops',

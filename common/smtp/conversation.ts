@@ -7,7 +7,7 @@
  * pipelining (RFC 2920: EHLO, HELO, DATA, STARTTLS and AUTH end a group), whatever breaks a limit (semantics.md section 9).
  * A handler that fails before the end of data is answered 451; a broken invariant is not caught.
  */
-import type { ClientInfo, EnvelopeRecipient, Reply } from '../message.ts';
+import type { ClientInfo, Reply } from '../message.ts';
 import { assert } from '../platform/assert.ts';
 import { parseMail, parseRcpt } from './address.ts';
 import { type AuthStep, startAuth } from './auth-exchange.ts';
@@ -15,17 +15,11 @@ import { BEFORE_TLS, HTTP_VERBS, JUNK, keywords, protocolName, tlsOffered, VERBS
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import { DataTransfer, DrainGate } from './data-transfer.ts';
 import { Deadline } from './deadline.ts';
-import type { DataAnswer, DataDecision, EdgeSession, MailFrom } from './edge-api.ts';
+import type { DataAnswer, DataDecision, EdgeSession } from './edge-api.ts';
 import { reply } from './replies.ts';
 import { type CutOff, Tally } from './tally.ts';
+import { MAX_ENVELOPE_BYTES, Transaction } from './transaction.ts';
 import { type CommandLine, CommandLines, commandText } from './wire.ts';
-
-interface Transaction {
-  readonly mail: MailFrom;
-  readonly receivedAtMs: number;
-  readonly recipients: EnvelopeRecipient[];
-  refusedRecipients: number;
-}
 
 /** What a command leaves to wait for. */
 type Pending = Promise<void> | undefined;
@@ -252,7 +246,7 @@ export class Conversation implements EdgeSession {
     const refusal = await this.#ask('MAIL', () => handlers.onMailFrom(this, mail));
     if (this.#ended) return;
     if (refusal !== null) return this.#answer(refusal);
-    this.#transaction = { mail, receivedAtMs: clock.wallMs(), recipients: [], refusedRecipients: 0 };
+    this.#transaction = new Transaction(mail, clock.wallMs());
     this.#answer(reply('senderOk'));
   }
 
@@ -265,9 +259,14 @@ export class Conversation implements EdgeSession {
       transaction.refusedRecipients++;
       return this.#answer(parsed.reply);
     }
-    if (transaction.recipients.length >= limits.maxRecipients) {
-      this.#tally.limit('maxRecipients');
-      return this.#answer(reply('tooManyRecipients', { limit: limits.maxRecipients })); // RFC 5321 4.5.3.1.10
+    const broken = transaction.brokenBy(parsed.value, limits.maxRecipients);
+    if (broken !== null) {
+      this.#tally.limit(broken);
+      return this.#answer(
+        broken === 'maxRecipients'
+          ? reply('tooManyRecipients', { limit: limits.maxRecipients })
+          : reply('envelopeTooBig', { limit: MAX_ENVELOPE_BYTES }),
+      );
     }
     const accepted = transaction.recipients.length;
     const refusal = await this.#ask('RCPT', () => handlers.onRcptTo(this, transaction.mail, parsed.value, accepted));
@@ -277,7 +276,7 @@ export class Conversation implements EdgeSession {
       // One stale address among good ones must not cost the client its session, and with it the good ones.
       return this.#answer(refusal, accepted === 0);
     }
-    transaction.recipients.push(parsed.value);
+    transaction.accept(parsed.value);
     this.#answer(reply('recipientOk'));
   }
 

@@ -57,6 +57,7 @@ export const REPLIES = rows({
   tooManyMessages: row(450, '4.7.1', 'Too many messages, the limit is {limit} per hour'),
   backPressure: row(452, '4.3.1', 'Insufficient system resources: {resource}'),
   tooManyRecipients: row(452, '4.5.3', 'Too many recipients, the limit is {limit} per message'),
+  envelopeTooBig: row(452, '4.5.3', 'Too many recipients, their addresses are longer than {limit} bytes together'),
   tlsUnavailable: row(454, '4.7.0', 'TLS not available for a temporary reason'),
   authRefused: row(454, '4.7.0', 'Too many failed authentications, try again later'),
   authUnavailable: row(454, '4.7.0', 'Authentication not available for a temporary reason'),

@@ -1,12 +1,21 @@
 /** Codec of the peer protocol: round trips, fragmentation, hostile bytes, the table of what is refused and under which field name. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { PeerProtocolError } from '../../common/peer/fields.ts';
-import { encodeControl, encodeFrame, FrameDecoder, type WireFrame } from '../../common/peer/frames.ts';
+import type { RecipientState, SharedState } from '../../common/message.ts';
+import { MAX_LIST_ITEMS, PeerProtocolError } from '../../common/peer/fields.ts';
+import {
+  encodeControl,
+  encodeFrame,
+  FrameDecoder,
+  MAX_CONTROL_BYTES,
+  type WireFrame,
+} from '../../common/peer/frames.ts';
+import { MAX_ENVELOPE_BYTES } from '../../common/smtp/transaction.ts';
 import {
   anyFrame,
   frameArbitraries,
   helloOf,
+  sampleDigest,
   sampleEnvelope,
   sampleEpoch,
   sampleId,
@@ -16,6 +25,11 @@ import {
 } from './peer-samples.ts';
 
 const wire = (frames: readonly WireFrame[]): Buffer => Buffer.concat(frames.flatMap((frame) => encodeFrame(frame)));
+
+const sampleShared: SharedState = {
+  ...{ id: sampleId, ancestor: null, kind: 'message', epoch: sampleEpoch, standing: 'released', abortedThrough: 0 },
+  ...{ digest: sampleDigest, sizeBytes: 1, recipients: null, final: false },
+};
 
 /** Decodes pieces of the given sizes (cycled). */
 function decode(bytes: Buffer, sizes: readonly number[]): WireFrame[] {
@@ -103,12 +117,24 @@ test('the largest control frame in tiny pieces costs no more than its bytes', ()
 });
 
 test('a control frame that fits no frame is not encoded', () => {
-  const items = Array.from({ length: 10_000 }, () => ({
-    id: sampleId,
-    epoch: sampleEpoch,
-    standing: 'released' as const,
+  expect(encodeControl({ kind: 'GOODBYE', reason: 'x'.repeat(MAX_CONTROL_BYTES) })).toBeNull();
+});
+
+test('what became of the most recipients an envelope can have fits a frame, whatever the next hops said', () => {
+  const label = 'n'.repeat(63);
+  // The shortest addresses leave room for the most recipients; what JSON adds is counted in the envelope as well.
+  const each = Math.floor(MAX_ENVELOPE_BYTES / MAX_LIST_ITEMS) - '{"address":""}'.length;
+  const recipients: RecipientState[] = Array.from({ length: MAX_LIST_ITEMS }, () => ({
+    ...{ address: 'a'.repeat(each), outcome: 'delivered', reply: '€'.repeat(200), announced: true },
+    ...{ database: label, databaseCopy: label, connector: label, activation: 1_000, atMs: 1_800_000_000_000 },
   }));
-  expect(encodeControl({ kind: 'LIST', list: { owner: sampleIdentity, items, complete: true } })).toBeNull();
+  const state = { ...sampleShared, recipients, final: true };
+  const envelope = { ...sampleEnvelope, recipients: recipients.map(({ address }) => ({ address })) };
+  const frames: WireFrame[] = [
+    { kind: 'STATE', state: { id: sampleId, verdict: 'final', state } },
+    { kind: 'OPEN', stream: 1, open: { ...sampleOpen, kind: 'shadow', envelope, state } },
+  ];
+  expect(decode(wire(frames), [65_536])).toEqual(frames);
 });
 
 /** As a newer version of the program may send it: every object has a field that this one does not know. */
@@ -203,7 +229,7 @@ describe('refused, with the field named', () => {
     ['PING with payload', raw(21, 0, 'x'), 'PING length'],
     ['empty CHUNK', raw(8, 1, ''), 'CHUNK length'],
     ['CHUNK beyond 64 KiB', raw(8, 1, '', 65_536 + 6), 'CHUNK length'],
-    ['control beyond 1 MiB', raw(4, 0, '', 1_048_576 + 6), 'CONTACT length'],
+    ['control beyond 12 MiB', raw(4, 0, '', 12 * 1_048_576 + 6), 'CONTACT length'],
     ['length 0xffffffff', raw(4, 0, '', 0xffff_ffff), 'CONTACT length'],
     ['stream on CONTACT', raw(4, 1, '{}'), 'CONTACT stream'],
     ['OPEN without stream', raw(5, 0, '{}'), 'OPEN stream'],

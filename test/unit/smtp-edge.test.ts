@@ -7,6 +7,7 @@ import type { Labels, Metrics } from '../../common/platform/metrics.ts';
 import { ClientLimits } from '../../common/smtp/client-limits.ts';
 import { ConnectionLedger } from '../../common/smtp/connection-ledger.ts';
 import { reply } from '../../common/smtp/replies.ts';
+import { MAX_ENVELOPE_BYTES } from '../../common/smtp/transaction.ts';
 import { type EdgeRig, LIMITS, type RigOptions, startRig } from '../dialog/edge-rig.ts';
 import { LineClient, turn } from '../dialog/line-client.ts';
 import { until } from '../house/until.ts';
@@ -224,6 +225,28 @@ describe('running edge', () => {
     started.edge.setLimits({ ...LIMITS, maxMessageBytes: 10 });
     client.send('MAIL FROM:<a@example.org> SIZE=11\r\n');
     expect((await client.reply())[0]).toMatch(/^552 5\.3\.4/);
+  });
+
+  it('takes recipients as long as their addresses fit an envelope: then 452, and the others get the message', async () => {
+    const started = await rig({ limits: { maxRecipients: 10_000 } });
+    const client = await greeted(started);
+    client.send('MAIL FROM:<a@example.org>\r\n');
+    await client.reply();
+    const label = 'd'.repeat(60);
+    const fits = Math.floor(MAX_ENVELOPE_BYTES / JSON.stringify({ address: `0000@${label}.${label}.${label}` }).length);
+    for (let at = 0; at < fits + 3; at += 100) {
+      const group = Array.from({ length: Math.min(100, fits + 3 - at) }, (_, nth) => String(at + nth).padStart(4, '0'));
+      client.send(group.map((one) => `RCPT TO:<${one}@${label}.${label}.${label}>\r\n`).join(''));
+      for (const one of group) {
+        const [said = ''] = await client.reply();
+        expect(said).toMatch(Number(one) < fits ? /^250 2\.1\.5 / : /^452 4\.5\.3 .* 1048576 bytes/);
+      }
+    }
+    client.send('DATA\r\n');
+    await client.reply();
+    client.send('.\r\n');
+    expect((await client.reply())[0]).toMatch(/^250 /);
+    expect(started.recorder.messages[0]?.envelope.recipients).toHaveLength(fits);
   });
 
   it('counts connections over all listeners that share a ledger', async () => {
