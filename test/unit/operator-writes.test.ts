@@ -1,5 +1,6 @@
 /** How a plan is carried out (operator/carry-out.ts), and what holds back the next look (operator/unseen.ts): what goes side by side, what waits, for whom. */
 import { expect, test } from 'vitest';
+import type { Clock } from '../../common/platform/clock.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import type { Action } from '../../operator/actions.ts';
 import { CarryOut } from '../../operator/carry-out.ts';
@@ -29,7 +30,7 @@ function caches() {
 }
 
 /** The port to the API server: every write waits until the test answers it. */
-function slowApi(unseen: Unseen) {
+function slowApi(unseen: Unseen, clock: Clock = new Scheduler(1).clock()) {
   const begun: string[] = [];
   const open: ((result: KubeResult<never>) => void)[] = [];
   const said = <T>(name: string, object: T): Promise<KubeResult<T>> => {
@@ -43,8 +44,8 @@ function slowApi(unseen: Unseen) {
       said(`${kind.kind} ${object.metadata.name}`, { object: versioned(object.metadata.name, '2'), isCreated: true }),
     patch: (kind: ResourceKind, { name }: ObjectName) => said(`${kind.kind} ${name}`, versioned(name, '2')),
   } as unknown as KubeApi;
-  const pki = { clock: new Scheduler(1).clock(), random: systemRandom };
-  const carryOut = new CarryOut({ api, random: systemRandom, pki, unseen });
+  const pki = { clock, random: systemRandom };
+  const carryOut = new CarryOut({ api, clock, random: systemRandom, pki, unseen });
   const turn = async (): Promise<void> => {
     for (let n = 0; n < 20; n += 1) await Promise.resolve();
   };
@@ -81,7 +82,7 @@ test('what needs nothing of each other is said side by side, no workload before 
   await answer();
   expect(begun.slice(3)).toEqual(['Pod four', 'Pod five']);
   await answer();
-  expect(await carried).toBe(null);
+  expect(await carried).toBe('done');
 });
 
 test('fifty pods: four at a time, all of them', async () => {
@@ -93,7 +94,36 @@ test('fifty pods: four at a time, all of them', async () => {
   while (begun.length < 50) await answer();
   await answer();
   expect(begun).toEqual(names.map((name) => `Pod ${name}`));
-  expect(await carried).toBe(null);
+  expect(await carried).toBe('done');
+});
+
+test('an API server that is slow: a look that has written for half a second begins nothing more, and what it began is done', async () => {
+  const { scheduler, unseen } = caches();
+  const { begun, answer, turn, carryOut } = slowApi(unseen, scheduler.clock());
+  const names = Array.from({ length: 20 }, (_, at) => `pod-${at}`);
+  const carried = carryOut.all(OWNER, [...names.map(annotate), apply('ConfigMap', 'after')]);
+  await turn();
+  const passed = async (ms: number): Promise<void> => {
+    scheduler.schedule(ms, () => undefined);
+    await scheduler.run(() => false, scheduler.nowMs + ms);
+    await answer();
+  };
+  await passed(300);
+  await passed(300);
+  expect(await carried).toBe('later');
+  expect(begun).toEqual(names.slice(0, 8).map((name) => `Pod ${name}`));
+});
+
+test('however slow it is, each look begins something', async () => {
+  const { scheduler, unseen } = caches();
+  const { begun, answer, turn, carryOut } = slowApi(unseen, scheduler.clock());
+  const carried = carryOut.all(OWNER, [apply('ConfigMap', 'one'), apply('StatefulSet', 'two')]);
+  await turn();
+  scheduler.schedule(5_000, () => undefined);
+  await scheduler.run(() => false, 5_000);
+  await answer();
+  expect(await carried).toBe('later');
+  expect(begun).toEqual(['ConfigMap one']);
 });
 
 test('one fails: what is on its way ends, nothing more is begun, and it is named', async () => {
