@@ -154,3 +154,27 @@ test('a write that the caches have not shown holds up its own cluster, not its n
   await scheduler.run(() => false, PATIENCE_MS);
   expect(unseen.isWaiting(KEY)).toBe(false);
 });
+
+test('a write that the caches show together with what others wrote after it holds up nothing; one from before it does', () => {
+  const { known, unseen } = caches();
+  // The watch was faster than the answer, and a controller than both.
+  known.set('Pod a', versioned('a', '12') as Watched);
+  unseen.written(KEY, POD, versioned('a', '11'));
+  expect(unseen.isWaiting(KEY)).toBe(false);
+  known.set('Pod b', versioned('b', '8') as Watched);
+  unseen.written(KEY, POD, versioned('b', '11'));
+  // Of others, and older than ours.
+  known.set('Pod b', versioned('b', '9') as Watched);
+  expect(unseen.isWaiting(KEY)).toBe(true);
+  known.set('Pod b', versioned('b', '11') as Watched);
+  expect(unseen.isWaiting(KEY)).toBe(false);
+});
+
+test('an API server whose versions are no numbers: any other version than before is taken for ours', () => {
+  const { known, unseen } = caches();
+  known.set('Pod a', versioned('a', 'x') as Watched);
+  unseen.written(KEY, POD, versioned('a', 'y'));
+  expect(unseen.isWaiting(KEY)).toBe(true);
+  known.set('Pod a', versioned('a', 'z') as Watched);
+  expect(unseen.isWaiting(KEY)).toBe(false);
+});
