@@ -1,6 +1,6 @@
 /**
  * Carries out what a plan asks for, in its order (`actions.ts`). Owns: how each action is said to the API server, with its conditions, and what may be said at
- * once. Promise: begins nothing after one has failed, and says which and why; nothing either when it has written for `MOST_MS`, and says that; no workload before all that it mounts and is guarded by; what is not there any more was deleted already; nothing is written past the fence, because
+ * once. Promise: begins nothing after one has failed, and says which and why; no more of many alike when it has written for `MOST_MS`, and says that; no workload before all that it mounts and is guarded by; what is not there any more was deleted already; nothing is written past the fence, because
  * the API it is given has none other. Every write is remembered until the caches have seen it (`Unseen`).
  */
 import type { Clock } from '../common/platform/clock.ts';
@@ -48,7 +48,7 @@ const base64 = (text: string): string => Buffer.from(text, 'utf8').toString('bas
 /** Of one cluster: fifty pods that are told a generation one after the other are most of a look. With eight looks at once connections are left for the lease. */
 const AT_ONCE = 4;
 /** Of one look: a busy API server takes a second for a few writes, and other clusters wait for a worker meanwhile. */
-const MOST_MS = 500;
+const MOST_MS = 300;
 const WORKLOADS = ['StatefulSet', 'Deployment'];
 
 /** Actions side by side that need nothing of each other; null: it is alone. */
@@ -79,9 +79,11 @@ export class CarryOut {
   async all(owner: Owner, actions: readonly Action[]): Promise<Carried> {
     const endMs = this.#side.clock.monotonicMs() + MOST_MS;
     const isOver = (): boolean => this.#side.clock.monotonicMs() >= endMs;
-    // The first is begun in any case: every look is a step forward.
     for (const [at, stage] of stages(actions).entries()) {
-      if (at > 0 && isOver()) return 'later';
+      const [first] = stage;
+      // The first is begun in any case, so every look is a step forward. What stands alone is not parted from the status that tells of it (a restart).
+      const isMany = first !== undefined && stageOf(first) !== null;
+      if (at > 0 && isMany && isOver()) return 'later';
       const carried = await this.#together(owner, stage, isOver);
       if (carried !== 'done') return carried;
     }

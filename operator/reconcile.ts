@@ -2,7 +2,7 @@
  * One look at one MailCluster: gather -> plan -> carry out -> status (kubernetes.md K1). Owns: that order, what a failure means for the next look, and what is
  * said about it in events, log and metrics. Promise: nothing is planned from a snapshot older than our own last writes; a failed action
  * ends the look, its text stands in `Progressing`, and it is tried again with a growing pause; no cluster waits for another one's: a look that has
- * written for half a second ends, and the next one goes on.
+ * written for a while (`carry-out.ts`) ends, and the next one goes on.
  */
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';

@@ -43,6 +43,7 @@ function slowApi(unseen: Unseen, clock: Clock = new Scheduler(1).clock()) {
     apply: (kind: ResourceKind, object: KubeObject) =>
       said(`${kind.kind} ${object.metadata.name}`, { object: versioned(object.metadata.name, '2'), isCreated: true }),
     patch: (kind: ResourceKind, { name }: ObjectName) => said(`${kind.kind} ${name}`, versioned(name, '2')),
+    delete: (kind: ResourceKind, { name }: ObjectName) => said(`delete ${kind.kind} ${name}`, 'terminating'),
   } as unknown as KubeApi;
   const pki = { clock, random: systemRandom };
   const carryOut = new CarryOut({ api, clock, random: systemRandom, pki, unseen });
@@ -97,7 +98,7 @@ test('fifty pods: four at a time, all of them', async () => {
   expect(await carried).toBe('done');
 });
 
-test('an API server that is slow: a look that has written for half a second begins nothing more, and what it began is done', async () => {
+test('an API server that is slow: a look that has written for a while begins nothing more of many alike, and what it began is done', async () => {
   const { scheduler, unseen } = caches();
   const { begun, answer, turn, carryOut } = slowApi(unseen, scheduler.clock());
   const names = Array.from({ length: 20 }, (_, at) => `pod-${at}`);
@@ -108,10 +109,26 @@ test('an API server that is slow: a look that has written for half a second begi
     await scheduler.run(() => false, scheduler.nowMs + ms);
     await answer();
   };
-  await passed(300);
-  await passed(300);
+  await passed(200);
+  await passed(200);
   expect(await carried).toBe('later');
   expect(begun).toEqual(names.slice(0, 8).map((name) => `Pod ${name}`));
+});
+
+test('however slow it is: a restart is not parted from what follows it, the status says why the pod is away', async () => {
+  const { scheduler, unseen } = caches();
+  const { begun, answer, turn, carryOut } = slowApi(unseen, scheduler.clock());
+  const restart: Action = { kind: 'restartPod', name: 'a', uid: 'u', resourceVersion: '1', reason: 'ImageChanged' };
+  const status: Action = { kind: 'writeDatabaseStatus', name: 'db01', uid: 'u', status: {} };
+  const carried = carryOut.all(OWNER, [apply('ConfigMap', 'one'), restart, status]);
+  for (let n = 0; n < 3; n += 1) {
+    await turn();
+    scheduler.schedule(5_000, () => undefined);
+    await scheduler.run(() => false, scheduler.nowMs + 5_000);
+    await answer();
+  }
+  expect(await carried).toBe('done');
+  expect(begun).toEqual(['ConfigMap one', 'delete Pod a', 'MailboxDatabase db01']);
 });
 
 test('however slow it is, each look begins something', async () => {
