@@ -47,6 +47,8 @@ const base64 = (text: string): string => Buffer.from(text, 'utf8').toString('bas
 
 /** Of one cluster: fifty pods that are told a generation one after the other are most of a look. With eight looks at once connections are left for the lease. */
 const AT_ONCE = 4;
+/** Of all clusters together, but one each: more of them at once are answered later, not sooner, and each look waits longer. */
+const MOST_AT_ONCE = 8;
 /** Of one look: a busy API server takes a second for a few writes, and other clusters wait for a worker meanwhile. */
 const MOST_MS = 300;
 const WORKLOADS = ['StatefulSet', 'Deployment'];
@@ -71,6 +73,8 @@ function stages(actions: readonly Action[]): readonly (readonly Action[])[] {
 
 export class CarryOut {
   readonly #side: CarryOutSide;
+  /** Writes that may be under way now. */
+  #lanes = 0;
 
   constructor(side: CarryOutSide) {
     this.#side = side;
@@ -101,7 +105,11 @@ export class CarryOut {
         if (failed !== null || isOver()) return;
       }
     };
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, actions.length) }, some));
+    const lanes = Math.max(1, Math.min(AT_ONCE, actions.length, MOST_AT_ONCE - this.#lanes));
+    this.#lanes += lanes;
+    await Promise.all(Array.from({ length: lanes }, some)).finally(() => {
+      this.#lanes -= lanes;
+    });
     return failed ?? (begun < actions.length ? 'later' : 'done');
   }
 

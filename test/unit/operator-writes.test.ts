@@ -98,6 +98,23 @@ test('fifty pods: four at a time, all of them', async () => {
   expect(await carried).toBe('done');
 });
 
+test('of many clusters at once: eight writes, and one for each that comes later', async () => {
+  const { begun, answer, turn, carryOut } = slowApi(caches().unseen);
+  const actions = Array.from({ length: 6 }, (_, at) => annotate(`pod-${at}`));
+  const all = ['one', 'two', 'three', 'four'].map((name) => carryOut.all({ ...OWNER, name }, actions));
+  await turn();
+  expect(begun).toHaveLength(4 + 4 + 1 + 1);
+  while (begun.length < 24) await answer();
+  await answer();
+  expect(await Promise.all(all)).toEqual(['done', 'done', 'done', 'done']);
+  const alone = carryOut.all(OWNER, actions);
+  await turn();
+  expect(begun).toHaveLength(24 + 4);
+  await answer();
+  await answer();
+  expect(await alone).toBe('done');
+});
+
 test('an API server that is slow: a look that has written for a while begins nothing more of many alike, and what it began is done', async () => {
   const { scheduler, unseen } = caches();
   const { begun, answer, turn, carryOut } = slowApi(unseen, scheduler.clock());
