@@ -1,8 +1,9 @@
 /**
  * Carries out what a plan asks for, in its order (`actions.ts`). Owns: how each action is said to the API server, with its conditions, and what may be said at
- * once. Promise: begins nothing after one has failed, and says which and why; no workload before all that it mounts and is guarded by; what is not there any more was deleted already; nothing is written past the fence, because
+ * once. Promise: begins nothing after one has failed, and says which and why; no more of many alike when it has written for `MOST_MS`, and says that; no workload before all that it mounts and is guarded by; what is not there any more was deleted already; nothing is written past the fence, because
  * the API it is given has none other. Every write is remembered until the caches have seen it (`Unseen`).
  */
+import type { Clock } from '../common/platform/clock.ts';
 import type { Random } from '../common/platform/random.ts';
 import type { Action } from './actions.ts';
 import type { KubeApi } from './kube/api.ts';
@@ -27,13 +28,18 @@ import type { Unseen } from './unseen.ts';
 export interface CarryOutSide {
   /** Fenced. */
   readonly api: KubeApi;
+  readonly clock: Clock;
   readonly random: Random;
   readonly pki: PkiPorts;
   readonly unseen: Unseen;
 }
 
-/** Null: done. */
-export type Carried = null | { readonly action: string; readonly failure: KubeFailure };
+/** 'later': what was begun is done, the next look plans the rest. */
+export type Carried = 'done' | 'later' | Failed;
+export interface Failed {
+  readonly action: string;
+  readonly failure: KubeFailure;
+}
 
 type Written = KubeResult<KubeObject | 'gone' | 'terminating' | null>;
 
@@ -41,6 +47,10 @@ const base64 = (text: string): string => Buffer.from(text, 'utf8').toString('bas
 
 /** Of one cluster: fifty pods that are told a generation one after the other are most of a look. With eight looks at once connections are left for the lease. */
 const AT_ONCE = 4;
+/** Of all clusters together, but one each: more of them at once are answered later, not sooner, and each look waits longer. */
+const MOST_AT_ONCE = 8;
+/** Of one look: a busy API server takes a second for a few writes, and other clusters wait for a worker meanwhile. */
+const MOST_MS = 300;
 const WORKLOADS = ['StatefulSet', 'Deployment'];
 
 /** Actions side by side that need nothing of each other; null: it is alone. */
@@ -63,31 +73,44 @@ function stages(actions: readonly Action[]): readonly (readonly Action[])[] {
 
 export class CarryOut {
   readonly #side: CarryOutSide;
+  /** Writes that may be under way now. */
+  #lanes = 0;
 
   constructor(side: CarryOutSide) {
     this.#side = side;
   }
 
   async all(owner: Owner, actions: readonly Action[]): Promise<Carried> {
-    for (const stage of stages(actions)) {
-      const failed = await this.#together(owner, stage);
-      if (failed !== null) return failed;
+    const endMs = this.#side.clock.monotonicMs() + MOST_MS;
+    const isOver = (): boolean => this.#side.clock.monotonicMs() >= endMs;
+    for (const [at, stage] of stages(actions).entries()) {
+      const [first] = stage;
+      // The first is begun in any case, so every look is a step forward. What stands alone is not parted from the status that tells of it (a restart).
+      const isMany = first !== undefined && stageOf(first) !== null;
+      if (at > 0 && isMany && isOver()) return 'later';
+      const carried = await this.#together(owner, stage, isOver);
+      if (carried !== 'done') return carried;
     }
-    return null;
+    return 'done';
   }
 
-  async #together(owner: Owner, actions: readonly Action[]): Promise<Carried> {
-    const left = actions.values();
-    let failed: Carried = null;
+  async #together(owner: Owner, actions: readonly Action[], isOver: () => boolean): Promise<Carried> {
+    let begun = 0;
+    let failed: Failed | null = null;
     const some = async (): Promise<void> => {
-      for (const action of left) {
+      for (let action = actions[begun]; action !== undefined; action = actions[begun]) {
+        begun += 1;
         const written = await this.#one(owner, action);
         if (!written.ok) failed ??= { action: describe(action), failure: written.failure };
-        if (failed !== null) return;
+        if (failed !== null || isOver()) return;
       }
     };
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, actions.length) }, some));
-    return failed;
+    const lanes = Math.max(1, Math.min(AT_ONCE, actions.length, MOST_AT_ONCE - this.#lanes));
+    this.#lanes += lanes;
+    await Promise.all(Array.from({ length: lanes }, some)).finally(() => {
+      this.#lanes -= lanes;
+    });
+    return failed ?? (begun < actions.length ? 'later' : 'done');
   }
 
   /** The whole status; fields that it leaves out are removed. */
@@ -239,5 +262,4 @@ export function describe(action: Action): string {
   }
 }
 
-export const failureText = (carried: NonNullable<Carried>): string =>
-  `${carried.action}: ${describeFailure(carried.failure)}`;
+export const failureText = ({ action, failure }: Failed): string => `${action}: ${describeFailure(failure)}`;

@@ -109,7 +109,7 @@ function control(config: OperatorConfig, ports: OperatorPorts): Control {
     settings: config.settings,
     statusWrittenAtMs: (key) => reconciler.statusWrittenAtMs(key),
   });
-  const carryOut = new CarryOut({ api: fenced, random, pki: { clock, random }, unseen });
+  const carryOut = new CarryOut({ api: fenced, clock, random, pki: { clock, random }, unseen });
   const reconciler: Reconciler = new Reconciler({
     ...{ clock, log, metrics },
     ...{ gatherer, carryOut, poll, unseen, events },

@@ -1,13 +1,14 @@
 /**
  * One look at one MailCluster: gather -> plan -> carry out -> status (kubernetes.md K1). Owns: that order, what a failure means for the next look, and what is
  * said about it in events, log and metrics. Promise: nothing is planned from a snapshot older than our own last writes; a failed action
- * ends the look, its text stands in `Progressing`, and it is tried again with a growing pause; no cluster waits for another one's.
+ * ends the look, its text stands in `Progressing`, and it is tried again with a growing pause; no cluster waits for another one's: a look that has
+ * written for a while (`carry-out.ts`) ends, and the next one goes on.
  */
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
 import { type Plan, type PlannedEvent, reliesOnAnswers } from './actions.ts';
-import { type Carried, type CarryOut, failureText } from './carry-out.ts';
+import { type CarryOut, type Failed, failureText } from './carry-out.ts';
 import type { Gatherer } from './gather.ts';
 import type { Gathered } from './gathered.ts';
 import type { Events } from './kube/events.ts';
@@ -93,15 +94,17 @@ export class Reconciler {
     const owner: Owner = { name, namespace, uid: gathered.cluster.metadata.uid ?? '' };
     this.#log(key, planned);
     const carried = await this.#side.carryOut.all(owner, planned.actions);
-    this.#say(gathered, this.#unsaid.after(key, planned.events, carried === null));
-    const failure = carried === null ? null : failureText(carried);
+    this.#say(gathered, this.#unsaid.after(key, planned.events, carried === 'done'));
+    // Its status would tell of what is not done yet.
+    if (carried === 'later') return { kind: 'again', afterMs: UNSEEN_MS };
+    const failure = carried === 'done' ? null : failureText(carried);
     const status = withFailure(planned.status ?? gathered.cluster.status, gathered.cluster.status, failure);
     this.#showConditions(key, status);
     if (status !== null && (planned.status !== null || failure !== (this.#failures.get(key) ?? null)))
       await this.#writeStatus(key, owner, status);
     if (failure === null) this.#failures.delete(key);
     else this.#failures.set(key, failure);
-    return carried === null ? again(planned) : this.#failed(key, gathered, carried);
+    return carried === 'done' ? again(planned) : this.#failed(key, gathered, carried);
   }
 
   /** Of a MailCluster that is gone nothing can be said. */
@@ -121,10 +124,10 @@ export class Reconciler {
     else this.#side.log.warn({ cluster: key, failure: written.failure }, 'status not written');
   }
 
-  #failed(key: string, gathered: Gathered, carried: NonNullable<Carried>): WorkOutcome {
+  #failed(key: string, gathered: Gathered, failed: Failed): WorkOutcome {
     const { log } = this.#side;
-    const { failure, action } = carried;
-    const reason = failureText(carried);
+    const { failure, action } = failed;
+    const reason = failureText(failed);
     switch (failure.kind) {
       // Somebody was faster than our cache: what is there now decides.
       case 'conflict':

@@ -12,11 +12,19 @@ export const PATIENCE_MS = 5_000;
 interface Write {
   readonly kind: ResourceKind;
   readonly name: ObjectName;
-  /** What the cache had when we wrote. */
+  /** What the cache had when the answer came. */
   readonly before: string | null;
+  /** What our write led to. */
+  readonly resourceVersion: string;
   readonly uid: string | null;
   readonly deleted: boolean;
   readonly untilMs: number;
+}
+
+/** Kubernetes has them comparable: decimal numbers that rise with every write, of one kind (API concepts, "Resource versions"). Null: another server says something else. */
+function isAtLeast(known: string, written: string): boolean | null {
+  if (!/^\d+$/.test(known) || !/^\d+$/.test(written)) return null;
+  return known.length === written.length ? known >= written : known.length > written.length;
 }
 
 const versionOf = (object: KubeObject | undefined): string | null =>
@@ -36,15 +44,17 @@ export class Unseen {
   /** `cluster`: for which it was written, as `namespace/name`. */
   written(cluster: string, kind: ResourceKind, object: KubeObject): void {
     const { name, namespace = '' } = object.metadata;
+    const { resourceVersion = '' } = object.metadata;
     const known = this.#known(kind, { name, namespace });
     const before = versionOf(known);
-    // The same version: the write changed nothing, or the watch was faster.
-    if (before === versionOf(object)) return;
-    this.#add(cluster, { kind, name: { name, namespace }, before, uid: null, deleted: false });
+    // The write changed nothing, or the watch was faster; it may even have told what others did since.
+    if (before === versionOf(object) || isAtLeast(known?.metadata.resourceVersion ?? '', resourceVersion) === true)
+      return;
+    this.#add(cluster, { kind, name: { name, namespace }, before, resourceVersion, uid: null, deleted: false });
   }
 
   deleted(cluster: string, kind: ResourceKind, name: ObjectName, uid: string): void {
-    this.#add(cluster, { kind, name, before: null, uid, deleted: true });
+    this.#add(cluster, { kind, name, before: null, resourceVersion: '', uid, deleted: true });
   }
 
   /** True while the caches lag behind what we wrote for this cluster. */
@@ -57,9 +67,9 @@ export class Unseen {
     return false;
   }
 
-  #isSeen({ kind, name, before, uid, deleted }: Write): boolean {
+  #isSeen({ kind, name, before, resourceVersion, uid, deleted }: Write): boolean {
     const now = this.#known(kind, name);
-    if (!deleted) return versionOf(now) !== before;
+    if (!deleted) return isAtLeast(now?.metadata.resourceVersion ?? '', resourceVersion) ?? versionOf(now) !== before;
     return now === undefined || now.metadata.uid !== uid || now.metadata.deletionTimestamp !== undefined;
   }
 

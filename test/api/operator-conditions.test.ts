@@ -67,9 +67,16 @@ it('a storage class, a Secret and a site that are missing: conditions and events
     MissingSecret: 'mail-tls',
     NoNodeInSite: `site portland: no node has the labels topology.kubernetes.io/zone=${zone}`,
   };
-  const condition = await awaitCondition(access, namespace, 'Progressing', { status: 'False' });
   for (const [reason, words] of Object.entries(wanted)) {
-    expect(condition.message).toContain(words);
+    await until(
+      `Progressing=False with "${words}"`,
+      async () => {
+        const { status, message = '' } = (await conditionOf(access, namespace, 'Progressing')) ?? {};
+        if (status === 'False' && message.includes(words)) return true;
+        throw new Error(`${status} ${message}`);
+      },
+      PATIENCE,
+    );
     expect(await notes(access, namespace, reason)).toContain(words);
   }
   await ownVolumes(access, context, namespace);

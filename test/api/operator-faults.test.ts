@@ -2,6 +2,7 @@
  * The whole operator while the API server, or the way to it, fails: what it makes in the end is what it makes without faults, and nothing twice
  * (kubernetes.md K1, K2, K9). The faults are those of a proxy between it and the real API server.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { expect, inject, it, type TestContext } from 'vitest';
 import type { ApiAccess } from '../cluster/api-access.ts';
 import type { KubeObject } from '../cluster/kube-client.ts';
@@ -141,6 +142,9 @@ it.concurrent.for<[string, Armed[]]>([
     const namespace = await ownNamespace(access, context);
     const { proxy, operator } = await proxied(access, context, namespace, armed);
     await applyAll(access, twoSites(namespace));
+    // Between two tries of a look that failed the operator is quiet, too: the comparison below says what is missing.
+    const isMade = async (): Promise<boolean> => isDeepStrictEqual(await madeIn(access, namespace), expected);
+    await until('everything to be made', isMade, { ...PATIENCE, everyMs: 500 }).catch(() => undefined);
     expect(await settled(access, namespace, operator)).toEqual(expected);
     const creates = (await writesOf(access, namespace, operator.userAgent)).filter((one) => one.code === 201);
     const names = creates.filter((one) => one.resource !== 'events').map((one) => `${one.resource}/${one.name}`);

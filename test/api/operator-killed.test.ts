@@ -11,6 +11,7 @@ import { killedAfterEachStep, type NameOf, type Step } from './one-step.ts';
 import {
   allRunning,
   applyAll,
+  awaitQuiet,
   list,
   type OperatorPlace,
   ownOperator,
@@ -59,6 +60,8 @@ async function standing(context: Parameters<typeof ownNamespace>[1]) {
   const operator = await startOperator();
   await applyAll(access, twoSites(namespace, storage));
   await allRunning(access, namespace, 6);
+  // What it still had to do then would be steps of those that are killed.
+  await awaitQuiet(access, namespace, operator.userAgent);
   const uids = async (): Promise<readonly string[]> =>
     (await list(access, namespace, 'pods')).map(({ metadata }) => metadata.uid as string).sort();
   return { access, namespace, startOperator, operator, uids, storageClassName };

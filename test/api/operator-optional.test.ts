@@ -87,7 +87,11 @@ it('redis Managed: one pod, its Service, a password that stays; None takes the p
     async () => (await access.client.get(pathOf(namespace, 'deployments', name))).status?.readyReplicas === 1,
     PATIENCE,
   );
-  const set = (await list(access, namespace, 'statefulsets'))[0] as KubeObject;
+  const set = await until(
+    'a StatefulSet',
+    async () => (await list(access, namespace, 'statefulsets'))[0] ?? null,
+    PATIENCE,
+  );
   expect(JSON.stringify(set.spec.template.spec.volumes)).toContain(name);
   expect((await access.client.get(pathOf(namespace, 'secrets', name))).data).toEqual(secret.data);
   await changed(access, namespace, { redis: { mode: 'None' } });

@@ -30,10 +30,14 @@ it('K12: transports of the version before and of the one after together: mail fl
   await cluster.settled();
   await cluster.scale(2, 1, { 'example.com/looked': 'at' });
   await cluster.patch({ safetyNet: { holdTime: '47h' } });
-  const { topologyGeneration } = await cluster.settled();
-  for (const one of (await cluster.status()).members) expect(one).toMatchObject({ generation: topologyGeneration });
+  const { topologyGeneration, members } = await cluster.settled();
+  for (const one of members) expect(one).toMatchObject({ generation: topologyGeneration });
   const writes = (await writesOf(access, namespace, next.userAgent)).map(({ verb, resource }) => `${verb} ${resource}`);
-  expect(new Set(writes)).toEqual(new Set(['patch mailclusters/status', 'patch configmaps', 'patch pods']));
+  // What a member that is slow to answer leads to, and what it is told when it has not heard of it from another one.
+  const aside = ['patch poddisruptionbudgets', 'patch pods', 'create events', 'patch events'];
+  expect(new Set(writes.filter((one) => !aside.includes(one)))).toEqual(
+    new Set(['patch mailclusters/status', 'patch configmaps']),
+  );
   expect([processes('transport'), processes('frontend')]).toEqual([transports, frontends]);
   await cluster.send(10, 'another');
 

@@ -1,7 +1,8 @@
 /** The plan as a whole on plain data: a cluster comes up, stays as it is, is put back, waits and ends (kubernetes.md section 3). */
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { plan } from '../../operator/plan.ts';
-import { ANNOTATION, claimName, FINALIZER, named } from '../../operator/resources/names.ts';
+import { ANNOTATION, canonical, claimName, FINALIZER, hashOf, named } from '../../operator/resources/names.ts';
 import { ClusterModel } from './cluster-model.ts';
 import { DATABASE, TWO_SITES } from './cluster-state.ts';
 import { converge, planned, round, running } from './operator-rig.ts';
@@ -354,5 +355,33 @@ describe('the end of a cluster', () => {
     round(again);
     round(again);
     expect(again.document?.generation).toBe(41);
+  });
+});
+
+describe('the text whose hash stands in annotations', () => {
+  it('is JSON with its keys in order, whatever they were in; what is undefined is not there', () => {
+    const value = {
+      b: [{ z: 1, a: undefined }, undefined, 'x'],
+      a: { 10: true, 9: null, A: new Date(0) },
+      c: undefined,
+    };
+    expect(canonical(value)).toBe('{"a":{"9":null,"10":true,"A":"1970-01-01T00:00:00.000Z"},"b":[{"z":1},null,"x"]}');
+    expect(hashOf(value)).toBe('ae3d5a35953a748a314675805c0d4674');
+  });
+
+  it('says the same as a stringify that sorts every object by itself, and leaves what it is given alone', () => {
+    const slow = (value: unknown): string =>
+      JSON.stringify(value, (_key, inner: unknown) =>
+        typeof inner !== 'object' || inner === null || Array.isArray(inner)
+          ? inner
+          : Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1))),
+      );
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        const before = JSON.stringify(value);
+        expect(canonical(value)).toBe(slow(value));
+        expect(JSON.stringify(value)).toBe(before);
+      }),
+    );
   });
 });
