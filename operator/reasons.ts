@@ -31,6 +31,7 @@ export const REASONS = [
   'Valid',
   // Before anything is looked at.
   'OperatorTooOld',
+  'CrdTooOld',
   'NamespaceTerminating',
   'Deleting',
   'DeletingWithMail',

@@ -1,4 +1,5 @@
 /** Grafana's JSON of our dashboards, by its own SDK (docs/decisions/0016-dashboards.md). Promise: the same dashboard is the same text. PURE. */
+import { GraphThresholdsStyleConfigBuilder, GraphThresholdsStyleMode } from '@grafana/grafana-foundation-sdk/common';
 import {
   DashboardBuilder,
   DashboardCursorSync,
@@ -12,7 +13,7 @@ import {
   VariableRefresh,
   VariableSort,
 } from '@grafana/grafana-foundation-sdk/dashboard';
-import { DataqueryBuilder } from '@grafana/grafana-foundation-sdk/prometheus';
+import { DataqueryBuilder, PromQueryFormat } from '@grafana/grafana-foundation-sdk/prometheus';
 import { PanelBuilder as StatBuilder } from '@grafana/grafana-foundation-sdk/stat';
 import { PanelBuilder as TableBuilder } from '@grafana/grafana-foundation-sdk/table';
 import { PanelBuilder as TimeseriesBuilder } from '@grafana/grafana-foundation-sdk/timeseries';
@@ -62,10 +63,21 @@ function thresholds({ limits }: Panel): ThresholdsConfigBuilder {
   return new ThresholdsConfigBuilder().mode(ThresholdsMode.Absolute).steps(steps);
 }
 
+/** Limits are colours of a number, and lines across a graph, which shows none unless told to. */
+const LINES = new GraphThresholdsStyleConfigBuilder().mode(GraphThresholdsStyleMode.Dashed);
+
 const BUILDERS = {
-  timeseries: () => new TimeseriesBuilder().fillOpacity(8).lineWidth(1),
+  timeseries: ({ limits }: Panel) => {
+    const made = new TimeseriesBuilder().fillOpacity(8).lineWidth(1);
+    return limits === undefined ? made : made.thresholdsStyle(LINES);
+  },
   stat: () => new StatBuilder(),
-  table: () => new TableBuilder(),
+  // Of an instant query the time is that of the reader's clock.
+  table: () =>
+    new TableBuilder().withTransformation({
+      id: 'organize',
+      options: { excludeByName: { Time: true }, indexByName: {}, renameByName: {} },
+    }),
 } as const;
 
 function query({ expr, legend }: Panel['queries'][number], at: number, kind: Panel['kind']): DataqueryBuilder {
@@ -74,11 +86,12 @@ function query({ expr, legend }: Panel['queries'][number], at: number, kind: Pan
     .datasource(DATASOURCE)
     .expr(expr)
     .legendFormat(legend);
-  return kind === 'table' ? made.instant() : made.range();
+  // As series, a table would show the first one, and a list to choose another from.
+  return kind === 'table' ? made.instant().format(PromQueryFormat.Table) : made.range();
 }
 
 function panel(one: Panel) {
-  const made = BUILDERS[one.kind]()
+  const made = BUILDERS[one.kind](one)
     .title(one.title)
     .description(one.description)
     .datasource(DATASOURCE)

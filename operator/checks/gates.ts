@@ -1,5 +1,5 @@
 /**
- * What is looked at before anything else: may we write at all? Owns: an operator that is too old, the end of a cluster, an unreadable spec. Promise:
+ * What is looked at before anything else: may we write at all? Owns: an operator or a CRD that is too old, the end of a cluster, an unreadable spec. Promise:
  * deletion always ends by itself (kubernetes.md K10): it needs no pods, creates nothing, and gives up on everything but the finalizer after
  * ten minutes. PURE.
  */
@@ -12,9 +12,16 @@ import { inTransit } from './situation.ts';
 const DELETION_PATIENCE_MS = 600_000;
 
 export function schemaVersion({ schemaVersion: installed, operator }: Gathered): readonly Finding[] {
-  if (installed === null || installed <= SCHEMA_VERSION) return [];
-  const message = `the CRD has schema ${installed}, this operator (${operator.version}) knows ${SCHEMA_VERSION}: it changes nothing; upgrade the operator`;
-  return [refuse('OperatorTooOld', message, { condition: 'Progressing', stop: true })];
+  if (installed === null || installed === SCHEMA_VERSION) return [];
+  const both = `the CRD has schema ${installed}, this operator (${operator.version}) knows ${SCHEMA_VERSION}`;
+  if (installed > SCHEMA_VERSION)
+    return [
+      refuse('OperatorTooOld', `${both}: it changes nothing; upgrade the operator`, {
+        ...{ condition: 'Progressing', stop: true },
+      }),
+    ];
+  const message = `${both}: the API server drops fields that the CRD lacks, all else goes on; kubectl apply --server-side -f crds/`;
+  return [refuse('CrdTooOld', message, { condition: 'Progressing' })];
 }
 
 const isOwnFinalizerOn = ({ cluster }: Gathered): boolean => cluster.metadata.finalizers?.includes(FINALIZER) ?? false;

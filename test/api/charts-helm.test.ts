@@ -136,6 +136,32 @@ it(
 );
 
 it(
+  'over an older CRD that is not its own: refused with both versions and the command; after that command it is installed',
+  async (context) => {
+    needsCluster(context);
+    const apply = async (change: (crd: KubeObject) => void): Promise<void> => {
+      for (const crd of await readCrds()) {
+        change(crd);
+        await cluster.client.mustApply(crd, { fieldManager: 'by-hand' });
+      }
+    };
+    const install = ['install', RELEASE, OPERATOR_CHART, '-n', SYSTEM, '--set', 'crds.install=false'];
+    await apply(({ metadata }) => {
+      if (metadata.annotations !== undefined) metadata.annotations['mailcluster.dev/schema-version'] = '0';
+    });
+    await refused(
+      'CRD mailclusters.mailcluster.dev has schema 0, this chart needs 1, and crds.install is false: kubectl apply --server-side -f crds/ first',
+      ...install,
+    );
+    await apply(() => undefined);
+    await done(...install);
+    await done('uninstall', RELEASE, '-n', SYSTEM);
+    await removeCrds();
+  },
+  TIMEOUT_MS,
+);
+
+it(
   'install: all of it is accepted by the API server as strictly as can be, nothing against Restricted Pod Security; notes say what is next',
   async (context) => {
     needsCluster(context);

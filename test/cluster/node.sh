@@ -116,6 +116,9 @@ boot() { # on the host; returns when kubelet runs
       if [[ $c == */cpuset ]]; then for f in cpuset.cpus cpuset.mems; do cat "$(dirname "$g")/$f" >"$g/$f"; done; fi
       if cgroup_v2; then sed 's/\([a-z]\+\)/+\1/g' "$(dirname "$g")/cgroup.controllers" >"$(dirname "$g")/cgroup.subtree_control"; fi
     done
+    # A group counts as one process of the machine; with several nodes in it all pods would starve beside a compiler.
+    if [[ -e $c/$CGROUP/cpu.shares ]]; then echo 8192 >"$c/$CGROUP/cpu.shares"; fi
+    if [[ -e $c/$CGROUP/cpu.weight ]]; then echo 800 >"$c/$CGROUP/cpu.weight"; fi
   done
   rm -f "$D/init.pid" "$D/var-lib/booted"
   spawn "$n" nsenter "--net=/run/netns/$(netns "$n")" -- \

@@ -67,11 +67,15 @@ export class MailOnNodes {
 
   /** Applied, not waited for; `ports`: where other mailbox servers of this machine are. */
   async apply(spec: KubeObject = {}, ports: Readonly<Record<StoreName, number>> = PORTS): Promise<void> {
-    const lmtp = (copy: string): string => `${this.cluster.hostAddress}:${ports[copy as StoreName]}`;
+    const lmtp = (copy: string): string => this.lmtp(copy as StoreName, ports);
     const objects = twoSitesExample({ lmtp, spec: { queues: RETRIES, ...spec } });
     for (const object of objects) object.metadata.namespace = this.namespace;
     await applyAll(this.cluster.access, objects);
   }
+
+  /** Where pods reach a mailbox server. */
+  lmtp = (name: StoreName, ports = PORTS as Readonly<Record<StoreName, number>>): string =>
+    `${this.cluster.hostAddress}:${ports[name]}`;
 
   /** Everything of it, as `kubectl delete namespace` does; volumes are offered again. */
   async close(): Promise<void> {
@@ -140,12 +144,17 @@ export class MailOnNodes {
     );
   }
 
-  /** Other transports that a member hears now, by its own metrics. */
-  async peersUp(member: string): Promise<number> {
-    const { status } = await this.pod(member);
+  /** The sum of a metric over its labels, as a pod says it now. */
+  async metric(pod: string, name: string): Promise<number> {
+    const { status } = await this.pod(pod);
     const page = await (await fetch(`http://${status.podIP}:${METRICS_PORT}/metrics`)).text();
-    return [...page.matchAll(/^mailcluster_peer_up\{[^}]*\} (\S+)$/gm)].reduce((sum, [, up]) => sum + Number(up), 0);
+    const lines = [...page.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))];
+    if (lines.length === 0) throw new Error(`${pod} does not say ${name}`);
+    return lines.reduce((sum, [, value]) => sum + Number(value), 0);
   }
+
+  /** Other transports that a member hears now. */
+  peersUp = (member: string): Promise<number> => this.metric(member, 'mailcluster_peer_up');
 
   async heardByAll(): Promise<void> {
     const members = await this.members();
@@ -210,6 +219,34 @@ export class MailOnNodes {
     const volume = await this.cluster.volumeOf(this.namespace, `queue-${member}`);
     const { copies, safetyNet } = await inspected(join(volume, 'queue'));
     return [...copies, ...safetyNet];
+  }
+
+  /** For each message in transit the transports with a durable copy of it, as `ZONE NAME`; a live database shows it a moment late. */
+  async placesOfMessages(): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+    const places = new Map<string, Set<string>>();
+    for (const { metadata, spec } of await this.pods('transport')) {
+      const node = await this.cluster.node(spec.nodeName);
+      const place = `${node.metadata.labels['topology.kubernetes.io/zone']} ${metadata.name}`;
+      for (const { digest, where } of await this.copiesOf(metadata.name))
+        if (where === 'transit') places.set(digest, (places.get(digest) ?? new Set()).add(place));
+    }
+    return places;
+  }
+
+  /** Each of these messages is on two transports at least, and all of them are in `zones` zones. */
+  async inZones(zones: number, { entries }: LoadReport): Promise<void> {
+    await until(
+      `two copies of each message in ${zones} zones`,
+      async () => {
+        const places = await this.placesOfMessages();
+        const wrong = entries
+          .map(({ message }) => [...(places.get(message.digest) ?? [])])
+          .filter((found) => found.length < 2 || new Set(found.map((one) => one.split(' ')[0])).size !== zones);
+        if (wrong.length === 0) return true;
+        throw new Error(`${wrong.length} otherwise, one of them: ${wrong[0]?.join(', ')}`);
+      },
+      LONG,
+    );
   }
 
   /** Another pod of that name, or the same with its container started anew, is Ready. */

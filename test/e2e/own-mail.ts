@@ -9,13 +9,17 @@ export interface Given {
   readonly mail: MailOnNodes;
 }
 
-/** Once per file, at its top. */
-export function ownMail(spec: KubeObject = {}): (context: TestContext) => Promise<Given> {
+/** Once per file, at its top; `before`: what has to be there when it is applied. */
+export function ownMail(
+  spec: KubeObject = {},
+  before: (mail: MailOnNodes) => Promise<void> = async () => undefined,
+): (context: TestContext) => Promise<Given> {
   const open = nodeCluster();
   let made: Promise<MailOnNodes> | null = null;
   const make = async (cluster: NodeCluster): Promise<MailOnNodes> => {
     await cluster.operator();
     const mail = await MailOnNodes.prepare(cluster);
+    await before(mail);
     await mail.apply(spec);
     return mail;
   };

@@ -9,7 +9,7 @@ import { DASHBOARDS } from '../../charts/monitoring/dashboards/all.ts';
 import { RECORDING_RULES } from '../../charts/monitoring/recording.ts';
 import { rulesFile } from '../../charts/monitoring/rules.ts';
 import { until } from '../house/until.ts';
-import { metricsIn, panelQueries } from '../rigs/panel-queries.ts';
+import { legendOf, metricsIn, panelQueries } from '../rigs/panel-queries.ts';
 import { RealPrometheus, type ScrapeTarget } from '../rigs/prometheus.ts';
 import { type Cluster, signal, startCluster, twoSites } from './harness.ts';
 import { makeMessage } from './ledger.ts';
@@ -112,12 +112,20 @@ describe('every panel has data', () => {
     it(dashboard.title, async (context) => {
       skipWithout(context);
       const empty: string[] = [];
-      for (const { panel, expr } of panelQueries(dashboard, CHOSEN, RATE_INTERVAL)) {
+      const shown = new Map<string, string[]>();
+      for (const { panel, expr, legend, kind } of panelQueries(dashboard, CHOSEN, RATE_INTERVAL)) {
         const series = await prometheus().range(expr, startMs);
         const hasNumber = series.some(({ values }) => values.some((value) => !Number.isNaN(value)));
         if (hasNumber === WITHOUT_DATA.has(panel)) empty.push(`${panel}: ${expr}`);
+        // Columns of a table are labels; elsewhere the legend is all that tells a line from another.
+        const names = series.map(({ metric }) =>
+          kind === 'table' ? JSON.stringify(metric) : legendOf(legend, metric),
+        );
+        shown.set(panel, [...(shown.get(panel) ?? []), ...names]);
       }
       expect(empty).toEqual([]);
+      const alike = [...shown].filter(([, names]) => new Set(names).size < names.length || names.includes(''));
+      expect(alike).toEqual([]);
     });
   }
 });

@@ -1,5 +1,5 @@
 /**
- * Redis servers for tests. `RealRedis`: Debian's redis-server on a loopback port, without persistence, in a temporary directory; can be stopped, killed
+ * Redis servers for tests. `RealRedis`: Debian's redis-server on a port of loopback or of another address of this machine, without persistence, in a temporary directory; can be stopped, killed
  * and started again. `ScriptedRedis`: a server that speaks just enough of the protocol and lies as the test says.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -19,22 +19,32 @@ export class RealRedis {
   readonly directory: string;
   readonly #prefix: Prefix;
   readonly #password: string | null;
+  readonly #host: string;
   #child: ChildProcess | null = null;
   #output = '';
 
-  private constructor(prefix: Prefix, port: number, directory: string, password: string | null) {
+  private constructor(
+    prefix: Prefix,
+    place: { readonly host: string; readonly port: number },
+    directory: string,
+    password: string | null,
+  ) {
     this.#prefix = prefix;
-    this.port = port;
+    this.port = place.port;
+    this.#host = place.host;
     this.directory = directory;
     this.#password = password;
   }
 
-  static async start(password: string | null = null): Promise<RealRedis | { readonly missing: string }> {
+  static async start(
+    password: string | null = null,
+    host = '127.0.0.1',
+  ): Promise<RealRedis | { readonly missing: string }> {
     const prefix = await ensurePackage('redis-server');
     if ('missing' in prefix) return prefix;
     const directory = await mkdtemp(join(tmpdir(), 'mailcluster-redis-'));
     await chmod(directory, 0o777); // it runs as nobody
-    const redis = new RealRedis(prefix, await freePort(), directory, password);
+    const redis = new RealRedis(prefix, { host, port: await freePort() }, directory, password);
     try {
       await redis.launch();
     } catch (error) {
@@ -46,7 +56,7 @@ export class RealRedis {
 
   /** Again after `kill`: the same port, nothing in it. */
   async launch(): Promise<void> {
-    const settings = ['--port', `${this.port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'];
+    const settings = ['--port', `${this.port}`, '--bind', this.#host, '--save', '', '--appendonly', 'no'];
     const secret = this.#password === null ? [] : ['--requirepass', this.#password];
     const program = ['/usr/bin/redis-server', ...settings, '--dir', this.directory, ...secret];
     const { file, args } = commandIn(this.#prefix, program, true);
@@ -68,7 +78,7 @@ export class RealRedis {
   command(...args: readonly string[]): Promise<string> {
     const auth = this.#password === null ? '' : encode(['AUTH', this.#password]);
     const { promise, resolve, reject } = Promise.withResolvers<string>();
-    const socket = connect(this.port, '127.0.0.1');
+    const socket = connect(this.port, this.#host);
     const chunks: Buffer[] = [];
     socket.on('error', reject);
     socket.on('data', (chunk) => chunks.push(chunk));

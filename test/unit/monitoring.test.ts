@@ -50,6 +50,14 @@ const selectors = (expr: string): readonly (readonly [metric: string, labels: re
     [...inside.matchAll(/([a-z_]+)(?:=~|!~|!=|=)/g)].map(([, label = '']) => label),
   ]);
 
+/** As Grafana gets it. */
+function madePanel(title: string, description?: string) {
+  const all = DASHBOARDS.flatMap(
+    ({ name }) => JSON.parse(readText(`charts/mailcluster-operator/files/dashboards/${name}.json`)).panels,
+  );
+  return all.find((one) => one.title === title && (description === undefined || one.description === description));
+}
+
 describe('queries', () => {
   it('use only metrics that the catalogue or the runtime has', async () => {
     const known = new Set([...exportedNames(), ...(await runtimeNames())]);
@@ -123,6 +131,34 @@ describe('dashboards', () => {
       const used = new Set(JSON.stringify(dashboard).match(/\$(?!__)[a-z]+/g));
       const variables: readonly string[] = made.templating.list.map(({ name }: { name: string }) => `$${name}`);
       expect([...used].filter((name) => !variables.includes(name))).toEqual([]);
+    }
+  });
+});
+
+describe('what Grafana would not show', () => {
+  it('a table of series shows one of them: tables ask for a table, by labels that are named, without the time', () => {
+    for (const { panel } of panels.filter(({ panel: { kind } }) => kind === 'table')) {
+      const made = madePanel(panel.title);
+      expect([panel.title, made.targets]).toEqual([
+        panel.title,
+        panel.queries.map(() => expect.objectContaining({ format: 'table', instant: true })),
+      ]);
+      expect(made.transformations).toEqual([
+        expect.objectContaining({
+          id: 'organize',
+          options: expect.objectContaining({ excludeByName: { Time: true } }),
+        }),
+      ]);
+      // Else every label of the scrape is a column.
+      for (const { expr } of panel.queries) expect(expr).toMatch(/^(sum|max|min|count) by \(/);
+    }
+  });
+
+  it('a graph has no line for a limit unless it is told to', () => {
+    for (const { panel } of panels.filter(({ panel: { kind } }) => kind === 'timeseries')) {
+      const { custom } = madePanel(panel.title, panel.description).fieldConfig.defaults;
+      const style = custom.thresholdsStyle?.mode ?? 'off';
+      expect([panel.title, style]).toEqual([panel.title, panel.limits === undefined ? 'off' : 'dashed']);
     }
   });
 });

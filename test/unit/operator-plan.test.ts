@@ -255,6 +255,23 @@ describe('a cluster that must not be changed', () => {
     );
   });
 
+  it('a CRD older than the operator is said, holds nothing up, and is forgotten when it is the right one', () => {
+    const model = running();
+    model.schemaVersion = 0;
+    model.change(TWO_SITES.replace('portland, replicas: 2', 'portland, replicas: 3'), { db01: DATABASE });
+    converge(model);
+    expect(model.memberNames).toHaveLength(5);
+    expect(model.condition('Progressing')).toMatchObject({
+      ...{ status: 'False', reason: 'CrdTooOld' },
+      message: expect.stringContaining('kubectl apply --server-side -f crds/'),
+    });
+    expect(model.condition('Ready')).toMatchObject({ status: 'True' });
+    expect(plan(model.gather()).events).toEqual([]);
+    model.schemaVersion = 1;
+    converge(model);
+    expect(model.condition('Progressing')).toMatchObject({ status: 'True' });
+  });
+
   it('an unreadable spec leaves everything as it is', () => {
     const model = running();
     const gathered = model.gather();

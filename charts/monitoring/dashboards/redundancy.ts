@@ -1,5 +1,5 @@
 /** Who holds whose shadows, and what happens when somebody is lost. PURE data. */
-import { type Dashboard, increase, quantile, rate, sumBy, transport } from '../dashboard.ts';
+import { type Dashboard, increase, maxBy, quantile, rate, sumBy, transport } from '../dashboard.ts';
 
 export const REDUNDANCY: Dashboard = {
   name: 'mailcluster-redundancy',
@@ -64,7 +64,7 @@ export const REDUNDANCY: Dashboard = {
           kind: 'table',
           queries: [
             {
-              expr: `time() - ${transport('heartbeat_age_timestamp_seconds')} >= 0`,
+              expr: maxBy('pod, site, peer', `time() - ${transport('heartbeat_age_timestamp_seconds')} >= 0`),
               legend: '{{pod}} with {{peer}}',
             },
           ],

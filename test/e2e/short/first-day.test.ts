@@ -53,34 +53,13 @@ it(
   TIMEOUT_MS,
 );
 
-/** In which zones a message lies, by what is durable on the volumes there. A live database shows it a moment late. */
-async function zonesByDigest(cluster: NodeCluster, mail: MailOnNodes): Promise<ReadonlyMap<string, Set<string>>> {
-  const zones = new Map<string, Set<string>>();
-  for (const { metadata, spec } of await mail.pods('transport')) {
-    const node = await cluster.node(spec.nodeName);
-    const zone = String(node.metadata.labels['topology.kubernetes.io/zone']);
-    for (const { digest, where } of await mail.copiesOf(metadata.name))
-      if (where === 'transit') zones.set(digest, (zones.get(digest) ?? new Set()).add(zone));
-  }
-  return zones;
-}
-
 it(
   'S1: both copies of every message are durable, in two zones, before anybody delivers it',
   async (context) => {
-    const { cluster, mail: it } = await mail(context);
+    const { mail: it } = await mail(context);
     const { entries } = await it.withoutStore('sea', async () => {
       const sent = await it.send(40, 'with no mailbox server');
-      await until(
-        'two zones for every message',
-        async () => {
-          const zones = await zonesByDigest(cluster, it);
-          const found = sent.entries.map(({ message }) => [...(zones.get(message.digest) ?? [])].sort().join(' '));
-          if (found.every((one) => one === 'west-1 west-2')) return true;
-          throw new Error([...new Set(found)].join(', '));
-        },
-        LONG,
-      );
+      await it.inZones(2, sent);
       return sent;
     });
     expect(entries).toHaveLength(40);

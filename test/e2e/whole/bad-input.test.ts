@@ -1,14 +1,17 @@
 /** What people get wrong, on real kubelets (issue: bad input): each ends in words that name the thing where the person looks, and heals when it is put right. */
+import { join } from 'node:path';
 import { afterAll, expect, it, type TestContext } from 'vitest';
 import type { KubeObject } from '../../cluster/kube-client.ts';
+import { ROOT } from '../../house/sources.ts';
 import { until } from '../../house/until.ts';
-import { CLUSTER_CHART, OPERATOR_CHART } from '../../rigs/helm.ts';
+import { CLUSTER_CHART, OPERATOR_CHART, TWO_SITES } from '../../rigs/helm.ts';
 import { testCertificate } from '../../rigs/test-certificate.ts';
 import { MailOnNodes } from '../mail-on-nodes.ts';
 import { IMAGE_TAG, LONG, type NodeCluster, nodeCluster, RELEASE, SYSTEM } from '../node-cluster.ts';
 
 const open = nodeCluster();
 const TIMEOUT_MS = 600_000;
+const SCHEMA_VERSION = 'mailcluster.dev/schema-version';
 const opened = new Set<MailOnNodes>();
 afterAll(async () => {
   for (const one of opened) await one.close();
@@ -86,7 +89,7 @@ it(
 );
 
 it(
-  'an image that is not there, a storage class that is not there, and a zone that no node has: conditions name them; each heals when it is put right',
+  'a storage class that is not there, one that binds nothing, an image that is not there, and a zone that no node has: conditions name them; each heals when it is put right',
   async (context) => {
     const cluster = await open(context);
     // Called last, when the volumes are free again.
@@ -100,6 +103,8 @@ it(
       ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name: 'fast' } },
       ...{ provisioner: 'kubernetes.io/no-provisioner', volumeBindingMode: 'WaitForFirstConsumer' },
     });
+    // It binds nothing: no volume is of it, and nobody makes one.
+    await says(mail, 'Progressing', /^False .*Unschedulable .*persistent volumes? to bind/);
     // Before there is such a class, claims would be bound to volumes of any zone.
     await offerAs(cluster, 'local', 'fast');
     await says(mail, 'Progressing', /^False .*ErrImageNeverPull/);
@@ -148,6 +153,59 @@ it(
     await mail.condition('CertificatesValid', { status: 'True' });
     expect(mail.add(await load.stop(), 'a broken certificate').refusedAnew).toEqual([]);
     await mail.balanced('a broken certificate');
+  },
+  TIMEOUT_MS,
+);
+
+/** As a person would read it. */
+const operatorLog = (cluster: NodeCluster): Promise<string> =>
+  cluster.kubectl('logs', '-n', SYSTEM, '--selector', 'app.kubernetes.io/name=mailcluster-operator', '--tail=-1');
+
+it(
+  'a namespace that no operator looks at, an older CRD, an operator without rights: notes, condition and log say so, mail flows, each heals when it is put right',
+  async (context) => {
+    const { cluster, mail } = await fresh(context);
+    await cluster.operator('--set', 'watchNamespace=default');
+    const storage = ['size=1Gi', 'storageClassName=local'].map((one) => `spec.transport.storage.${one}`).join(',');
+    const lmtp = [0, 1]
+      .map((at) => `databases.db01.copies[${at}].lmtp=${mail.lmtp(at === 0 ? 'sea' : 'pdx')}`)
+      .join(',');
+    const notes = await cluster.mustHelm(
+      ...['install', 'contoso', CLUSTER_CHART, '-n', mail.namespace, '-f', TWO_SITES],
+      ...['--set', `${storage},${lmtp}`],
+    );
+    expect(notes).toContain(
+      'No condition appears: no operator looks at this namespace (chart mailcluster-operator, its value watchNamespace).',
+    );
+    await cluster.mustHelm('test', 'mailcluster-operator', '--namespace', SYSTEM, '--timeout', '120s');
+    expect([await mail.status(), await mail.names('statefulsets')]).toEqual([{}, []]);
+    await cluster.operator();
+    await mail.settled();
+    await mail.somewhereToGo(4);
+    const load = await mail.load({ perSecond: 5 });
+
+    await cluster.kubectl('annotate', 'crd', 'mailclusters.mailcluster.dev', `${SCHEMA_VERSION}=0`, '--overwrite');
+    await says(
+      mail,
+      'Progressing',
+      /^False CrdTooOld .*the CRD has schema 0, this operator .* knows 1: .*kubectl apply/,
+    );
+    expect(await cluster.kubectl('describe', 'mc', 'contoso', '-n', mail.namespace)).toMatch(/CrdTooOld/);
+    await cluster.kubectl('apply', '--server-side', '--force-conflicts', '-f', join(ROOT, 'crds'));
+    await mail.settled();
+
+    await cluster.mustHelm('uninstall', RELEASE, '-n', SYSTEM, '--wait');
+    await expect(cluster.operator('--set', 'rbac.create=false', '--timeout', '20s')).rejects.toThrow(
+      new RegExp(`Deployment/${SYSTEM}/${RELEASE} not ready|context deadline exceeded`),
+    );
+    expect(await operatorLog(cluster)).toMatch(
+      /nodes is forbidden: User \\"system:serviceaccount:mailcluster-system:mailcluster-operator\\" cannot list resource/,
+    );
+    await load.goesOn(40, LONG.deadlineMs);
+    await cluster.operator();
+    await mail.settled();
+    expect(mail.add(await load.stop(), 'nobody looks, or may not').refusedAnew).toEqual([]);
+    await mail.balanced('nobody looks, or may not');
   },
   TIMEOUT_MS,
 );

@@ -1,41 +1,61 @@
 /**
- * Another version of the chart, on real kubelets under load: from a former chart with a former image to this one, back, and forward again. The former one is this one
- * under an older version number and another tag of the same image: there is no release yet.
+ * Another version, on real kubelets under load: a former state of this project, its chart and its image made out of the history of this repository, upgraded to the present
+ * one, rolled back, and upgraded again. While that happens transports, front ends and operators of both run together.
  */
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import process from 'node:process';
+import { promisify } from 'node:util';
+import { afterAll, expect, it, type TestContext } from 'vitest';
+import { clusterScript } from '../../cluster/held-cluster.ts';
+import { ROOT } from '../../house/sources.ts';
 import { until } from '../../house/until.ts';
 import { OPERATOR_CHART } from '../../rigs/helm.ts';
-import type { MailOnNodes } from '../mail-on-nodes.ts';
-import { IMAGE_TAG, LONG, type NodeCluster, RELEASE, SYSTEM } from '../node-cluster.ts';
-import { ownMail, since } from '../own-mail.ts';
+import { MailOnNodes } from '../mail-on-nodes.ts';
+import { IMAGE_TAG, LONG, type NodeCluster, nodeCluster, RELEASE, SYSTEM } from '../node-cluster.ts';
+import { since } from '../own-mail.ts';
 
-const given = ownMail();
-const TIMEOUT_MS = 900_000;
-const FORMER = { chart: '0.0.9', tag: 'former' };
+/** There is no release yet: the last state before PROXY headers, limits over all front ends and the page lists of claims. Then: the former release. */
+const FORMER = { commit: '3a2f2c2b46eab2591d6e376ba731920908a2e7e9', tag: 'former' };
+const TIMEOUT_MS = 1_200_000;
 const COMMON = [
   ...['--namespace', SYSTEM, '--wait', '--timeout', '180s', '--set', 'image.pullPolicy=Never'],
   ...['--set', 'nodeSelector.topology\\.kubernetes\\.io/zone=central-1'],
 ];
 
-async function formerChart(): Promise<{ readonly path: string; [Symbol.asyncDispose](): Promise<void> }> {
-  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-chart-'));
-  const path = join(directory, 'mailcluster-operator');
-  await cp(OPERATOR_CHART, path, { recursive: true });
-  const file = join(path, 'Chart.yaml');
-  await writeFile(file, (await readFile(file, 'utf8')).replace(/^version: .*$/m, `version: ${FORMER.chart}`));
-  return { path, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
+const open = nodeCluster();
+const run = promisify(execFile);
+const made: AsyncDisposable[] = [];
+afterAll(async () => {
+  for (const one of made.reverse()) await one[Symbol.asyncDispose]();
+}, LONG.deadlineMs);
+
+/** The sources of then, with the packages of now (package-lock.json is the same); a checkout without history skips. */
+async function formerSources(context: TestContext): Promise<string> {
+  const { commit } = FORMER;
+  const isThere = await run('git', ['-C', ROOT, 'cat-file', '-e', `${commit}^{commit}`]).then(
+    () => true,
+    () => false,
+  );
+  if (!isThere) context.skip(`commit ${commit} is not in this checkout: git fetch --unshallow`);
+  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-former-'));
+  made.push({ [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) });
+  await run('git', ['-C', ROOT, 'archive', '--output', join(directory, 'former.tar'), commit]);
+  const sources = join(directory, 'sources');
+  await mkdir(sources);
+  await run('tar', ['-xf', join(directory, 'former.tar'), '-C', sources]);
+  await symlink(join(ROOT, 'node_modules'), join(sources, 'node_modules'));
+  return sources;
 }
 
-async function tagged(cluster: NodeCluster): Promise<void> {
-  const image = `localhost/mailcluster:${IMAGE_TAG}`;
-  for (const node of ['n1', 'n2', 'n3'])
-    await cluster.fault(
-      ...['exec', node, 'ctr', '-n', 'k8s.io', 'images', 'tag', '--force'],
-      ...[image, `localhost/mailcluster:${FORMER.tag}`],
-    );
+/** Made by its own program, and in every node. */
+async function formerImage({ parts }: NodeCluster, sources: string): Promise<void> {
+  const archive = join(sources, 'former-image.tar');
+  const reference = `localhost/mailcluster:${FORMER.tag}`;
+  await run(process.execPath, [join(sources, 'charts/image/main.ts'), '--out', archive, '--reference', reference]);
+  await clusterScript(parts.name, 'images.sh', ['load', archive]);
 }
 
 /** All pods of ours have that tag, and everything is settled. */
@@ -45,7 +65,7 @@ async function allOf(mail: MailOnNodes, tag: string): Promise<void> {
     async () => {
       const pods = [...(await mail.pods('transport')), ...(await mail.pods('frontend'))];
       const images = pods.map(({ spec }) => String(spec.containers[0].image));
-      if (images.every((image) => image.endsWith(`:${tag}`))) return true;
+      if (images.length === 6 && images.every((image) => image.endsWith(`:${tag}`))) return true;
       throw new Error(images.join(', '));
     },
     { ...LONG, deadlineMs: 480_000 },
@@ -56,29 +76,47 @@ async function allOf(mail: MailOnNodes, tag: string): Promise<void> {
 const uids = async (mail: MailOnNodes): Promise<readonly string[]> =>
   [...(await mail.pods('transport')), ...(await mail.pods('frontend'))].map(({ metadata }) => String(metadata.uid));
 
+/** Does the CRD in the cluster have that field of `spec.frontend.limits`, which came after the former version? */
+async function knowsMaxAuthFailures(cluster: NodeCluster): Promise<boolean> {
+  const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/mailclusters.mailcluster.dev';
+  const { spec } = await cluster.access.client.get(path);
+  const { frontend } = spec.versions[0].schema.openAPIV3Schema.properties.spec.properties;
+  return 'maxAuthFailures' in frontend.properties.limits.properties;
+}
+
 it(
   'K12: helm upgrade from a former chart and image, rollback, and an operator upgraded alone, all under load: nobody who connects anew is refused, nothing is lost',
   async (context) => {
-    const { cluster, mail } = await given(context);
-    await using former = await formerChart();
-    await tagged(cluster);
-    await cluster.mustHelm('upgrade', RELEASE, former.path, ...COMMON, '--set', `image.tag=${FORMER.tag}`);
+    const cluster = await open(context);
+    const sources = await formerSources(context);
+    await formerImage(cluster, sources);
+    const former = ['--set', `image.tag=${FORMER.tag}`];
+    await cluster.operator();
+    await cluster.mustHelm('upgrade', RELEASE, join(sources, 'charts/mailcluster-operator'), ...COMMON, ...former);
+    expect(await knowsMaxAuthFailures(cluster)).toBe(false);
+    const mail = await MailOnNodes.prepare(cluster);
+    made.push({ [Symbol.asyncDispose]: () => mail.close() });
+    await mail.apply();
     await allOf(mail, FORMER.tag);
-    const load = await mail.load();
+    await mail.somewhereToGo(4);
+    const load = await mail.load({ perSecond: 10 });
     await load.goesOn(20, LONG.deadlineMs);
     const startMs = performance.now();
     const steps = {
       upgrade: ['upgrade', RELEASE, OPERATOR_CHART, ...COMMON, '--set', `image.tag=${IMAGE_TAG}`],
       rollback: ['rollback', RELEASE, '--namespace', SYSTEM, '--wait', '--timeout', '180s'],
     };
-    for (const [step, tag] of [
-      ['upgrade', IMAGE_TAG],
-      ['rollback', FORMER.tag],
-    ] as const) {
-      await cluster.mustHelm(...steps[step]);
-      await allOf(mail, tag);
-      console.log(`${step} done after ${since(startMs)}`);
-    }
+    // Queued by the former version, delivered by the present one.
+    await mail.withoutStore('sea', async () => {
+      await mail.send(40, 'queued by the former version');
+      await cluster.mustHelm(...steps.upgrade);
+      await allOf(mail, IMAGE_TAG);
+    });
+    expect(await knowsMaxAuthFailures(cluster)).toBe(true);
+    console.log(`upgrade done after ${since(startMs)}`);
+    await cluster.mustHelm(...steps.rollback);
+    await allOf(mail, FORMER.tag);
+    console.log(`rollback done after ${since(startMs)}`);
     // The members keep their image: nobody restarts.
     const before = await uids(mail);
     const pinned = ['--set', `membersImage=localhost/mailcluster:${FORMER.tag}`];
@@ -88,6 +126,7 @@ it(
     expect(await uids(mail)).toEqual(before);
     expect(mail.add(await load.stop(), 'upgrade, rollback, operator alone').refusedAnew).toEqual([]);
     await mail.balanced('upgrade, rollback, operator alone');
+    expect(await cluster.refusedToOperator()).toEqual([]);
   },
   TIMEOUT_MS,
 );
