@@ -23,17 +23,20 @@ export function checkDoubt(world: World, pod: Pod, id: CopyId): void {
   // A member it hears of only now, born while it stood still, holds what another member gave it: that one is asked.
   const newFromMs = doubt.fromMs ?? doubt.sinceMs;
   const isNew = (name: string): boolean => (world.pod(name)?.bornMs ?? 0) >= newFromMs;
-  // It was there when this one went on, and answered, before something happened to it; or came back since, answered, and their old session ended with that.
+  // It was there when this one went on, and answered, before something happened to it: else the doubt would last.
   const isLostSince = (name: string): boolean =>
     doubt.isStandstill &&
-    world.troubles.some(({ who, fromMs, untilMs }) => {
-      if (!who.includes(name)) return false;
-      return fromMs + TROUBLE_LEAD_MS > doubt.sinceMs + 1 || (untilMs > doubt.sinceMs && untilMs <= nowMs);
-    });
+    world.troubles.some(({ who, fromMs }) => who.includes(name) && fromMs + TROUBLE_LEAD_MS > doubt.sinceMs + 1);
+  // It stood still as well, came back, and answered; the session in which it did so ended in the same moment.
+  const hasWoken = (name: string): boolean => {
+    const wokeMs = world.pod(name)?.incarnation.resumeAtMs ?? 0;
+    return doubt.isStandstill && wokeMs > doubt.sinceMs && wokeMs <= nowMs;
+  };
   const unasked = core.boundary.filter(
     ({ name, state }) =>
       !isNew(name) &&
       !isLostSince(name) &&
+      !hasWoken(name) &&
       state === 'active' &&
       !core.peers.has(name) &&
       (doubt.isStandstill || !core.listedOnce.has(name)),
