@@ -120,11 +120,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   /** One transaction: the first destination that can be used decides. */
   async #transact(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): Promise<RecipientResult[]> {
     const destinations = this.#destinations(request);
-    let results: RecipientResult[] = allDeferred(
-      batch,
-      'routing',
-      new ClientError('CONNECT', 'no smart host is configured'),
-    );
+    let results: RecipientResult[] | null = null;
     for (const destination of destinations) {
       const peer = `${destination.host}:${destination.port}`;
       const sent = await this.#send(destination, this.#message(request, batch), request.mayBegin);
@@ -143,7 +139,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
       else this.#avoidUntilMs.delete(peer);
       if (!next) break;
     }
-    return results;
+    return results ?? allDeferred(batch, 'routing', new ClientError('CONNECT', 'no smart host is configured'));
   }
 
   /** Null: it may not begin any more. */
