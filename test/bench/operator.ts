@@ -51,6 +51,8 @@ await using cluster = await startApiServer({
   managerFlags: [
     '--controllers=*,-endpoints-controller,-endpointslice-mirroring-controller',
     '--endpointslice-updates-batch-period=1s',
+    // The played machines say that they live when this process comes to it: whether the operator stands that is not what is measured.
+    '--node-monitor-grace-period=1h',
   ],
 });
 await installCrds(cluster);
