@@ -119,7 +119,7 @@ class Frontend implements RunningFrontend {
     this.#ledger = new ConnectionLedger(this.#clients);
     this.#proxy = new MessageProxy({ name, site, uid, clock, random, network, log, metrics, limits }, topology);
     this.#edge = new FrontendEdge(
-      { name, proxy: this.#proxy, clock, log, metrics, limits, listeners, clients: this.#clients },
+      { name, proxy: this.#proxy, clock, random, log, metrics, limits, listeners, clients: this.#clients },
       topology,
     );
   }
