@@ -11,10 +11,12 @@ import type { TrackingEvent } from '../common/peer/messages.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
+import type { Random } from '../common/platform/random.ts';
 import type { ClientLimits } from '../common/smtp/client-limits.ts';
-import type { DataDecision, EdgeHandlers, EdgeSession, MailFrom } from '../common/smtp/edge-api.ts';
+import type { DataDecision, EdgeHandlers, EdgeSession, MailFrom, ScramStart } from '../common/smtp/edge-api.ts';
 import { reply } from '../common/smtp/replies.ts';
-import { type Users, verifyPassword } from '../common/smtp/users.ts';
+import { SCRAM } from '../common/smtp/scram.ts';
+import { scramKeysOf, serveScram, type Users, verifyPassword } from '../common/smtp/users.ts';
 import { RecipientPolicy, relayNetworks } from './policy.ts';
 import type { MessageProxy } from './proxy.ts';
 
@@ -22,6 +24,7 @@ export interface FrontendEdgeDeps {
   readonly name: string;
   readonly proxy: Pick<MessageProxy, 'open' | 'pressedBy'>;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Logger;
   readonly listeners: readonly ListenerConfig[];
   readonly clients: ClientLimits;
@@ -89,20 +92,43 @@ export class FrontendEdge implements EdgeHandlers {
     return this.#deps.proxy.open(envelope, drain, this.#history(session, envelope));
   }
 
+  mechanisms(listener: string): readonly string[] {
+    const users = this.#users.get(listener);
+    return users !== undefined && serveScram(users) ? [SCRAM, 'PLAIN', 'LOGIN'] : ['PLAIN', 'LOGIN'];
+  }
+
   async onAuth(session: EdgeSession, user: string, password: string): Promise<boolean | Reply> {
     const users = this.#users.get(session.listener);
     if (users === undefined) return false;
-    const { clients, limits, log } = this.#deps;
-    const { address } = session.client;
-    // Not even looked at: a guess costs the guesser more than us.
-    if (clients.mayNotAuthenticate(address, user, limits)) {
-      this.#reached('maxAuthFailures', session, user);
-      return reply('authRefused');
-    }
+    const refusal = this.#mayNotTry(session, user);
+    if (refusal !== null) return refusal;
     const right = await verifyPassword(users, user, password);
+    this.#tried(session, user, right);
+    return right;
+  }
+
+  onScram(session: EdgeSession, user: string): ScramStart | Reply {
+    const keys = scramKeysOf(this.#users.get(session.listener) ?? new Map(), user);
+    return this.#mayNotTry(session, user) ?? { keys, nonce: this.#deps.random.bytes(18).toString('base64') };
+  }
+
+  onScramEnd(session: EdgeSession, user: string, right: boolean): void {
+    this.#tried(session, user, right);
+  }
+
+  /** Not even looked at: a guess costs the guesser more than us. */
+  #mayNotTry(session: EdgeSession, user: string): Reply | null {
+    const { clients, limits } = this.#deps;
+    if (!clients.mayNotAuthenticate(session.client.address, user, limits)) return null;
+    this.#reached('maxAuthFailures', session, user);
+    return reply('authRefused');
+  }
+
+  #tried(session: EdgeSession, user: string, right: boolean): void {
+    const { clients, log } = this.#deps;
+    const { address } = session.client;
     if (!right) clients.authFailed(address, user);
     log.info({ session: session.id, client: address, right }, 'client authenticated');
-    return right;
   }
 
   onClose(session: EdgeSession): void {

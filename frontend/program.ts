@@ -3,7 +3,6 @@
  * together, and applying changed files to what runs. Promise: a file that cannot be used is logged and counted, and the last good one
  * stays in force; `stop` lets sessions finish the transaction they are in. Fails at start with the reason, leaving nothing open.
  */
-import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { FrontendConfig, ListenerConfig, TopologyDocument } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
@@ -21,6 +20,7 @@ import { WatchedFiles } from '../common/platform/watched-files.ts';
 import { passwordIn } from '../common/pod-config.ts';
 import { ClientLimits } from '../common/smtp/client-limits.ts';
 import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
+import { readEdgeCertificate } from '../common/smtp/edge-certificate.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
 import { UsersReader } from '../common/smtp/users-directory.ts';
 import { FrontendEdge } from './edge.ts';
@@ -119,7 +119,7 @@ class Frontend implements RunningFrontend {
     this.#ledger = new ConnectionLedger(this.#clients);
     this.#proxy = new MessageProxy({ name, site, uid, clock, random, network, log, metrics, limits }, topology);
     this.#edge = new FrontendEdge(
-      { name, proxy: this.#proxy, clock, log, metrics, limits, listeners, clients: this.#clients },
+      { name, proxy: this.#proxy, clock, random, log, metrics, limits, listeners, clients: this.#clients },
       topology,
     );
   }
@@ -240,10 +240,13 @@ class Frontend implements RunningFrontend {
   }
 
   async #readTls(): Promise<EdgeTls> {
-    const { certificateFile, keyFile } = this.#smtpTls;
-    const [cert, key] = await Promise.all([readFile(certificateFile, 'utf8'), readFile(keyFile, 'utf8')]);
-    const expires = new X509Certificate(cert).validToDate.getTime() / 1000;
-    this.#ports.metrics.set('certificate_expiration_timestamp_seconds', expires, { purpose: 'smtp' });
+    const { log, metrics, clock } = this.#ports;
+    // The pod's own is for the inside: no client knows its name.
+    const hostname = this.#config.smtpTls === null ? null : this.#config.hostname;
+    const { cert, key, notAfterMs, problems } = await readEdgeCertificate(this.#smtpTls, hostname, clock.wallMs());
+    metrics.set('certificate_expiration_timestamp_seconds', notAfterMs / 1000, { purpose: 'smtp' });
+    const file = this.#smtpTls.certificateFile;
+    for (const problem of problems) log.error({ file, problem }, 'clients that verify refuse the SMTP certificate');
     return { cert, key };
   }
 

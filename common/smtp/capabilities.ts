@@ -16,7 +16,7 @@ export const HTTP_VERBS: ReadonlySet<string> = new Set([
 export const BEFORE_TLS: ReadonlySet<string> = new Set(['EHLO', 'NOOP', 'STARTTLS', 'QUIT']);
 export const JUNK: ReadonlySet<string> = new Set(['NOOP', 'RSET', 'VRFY', 'EXPN', 'HELP', 'EHLO', 'HELO']);
 export const VERBS: ReadonlySet<string> = new Set([...JUNK, 'MAIL', 'RCPT', 'DATA', 'QUIT', 'STARTTLS', 'AUTH']);
-type Offer = Pick<ConversationSetting, 'listener' | 'limits' | 'tlsAvailable'>;
+type Offer = Pick<ConversationSetting, 'listener' | 'limits' | 'tlsAvailable' | 'handlers'>;
 
 /** Whether STARTTLS would be accepted now. */
 export function tlsOffered({ listener, tlsAvailable }: Offer, tlsActive: boolean): boolean {
@@ -24,7 +24,7 @@ export function tlsOffered({ listener, tlsAvailable }: Offer, tlsActive: boolean
 }
 
 export function keywords(offer: Offer, tlsActive: boolean): string[] {
-  const { listener, limits } = offer;
+  const { listener, limits, handlers } = offer;
   return [
     'PIPELINING', // RFC 2920
     `SIZE ${limits.maxMessageBytes}`, // RFC 1870
@@ -33,7 +33,7 @@ export function keywords(offer: Offer, tlsActive: boolean): string[] {
     'ENHANCEDSTATUSCODES', // RFC 2034
     'DSN', // RFC 3461
     ...(tlsOffered(offer, tlsActive) ? ['STARTTLS'] : []), // RFC 3207
-    ...(listener.usersFile !== null && tlsActive ? ['AUTH PLAIN LOGIN'] : []), // RFC 4954
+    ...(listener.usersFile !== null && tlsActive ? [`AUTH ${handlers.mechanisms(listener.name).join(' ')}`] : []), // RFC 4954
     'HELP',
   ];
 }

@@ -10,7 +10,7 @@
 import type { ClientInfo, Reply } from '../message.ts';
 import { assert } from '../platform/assert.ts';
 import { parseMail, parseRcpt } from './address.ts';
-import { type AuthStep, startAuth } from './auth-exchange.ts';
+import { AuthDialogue } from './auth-dialogue.ts';
 import { BEFORE_TLS, HTTP_VERBS, JUNK, keywords, protocolName, tlsOffered, VERBS } from './capabilities.ts';
 import type { ConversationPort, ConversationSetting } from './conversation-port.ts';
 import { DataTransfer, DrainGate } from './data-transfer.ts';
@@ -38,7 +38,7 @@ export class Conversation implements EdgeSession {
   #hello: { readonly verb: 'EHLO' | 'HELO'; readonly name: string } | null = null;
   #tls: ClientInfo['tls'] = null;
   #user: string | null = null;
-  #auth: ((line: string) => AuthStep) | null = null;
+  #auth: AuthDialogue | null = null;
   #transaction: Transaction | null = null;
   #data: DataTransfer | null = null;
   #idleAtMs = 0;
@@ -139,7 +139,7 @@ export class Conversation implements EdgeSession {
     for (;;) {
       const line = this.#lines.next(this.#setting.limits.maxCommandLineBytes);
       if (line === null) return null;
-      const pending = this.#auth === null ? this.#command(line) : this.#authLine(line);
+      const pending = this.#auth === null ? this.#command(line) : this.#authLine(this.#auth, line);
       if (pending !== undefined) await pending;
       if (this.#ended) return null;
       this.#idleAtMs = this.#setting.clock.monotonicMs() + this.#setting.limits.idleTimeoutMs;
@@ -390,38 +390,25 @@ export class Conversation implements EdgeSession {
     if (this.#tls === null) return this.#answer(reply('encryptionRequired'));
     if (this.#user !== null) return this.#answer(reply('alreadyAuthenticated'));
     if (this.#transaction !== null) return this.#answer(reply('authInTransaction')); // RFC 4954 section 4
-    return this.#authStep(startAuth(text));
+    return this.#authStep(new AuthDialogue(this, this.#setting.handlers, this.#tally), text);
   }
 
-  #authLine(line: CommandLine): Pending {
-    const next = this.#auth;
+  #authLine(auth: AuthDialogue, line: CommandLine): Pending {
     this.#auth = null;
     if (line.kind === 'too-long') {
       this.#tally.limit('maxCommandLineBytes');
       return this.#answer(reply('authLineTooLong', { limit: this.#setting.limits.maxCommandLineBytes }));
     }
-    if (next !== null) return this.#authStep(next(line.bytes.toString('latin1')));
+    return this.#authStep(auth, line.bytes.toString('latin1'));
   }
 
-  async #authStep(step: AuthStep): Promise<void> {
+  async #authStep(auth: AuthDialogue, text: string): Promise<void> {
     if (this.#pipelined()) return this.#refusePipelining();
-    if (step.kind === 'challenge') this.#auth = step.next;
-    if (step.kind !== 'credentials') return this.#answer(step.reply);
-    let right: boolean | Reply;
-    try {
-      right = await this.#setting.handlers.onAuth(this, step.user, step.password);
-    } catch (error) {
-      this.#tally.failed('AUTH', error);
-      this.#tally.authenticated('error');
-      if (!this.#ended) this.#answer(reply('authUnavailable'));
-      return;
-    }
-    const refusal = typeof right === 'object' ? right : null;
-    this.#tally.authenticated(refusal !== null ? 'refused' : right ? 'success' : 'failure');
+    const said = await auth.hear(text);
     if (this.#ended) return;
-    if (refusal !== null) return this.#answer(refusal);
-    if (right) this.#user = step.user;
-    this.#answer(reply(right ? 'authenticated' : 'authFailed'));
+    this.#auth = auth.isOpen ? auth : null;
+    this.#user = auth.user;
+    this.#answer(said);
   }
 
   // ---- replies, limits, ends ----

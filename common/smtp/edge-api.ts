@@ -3,6 +3,7 @@
  * these. The adapter owns syntax, command order, line discipline, limits, TLS, AUTH dialogue, reply batching; the handlers own policy.
  */
 import type { ClientInfo, Envelope, EnvelopeRecipient, Reply } from '../message.ts';
+import type { ScramKeys } from './scram.ts';
 
 /** One SMTP connection. `client` changes after EHLO, STARTTLS and AUTH; read it when needed. */
 export interface EdgeSession {
@@ -46,6 +47,12 @@ export type DataDecision =
   | { readonly kind: 'refuse'; readonly reply: Reply }
   | { readonly kind: 'accept'; readonly sink: DataSink };
 
+export interface ScramStart {
+  readonly keys: ScramKeys;
+  /** Printable, without a comma. */
+  readonly nonce: string;
+}
+
 export interface EdgeHandlers {
   /** Null accepts; a 4yz/5yz is sent instead of the 220 and the connection closed. */
   onConnect(session: EdgeSession): Reply | null;
@@ -59,7 +66,13 @@ export interface EdgeHandlers {
   ): Promise<Reply | null>;
   /** Called at DATA, before the 354; nothing is read from the client until it resolves. `drain` resumes a sink that said false. */
   onData(session: EdgeSession, envelope: Envelope, drain: () => void): Promise<DataDecision>;
+  /** Mechanisms that serve every user of the listener, preferred first. */
+  mechanisms(listener: string): readonly string[];
   /** True when user and password are right; a reply refuses to look. Called only over TLS. */
   onAuth(session: EdgeSession, user: string, password: string): Promise<boolean | Reply>;
+  /** What SCRAM needs to go on, for whoever says to be that user; a reply refuses to look. Called only over TLS. */
+  onScram(session: EdgeSession, user: string): ScramStart | Reply;
+  /** How that ended. */
+  onScramEnd(session: EdgeSession, user: string, right: boolean): void;
   onClose(session: EdgeSession): void;
 }

@@ -1,10 +1,13 @@
 /** The entry of `mailcluster`: its commands (`dispatch.ts` runs them). Tools that belong to another program are started as processes. */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { systemRandom } from '../../common/platform/random.ts';
 import type { Command } from './command.ts';
 import { start, versionCommand } from './dispatch.ts';
 import { LOCAL_PLACE } from './local-place.ts';
 import { memberCommand } from './member.ts';
 import { messageCommand, traceCommand } from './messages.ts';
+import { passwordCommandWith } from './password.ts';
 import { resubmitCommand } from './resubmit.ts';
 import { PROGRAMS, runCommandWith } from './run.ts';
 import { safetyNetCommand } from './safety-net.ts';
@@ -45,6 +48,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['trace', traceCommand],
   ['validate', validate],
   ['store', storeCommand],
+  ['password', passwordCommandWith(() => readFileSync(0, 'utf8'), systemRandom)],
   ['version', versionCommand],
 ]);
 

@@ -114,7 +114,7 @@ export interface MailClusterSpec {
       readonly relayFrom: readonly string[];
       /** Offer AUTH; who passes may send to foreign domains. */
       readonly auth?: {
-        /** Secret whose keys are user names; a value is a password or its $scrypt$ hash. */
+        /** Secret whose keys are user names; a value is a password, or its hash as `mailcluster password` makes it. */
         readonly secretRef: {
           readonly name: string;
         };

@@ -26,7 +26,10 @@ const HANDLERS: EdgeHandlers = {
     kind: 'accept',
     sink: { write: () => true, end: async () => ({ kind: 'reply', reply: ACCEPTED }), abort: () => undefined },
   }),
+  mechanisms: () => [],
   onAuth: async () => false,
+  onScram: () => reply('authFailed'),
+  onScramEnd: () => undefined,
   onClose: () => undefined,
 };
 

@@ -3,13 +3,22 @@
  * MAIL from `refused@` 550, from `broken@` throws; RCPT to `unknown@` 550; DATA from `full@` 452, from `hold@` waits for `release()`;
  * sink: from `slow@` is full after each write until `drain()`; end of data: `closed@` close, `lost@` throws, `single@` 451 4.4.0.
  */
+import { createHash, pbkdf2Sync, randomBytes } from 'node:crypto';
 import type { FrontendLimits, ListenerConfig } from '../../common/config.ts';
 import type { Envelope, Reply } from '../../common/message.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { type Metrics, silentMetrics } from '../../common/platform/metrics.ts';
-import type { DataAnswer, DataEnd, DataSink, EdgeHandlers, EdgeSession } from '../../common/smtp/edge-api.ts';
+import type {
+  DataAnswer,
+  DataEnd,
+  DataSink,
+  EdgeHandlers,
+  EdgeSession,
+  ScramStart,
+} from '../../common/smtp/edge-api.ts';
 import { reply } from '../../common/smtp/replies.ts';
+import { hmac } from '../../common/smtp/scram.ts';
 import { type EdgeOptions, type EdgeServer, startEdge } from '../../common/smtp/server.ts';
 
 /** Time that passes only when told to. */
@@ -112,6 +121,22 @@ export class Recorder implements EdgeHandlers {
     if (user === 'broken') throw new Error('this handler is broken');
     if (user === 'guessed') return reply('authRefused');
     return this.users.get(user) === password;
+  }
+  mechanisms(): readonly string[] {
+    return ['SCRAM-SHA-256', 'PLAIN', 'LOGIN'];
+  }
+  /** Salt, iterations and nonce of the example in RFC 7677; for nobody, keys that no proof fits. */
+  onScram(_session: EdgeSession, user: string): ScramStart | Reply {
+    if (user === 'broken') throw new Error('this handler is broken');
+    if (user === 'guessed') return reply('authRefused');
+    const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64');
+    const salted = pbkdf2Sync(this.users.get(user) ?? randomBytes(9), salt, 4_096, 32, 'sha256');
+    const storedKey = createHash('sha256').update(hmac(salted, 'Client Key')).digest();
+    const keys = { iterations: 4_096, salt, storedKey, serverKey: hmac(salted, 'Server Key') };
+    return { keys, nonce: '%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0' };
+  }
+  onScramEnd(_session: EdgeSession, user: string, right: boolean): void {
+    this.auth.push({ user, password: right ? 'proved' : 'not proved' });
   }
   onClose(): void {
     this.closed++;

@@ -28,6 +28,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/bench/takeover.ts', 'takeover of a hundred thousand shadow copies'],
     ['test/bench/resubmit.ts', 'resubmission out of a large Safety Net'],
     ['test/bench/idle.ts', 'what silent peers cost'],
+    ['test/bench/bad-clients.ts', 'what thousands of bad clients take from a front end'],
     ['test/bench/operator.ts', 'what the operator takes with one MailCluster and with many'],
     ['test/bench/store-memory.ts', 'what queued copies cost the store'],
     ['test/bench/store-net.ts', 'what copies at rest cost the store'],

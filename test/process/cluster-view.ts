@@ -96,6 +96,13 @@ export class ClusterView {
     }));
   }
 
+  /** Most memory that the first front end has ever had, in MB. */
+  async peakMb(): Promise<number> {
+    const [frontend] = (await this.runFile()).frontends;
+    const status = await readFile(`/proc/${frontend?.pid}/status`, 'latin1');
+    return Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
+  }
+
   /** Null while the runner is about to start it again. */
   async pidOf(name: string): Promise<number | null> {
     const { frontends, transports, stores } = await this.runFile();

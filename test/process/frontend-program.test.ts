@@ -1,6 +1,6 @@
 /** The front end as a process of its own: SMTP on one side, TLS with certificates to a scripted transport on the other. */
 import { type ChildProcess, fork } from 'node:child_process';
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -11,6 +11,7 @@ import { openTlsNetwork, type TlsNetwork } from '../../common/platform/tls-netwo
 import { SmtpConnection } from '../../examples/demo/smtp-connection.ts';
 import { createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { until } from '../house/until.ts';
+import { testCertificate } from '../rigs/test-certificate.ts';
 import { ScriptedTransport } from '../scenario/scripted-transport.ts';
 import { simTopology } from '../sim/topology.ts';
 
@@ -222,6 +223,20 @@ describe('front end process', () => {
     expect(await say(smtp, 'Subject: late\r\n\r\nbody\r\n.')).toMatch(/^250 2\.0\.0/);
     expect(transport.held.size).toBe(1);
     expect(await exitOf(child as ChildProcess)).toBe(0);
+  });
+
+  it('a certificate for clients: missing, it ends with the file and the remedy; for another name, that is said and it is shown', async () => {
+    const file = join(directory, 'config.json');
+    const smtpTls = { certificateFile: join(directory, 'mx.crt'), keyFile: join(directory, 'mx.key') };
+    const config = JSON.parse(await readFile(file, 'utf8')) as FrontendConfig;
+    await writeFile(file, JSON.stringify({ ...config, smtpTls }));
+    await expect(start()).rejects.toThrow(/exit 70: .*SMTP_CERTIFICATE: .*mx\.(crt|key).*put it there/s);
+    const { cert, key } = await testCertificate('other.example');
+    await writeFile(smtpTls.certificateFile, cert);
+    await writeFile(smtpTls.keyFile, key);
+    const smtp = await smtpOf(await start());
+    expect(output).toMatch(/names DNS:other\.example, not mx\.sim\.example: have one made for that name/);
+    expect(await say(smtp, 'STARTTLS')).toMatch(/^220/);
   });
 
   it('ends with its parent, and says what is wrong with its configuration', async () => {

@@ -2,7 +2,6 @@
  * Messages nobody should send, through the whole system: 100 MB, nothing at all, headers and lines of 10 MB, clients that vanish. Each is refused with the right words or arrives whole; the front end's memory stays bounded; mail of others passes all the time.
  */
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
 import { type Cluster, startCluster, twoSites } from './harness.ts';
@@ -57,13 +56,6 @@ async function mailPasses(id: string): Promise<void> {
   expect(verdict(balance(ledger, found, []))).toBe('balanced');
 }
 
-/** Most memory the front end has ever had, in MB. */
-async function peakMb(): Promise<number> {
-  const [frontend] = (await cluster.runFile()).frontends;
-  const status = await readFile(`/proc/${frontend?.pid}/status`, 'latin1');
-  return Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
-}
-
 /** Lines of 76 octets, about as long as asked. */
 const lines = (bytes: number): Buffer => Buffer.from(`${'x'.repeat(74)}\r\n`.repeat(Math.ceil(bytes / 76)));
 
@@ -75,7 +67,7 @@ describe('messages nobody should send', () => {
     '100 MB: refused by SIZE or at the end where it is too much, else whole on the other side; memory bounded',
     async () => {
       await mailPasses('warm');
-      const before = await peakMb();
+      const before = await cluster.peakMb();
       const declared = await session();
       expect(await said(declared, `MAIL FROM:<s@example.org> SIZE=${120 * MB}`)).toMatch(/^552 5\.3\.4 .*115343360/);
       declared.send('QUIT\r\n');
@@ -103,7 +95,7 @@ describe('messages nobody should send', () => {
       );
       const body = stored?.subarray(-100 * block.length) ?? Buffer.alloc(0);
       expect(createHash('sha256').update(body).digest('hex')).toBe(digest.digest('hex'));
-      expect((await peakMb()) - before).toBeLessThan(96);
+      expect((await cluster.peakMb()) - before).toBeLessThan(96);
       await mailPasses('afterbig');
     },
     TIMEOUT_MS,
@@ -112,7 +104,7 @@ describe('messages nobody should send', () => {
   test(
     'a header or a line of 10 MB: 552 and 554 after its true end, the session goes on, memory bounded',
     async () => {
-      const before = await peakMb();
+      const before = await cluster.peakMb();
       const header = await begun();
       const fields = Buffer.from(`X-Filler: ${'y'.repeat(1_000)}\r\n`.repeat(1_000));
       for (let sent = 0; sent < 10; sent++) header.send(fields);
@@ -127,7 +119,7 @@ describe('messages nobody should send', () => {
       const command = await session();
       for (let sent = 0; sent < 10; sent++) command.send(Buffer.alloc(MB, 'N'));
       expect(await said(command, '')).toMatch(/^500 5\.5\.2 Command line too long/);
-      expect((await peakMb()) - before).toBeLessThan(64);
+      expect((await cluster.peakMb()) - before).toBeLessThan(64);
       await mailPasses('afterlong');
     },
     TIMEOUT_MS,

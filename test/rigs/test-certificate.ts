@@ -20,11 +20,11 @@ async function loadX509(): Promise<typeof X509> {
   return import('@peculiar/x509');
 }
 
-/** A certificate for `name` (a DNS name or an IPv4 address) from an authority of its own. */
-export async function testCertificate(name: string): Promise<TestCertificate> {
+/** A certificate for `name` (a DNS name or an IPv4 address) from an authority of its own, valid from an hour before until an hour after `atMs`. */
+export async function testCertificate(name: string, atMs = Date.now()): Promise<TestCertificate> {
   const x509 = await loadX509();
   x509.cryptoProvider.set(webcrypto);
-  const validity = { notBefore: new Date(Date.now() - HOUR_MS), notAfter: new Date(Date.now() + HOUR_MS) };
+  const validity = { notBefore: new Date(atMs - HOUR_MS), notAfter: new Date(atMs + HOUR_MS) };
   const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const ca = await x509.X509CertificateGenerator.createSelfSigned({
     name: 'CN=Test authority',

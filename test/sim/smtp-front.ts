@@ -7,6 +7,7 @@ import type { FrontendLimits, ListenerConfig, TopologyDocument } from '../../com
 import type { Clock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
+import type { Random } from '../../common/platform/random.ts';
 import { ClientLimits } from '../../common/smtp/client-limits.ts';
 import { type UnboundEdge, unboundEdge } from '../../common/smtp/server.ts';
 import { FrontendEdge } from '../../frontend/edge.ts';
@@ -51,6 +52,7 @@ export interface SmtpFrontDeps {
   readonly name: string;
   readonly life: Incarnation;
   readonly clock: Clock;
+  readonly random: Random;
   readonly proxy: MessageProxy;
 }
 
@@ -60,10 +62,10 @@ export class SmtpFront {
   readonly #edge: UnboundEdge;
   readonly #sockets = new Set<SimSocket>();
 
-  constructor({ name, life, clock, proxy }: SmtpFrontDeps, document: TopologyDocument) {
+  constructor({ name, life, clock, random, proxy }: SmtpFrontDeps, document: TopologyDocument) {
     this.#life = life;
     const clients = new ClientLimits(clock, null);
-    const side = { name, proxy, clock, clients, log: silentLogger, metrics: silentMetrics, limits: SIM_LIMITS };
+    const side = { name, proxy, clock, random, clients, log: silentLogger, metrics: silentMetrics, limits: SIM_LIMITS };
     this.#handlers = new FrontendEdge({ ...side, listeners: [LISTENER] }, document);
     this.#edge = unboundEdge({
       listener: LISTENER,

@@ -228,13 +228,14 @@ export class World {
   #bootFrontend(pod: Pod, network: Network): void {
     const site = pod.document.frontends.find((entry) => entry.name === pod.name)?.site ?? '';
     const clock = podClock(this.scheduler, this.random, pod);
+    const random = this.random.fork();
     pod.proxy = new MessageProxy(
       {
         name: pod.name,
         site,
         uid: `${pod.name}-${pod.lives}`,
         clock,
-        random: this.random.fork(),
+        random,
         network,
         log: silentLogger,
         metrics: silentMetrics,
@@ -246,7 +247,7 @@ export class World {
     pod.proxy.start();
     if (this.clients === null) return;
     const { name, incarnation: life, proxy } = pod;
-    pod.smtp = new SmtpFront({ name, life, clock, proxy }, pod.document);
+    pod.smtp = new SmtpFront({ name, life, clock, random, proxy }, pod.document);
   }
 
   async #bootTransport(pod: Pod, network: Network): Promise<void> {

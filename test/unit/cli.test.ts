@@ -5,10 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
+import { systemRandom } from '../../common/platform/random.ts';
+import { parseUsers, verifyPassword } from '../../common/smtp/users.ts';
 import type { Command } from '../../operator/cli/command.ts';
 import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { messageCommand, traceCommand } from '../../operator/cli/messages.ts';
 import { duration, size, table, time } from '../../operator/cli/output.ts';
+import { passwordCommandWith } from '../../operator/cli/password.ts';
 import { parseListen } from '../../operator/cli/run.ts';
 import { safetyNetCommand } from '../../operator/cli/safety-net.ts';
 import { queueCommand, statusCommand } from '../../operator/cli/status.ts';
@@ -354,6 +357,27 @@ function program(path: string, ...args: readonly string[]): Promise<Result> {
   });
 }
 
+test('a line of a users Secret from a password that is no argument and is not printed', async () => {
+  const world = await open();
+  const command = (stdin: string): Command => passwordCommandWith(() => stdin, systemRandom);
+  const made = await run(command('pass word\n'), world, 'scanner');
+  expect(made).toMatchObject({ code: 0, err: '', out: expect.stringMatching(/^scanner:SCRAM-SHA-256\$\d+:\S+\n$/) });
+  expect(await verifyPassword(parseUsers(made.out), 'scanner', 'pass word')).toBe(true);
+  expect(await run(command('\n'), world, 'scanner')).toMatchObject({
+    code: 'USAGE',
+    err: expect.stringContaining('empty password'),
+  });
+  expect(await run(command('a\nb'), world, 'scanner')).toMatchObject({
+    code: 'USAGE',
+    err: expect.stringContaining('one line'),
+  });
+  expect(await run(command('x'), world, 'a:b')).toMatchObject({
+    code: 'USAGE',
+    err: expect.stringContaining('"a:b": bad user name'),
+  });
+  expect(await run(command('x'), world)).toMatchObject({ code: 'USAGE' });
+});
+
 test('the program itself: help, version, unknown command, exit codes, also through a link', async () => {
   const path = new URL('../../operator/cli/mailcluster', import.meta.url).pathname;
   const directory = await mkdtemp(join(tmpdir(), 'mailcluster-cli-'));
@@ -380,6 +404,7 @@ test('the program itself: help, version, unknown command, exit codes, also throu
       'trace',
       'validate',
       'store',
+      'password',
     ];
     for (const name of [...names, 'version']) {
       expect(help.out).toMatch(new RegExp(`^  ${name} `, 'm'));

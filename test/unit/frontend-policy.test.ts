@@ -158,6 +158,7 @@ describe('edge', () => {
     {
       name: 'f-0',
       proxy,
+      random: systemRandom,
       clock: new Scheduler(1).clock(),
       log: silentLogger,
       listeners: [listener('inside', ['10.0.0.0/8']), listener('outside', [])],
@@ -200,7 +201,14 @@ describe('edge', () => {
     const clock = new Scheduler(1).clock();
     const limited = new FrontendEdge(
       {
-        ...{ name: 'f-0', proxy: { ...proxy, pressedBy: null }, clock, log: silentLogger, metrics },
+        ...{
+          name: 'f-0',
+          proxy: { ...proxy, pressedBy: null },
+          clock,
+          random: systemRandom,
+          log: silentLogger,
+          metrics,
+        },
         listeners: [listener('outside', [])],
         clients: new ClientLimits(clock, null),
         limits: { maxAuthFailures: 2, maxMessageRatePerUser: 1 },
@@ -215,6 +223,10 @@ describe('edge', () => {
     expect(await limited.onAuth(one, 'printer', 'wrong')).toBe(false);
     expect(await limited.onAuth(one, 'printer', 'secret')).toMatchObject({ code: 454, enhanced: '4.7.0' });
     expect(await limited.onAuth(elsewhere, 'printer', 'secret')).toBe(true);
+    expect(limited.onScram(one, 'printer')).toMatchObject({ code: 454, enhanced: '4.7.0' });
+    expect(limited.onScram(elsewhere, 'printer')).toMatchObject({ keys: { iterations: 100_000 } });
+    for (let failed = 0; failed < 2; failed++) limited.onScramEnd(elsewhere, 'printer', false);
+    expect(limited.onScram(elsewhere, 'printer')).toMatchObject({ code: 454, enhanced: '4.7.0' });
     const user = session('u', 'outside', '203.0.113.6', 'printer');
     expect(await limited.onMailFrom(user, mail)).toBe(null);
     await limited.onData(user, sampleEnvelope, () => undefined);
@@ -223,7 +235,8 @@ describe('edge', () => {
       text: expect.stringMatching(/ 1 per hour/),
     });
     expect(await limited.onMailFrom(elsewhere, mail)).toBe(null);
-    expect(counted).toEqual(['smtp_limits_total maxAuthFailures', 'smtp_limits_total maxMessageRatePerUser']);
+    const failures = Array(3).fill('smtp_limits_total maxAuthFailures');
+    expect(counted).toEqual([...failures, 'smtp_limits_total maxMessageRatePerUser']);
   });
 
   it('says 452 at MAIL FROM under pressure, authenticates nobody without users, passes its history on', async () => {

@@ -13,6 +13,7 @@ import { startAuth } from '../../common/smtp/auth-exchange.ts';
 import { MessageIdFinder } from '../../common/smtp/message-id.ts';
 import { parseProxyHeader } from '../../common/smtp/proxy-header.ts';
 import { ReplyParser, ReplySyntaxError } from '../../common/smtp/reply-parser.ts';
+import { checkClientFinal, parseScramKeys, readClientFirst, serverFirst } from '../../common/smtp/scram.ts';
 import { parseUsers, UsersFileError } from '../../common/smtp/users.ts';
 import { CommandLines, commandText, DataScanner } from '../../common/smtp/wire.ts';
 import { HEADER, parseRecord, SALT_BYTES, segmentBlock } from '../../transport/store/record.ts';
@@ -42,6 +43,35 @@ function only(allowed: new (...args: never[]) => Error, run: () => void): void {
   }
 }
 
+const KEYS = {
+  iterations: 4_096,
+  salt: Buffer.alloc(16),
+  storedKey: Buffer.alloc(32, 1),
+  serverKey: Buffer.alloc(32, 2),
+};
+
+/** The rest of the exchange hears the same again, plain and in base64. */
+function authDialogue(text: string): void {
+  let step = startAuth(text, ['PLAIN', 'LOGIN', 'SCRAM-SHA-256']);
+  for (let lines = 0; lines < 4; lines++) {
+    if (step.kind === 'keys') step = step.next(KEYS, 'server');
+    if (step.kind !== 'challenge') return;
+    const isEncoded = lines % 2 === 0;
+    step = step.next(isEncoded ? Buffer.from(text).toString('base64') : text);
+  }
+}
+
+const CLIENT_FIRST = 'n,,n=user,r=rOprNGfwEbeRWgbNEkqO';
+
+function scram(input: Buffer): void {
+  const text = input.toString('utf8');
+  readClientFirst(text);
+  parseScramKeys(text);
+  const first = readClientFirst(CLIENT_FIRST);
+  if (first === null || first === 'other') throw new Error('the sample is not one');
+  checkClientFinal(text, first, serverFirst(first, KEYS, 'server'), KEYS);
+}
+
 function commandLines(input: Buffer): void {
   const lines = new CommandLines();
   for (const piece of pieces(input)) {
@@ -52,7 +82,7 @@ function commandLines(input: Buffer): void {
       const rest = text.slice(text.indexOf(' ') + 1);
       parseMail(rest);
       parseRcpt(rest, true);
-      startAuth(rest);
+      authDialogue(rest);
     }
   }
 }
@@ -103,7 +133,7 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
     seeds: bytes(
       'MAIL FROM:<a@example.org> SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+2B\r\n',
       'RCPT TO:<@a,@b:"quo\\"ted"@[IPv6:2001:db8::1]> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+40b\r\n',
-      'AUTH PLAIN AGJvYgBzZWNyZXQ=\r\nEHLO [192.0.2.1]\r\n',
+      'AUTH PLAIN AGJvYgBzZWNyZXQ=\r\nAUTH SCRAM-SHA-256 biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\nEHLO [192.0.2.1]\r\n',
       'NOOP\rRSET\nDATA\r\n\r\n',
     ),
     run: commandLines,
@@ -178,6 +208,16 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
     name: 'users-file',
     seeds: bytes('# users\nbob:$scrypt$ln=15,r=8,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2g\n'),
     run: (input) => only(UsersFileError, () => void parseUsers(input.toString('utf8'))),
+  },
+  {
+    name: 'scram',
+    seeds: bytes(
+      CLIENT_FIRST,
+      'y,a=x=2Cy,n=x=2Cy,r=abc,ext=1',
+      `c=biws,r=rOprNGfwEbeRWgbNEkqOserver,p=${'A'.repeat(43)}=`,
+      `SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0$${'A'.repeat(43)}=:${'B'.repeat(43)}=`,
+    ),
+    run: scram,
   },
   {
     name: 'redis',

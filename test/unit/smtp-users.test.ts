@@ -1,10 +1,13 @@
 /** The users Secret: format, hashing, verifying. */
 import { describe, expect, it } from 'vitest';
 import { systemRandom } from '../../common/platform/random.ts';
+import { deriveScramKeys, formatScramKeys } from '../../common/smtp/scram.ts';
 import {
   hashPassword,
   isPasswordHash,
   parseUsers,
+  scramKeysOf,
+  serveScram,
   UsersFileError,
   usersFileFromSecret,
   verifyPassword,
@@ -17,7 +20,7 @@ const rfcLine = `$scrypt$ln=14,r=8,p=1$${Buffer.from('SodiumChlorideXX').toStrin
 describe('users', () => {
   it('a hash verifies its password and no other, and no two hashes are equal', async () => {
     const hash = await hashPassword('sécret pass', systemRandom);
-    expect(hash).toMatch(/^\$scrypt\$ln=15,r=8,p=1\$[\w+/]{22}\$[\w+/]{43}$/);
+    expect(hash).toMatch(/^SCRAM-SHA-256\$100000:[\w+/]{22}==\$[\w+/]{43}=:[\w+/]{43}=$/);
     expect(await hashPassword('sécret pass', systemRandom)).not.toBe(hash);
     const users = parseUsers(`bob:${hash}\n`);
     expect(await verifyPassword(users, 'bob', 'sécret pass')).toBe(true);
@@ -35,6 +38,39 @@ describe('users', () => {
     expect(await verifyPassword(users, 'bob', 'pleaseletmein')).toBe(true);
   });
 
+  it('SCRAM keys are those of RFC 7677, and serve a password as well', async () => {
+    const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64');
+    const keys = await deriveScramKeys('pencil', salt, 4_096);
+    const line = formatScramKeys(keys);
+    expect(line).toBe(
+      'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=',
+    );
+    const users = parseUsers(`user:${line}`);
+    expect(scramKeysOf(users, 'user')).toEqual(keys);
+    expect(await verifyPassword(users, 'user', 'pencil')).toBe(true);
+    expect(await verifyPassword(users, 'user', 'pen cil')).toBe(false);
+    // RFC 4013: what looks the same is the same.
+    expect(await deriveScramKeys('a\u00a0\u2168\u00ad', salt, 4_096)).toEqual(
+      await deriveScramKeys('a IX', salt, 4_096),
+    );
+  });
+
+  it('SCRAM is offered when it serves everybody; who is nobody has keys as well, the same each time, that no password fits', async () => {
+    const [bob, alice] = [await hashPassword('one', systemRandom), await hashPassword('two', systemRandom)];
+    const users = parseUsers(`bob:${bob}\nalice:${alice}`);
+    const old = `$scrypt$ln=15,r=8,p=1$${'A'.repeat(22)}$${'A'.repeat(22)}`;
+    expect([users, parseUsers(`bob:${bob}\ncarl:${old}`), parseUsers('')].map(serveScram)).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    const [known, nobody, again] = ['bob', 'eve', 'eve'].map((user) => scramKeysOf(users, user));
+    expect([nobody?.iterations, nobody?.salt.length]).toEqual([known?.iterations, known?.salt.length]);
+    expect(nobody).toEqual(again);
+    expect(scramKeysOf(parseUsers(`bob:${bob}`), 'eve')).not.toEqual(nobody);
+    expect(await verifyPassword(users, 'eve', 'one')).toBe(false);
+  });
+
   it('comments and blank lines are allowed', async () => {
     const hash = await hashPassword('x', systemRandom);
     expect([...parseUsers(`# people\n\n  a@example.org: ${hash}\r\nb:${hash}`).keys()]).toEqual(['a@example.org', 'b']);
@@ -47,6 +83,11 @@ describe('users', () => {
     ['bob:plain', 1],
     ['bob:$scrypt$ln=30,r=8,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA', 1],
     ['bob:$scrypt$ln=15,r=8,p=1$short$AAAAAAAAAAAAAAAAAAAAAA', 1],
+    [
+      'bob:SCRAM-SHA-256$4095:c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=',
+      1,
+    ],
+    ['bob:SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0$AAAA:AAAA', 1],
     ['# ok\nbo b:$scrypt$ln=15,r=8,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA', 2],
   ])('%j is refused with its line and without its content', (text, line) => {
     const refused = (): unknown => parseUsers(text);
