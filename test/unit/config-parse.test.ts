@@ -79,6 +79,7 @@ const TOPOLOGY: TopologyDocument = {
       name: 'out',
       addressSpaces: [{ domain: '*', cost: 1 }],
       smartHosts: [{ host: 'relay', port: 25 }],
+      mx: null,
       tls: 'Required',
       sites: [],
     },

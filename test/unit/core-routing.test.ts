@@ -11,6 +11,7 @@ const connector = (name: string, domain: string, cost: number) => ({
   name,
   addressSpaces: [{ domain, cost }],
   smartHosts: [{ host: name, port: 25 }],
+  mx: null,
   tls: 'None' as const,
   sites: [],
 });
