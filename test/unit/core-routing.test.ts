@@ -59,6 +59,17 @@ describe('routing', () => {
     ['a subdomain', 'x@eu.partner.example', 'connector:wild'],
   ])('%s', (_title, address, expected) => expect(where(address)).toBe(expected));
 
+  it('by MX each domain is a next hop of its own', () => {
+    const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
+    const sendConnectors = [{ ...connector('out', '*', 1), smartHosts: [], mx }];
+    const hopOf = (address: string) => resolveRecipient({ ...document, sendConnectors }, address);
+    expect(hopOf('x@One.example')).toMatchObject({
+      hop: 'connector:out/one.example',
+      route: { kind: 'mx', connector: 'out', domain: 'one.example', mx },
+    });
+    expect(hopOf('x@two.example')).toMatchObject({ hop: 'connector:out/two.example' });
+  });
+
   it('without a connector a foreign domain waits', () => {
     expect(resolveRecipient({ ...document, sendConnectors: [] }, 'x@anywhere.example').kind).toBe('unreachable');
   });
