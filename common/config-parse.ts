@@ -12,6 +12,7 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
+  MxConfig,
   PoliciesConfig,
   ResubmitRequestConfig,
   RetiredIdentity,
@@ -204,13 +205,29 @@ const database: Parse<MailboxDatabaseConfig> = (value, path) => {
   return found;
 };
 
-const sendConnector = object<SendConnectorConfig>({
+const mx = object<MxConfig>({
+  port,
+  dnsServers: list(text),
+  allowNetworks: list(network),
+  ownNames: list(lowerCase),
+});
+
+const sendConnectorFields = object<SendConnectorConfig>({
   name: text,
   addressSpaces: list(object<SendConnectorConfig['addressSpaces'][number]>({ domain: lowerCase, cost: count }), 1),
   smartHosts: list(endpoint),
+  mx: nullable(mx),
   tls: oneOf('None', 'Opportunistic', 'Required'),
   sites: list(text),
 });
+
+const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
+  // Documents of programs before MX delivery have no such field.
+  const found = withDefaults(sendConnectorFields, { mx: null })(value, path);
+  if (found.mx !== null && found.smartHosts.length > 0)
+    throw new Mismatch(`${path}.mx`, 'is set beside smartHosts; a connector has one or the other');
+  return found;
+};
 
 const policies = object<PoliciesConfig>({
   shadowRedundancy: object<PoliciesConfig['shadowRedundancy']>({

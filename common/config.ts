@@ -39,12 +39,25 @@ export interface MailboxDatabaseConfig {
   readonly hidesClientRetries: boolean;
 }
 
+/** How domains find their hosts (RFC 5321 5.1). */
+export interface MxConfig {
+  readonly port: number;
+  /** ADDRESS or ADDRESS:PORT; empty: those of the machine. */
+  readonly dnsServers: readonly string[];
+  /** Networks (CIDR) mail may go to although they are private or loopback. */
+  readonly allowNetworks: readonly string[];
+  /** Names in MX records that mean this cluster, lower case. */
+  readonly ownNames: readonly string[];
+}
+
 export interface SendConnectorConfig {
   readonly name: string;
   /** Lower-case domains, `*.example.org`, or `*`. */
   readonly addressSpaces: readonly { readonly domain: string; readonly cost: number }[];
-  /** Smart hosts in order of preference; `delivery: MX` arrives with issue 8. */
+  /** In order of preference; empty when `mx` is set. */
   readonly smartHosts: readonly { readonly host: string; readonly port: number }[];
+  /** Set: the hosts of each domain are asked of DNS. */
+  readonly mx: MxConfig | null;
   readonly tls: 'None' | 'Opportunistic' | 'Required';
   readonly sites: readonly string[];
 }

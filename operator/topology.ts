@@ -12,6 +12,7 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
+  MxConfig,
   PoliciesConfig,
   RetiredIdentity,
   SendConnectorConfig,
@@ -315,14 +316,15 @@ function lmtpEndpoint(
   return { host: lmtp.slice(0, colon).replace(/^\[(.*)\]$/, '$1'), port: Number(lmtp.slice(colon + 1)) };
 }
 
-/** `delivery: MX` arrives with issue 8; until then such a connector is left out and its mail is unreachable. */
+const MX_DEFAULTS: MxConfig = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
+
 function sendConnectors(cluster: MailCluster): readonly SendConnectorConfig[] {
   return cluster.spec.sendConnectors
-    .filter((connector) => connector.delivery === 'SmartHost')
-    .map(({ name, addressSpaces, smartHosts, tls, sites }) => ({
+    .map(({ name, addressSpaces, delivery, smartHosts, mx, tls, sites }) => ({
       name,
       addressSpaces: addressSpaces.map(({ domain, cost }) => ({ domain, cost })),
       smartHosts: smartHosts.map(({ host, port }) => ({ host, port })),
+      mx: delivery === 'MX' ? { ...MX_DEFAULTS, ...mx } : null,
       tls,
       sites: [...sites].sort(),
     }))

@@ -12,6 +12,7 @@ import { exportBuildInfo } from '../common/platform/build-info.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import type { Logger } from '../common/platform/log.ts';
+import { type MailDns, nodeDns } from '../common/platform/mail-dns.ts';
 import { type MarkFile, openMarkFile } from '../common/platform/mark-file.ts';
 import { memoryUse } from '../common/platform/memory-use.ts';
 import { startMetricsServer } from '../common/platform/metrics-server.ts';
@@ -104,6 +105,17 @@ async function openDatabase(
   return database;
 }
 
+/** One resolver for each list of servers: its questions are bounded together. */
+function dnsOf(clock: Clock): (servers: readonly string[]) => MailDns {
+  const known = new Map<string, MailDns>();
+  return (servers) => {
+    const key = servers.join(' ');
+    const dns = known.get(key) ?? nodeDns(clock, servers);
+    known.set(key, dns);
+    return dns;
+  };
+}
+
 function deliveryAgent(
   config: TransportConfig,
   ports: TransportPorts,
@@ -111,11 +123,13 @@ function deliveryAgent(
   onDamaged: (id: CopyId) => void,
   ledger: Ledger,
 ): DeliveryAgent {
-  const { clock, log, metrics } = ports;
+  const { clock, random, log, metrics } = ports;
   const agent = createDeliveryAgent({
     clock,
     log: log.child({ subsystem: 'delivery' }),
     metrics,
+    random,
+    dns: dnsOf(clock),
     hostname: config.hostname,
     member: config.name,
     readBody: (id) => database.readBody(id),

@@ -37,6 +37,8 @@ export class ClientError extends Error {
 export interface TlsSettings {
   /** True: chain and name are checked (policy `Required`). */
   readonly verify: boolean;
+  /** In the certificate, when it is not the host that was dialled. */
+  readonly name?: string;
   /** PEM; the system's authorities when absent. */
   readonly ca?: string;
 }
@@ -169,10 +171,11 @@ export class ClientConnection {
     const plain = this.#socket;
     plain.removeAllListeners('data').removeAllListeners('drain');
     this.#upgrading = true;
+    const name = settings.name ?? this.#host;
     const secure = connectTls({
       socket: plain,
-      host: this.#host,
-      ...(isIP(this.#host) === 0 ? { servername: this.#host } : {}),
+      host: name,
+      ...(isIP(name) === 0 ? { servername: name } : {}),
       ...(settings.ca === undefined ? {} : { ca: settings.ca }),
       rejectUnauthorized: settings.verify,
       minVersion: 'TLSv1.2',

@@ -49,6 +49,8 @@ export interface ClientOptions {
   /** Our name in EHLO / LHLO. */
   readonly hostname: string;
   readonly tls: TlsPolicy;
+  /** Name the certificate must prove under `Required`; `host` when absent. */
+  readonly tlsName?: string;
   /** PEM of the authorities trusted under `Required`; the system's when absent. */
   readonly ca?: string;
   readonly timeouts: ClientTimeouts;
@@ -176,6 +178,7 @@ async function startTls(
   }
   const settings: TlsSettings = {
     verify: policy === 'Required',
+    ...(options.tlsName === undefined ? {} : { name: options.tlsName }),
     ...(options.ca === undefined ? {} : { ca: options.ca }),
   };
   const failed = await connection.upgrade(settings, options.timeouts.greetingMs);

@@ -176,18 +176,12 @@ export function frontendConfig(
 
 /** Said once at start: what a single machine does differently from what the resources ask for. */
 export function localNotes(cluster: MailCluster): readonly string[] {
-  const { redis, sendConnectors } = cluster.spec;
+  const { redis } = cluster.spec;
   return [
     ...(redis.mode === 'Managed'
       ? [
           'redis: Managed is treated as None on one machine: each front end counts for itself, each transport remembers what it relayed',
         ]
       : []),
-    ...sendConnectors
-      .filter((connector) => connector.delivery === 'MX')
-      .map(
-        (connector) =>
-          `send connector ${connector.name}: delivery MX is not available yet, its mail stays in the queue`,
-      ),
   ];
 }

@@ -340,8 +340,8 @@ function noteDomains(context: Context, entry: Located<MailCluster>): void {
     if (connector.delivery !== 'MX') continue;
     note(
       ['spec', 'sendConnectors', index, 'delivery'],
-      `delivery MX of send connector ${connector.name} is not built yet`,
-      'its mail waits in the unreachable queue; use smartHosts until then',
+      `send connector ${connector.name} believes what DNS says: DANE and MTA-STS are not built yet`,
+      'tls: Required asks every MX host for a certificate of its name, and no DNSSEC proves the name',
     );
   }
 }

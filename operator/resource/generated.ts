@@ -244,6 +244,17 @@ export interface MailClusterSpec {
       /** TCP port. */
       readonly port: number;
     }[];
+    /** How MX delivery finds hosts; only with delivery: MX. */
+    readonly mx?: {
+      /** TCP port of the MX hosts. */
+      readonly port: number;
+      /** Name servers to ask, 192.0.2.53 or 192.0.2.53:5353; those of the pod when empty. */
+      readonly dnsServers: readonly string[];
+      /** Private or loopback networks mail may go to when DNS says so; by default it may go to none of them. */
+      readonly allowNetworks: readonly string[];
+      /** Host names in MX records that mean this cluster: mail is never sent to them, nor to hosts that are less preferred (RFC 5321 5.1). */
+      readonly ownNames: readonly string[];
+    };
     /** None: never; Opportunistic: when offered; Required: with a certificate that proves the name, or not at all. */
     readonly tls: 'None' | 'Opportunistic' | 'Required';
     /** Sites whose transports send through it; all when empty. */

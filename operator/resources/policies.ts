@@ -58,12 +58,10 @@ function defaultDeny(owner: Owner): KubeObject {
   };
 }
 
-const SMTP = 25;
-
-function deliveryPorts(cluster: MailCluster, document: TopologyDocument): readonly number[] {
+function deliveryPorts(document: TopologyDocument): readonly number[] {
   const stores = document.databases.flatMap(({ copies }) => copies.map(({ lmtp }) => lmtp.port));
   const relays = document.sendConnectors.flatMap(({ smartHosts }) => smartHosts.map(({ port }) => port));
-  const mx = cluster.spec.sendConnectors.some(({ delivery }) => delivery === 'MX') ? [SMTP] : [];
+  const mx = document.sendConnectors.flatMap((connector) => connector.mx?.port ?? []);
   return [...stores, ...relays, ...mx];
 }
 
@@ -82,7 +80,7 @@ export function networkPolicies(
   document: TopologyDocument,
 ): readonly KubeObject[] {
   const peers = { to: [pods(owner, 'transport')], ports: tcp(PORT.peer) };
-  const delivery = deliveryPorts(cluster, document);
+  const delivery = deliveryPorts(document);
   const transport = policy(
     owner,
     'transport',

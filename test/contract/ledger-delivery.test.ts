@@ -3,6 +3,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
+import { nodeDns } from '../../common/platform/mail-dns.ts';
+import { systemRandom } from '../../common/platform/random.ts';
 import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
 import type {
   DeliveryAgent,
@@ -58,6 +60,8 @@ function agentOf(member: string, ledger: Ledger): DeliveryAgent {
   const side = { clock: systemClock, log: silentLogger, metrics: cluster.metrics };
   const inner = createDeliveryAgent({
     ...side,
+    random: systemRandom,
+    dns: (servers) => nodeDns(systemClock, servers),
     hostname: 'mx.test',
     member,
     readBody: async function* () {

@@ -4,7 +4,9 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
+import { nodeDns } from '../../common/platform/mail-dns.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
+import { systemRandom } from '../../common/platform/random.ts';
 import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
 import type { DeliveryRoute, RecipientResult } from '../../transport/runtime/delivery-api.ts';
 import { until } from '../house/until.ts';
@@ -43,6 +45,8 @@ function startAgent() {
     clock: systemClock,
     log: silentLogger,
     metrics: silentMetrics,
+    random: systemRandom,
+    dns: (servers) => nodeDns(systemClock, servers),
     hostname: 'mx.test',
     member: 'transport-0',
     readBody: async function* () {

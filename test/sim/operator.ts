@@ -102,7 +102,7 @@ export class SimOperator implements DocumentMaker {
         this.#cancelled.add(deed.request);
         return;
       default: {
-        const sendConnectors = deed.connectors.map((one) => ({ ...one, delivery: 'SmartHost' as const }));
+        const sendConnectors = deed.connectors.map(({ mx: _, ...one }) => ({ ...one, delivery: 'SmartHost' as const }));
         this.#cluster = { ...this.#cluster, spec: { ...this.#cluster.spec, sendConnectors } };
       }
     }

@@ -98,6 +98,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
               name: 'internet',
               addressSpaces: [{ domain: '*', cost: 1 }],
               smartHosts: [{ host: 'relay', port: 25 }],
+              mx: null,
               tls: 'None',
               sites: [],
             },

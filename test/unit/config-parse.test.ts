@@ -79,6 +79,7 @@ const TOPOLOGY: TopologyDocument = {
       name: 'out',
       addressSpaces: [{ domain: '*', cost: 1 }],
       smartHosts: [{ host: 'relay', port: 25 }],
+      mx: null,
       tls: 'Required',
       sites: [],
     },
@@ -195,6 +196,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
 const LATER = new Set([
+  'mx',
   'proxyFrom',
   'sharedLimits',
   'maxConnectionRatePerClient',
@@ -287,6 +289,12 @@ describe('mismatches', () => {
     [['databases', 0, 'addresses', 0], 'bob@Contoso.com', 'databases[0].addresses[0]', 'lower-case address'],
     [['databases', 0, 'addresses', 0], 'bob', 'databases[0].addresses[0]', 'lower-case address'],
     [['databases', 0, 'caseSensitiveLocalParts'], false, 'databases[0].addresses[0]', 'lower-case address'],
+    [
+      ['sendConnectors', 0, 'mx'],
+      { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] },
+      'sendConnectors[0].mx',
+      'is set beside smartHosts',
+    ],
     [
       ['sendConnectors', 0, 'addressSpaces', 0, 'domain'],
       '',

@@ -11,6 +11,7 @@ const connector = (name: string, domain: string, cost: number) => ({
   name,
   addressSpaces: [{ domain, cost }],
   smartHosts: [{ host: name, port: 25 }],
+  mx: null,
   tls: 'None' as const,
   sites: [],
 });
@@ -57,6 +58,17 @@ describe('routing', () => {
     ['the cheaper connector', 'x@partner.example', 'connector:cheap'],
     ['a subdomain', 'x@eu.partner.example', 'connector:wild'],
   ])('%s', (_title, address, expected) => expect(where(address)).toBe(expected));
+
+  it('by MX each domain is a next hop of its own', () => {
+    const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
+    const sendConnectors = [{ ...connector('out', '*', 1), smartHosts: [], mx }];
+    const hopOf = (address: string) => resolveRecipient({ ...document, sendConnectors }, address);
+    expect(hopOf('x@One.example')).toMatchObject({
+      hop: 'connector:out/one.example',
+      route: { kind: 'mx', connector: 'out', domain: 'one.example', mx },
+    });
+    expect(hopOf('x@two.example')).toMatchObject({ hop: 'connector:out/two.example' });
+  });
 
   it('without a connector a foreign domain waits', () => {
     expect(resolveRecipient({ ...document, sendConnectors: [] }, 'x@anywhere.example').kind).toBe('unreachable');

@@ -132,6 +132,7 @@ const connector = (name: string, domain: string, cost = 1, hosts = 1) => ({
   name,
   addressSpaces: [{ domain, cost }],
   smartHosts: Array.from({ length: hosts }, (_, at) => ({ host: `${name}-${at}`, port: 25 })),
+  mx: null,
   tls: 'Opportunistic' as const,
   sites: [],
 });

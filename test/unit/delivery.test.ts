@@ -4,7 +4,9 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
+import { nodeDns } from '../../common/platform/mail-dns.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
+import { systemRandom } from '../../common/platform/random.ts';
 import { createDeliveryAgent, type DeliverySettings } from '../../transport/runtime/delivery.ts';
 import type {
   DeliveryAgent,
@@ -66,6 +68,8 @@ function startAgent(settings: Partial<DeliverySettings> = {}, readBody?: (id: Co
     clock: systemClock,
     log: silentLogger,
     metrics: silentMetrics,
+    random: systemRandom,
+    dns: (servers) => nodeDns(systemClock, servers),
     hostname: 'mx.test',
     member: 'transport-0',
     readBody:

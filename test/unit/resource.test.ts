@@ -328,7 +328,7 @@ describe('references', () => {
     const text = `${CLUSTER}  sendConnectors: [{ name: out, delivery: MX, addressSpaces: [{ domain: "*" }] }]\n`;
     expect(loaded(text).notes.map((note) => note.problem)).toEqual([
       'no MailboxDatabase in these files holds contoso.com',
-      'delivery MX of send connector out is not built yet',
+      'send connector out believes what DNS says: DANE and MTA-STS are not built yet',
     ]);
     expect(
       loaded(`apiVersion: v1\nkind: Namespace\nmetadata: { name: mail }\n---\n${CLUSTER}${DATABASE}`).notes[0]?.problem,

@@ -168,10 +168,18 @@ describe('the document', () => {
     });
   });
 
-  it('holds smart hosts in their order and leaves MX connectors out', () => {
+  it('holds smart hosts in their order, and how MX connectors ask DNS', () => {
     const spec =
       '  sendConnectors: [{ name: b, addressSpaces: [{ domain: "*" }], smartHosts: [{ host: z }, { host: a, port: 587 }], sites: [seattle, portland] }, { name: a, delivery: MX, addressSpaces: [{ domain: x.org }] }]';
     expect(document(null, { spec }).sendConnectors).toEqual([
+      {
+        name: 'a',
+        addressSpaces: [{ domain: 'x.org', cost: 1 }],
+        smartHosts: [],
+        mx: { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] },
+        tls: 'Opportunistic',
+        sites: [],
+      },
       {
         name: 'b',
         addressSpaces: [{ domain: '*', cost: 1 }],
@@ -179,6 +187,7 @@ describe('the document', () => {
           { host: 'z', port: 25 },
           { host: 'a', port: 587 },
         ],
+        mx: null,
         tls: 'Opportunistic',
         sites: ['portland', 'seattle'],
       },

@@ -123,13 +123,18 @@ export function pump(turn: Turn, key: string): void {
   const limit = hop.failures > 0 ? 1 : server.document.policies.queues.maxConcurrentDeliveriesPerDestination;
   while (hop.active < limit && (hop.retryAtMs === null || hop.retryAtMs <= turn.nowMs)) {
     const id = hop.ready.take();
-    if (id === undefined) return;
+    if (id === undefined) return forgetIdleDomain(turn, hop);
     const copy = server.copies.get(id);
     if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
     // A higher owner was seen: what is open comes to its end, nothing is opened any more (semantics.md S7).
     if (copy.doubt !== null || copy.demoteTo !== null || server.damaged.has(id)) continue;
     startDelivery(turn, copy, hop);
   }
+}
+
+/** There are as many domains as senders care to name: one for which nothing waits is not kept. */
+function forgetIdleDomain({ server }: Turn, hop: Hop): void {
+  if (hop.route.kind === 'mx' && hop.active === 0) server.hops.delete(hop.key);
 }
 
 function startDelivery(turn: Turn, copy: Copy, hop: Hop): void {

@@ -3,7 +3,7 @@
  * A `stream` is the runtime's number for a body on its way in; a `member` is a name of the topology document.
  */
 
-import type { TopologyDocument } from '../../common/config.ts';
+import type { MxConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Identity, RecipientState, Reply, SharedState } from '../../common/message.ts';
 import type {
   Claim,
@@ -203,6 +203,14 @@ export type Route =
       readonly kind: 'smartHost';
       readonly connector: string;
       readonly hosts: readonly { readonly host: string; readonly port: number }[];
+      readonly tls: 'None' | 'Opportunistic' | 'Required';
+    }
+  /** A next hop for each domain, so that none holds up another (semantics.md D6). */
+  | {
+      readonly kind: 'mx';
+      readonly connector: string;
+      readonly domain: string;
+      readonly mx: MxConfig;
       readonly tls: 'None' | 'Opportunistic' | 'Required';
     };
 

@@ -34,7 +34,7 @@ export function databaseOf(document: TopologyDocument, address: string): Mailbox
 function connectorOf(document: TopologyDocument, domain: string): SendConnectorConfig | null {
   let best: { readonly connector: SendConnectorConfig; readonly score: number; readonly cost: number } | null = null;
   for (const connector of document.sendConnectors) {
-    if (connector.smartHosts.length === 0) continue;
+    if (connector.smartHosts.length === 0 && connector.mx === null) continue;
     for (const space of connector.addressSpaces) {
       const score = matchScore(space.domain.toLowerCase(), domain);
       if (score === null) continue;
@@ -79,9 +79,15 @@ export function resolveRecipient(document: TopologyDocument, recipient: string):
   if (accepted?.type === 'Authoritative') return { kind: 'unknown', reply: '550 5.1.1 Mailbox unknown' };
   const connector = connectorOf(document, domain);
   if (connector === null) return { kind: 'unreachable', reason: `no send connector for ${domain}` };
-  return {
-    kind: 'route',
-    hop: `connector:${connector.name}`,
-    route: { kind: 'smartHost', connector: connector.name, hosts: connector.smartHosts, tls: connector.tls },
-  };
+  return connectorRoute(connector, domain);
+}
+
+function connectorRoute({ name, mx, smartHosts, tls }: SendConnectorConfig, domain: string): Resolution {
+  return mx === null
+    ? {
+        kind: 'route',
+        hop: `connector:${name}`,
+        route: { kind: 'smartHost', connector: name, hosts: smartHosts, tls },
+      }
+    : { kind: 'route', hop: `connector:${name}/${domain}`, route: { kind: 'mx', connector: name, domain, mx, tls } };
 }

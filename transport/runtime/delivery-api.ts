@@ -10,6 +10,7 @@
  * - `unknown` means the next hop may have the message: the caller retries, the store suppresses by `deliveryId` (protocol.md 23).
  * - The agent never retries by itself and never holds more of a body than a few chunks.
  */
+import type { MxConfig } from '../../common/config.ts';
 import type { CopyId, Envelope, EnvelopeRecipient, Epoch, Reply } from '../../common/message.ts';
 
 export type DeliveryRoute =
@@ -25,6 +26,13 @@ export type DeliveryRoute =
       readonly connector: string;
       /** In order of preference; the next is tried when one cannot be used at all (connect, greeting, EHLO, TLS, 4yz to MAIL). */
       readonly hosts: readonly { readonly host: string; readonly port: number }[];
+      readonly tls: 'None' | 'Opportunistic' | 'Required';
+    }
+  | {
+      readonly kind: 'mx';
+      readonly connector: string;
+      readonly domain: string;
+      readonly mx: MxConfig;
       readonly tls: 'None' | 'Opportunistic' | 'Required';
     };
 

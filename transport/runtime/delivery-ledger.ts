@@ -34,7 +34,7 @@ class LedgerDeliveryAgent implements DeliveryAgent {
   }
 
   start(request: DeliveryRequest, done: Done): void {
-    if (request.route.kind !== 'smartHost') return this.#agent.start(request, done);
+    if (request.route.kind === 'mailbox') return this.#agent.start(request, done);
     if (!request.mayBeRepeat) return this.#send(request, done);
     const asking = this.#ask(request)
       .then((before) => this.#startRest(request, before, done))

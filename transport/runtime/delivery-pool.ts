@@ -12,6 +12,8 @@ export interface Destination {
   readonly host: string;
   readonly port: number;
   readonly tls: 'None' | 'Opportunistic' | 'Required';
+  /** `host` is an address, and this the name it was found by. */
+  readonly tlsName?: string;
 }
 
 export interface PoolOptions {
@@ -174,6 +176,6 @@ export class DeliveryPool {
   }
 }
 
-function keyOf({ protocol, host, port, tls }: Destination): string {
-  return `${protocol} ${host} ${port} ${tls}`;
+function keyOf({ protocol, host, port, tls, tlsName }: Destination): string {
+  return `${protocol} ${host} ${port} ${tls} ${tlsName ?? ''}`;
 }

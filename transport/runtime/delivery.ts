@@ -1,12 +1,14 @@
 /**
- * The real delivery agent: LMTP to mailbox stores, SMTP to smart hosts. Owns: the connection pool, the deliveries under way, which smart
- * hosts lately failed. Promises and refusals: `delivery-api.ts`. Knows no queue and no schedule; the core does.
+ * The real delivery agent: LMTP to mailbox stores, SMTP to smart hosts and to the MX hosts of a domain. Owns: the connection pool, the
+ * deliveries under way, which hosts lately failed. Promises and refusals: `delivery-api.ts`. Knows no queue and no schedule; the core does.
  * Fails by giving results; a stored body that cannot be read is reported through `onDamaged` and never sent half.
  */
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, Reply } from '../../common/message.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import type { Logger } from '../../common/platform/log.ts';
+import type { MailDns } from '../../common/platform/mail-dns.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
+import type { Random } from '../../common/platform/random.ts';
 import {
   ClientError,
   type ClientTimeouts,
@@ -15,15 +17,30 @@ import {
   type SendOutcome,
 } from '../../common/smtp/client.ts';
 import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
-import type { DeliveryAgent, DeliveryRecipient, DeliveryRequest, RecipientResult } from './delivery-api.ts';
+import type {
+  DeliveryAgent,
+  DeliveryRecipient,
+  DeliveryRequest,
+  DeliveryRoute,
+  RecipientResult,
+} from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
 import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-results.ts';
 import { DeliveryTurns } from './delivery-turns.ts';
+import { MxLookup } from './mx-lookup.ts';
+
+type MxRoute = Extract<DeliveryRoute, { kind: 'mx' }>;
+type NoDestination =
+  | { readonly kind: 'failed'; readonly reply: Reply }
+  | { readonly kind: 'deferred'; readonly reply: string; readonly scope: 'host' };
 
 export interface DeliveryAgentOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: Metrics;
+  readonly random: Random;
+  /** The resolver that asks these servers. */
+  readonly dns: (servers: readonly string[]) => MailDns;
   /** Name in EHLO, LHLO and `Received:`. */
   readonly hostname: string;
   readonly member: string;
@@ -119,7 +136,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
 
   /** One transaction: the first destination that can be used decides. */
   async #transact(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): Promise<RecipientResult[]> {
-    const destinations = this.#destinations(request);
+    const destinations = await this.#destinations(request);
+    if (!Array.isArray(destinations)) return batch.map(({ index }) => ({ ...destinations, index }));
     let results: RecipientResult[] | null = null;
     for (const destination of destinations) {
       const peer = `${destination.host}:${destination.port}`;
@@ -163,10 +181,30 @@ class SocketDeliveryAgent implements DeliveryAgent {
     }
   }
 
-  #destinations({ route }: DeliveryRequest): Destination[] {
+  /** In the order to try; or why there is none. */
+  async #destinations({ route }: DeliveryRequest): Promise<Destination[] | NoDestination> {
     if (route.kind === 'mailbox') return [{ protocol: 'LMTP', host: route.host, port: route.port, tls: 'None' }];
+    if (route.kind === 'mx') return this.#mxDestinations(route);
+    return this.#avoidedLast(
+      route.hosts.map(({ host, port }) => ({ protocol: 'SMTP' as const, host, port, tls: route.tls })),
+    );
+  }
+
+  async #mxDestinations({ domain, mx, tls }: MxRoute): Promise<Destination[] | NoDestination> {
+    const { dns, random, hostname } = this.#options;
+    const answer = await new MxLookup(dns(mx.dnsServers), random, hostname, mx).lookUp(domain);
+    if (answer.kind === 'failed') return answer;
+    if (answer.kind === 'deferred') return { ...answer, scope: 'host' };
+    return this.#avoidedLast(
+      answer.targets.map(({ address, name }) => ({
+        ...{ protocol: 'SMTP' as const, host: address, port: mx.port, tls },
+        tlsName: name,
+      })),
+    );
+  }
+
+  #avoidedLast(all: readonly Destination[]): Destination[] {
     const now = this.#options.clock.monotonicMs();
-    const all = route.hosts.map(({ host, port }) => ({ protocol: 'SMTP' as const, host, port, tls: route.tls }));
     const isAvoided = ({ host, port }: Destination): boolean => (this.#avoidUntilMs.get(`${host}:${port}`) ?? 0) > now;
     return [...all.filter((one) => !isAvoided(one)), ...all.filter(isAvoided)];
   }
@@ -198,12 +236,17 @@ class SocketDeliveryAgent implements DeliveryAgent {
 
   #log(request: DeliveryRequest, results: readonly RecipientResult[]): void {
     const { copyId, deliveryId, requestId, route } = request;
-    const nextHop = route.kind === 'mailbox' ? `${route.database}/${route.copy}` : route.connector;
+    const nextHop = nextHopOf(route);
     const fields = { attemptId: deliveryId, copyId, requestId, nextHop, results };
     const isDone = results.every(({ kind }) => kind === 'delivered' || kind === 'relayed');
     if (isDone) this.#options.log.debug(fields, 'delivery attempt succeeded');
     else this.#options.log.info(fields, 'delivery attempt left recipients undelivered');
   }
+}
+
+function nextHopOf(route: DeliveryRoute): string {
+  if (route.kind === 'mailbox') return `${route.database}/${route.copy}`;
+  return route.kind === 'mx' ? `${route.connector}/${route.domain}` : route.connector;
 }
 
 function outcomeAt(sent: SendOutcome, at: number): SendOutcome['recipients'][number] {

@@ -1,0 +1,112 @@
+/**
+ * The DNS port: what mail asks of the domain name system. Owns: how answers are told apart. Promise: every question ends within a bound, at most
+ * `MAX_QUESTIONS` are under way, and only the word of a name server makes a name absent: whatever else goes wrong is temporary.
+ * Not promised: that an answer is true. Node's resolver does not validate DNSSEC (docs/decisions/0023-mx-delivery.md).
+ */
+import { Resolver } from 'node:dns/promises';
+import type { Clock } from './clock.ts';
+import { describeError } from './lifecycle.ts';
+
+export type DnsAnswer<T> =
+  /** At least one. */
+  | { readonly kind: 'records'; readonly records: readonly T[] }
+  /** The name exists, nothing of this type does. */
+  | { readonly kind: 'noRecords' }
+  | { readonly kind: 'noName' }
+  | { readonly kind: 'temporary'; readonly reason: string };
+
+export interface MxRecord {
+  /** Empty: the domain takes no mail (RFC 7505). */
+  readonly exchange: string;
+  readonly preference: number;
+}
+
+export interface MailDns {
+  mx(domain: string): Promise<DnsAnswer<MxRecord>>;
+  /** IPv6 before IPv4. */
+  addresses(host: string): Promise<DnsAnswer<string>>;
+}
+
+export interface DnsBounds {
+  /** Of one try; a server that is silent is asked twice. */
+  readonly tryMs: number;
+  /** Of one question, whatever the number of servers. */
+  readonly questionMs: number;
+}
+
+const BOUNDS: DnsBounds = { tryMs: 5_000, questionMs: 20_000 };
+const MAX_QUESTIONS = 100;
+
+/** `servers` like `192.0.2.53` or `[2001:db8::53]:5353`; none: those of the machine. */
+export function nodeDns(clock: Clock, servers: readonly string[], bounds: DnsBounds = BOUNDS): MailDns {
+  return new NodeDns(clock, servers, bounds);
+}
+
+class NodeDns implements MailDns {
+  readonly #clock: Clock;
+  readonly #resolver: Resolver;
+  readonly #questionMs: number;
+  readonly #waiting: (() => void)[] = [];
+  #underWay = 0;
+
+  constructor(clock: Clock, servers: readonly string[], { tryMs, questionMs }: DnsBounds) {
+    this.#clock = clock;
+    this.#questionMs = questionMs;
+    this.#resolver = new Resolver({ timeout: tryMs, tries: 2 });
+    if (servers.length > 0) this.#resolver.setServers(servers);
+  }
+
+  mx(domain: string): Promise<DnsAnswer<MxRecord>> {
+    return this.#ask(domain, 'MX', async () =>
+      (await this.#resolver.resolveMx(domain)).map(({ exchange, priority }) => ({
+        exchange: exchange.replace(/\.$/, '').toLowerCase(),
+        preference: priority,
+      })),
+    );
+  }
+
+  async addresses(host: string): Promise<DnsAnswer<string>> {
+    const answers = await Promise.all([
+      this.#ask(host, 'AAAA', () => this.#resolver.resolve6(host)),
+      this.#ask(host, 'A', () => this.#resolver.resolve4(host)),
+    ]);
+    const records = answers.flatMap((answer) => (answer.kind === 'records' ? answer.records : []));
+    if (records.length > 0) return { kind: 'records', records };
+    const [ipv6, ipv4] = answers;
+    if (ipv6.kind === 'temporary') return ipv6;
+    if (ipv4.kind === 'temporary') return ipv4;
+    return ipv6.kind === 'noName' ? ipv6 : ipv4;
+  }
+
+  async #ask<T>(name: string, type: string, question: () => Promise<readonly T[]>): Promise<DnsAnswer<T>> {
+    if (this.#underWay >= MAX_QUESTIONS) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#underWay++;
+    const late = Promise.withResolvers<DnsAnswer<T>>();
+    const timer = this.#clock.setTimer(this.#questionMs, () =>
+      late.resolve({ kind: 'temporary', reason: `${type} of ${name}: no answer in ${this.#questionMs / 1000} s` }),
+    );
+    try {
+      return await Promise.race([answerOf(name, type, question), late.promise]);
+    } finally {
+      timer.cancel();
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#underWay--;
+      else next();
+    }
+  }
+}
+
+async function answerOf<T>(name: string, type: string, question: () => Promise<readonly T[]>): Promise<DnsAnswer<T>> {
+  try {
+    const records = await question();
+    return records.length === 0 ? { kind: 'noRecords' } : { kind: 'records', records };
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : null;
+    if (code === 'ENODATA') return { kind: 'noRecords' };
+    if (code === 'ENOTFOUND' || code === 'EBADNAME') return { kind: 'noName' };
+    return {
+      kind: 'temporary',
+      reason: `${type} of ${name}: ${typeof code === 'string' ? code : describeError(error)}`,
+    };
+  }
+}
