@@ -89,16 +89,15 @@ export class NodeCluster {
     await this.access.client.mustApply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } });
   }
 
-  /** Writes that the API server refused to the operator for want of rights (audit log). */
-  async refusedToOperator(): Promise<readonly string[]> {
+  /** What the API server refused to the operator for want of rights since then (audit log). */
+  async refusedToOperator(sinceMs: number): Promise<readonly string[]> {
     const text = await readFile(join(this.parts.directory, 'log/audit.log'), 'utf8');
     return text
       .split('\n')
       .filter((line) => line.includes(`"system:serviceaccount:${SYSTEM}:`) && line.includes('"code":403'))
-      .map((line) => {
-        const { verb, requestURI } = JSON.parse(line);
-        return `${verb} ${requestURI}`;
-      });
+      .map((line) => JSON.parse(line))
+      .filter(({ requestReceivedTimestamp }) => Date.parse(requestReceivedTimestamp) >= sinceMs)
+      .map(({ verb, requestURI }) => `${verb} ${requestURI}`);
   }
 
   fault = (...args: readonly string[]): Promise<string> => clusterScript(this.parts.name, 'faults.sh', args);

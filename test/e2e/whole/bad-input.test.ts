@@ -166,13 +166,16 @@ it(
   async (context) => {
     const { cluster, mail } = await fresh(context);
     await cluster.operator('--set', 'watchNamespace=default');
-    const storage = ['size=1Gi', 'storageClassName=local'].map((one) => `spec.transport.storage.${one}`).join(',');
+    const settings = [
+      ...['transport.storage.size=1Gi', 'transport.storage.storageClassName=local'],
+      ...['transport.resources.requests.cpu=200m', 'frontend.resources.requests.cpu=200m'],
+    ].map((one) => `spec.${one}`);
     const lmtp = [0, 1]
       .map((at) => `databases.db01.copies[${at}].lmtp=${mail.lmtp(at === 0 ? 'sea' : 'pdx')}`)
       .join(',');
     const notes = await cluster.mustHelm(
       ...['install', 'contoso', CLUSTER_CHART, '-n', mail.namespace, '-f', TWO_SITES],
-      ...['--set', `${storage},${lmtp}`],
+      ...['--set', `${settings.join(',')},${lmtp}`],
     );
     expect(notes).toContain(
       'No condition appears: no operator looks at this namespace (chart mailcluster-operator, its value watchNamespace).',

@@ -33,7 +33,7 @@ it(
     const before = await uids(mail);
     const { spec } = await mail.cluster.access.client.get(pathOf(mail.namespace, 'mailclusters', 'contoso'));
     await underLoad(mail, 'rolling restart', async () => {
-      const resources = { requests: { cpu: '20m' } };
+      const resources = { requests: { cpu: '210m' } };
       await mail.patch({ transport: { ...spec.transport, resources }, frontend: { ...spec.frontend, resources } });
       await until(
         'every pod to be another one',
