@@ -140,7 +140,11 @@ function checkUsers(context: Context, entry: Located<MailCluster>, secret: Secre
         'use names without blanks and colons',
       );
     if (password === '')
-      say(path, `Secret ${name} holds an empty password for ${user}`, 'give the user a password, or its hash as `mailcluster password` makes it');
+      say(
+        path,
+        `Secret ${name} holds an empty password for ${user}`,
+        'give the user a password, or its hash as `mailcluster password` makes it',
+      );
   }
 }
 
