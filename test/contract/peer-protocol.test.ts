@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
+import { MAX_CONTROL_BYTES } from '../../common/peer/frames.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
 import type { Connection, ConnectionHandlers } from '../../common/platform/net.ts';
 import { SeededRandom } from '../sim/scheduler.ts';
@@ -192,7 +193,8 @@ describe('a stream', () => {
   test('an envelope that fits no frame is refused here, without harm to the connection', async () => {
     const rig = new PeerRig();
     await rig.ready();
-    const recipients = Array.from({ length: 9_000 }, (_, i) => ({ address: `${'x'.repeat(120)}${i}@example.org` }));
+    const length = Math.ceil(MAX_CONTROL_BYTES / 120);
+    const recipients = Array.from({ length }, (_, i) => ({ address: `${'x'.repeat(120)}${i}@example.org` }));
     const handlers = recordedStream();
     rig.front.ready.openStream({ ...sampleOpen, envelope: { ...sampleOpen.envelope, recipients } }, handlers);
     await rig.pass(50);

@@ -3,6 +3,7 @@
  */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { doubledDots } from '../../examples/demo/smtp-connection.ts';
 import { until } from '../house/until.ts';
 import { type Cluster, startCluster, twoSites } from './harness.ts';
 import { balance, makeMessage, notAccepted, verdict } from './ledger.ts';
@@ -139,6 +140,34 @@ describe('messages nobody should send', () => {
         { deadlineMs: 30_000, everyMs: 200 },
       );
       expect(mail?.toString('latin1')).toMatch(/^(?:[\w-]+: .*\r\n(?:[ \t].*\r\n)*)+\r?\n?$/);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'every octet but NUL, bare CR and bare LF, and lines of dots: what is in the mailbox is what was sent',
+    async () => {
+      const octets = Buffer.from(Array.from({ length: 256 }, (_, at) => at).filter((at) => ![0, 10, 13].includes(at)));
+      const dots = ['.', '..', '...', '.\t', ' .', '.x', '..x', 'x.', ''].join('\r\n');
+      const body = Buffer.concat([
+        Buffer.from('\r\n'),
+        octets,
+        Buffer.from(`\r\n${dots}\r\n.`),
+        octets,
+        Buffer.from('\r\n'),
+      ]);
+      const connection = await begun('octets@example.com', ' BODY=8BITMIME');
+      connection.send(doubledDots(Buffer.concat([Buffer.from('Subject: octets\r\n'), body])));
+      expect(await said(connection, '.')).toMatch(/^250/);
+      const [stored] = await until(
+        'the octets in their mailbox',
+        async () => {
+          const found = await deliveredTo('octets@example.com');
+          return found.length === 1 ? found : null;
+        },
+        { deadlineMs: 30_000, everyMs: 200 },
+      );
+      expect(stored?.subarray(-body.length).toString('latin1')).toBe(body.toString('latin1'));
     },
     TIMEOUT_MS,
   );

@@ -15,6 +15,8 @@ let cluster: Cluster;
 let store: ScriptedPeer;
 /** Times the store said 250 for a recipient after the dot. */
 const taken = new Map<string, number>();
+/** As the store got them, by recipient. */
+const contents = new Map<string, string[]>();
 /** Times a message for it was brought to its dot. */
 const offered = new Map<string, number>();
 
@@ -26,9 +28,10 @@ const add = (counts: Map<string, number>, rcpt: string): number => {
 
 const name = (rcpt: string): string => /<([^@>]*)/.exec(rcpt)?.[1] ?? rcpt;
 
-function atTheDot({ rcpts }: PeerMessage): readonly PeerAnswer[] {
+function atTheDot({ rcpts, wire }: PeerMessage): readonly PeerAnswer[] {
   const answers: PeerAnswer[] = [];
   for (const rcpt of rcpts.map(name)) {
+    contents.set(rcpt, [...(contents.get(rcpt) ?? []), wire]);
     const isFirst = add(offered, rcpt) === 1;
     if (isFirst && rcpt === 'dropped') return ['drop'];
     if (isFirst && rcpt === 'hanging') return ['hang'];
@@ -47,7 +50,7 @@ function atTheDot({ rcpts }: PeerMessage): readonly PeerAnswer[] {
 beforeAll(async () => {
   store = await ScriptedPeer.start({
     protocol: 'LMTP',
-    onCommand: (verb, line) => (verb === 'RCPT' && line.includes('<unknown@') ? '550 5.1.1 nobody' : null),
+    onCommand: (verb, line) => (verb === 'RCPT' && /<unknown2?@/.test(line) ? '550 5.1.1 nobody' : null),
     onEnd: (message) => atTheDot(message),
   });
   cluster = await startCluster((directory) =>
@@ -91,6 +94,44 @@ async function send(
 
 const got = (recipient: string, least = 1): Promise<boolean> =>
   until(`${recipient} to have it`, () => (taken.get(recipient) ?? 0) >= least, { deadlineMs: 60_000, everyMs: 50 });
+
+/** The fields of one part of a multipart message or of a message, unfolded. */
+const fieldsOf = (text: string): string => text.replace(/\r\n[ \t]+/g, ' ');
+
+describe('what a sender said about reports (RFC 3461) comes back in the report (RFC 3464)', () => {
+  test(
+    'RET, ENVID, ORCPT and NOTIFY, through two transports and the store: header only, envelope id, original recipient; NEVER brings nothing',
+    async () => {
+      const connection = await session();
+      connection.send('MAIL FROM:<asks@example.com> RET=HDRS ENVID=order+2B17\r\n');
+      await connection.expect(250, 'MAIL');
+      connection.send('RCPT TO:<unknown@example.com> NOTIFY=FAILURE ORCPT=rfc822;first+2Bname@example.net\r\n');
+      await connection.expect(250, 'RCPT');
+      connection.send('RCPT TO:<unknown2@example.com> NOTIFY=NEVER\r\n');
+      await connection.expect(250, 'RCPT');
+      connection.send('DATA\r\n');
+      await connection.expect(354, 'DATA');
+      connection.send('Subject: the order\r\n\r\nnobody else shall read this\r\n.\r\n');
+      await connection.expect(250, 'the dot');
+      connection.close();
+      await got('asks');
+      await cluster.drained(60_000, []);
+      const reports = (contents.get('asks') ?? []).map(fieldsOf);
+      expect(reports).toHaveLength(1);
+      const [report = ''] = reports;
+      expect(report).toMatch(/^Content-Type: multipart\/report;.*report-type="?delivery-status"?/im);
+      expect(report).toMatch(/^Original-Envelope-Id: order\+17$/im);
+      expect(report).toMatch(/^Original-Recipient: rfc822; ?first\+name@example\.net$/im);
+      expect(report).toMatch(/^Final-Recipient: rfc822; ?unknown@example\.com$/im);
+      expect(report).toMatch(/^Action: failed$/im);
+      expect(report).toMatch(/^Status: 5\.1\.1$/im);
+      expect(report).toContain('Subject: the order');
+      expect(report).not.toContain('nobody else shall read this');
+      expect(report).not.toContain('unknown2');
+    },
+    TIMEOUT_MS,
+  );
+});
 
 describe('stores that misbehave', () => {
   test(
