@@ -55,6 +55,40 @@ describe('D5: retries', () => {
   });
 });
 
+describe('D6: MX, a queue for each domain', () => {
+  const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
+  function byDomain(): CoreBench {
+    const bench = new CoreBench({
+      queues: DEFAULTS,
+      document: (document) => ({
+        ...document,
+        sendConnectors: document.sendConnectors.map((one) => ({ ...one, smartHosts: [], mx })),
+      }),
+    });
+    bench.join(PEER);
+    return bench;
+  }
+  const queues = (bench: CoreBench): string[] => [...bench.server.hops.values()].map(({ key }) => key);
+
+  test('a dead domain holds up no other; a queue in which nothing waits is forgotten, what is tried later finds it anew', () => {
+    const bench = byDomain();
+    bench.accept('M1', ['x@dead.example']);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: 'connect refused', host: true }]);
+    bench.accept('M2', ['x@live.example']);
+    expect(bench.lastSeen('Deliver')).toMatchObject({
+      facts: { id: 'M2' },
+      route: { kind: 'mx', domain: 'live.example' },
+    });
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 ok' }]);
+    expect(queues(bench).filter((key) => key.endsWith('/live.example'))).toEqual([]);
+    bench.pass(5 * MINUTE);
+    expect(bench.lastSeen('Deliver')).toMatchObject({ facts: { id: 'M1' }, route: { domain: 'dead.example' } });
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 ok' }]);
+    bench.pass(MINUTE);
+    expect(queues(bench)).toEqual([]);
+  });
+});
+
 describe('D5: delay notice and expiry', () => {
   function waiting(from = SENDER, notify?: string) {
     const bench = new CoreBench({ shape: { withoutConnector: true }, queues: DEFAULTS });
