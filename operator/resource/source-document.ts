@@ -77,10 +77,15 @@ export interface ReadYaml {
 
 export function readYaml(source: Source): ReadYaml {
   const lines = new LineCounter();
-  const parsed = parseAllDocuments(source.text, { lineCounter: lines, prettyErrors: false });
+  const parsed = parsedOf(source.text, lines);
   const documents: SourceDocument[] = [];
   const problems: Problem[] = [];
-  if (!Array.isArray(parsed)) return { documents, problems };
+  if (parsed === null) {
+    const line = lines.linePos(Math.max(0, lines.lineStarts.at(-1) ?? 0)).line;
+    const problem = 'not YAML: what begins about here never ends for the reader';
+    const fix = 'look for a bracket, a quote or an indentation that is not closed';
+    return { documents, problems: [{ file: source.file, line, document: 'document 1', path: '', problem, fix }] };
+  }
   for (const [index, document] of parsed.entries()) {
     const unnamed = `document ${index + 1}`;
     if (document.errors.length > 0) {
@@ -99,6 +104,17 @@ export function readYaml(source: Source): ReadYaml {
     else documents.push(new SourceDocument(source.file, labelOf(value, unnamed), value, document, lines));
   }
   return { documents, problems };
+}
+
+/** Null for one of the broken texts at which the library calls itself until the stack is full (found by fuzzing), and for what is nested that deeply. */
+function parsedOf(text: string, lineCounter: LineCounter): readonly Document[] | null {
+  try {
+    const parsed = parseAllDocuments(text, { lineCounter, prettyErrors: false });
+    return Array.isArray(parsed) ? parsed : [];
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
+  }
 }
 
 /** Null when aliases expand without end (the library counts them and throws). */

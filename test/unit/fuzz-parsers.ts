@@ -2,6 +2,8 @@
  * Every parser that reads what strangers, peers or disks hand us, as something that can be fuzzed: bytes in, and only the errors it is meant to throw.
  * Owns: that list, and the inputs to begin with. A parser that is stateful gets the bytes in pieces as well.
  */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { parseJson, parseTopologyDocument } from '../../common/config-parse.ts';
 import { PeerProtocolError } from '../../common/peer/fields.ts';
@@ -16,6 +18,8 @@ import { ReplyParser, ReplySyntaxError } from '../../common/smtp/reply-parser.ts
 import { checkClientFinal, parseScramKeys, readClientFirst, serverFirst } from '../../common/smtp/scram.ts';
 import { parseUsers, UsersFileError } from '../../common/smtp/users.ts';
 import { CommandLines, commandText, DataScanner } from '../../common/smtp/wire.ts';
+import { parseRunFile } from '../../operator/local/run-file.ts';
+import { createReader, parseResources } from '../../operator/resource/load.ts';
 import { HEADER, parseRecord, SALT_BYTES, segmentBlock } from '../../transport/store/record.ts';
 import { simTopology } from '../sim/topology.ts';
 import { helloOf, sampleContact, sampleEnd, sampleEnvelope, sampleOpen, sampleResult } from './peer-samples.ts';
@@ -23,6 +27,8 @@ import { helloOf, sampleContact, sampleEnd, sampleEnvelope, sampleOpen, sampleRe
 export interface FuzzedParser {
   readonly name: string;
   readonly seeds: readonly Buffer[];
+  /** For what no stranger sends. */
+  readonly maxCpuMs?: number;
   /** Throws what it must not. */
   readonly run: (input: Buffer) => void;
 }
@@ -125,6 +131,11 @@ function record(input: Buffer): void {
   parseRecord(source, 1, SALT, 1, 4_096);
 }
 
+const READER = createReader();
+const RESOURCES = ['two-site-dag.yaml', 'mx.yaml'].map((name) =>
+  readFileSync(join(import.meta.dirname, '../../examples', name)),
+);
+
 const wire = (...sent: WireFrame[]): Buffer => Buffer.concat(sent.flatMap((frame) => encodeFrame(frame)));
 
 export const FUZZED_PARSERS: readonly FuzzedParser[] = [
@@ -203,6 +214,19 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
     name: 'topology',
     seeds: [Buffer.from(JSON.stringify(simTopology({ sites: [2, 1], dag: true, frontends: 1 })))],
     run: (input) => void parseJson(parseTopologyDocument, input.toString('utf8')),
+  },
+  {
+    name: 'resources',
+    seeds: RESOURCES,
+    maxCpuMs: 2_000,
+    run: (input) => void parseResources([{ file: 'fuzzed.yaml', text: input.toString('utf8') }], READER),
+  },
+  {
+    name: 'run-file',
+    seeds: bytes(
+      '{"version":1,"cluster":"c","state":"s","topologyFile":"t","operatorTls":{},"listeners":[],"frontends":[],"transports":[],"stores":[]}',
+    ),
+    run: (input) => only(SyntaxError, () => void parseRunFile(JSON.parse(input.toString('utf8')))),
   },
   {
     name: 'users-file',

@@ -54,6 +54,12 @@ function problems(text: string, options?: LoadOptions): readonly string[] {
 
 const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
+it('a text that nests without end is said to be no YAML, not a full stack (the library calls itself for each level)', () => {
+  expect(problems(`${CLUSTER}${'a: '.repeat(5_000)}\n---\n`)).toEqual([
+    expect.stringMatching(/^11 : not YAML: what begins about here never ends .*=> look for a bracket/),
+  ]);
+});
+
 describe('defaults', () => {
   const spec = loaded(CLUSTER + DATABASE).clusters[0]?.spec;
 
