@@ -18,7 +18,7 @@ import { Deadline } from './deadline.ts';
 import type { DataAnswer, DataDecision, EdgeSession } from './edge-api.ts';
 import { reply } from './replies.ts';
 import { type CutOff, Tally } from './tally.ts';
-import { MAX_ENVELOPE_BYTES, Transaction } from './transaction.ts';
+import { MAX_ENVELOPE_BYTES, recipientBytes, Transaction } from './transaction.ts';
 import { type CommandLine, CommandLines, commandText } from './wire.ts';
 
 /** What a command leaves to wait for. */
@@ -259,7 +259,8 @@ export class Conversation implements EdgeSession {
       transaction.refusedRecipients++;
       return this.#answer(parsed.reply);
     }
-    const broken = transaction.brokenBy(parsed.value, limits.maxRecipients);
+    const sizeBytes = recipientBytes(parsed.value);
+    const broken = transaction.brokenBy(sizeBytes, limits.maxRecipients);
     if (broken !== null) {
       this.#tally.limit(broken);
       return this.#answer(
@@ -276,7 +277,7 @@ export class Conversation implements EdgeSession {
       // One stale address among good ones must not cost the client its session, and with it the good ones.
       return this.#answer(refusal, accepted === 0);
     }
-    transaction.accept(parsed.value);
+    transaction.accept(parsed.value, sizeBytes);
     this.#answer(reply('recipientOk'));
   }
 

@@ -20,16 +20,17 @@ export class Transaction {
     this.receivedAtMs = receivedAtMs;
   }
 
-  /** The limit that one more recipient would break, or null. */
-  brokenBy(recipient: EnvelopeRecipient, maxRecipients: number): 'maxRecipients' | 'maxEnvelopeBytes' | null {
+  /** The limit that one more recipient of this size would break, or null. */
+  brokenBy(sizeBytes: number, maxRecipients: number): 'maxRecipients' | 'maxEnvelopeBytes' | null {
     if (this.recipients.length >= maxRecipients) return 'maxRecipients'; // RFC 5321 4.5.3.1.10
-    return this.#bytes + sizeOf(recipient) > MAX_ENVELOPE_BYTES ? 'maxEnvelopeBytes' : null;
+    return this.#bytes + sizeBytes > MAX_ENVELOPE_BYTES ? 'maxEnvelopeBytes' : null;
   }
 
-  accept(recipient: EnvelopeRecipient): void {
+  accept(recipient: EnvelopeRecipient, sizeBytes: number): void {
     this.recipients.push(recipient);
-    this.#bytes += sizeOf(recipient);
+    this.#bytes += sizeBytes;
   }
 }
 
-const sizeOf = (recipient: EnvelopeRecipient): number => Buffer.byteLength(JSON.stringify(recipient));
+/** What it takes in a frame. */
+export const recipientBytes = (recipient: EnvelopeRecipient): number => Buffer.byteLength(JSON.stringify(recipient));

@@ -14,20 +14,11 @@ import { DnsServer, type ZoneEntry } from '../rigs/dns-server.ts';
 import { Postfix } from '../rigs/postfix.ts';
 import { ScriptedPeer } from '../rigs/scripted-peer.ts';
 import { testCertificate } from '../rigs/test-certificate.ts';
+import { sampleEnvelope } from './peer-samples.ts';
 
 const BOUNDS = { tryMs: 200, questionMs: 1_000 };
 const LOOPBACK = ['127.0.0.0/8', '::1/128'];
-const ENVELOPE: Envelope = {
-  reversePath: 'alice@example.org',
-  recipients: [],
-  body: '7BIT',
-  smtputf8: false,
-  declaredSizeBytes: null,
-  client: { address: '192.0.2.7', port: 1, helo: 'client.test', protocol: 'ESMTP', tls: null, user: null },
-  frontend: 'fe-1',
-  listener: 'smtp',
-  receivedAtMs: 0,
-};
+const ENVELOPE: Envelope = { ...sampleEnvelope, recipients: [], body: '7BIT', declaredSizeBytes: null };
 
 let cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {

@@ -10,8 +10,8 @@
  * - `unknown` means the next hop may have the message: the caller retries, the store suppresses by `deliveryId` (protocol.md 23).
  * - The agent never retries by itself and never holds more of a body than a few chunks.
  */
-import type { MxConfig } from '../../common/config.ts';
 import type { CopyId, Envelope, EnvelopeRecipient, Epoch, Reply } from '../../common/message.ts';
+import type { Route } from '../core/events.ts';
 
 export type DeliveryRoute =
   | {
@@ -28,13 +28,7 @@ export type DeliveryRoute =
       readonly hosts: readonly { readonly host: string; readonly port: number }[];
       readonly tls: 'None' | 'Opportunistic' | 'Required';
     }
-  | {
-      readonly kind: 'mx';
-      readonly connector: string;
-      readonly domain: string;
-      readonly mx: MxConfig;
-      readonly tls: 'None' | 'Opportunistic' | 'Required';
-    };
+  | Extract<Route, { readonly kind: 'mx' }>;
 
 export interface DeliveryRecipient {
   /** Index in the recipients of the copy; handed back in the result. */
