@@ -80,6 +80,16 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     times: 3,
     traits: { sites: [3], held: true, messages: 8, policies: { resubmitTimeSpanMs: 900_000 } },
   },
+  'removed-member-awaited': {
+    only: ['wipe', 'drain', 'killTransport', 'dieTwice', 'powerCut', 'failover'],
+    times: 2,
+    traits: { sites: [2, 2], messages: 20 },
+  },
+  'walk-done-unwritten': {
+    only: ['wipe', 'drain', 'killTransport', 'dieTwice', 'powerCut'],
+    times: 2,
+    traits: { sites: [3], messages: 20 },
+  },
   'written-not-awaited': {
     only: ['failover', 'drain', 'wipe', 'resubmit'],
     times: 2,

@@ -204,7 +204,9 @@ function promoted(world: World, met: ReadonlyMap<string, number>, id: CopyId, by
 function notFinished(world: World, id: CopyId, by: Volume, of: Identity): void {
   const owner = world.view.attached().find((volume) => volume.identity === of);
   const doubtful = [by, owner].some((volume) => volume === undefined || volume.isContested || volume.isDamaged);
-  if (owner === undefined || doubtful || world.view.finals.get(id)?.has(of) !== true) return;
+  // Who leaves has given what it finished to others, and need not know of it any more: they answer the claim (seed 351).
+  const isLeaving = owner !== undefined && world.draining.has(owner.member);
+  if (owner === undefined || doubtful || isLeaving || world.view.finals.get(id)?.has(of) !== true) return;
   const pod = world.transports.find((one) => one.volume === by);
   const peer = pod?.server?.core.peers.get(owner.member);
   if (peer?.identity === of && !owner.live.has(id))

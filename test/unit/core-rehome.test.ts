@@ -68,6 +68,9 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.seen('ChangeResting')).toHaveLength(0);
     storedThere(bench);
     expect(bench.lastSeen('ChangeResting').state.placements).toHaveLength(1);
+    // Who dies now has to walk again.
+    expect(bench.index.facts.has('rehoming')).toBe(true);
+    bench.event({ kind: 'RestingChanged', id: copyId('M1') });
     expect(bench.index.facts.has('rehoming')).toBe(false);
   });
 

@@ -150,6 +150,8 @@ export type CoreEvent =
       readonly fetch: Fetch;
       readonly stored: StoredCopy | null;
     }
+  /** What `ChangeResting` asked for is durable, or the copy is no longer at rest. */
+  | { readonly kind: 'RestingChanged'; readonly id: CopyId }
   /** The next copies of a scan asked for with `ScanSafetyNet`; unreadable ones are left out and counted. */
   | {
       readonly kind: 'SafetyNetPage';
@@ -269,7 +271,7 @@ export type EarlyEffect =
       readonly filter: SafetyNetFilter;
       readonly pageSize: number;
     }
-  /** New state of a copy at rest, if it still is: it leaves and comes back in one commit. */
+  /** New state of a copy at rest, if it still is: it leaves and comes back in one commit; answered by RestingChanged. */
   | { readonly kind: 'ChangeResting'; readonly id: CopyId; readonly state: CopyState }
   | { readonly kind: 'NextSafetyNetPage'; readonly scan: number }
   | { readonly kind: 'EndScan'; readonly scan: number }

@@ -63,6 +63,8 @@ export interface Rehoming {
   cleanStart: boolean;
   /** The fact says so. */
   marked: boolean;
+  /** Changes at rest that are not durable yet. */
+  changing: number;
   /** A whole walk of a draining member met nothing. */
   empty: boolean;
   readonly waiting: Waiting[];
@@ -94,6 +96,7 @@ export const newRehoming = (): Rehoming => ({
   unreadable: 0,
   cleanStart: false,
   marked: false,
+  changing: 0,
   empty: false,
   waiting: [],
   sending: new Map(),
@@ -135,6 +138,8 @@ export function startRehoming(turn: Turn): void {
 function mark(turn: Turn, isUnderWay: boolean): void {
   const { rehoming } = turn.server;
   if (rehoming.marked === isUnderWay) return;
+  // What was decided and is not written yet, a restart must decide again.
+  if (!isUnderWay && rehoming.changing > 0 && !wrong(turn, 'walk-done-unwritten')) return;
   rehoming.marked = isUnderWay;
   note(turn, { kind: 'fact', key: REHOME_FACT, value: isUnderWay ? true : null });
 }
@@ -275,11 +280,18 @@ function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
 export function changeResting(turn: Turn, id: CopyId, state: CopyState): void {
   const { rehoming } = turn.server;
   rehoming.cleanStart = false;
+  rehoming.changing += 1;
   rehoming.checking.delete(id);
   // What waits its turn was read before.
   for (const list of [rehoming.waiting, rehoming.later])
     for (const [index, copy] of list.entries()) if (copy.facts.id === id) list[index] = { ...copy, state };
   early(turn, { kind: 'ChangeResting', id, state });
+}
+
+/** A change at rest is durable, or what it was about has ended. */
+export function restingChanged(turn: Turn): void {
+  turn.server.rehoming.changing -= 1;
+  rehomeNext(turn);
 }
 
 /** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */

@@ -54,6 +54,7 @@ import {
   rehomeRefused,
   rehomeResult,
   rehomeTick,
+  restingChanged,
   startRehoming,
 } from './rehome.ts';
 import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
@@ -257,6 +258,7 @@ type RestEvent = Extract<
       | 'BodyCopied'
       | 'BodyNotCopied'
       | 'SafetyNetPage'
+      | 'RestingChanged'
       | 'ResignReceived'
       | 'ReleaseReceived'
       | 'ReleaseAcked'
@@ -289,6 +291,8 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
       if (!rehomePage(turn, event.scan, event.copies, event.unreadable, event.done))
         resubmissionPage(turn, event.scan, event.copies, event.unreadable, event.done);
       return;
+    case 'RestingChanged':
+      return restingChanged(turn);
     case 'ResignReceived':
       return resignReceived(turn, event.member, event.resign);
     case 'ReleaseReceived':

@@ -44,6 +44,10 @@ export function retirements(turn: Turn): void {
     }
     if (said?.isVoid !== true) lose(turn, identity, reason === 'lost' ? 'confirmed lost' : 'drained');
   }
+  if (wrong(turn, 'removed-member-awaited')) return;
+  // A member leaves the document when nothing of it is left: what it had before its last database is gone as well (it was replaced, and left, while this one was away).
+  const members = new Set(server.document.members.flatMap(({ name, state }) => (state === 'gone' ? [] : [name])));
+  for (const [identity, member] of server.memberOf) if (!members.has(member)) lose(turn, identity, 'removed');
 }
 
 /** It speaks after the word that it is gone: that word is void. */

@@ -19,7 +19,7 @@ export class Resting {
   readonly #deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>;
   readonly #writing: Writing;
   readonly #order = new WeakMap<PeerSession, Promise<void>>();
-  #changes: Promise<void> = Promise.resolve();
+  readonly #changes = new Set<Promise<void>>();
 
   constructor(core: Server, deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>, writing: Writing) {
     this.#core = core;
@@ -67,8 +67,8 @@ export class Resting {
   }
 
   /**
-   * One change at a time: whose it is only goes up (semantics.md S7), also when the core decided by what a walk read a while ago. What has ended meanwhile is not
-   * changed, and that is no failure.
+   * One change of an id at a time (`before`: the write under way), many ids at once: they share a sync. Whose it is only goes up (semantics.md S7), also when the
+   * core decided by what a walk read a while ago. What has ended meanwhile is not changed, and that is no failure.
    */
   change(id: CopyId, state: CopyState, before: Promise<void> | null): Promise<void> {
     const { database, log } = this.#deps;
@@ -81,15 +81,17 @@ export class Resting {
         { kind: 'move', id, state },
       ]);
     };
-    this.#changes = this.#changes.then(change).catch((error: unknown) => {
+    const done = change().catch((error: unknown) => {
       log.debug({ attemptId: id, err: String(error) }, 'no longer at rest');
     });
-    return this.#changes;
+    this.#changes.add(done);
+    void done.then(() => this.#changes.delete(done));
+    return done;
   }
 
   /** All changes so far are durable. */
-  settled(): Promise<void> {
-    return this.#changes;
+  async settled(): Promise<void> {
+    await Promise.all(this.#changes);
   }
 
   /** Frames that need a look into the Safety Net first stay in the order they came in: a LIST must not overtake the CLAIM before it. */

@@ -17,7 +17,7 @@ import { takesNothing } from '../core/drain.ts';
 import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore } from '../core/server.ts';
 import { type Server, trustedTime } from '../core/state.ts';
-import type { Queue, StoredCopy, Write } from '../store/database.ts';
+import type { CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
 import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import { DamageTold } from './damage-told.ts';
@@ -179,6 +179,8 @@ export class TransportServer {
     this.#damage.stop();
     await this.peers.stop();
     await this.deps.delivery.close();
+    // What was decided is written, so that nobody has to decide it again.
+    await this.#resting.settled();
     this.#loop.stop();
   }
 
@@ -350,7 +352,7 @@ export class TransportServer {
         // What is being changed has a new place in the log: a walk that began before would meet it at neither.
         return void this.#resting.settled().then(() => this.#scans.start(effect.scan, effect.filter, effect.pageSize));
       case 'ChangeResting':
-        return this.#loop.alsoWriting(effect.id, (before) => this.#resting.change(effect.id, effect.state, before));
+        return this.#changeResting(effect.id, effect.state);
       case 'NextSafetyNetPage':
         return this.#scans.next(effect.scan);
       case 'EndScan':
@@ -358,6 +360,13 @@ export class TransportServer {
       case 'CopyBody':
         return void this.#copyBody(effect.id, effect.from);
     }
+  }
+
+  #changeResting(id: CopyId, state: CopyState): void {
+    this.#loop.alsoWriting(id, async (before) => {
+      await this.#resting.change(id, state, before);
+      if (!this.#stopped) this.#loop.handle({ kind: 'RestingChanged', id });
+    });
   }
 
   /** By time, and by the quota (semantics.md N8): oldest first, mail in transit never. */
