@@ -10,10 +10,13 @@ const LF = 10;
 const HASH = 35;
 const AT = 64;
 
-/** Bytes of a dot-atom and of a domain (RFC 5321 4.1.2); the `@` between them is counted. */
-const ALLOWED = new Uint8Array(256);
-for (const byte of Buffer.from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~.-"))
-  ALLOWED[byte] = 1;
+/** Of a dot-atom or a domain (RFC 5321 4.1.2), besides letters and digits. */
+const MARKS = "!#$%&'*+/=?^_`{|}~.-";
+
+function isAllowed(byte: number): boolean {
+  const letter = byte | 32;
+  return (letter >= 97 && letter <= 122) || (byte >= 48 && byte <= 57) || MARKS.includes(String.fromCharCode(byte));
+}
 
 const isBlank = (byte: number | undefined): boolean => byte === 32 || byte === 9 || byte === 13;
 const folded = (byte: number): number => (byte >= 65 && byte <= 90 ? byte + 32 : byte);
@@ -115,7 +118,7 @@ function isAddress(bytes: Buffer, start: number, end: number): boolean {
   for (let i = start; i < end; i++) {
     const byte = bytes[i] ?? 0;
     if (byte === AT && at < 0) at = i;
-    else if (ALLOWED[byte] !== 1) return false;
+    else if (!isAllowed(byte)) return false;
   }
   return at > start && at < end - 1;
 }
