@@ -11,16 +11,18 @@ import type {
 } from '../../common/config.ts';
 import { parseTopologyDocument } from '../../common/config-parse.ts';
 import type { Envelope } from '../../common/message.ts';
+import { encodeFrame, FrameDecoder, type WireFrame } from '../../common/peer/frames.ts';
 import { expansionLoop, MAX_EXPANDED_RECIPIENTS, NO_RECIPIENTS } from '../../common/recipients-parse.ts';
 import { AddressList, MAX_ADDRESSES } from '../../frontend/address-list.ts';
 import { AddressLists } from '../../frontend/address-lists.ts';
 import { expandEnvelope } from '../../frontend/expansion.ts';
 import { RecipientPolicy } from '../../frontend/policy.ts';
 import type { Expansion } from '../../frontend/recipients.ts';
+import { composeDsn, type ReportKind } from '../../transport/core/dsn.ts';
 import { envelopeFor } from '../../transport/core/return-path.ts';
 import { resolveRecipient } from '../../transport/core/routing.ts';
 import { simTopology } from '../sim/topology.ts';
-import { sampleEnvelope } from './peer-samples.ts';
+import { sampleEnvelope, sampleId, sampleOpen } from './peer-samples.ts';
 
 const base = simTopology({ sites: [1], dag: true, frontends: 1 });
 const [alpha, beta] = base.databases as [MailboxDatabaseConfig, MailboxDatabaseConfig];
@@ -297,4 +299,44 @@ it('documents of programs without recipients read as before, and a mismatch name
   expect(read.kind === 'ok' && 'recipients' in read.value).toBe(false);
   const wrong = { ...older, recipients: { ...NO_RECIPIENTS, expansions: [group('a@x.example', ['b'])] } };
   expect(parseTopologyDocument(wrong)).toMatchObject({ kind: 'error', path: 'recipients.expansions[0].members[0]' });
+});
+
+describe('the envelope of an expansion', () => {
+  const envelope: Envelope = {
+    ...sampleEnvelope,
+    reportsTo: ['alice@own.example'],
+    returnPaths: [{ address: 'owner@own.example', reportsTo: ['bob@own.example', 'far@foreign.example'] }],
+    recipients: [{ address: 'alice@own.example' }, { address: 'far@foreign.example', returnPath: 0 }],
+    expanded: [{ address: 'list@own.example', notify: 'SUCCESS', action: 'delivered' }],
+  };
+  const through = (one: Envelope) => {
+    const decoder = new FrameDecoder();
+    for (const bytes of encodeFrame({ kind: 'OPEN', stream: 1, open: { ...sampleOpen, envelope: one } } as WireFrame))
+      decoder.push(bytes);
+    return decoder.next();
+  };
+
+  it('is carried whole between pods; a member of no list is refused', () => {
+    expect(through(envelope)).toMatchObject({ open: { envelope } });
+    const wrong = { ...envelope, recipients: [{ address: 'a@b.example', returnPath: 1 }] };
+    expect(() => through(wrong)).toThrow('returnPath');
+  });
+
+  it('reports go to whom the sender, or the owner of the list, stood for', () => {
+    const report = (one: Envelope, recipient: Envelope['recipients'][number], kind: ReportKind) =>
+      composeDsn({
+        ...{ id: sampleId, originalId: sampleId, original: envelopeFor(one, recipient), hostname: 'h.example' },
+        ...{ member: 'm', nowMs: 0, originalHeader: Buffer.from('Subject: x\r\n\r\n'), originalContent: null },
+        recipients: [
+          { recipient, report: kind, reply: null, remoteHost: null, lastAttemptMs: null, willRetryUntilMs: null },
+        ],
+      });
+    const to = (dsn: ReturnType<typeof report>) => dsn?.envelope.recipients.map(({ address }) => address);
+    const [direct = { address: '' }, member = { address: '' }] = envelope.recipients;
+    expect(to(report(envelope, direct, 'failed'))).toEqual(['alice@own.example']);
+    expect(to(report(envelope, member, 'failed'))).toEqual(['bob@own.example', 'far@foreign.example']);
+    const [list = { address: '' }] = envelope.expanded ?? [];
+    expect(`${report(envelope, list, 'delivered')?.body}`).toMatch(/^Action: delivered\r$/m);
+    expect(`${report(envelope, list, 'expanded')?.body}`).toMatch(/^Action: expanded\r\nStatus: 2\.0\.0\r$/m);
+  });
 });
