@@ -5,6 +5,7 @@
  */
 import { isIP } from 'node:net';
 import type {
+  AddressListFile,
   FrontendConfig,
   FrontendLimits,
   LedgerConfig,
@@ -22,110 +23,29 @@ import type {
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
+import {
+  flag,
+  integer,
+  list,
+  lowerCase,
+  Mismatch,
+  named,
+  nullable,
+  object,
+  oneOf,
+  optional,
+  type Parse,
+  show,
+  text,
+  withDefaults,
+} from './document-fields.ts';
 import type { CopyId, Identity } from './message.ts';
+import { recipients } from './recipients-parse.ts';
 
 export type Parsed<T> =
   | { readonly kind: 'ok'; readonly value: T }
   /** `path` like `members[2].address.port`; empty for the document as a whole. */
   | { readonly kind: 'error'; readonly path: string; readonly problem: string };
-
-class Mismatch extends Error {
-  readonly path: string;
-  constructor(path: string, problem: string) {
-    super(problem);
-    this.path = path;
-  }
-}
-
-type Parse<T> = (value: unknown, path: string) => T;
-type Fields<T> = { readonly [K in keyof T]-?: Parse<T[K]> };
-
-const show = (value: unknown): string => (JSON.stringify(value) ?? String(value)).slice(0, 60);
-
-function object<T extends object>(fields: Fields<T>): Parse<T> {
-  return (value, path) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      throw new Mismatch(path, `expected an object, found ${show(value)}`);
-    }
-    const source: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(value));
-    const entries = Object.entries<Parse<unknown>>(fields).map(([name, parse]) => {
-      const inner = path === '' ? name : `${path}.${name}`;
-      if (!Object.hasOwn(source, name)) throw new Mismatch(inner, 'is missing');
-      return [name, parse(source[name], inner)] as const;
-    });
-    // `Fields<T>` has a parser for every field of T, each of its type.
-    return Object.fromEntries(entries) as T;
-  };
-}
-
-/** Fields that older documents do not have read as this. */
-function withDefaults<T>(parse: Parse<T>, defaults: Readonly<Record<string, unknown>>): Parse<T> {
-  return (value, path) =>
-    parse(
-      typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...defaults, ...value } : value,
-      path,
-    );
-}
-
-function list<T>(item: Parse<T>, least = 0): Parse<readonly T[]> {
-  return (value, path) => {
-    if (!Array.isArray(value)) throw new Mismatch(path, `expected a list, found ${show(value)}`);
-    if (value.length < least) throw new Mismatch(path, `needs at least ${least}, has ${value.length}`);
-    return value.map((entry, index) => item(entry, `${path}[${index}]`));
-  };
-}
-
-/** A list of named things; a name counts once. */
-function named<T extends { readonly name: string }>(item: Parse<T>, least = 0): Parse<readonly T[]> {
-  const parse = list(item, least);
-  return (value, path) => {
-    const entries = parse(value, path);
-    for (const [index, entry] of entries.entries()) {
-      const first = entries.findIndex((other) => other.name === entry.name);
-      if (first !== index)
-        throw new Mismatch(`${path}[${index}].name`, `${show(entry.name)} is the name of entry ${first} too`);
-    }
-    return entries;
-  };
-}
-
-function nullable<T>(parse: Parse<T>): Parse<T | null> {
-  return (value, path) => (value === null ? null : parse(value, path));
-}
-
-const text: Parse<string> = (value, path) => {
-  if (typeof value !== 'string' || value === '') throw new Mismatch(path, `expected text, found ${show(value)}`);
-  return value;
-};
-
-const lowerCase: Parse<string> = (value, path) => {
-  const found = text(value, path);
-  if (found !== found.toLowerCase()) throw new Mismatch(path, `expected lower case, found ${show(value)}`);
-  return found;
-};
-
-const flag: Parse<boolean> = (value, path) => {
-  if (typeof value !== 'boolean') throw new Mismatch(path, `expected true or false, found ${show(value)}`);
-  return value;
-};
-
-function integer(least: number, most = Number.MAX_SAFE_INTEGER): Parse<number> {
-  return (value, path) => {
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) {
-      const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
-      throw new Mismatch(path, `expected a whole number ${range}, found ${show(value)}`);
-    }
-    return value;
-  };
-}
-
-function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
-  return (value, path) => {
-    const found = choices.find((choice) => choice === value);
-    if (found === undefined) throw new Mismatch(path, `expected one of ${choices.join(', ')}, found ${show(value)}`);
-    return found;
-  };
-}
 
 const count = integer(0);
 const positive = integer(1);
@@ -331,11 +251,14 @@ const topologyFields = object<TopologyDocument>({
   retired: list(retired),
   resubmitRequests: named(resubmitRequest),
   messageOrders: list(messageOrder),
+  recipients: optional(recipients),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
-  const found = withDefaults(topologyFields, { retired: [], resubmitRequests: [], messageOrders: [] })(value, path);
+  const found = withDefaults(topologyFields, {
+    ...{ retired: [], resubmitRequests: [], messageOrders: [], recipients: undefined },
+  })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));
   for (const field of ['members', 'frontends'] as const) {
@@ -462,11 +385,17 @@ const frontendFields = object<FrontendConfig>({
   proxyFrom: list(network),
   metrics: endpoint,
   hostname: text,
+  addressLists: optional(named(object<AddressListFile>({ name: text, file: text }))),
   limits,
   sharedLimits: nullable(ledger),
   logLevel,
 });
-const frontend = withDefaults(frontendFields, { signer: null, proxyFrom: [], sharedLimits: null });
+const frontend = withDefaults(frontendFields, {
+  signer: null,
+  proxyFrom: [],
+  sharedLimits: null,
+  addressLists: undefined,
+});
 
 function run<T>(parse: Parse<T>, value: unknown): Parsed<T> {
   try {

@@ -62,6 +62,28 @@ export interface SendConnectorConfig {
   readonly sites: readonly string[];
 }
 
+/** An address that stands for others: an alias, a group, or with `envelopeSender` a mailing list (RFC 5321 3.9). */
+export interface ExpansionConfig {
+  /** Compared without case, like all addresses here. */
+  readonly address: string;
+  readonly members: readonly string[];
+  /** Name of an address list whose addresses are members too. */
+  readonly membersFrom: string | null;
+  /** Who hears of what cannot be delivered to a member; null: whoever sent the message. */
+  readonly envelopeSender: string | null;
+}
+
+/** What front ends make of the recipients a client names, before a transport sees them. */
+export interface RecipientsConfig {
+  /** `alice+anything` is in the mailbox of `alice`. */
+  readonly plusAddressing: boolean;
+  readonly expansions: readonly ExpansionConfig[];
+  /** Who gets what is for nobody. */
+  readonly catchAll: readonly { readonly domain: string; readonly target: string }[];
+  /** Domains of which only the addresses in these lists exist. */
+  readonly knownRecipients: readonly { readonly domain: string; readonly addressLists: readonly string[] }[];
+}
+
 export interface PoliciesConfig {
   readonly shadowRedundancy: {
     readonly enabled: boolean;
@@ -142,6 +164,8 @@ export interface TopologyDocument {
   readonly resubmitRequests: readonly ResubmitRequestConfig[];
   /** What people decided about single messages; each is done once, by whoever owns the message. Absent: nothing. */
   readonly messageOrders?: readonly MessageOrder[];
+  /** Absent: addresses are what they are. */
+  readonly recipients?: RecipientsConfig;
 }
 
 export interface MessageOrder {
@@ -209,6 +233,12 @@ export interface ListenerConfig {
   readonly usersFile: string | null;
 }
 
+export interface AddressListFile {
+  readonly name: string;
+  /** One address a line. */
+  readonly file: string;
+}
+
 export interface FrontendConfig {
   readonly name: string;
   readonly site: string;
@@ -224,6 +254,8 @@ export interface FrontendConfig {
   readonly proxyFrom: readonly string[];
   readonly metrics: { readonly host: string; readonly port: number };
   readonly hostname: string;
+  /** Files of the address lists that the topology document names. Absent: none. */
+  readonly addressLists?: readonly AddressListFile[];
   readonly limits: FrontendLimits;
   /** Where the front ends share their counts, or null: each counts for itself. */
   readonly sharedLimits: LedgerConfig | null;

@@ -37,12 +37,26 @@ export interface Reply {
 
 /** A forward-path as received, with its RFC 3461 parameters exactly as the client wrote them. */
 export interface EnvelopeRecipient {
-  /** `local-part@domain`, or `postmaster` without a domain (RFC 5321 4.5.1). Never rewritten. */
+  /** `local-part@domain`, or `postmaster` without a domain (RFC 5321 4.5.1). Never rewritten after the front end has resolved it. */
   readonly address: string;
   /** NOTIFY= value, for example `SUCCESS,FAILURE` or `NEVER`. */
   readonly notify?: string;
   /** ORCPT= value in xtext, for example `rfc822;bob@example.org`. */
   readonly orcpt?: string;
+  /** Index in `returnPaths`: it goes there as a member of a mailing list. */
+  readonly returnPath?: number;
+}
+
+/** The envelope sender that a mailing list writes in place of the client's (RFC 5321 3.9.2). */
+export interface ReturnPath {
+  readonly address: string;
+  /** Who is meant by it, where it is no mailbox itself. */
+  readonly reportsTo?: readonly string[];
+}
+
+/** An alias or list that was expanded and whose sender wants to hear of it: `expanded` and `delivered` are actions of RFC 3464 2.3.3. */
+export interface ExpandedRecipient extends EnvelopeRecipient {
+  readonly action: 'expanded' | 'delivered';
 }
 
 /** What the front end saw of the client; becomes the `Received:` field when the message is sent on (RFC 5321 4.4). */
@@ -68,6 +82,10 @@ export interface Envelope {
   /** RFC 3461 RET= and ENVID= as received. */
   readonly ret?: 'FULL' | 'HDRS';
   readonly envid?: string;
+  /** Who is meant by the reverse-path, where it is an alias: resolved once, like the recipients. */
+  readonly reportsTo?: readonly string[];
+  readonly returnPaths?: readonly ReturnPath[];
+  readonly expanded?: readonly ExpandedRecipient[];
   readonly client: ClientInfo;
   readonly frontend: string;
   readonly listener: string;

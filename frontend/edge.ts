@@ -12,13 +12,18 @@ import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
 import type { Random } from '../common/platform/random.ts';
+import { MAX_EXPANDED_RECIPIENTS } from '../common/recipients-parse.ts';
 import type { ClientLimits } from '../common/smtp/client-limits.ts';
 import type { DataDecision, EdgeHandlers, EdgeSession, MailFrom, ScramStart } from '../common/smtp/edge-api.ts';
 import { reply } from '../common/smtp/replies.ts';
 import { SCRAM } from '../common/smtp/scram.ts';
+import { MAX_ENVELOPE_BYTES, recipientBytes } from '../common/smtp/transaction.ts';
 import { scramKeysOf, serveScram, type Users, verifyPassword } from '../common/smtp/users.ts';
+import type { AddressList } from './address-list.ts';
+import { expandEnvelope, expandedBytes } from './expansion.ts';
 import { RecipientPolicy, relayNetworks } from './policy.ts';
 import type { MessageProxy } from './proxy.ts';
+import type { Expansion } from './recipients.ts';
 
 export interface FrontendEdgeDeps {
   readonly name: string;
@@ -34,24 +39,48 @@ export interface FrontendEdgeDeps {
 
 interface SessionFacts {
   readonly trusted: boolean;
+  /** Of the transaction under way: by the address as the client wrote it. */
+  expansions: Map<string, Expansion>;
+  recipients: number;
+  sizeBytes: number;
 }
+
+/** Of an expansion, to people: a detail is bounded. */
+const SHOWN_GROUPS = 5;
+
+const isReply = (resolved: Expansion | Reply): resolved is Reply => 'code' in resolved;
 
 export class FrontendEdge implements EdgeHandlers {
   readonly #deps: FrontendEdgeDeps;
   readonly #networks: ReadonlyMap<string, BlockList>;
   readonly #users = new Map<string, Users>();
   readonly #sessions = new Map<string, SessionFacts>();
+  #topology: TopologyDocument;
+  #lists: ReadonlyMap<string, AddressList> = new Map();
   #policy: RecipientPolicy;
 
   /** Throws when a `relayFrom` is not a network. */
   constructor(deps: FrontendEdgeDeps, topology: TopologyDocument) {
     this.#deps = deps;
     this.#networks = new Map(deps.listeners.map((listener) => [listener.name, relayNetworks(listener)]));
+    this.#topology = topology;
     this.#policy = new RecipientPolicy(topology);
   }
 
   setTopology(topology: TopologyDocument): void {
-    this.#policy = new RecipientPolicy(topology);
+    this.#topology = topology;
+    this.#usePolicy();
+  }
+
+  setAddressLists(lists: ReadonlyMap<string, AddressList>): void {
+    this.#lists = lists;
+    this.#usePolicy();
+  }
+
+  #usePolicy(): void {
+    this.#policy = new RecipientPolicy(this.#topology, this.#lists);
+    for (const problem of this.#policy.recipients.problems())
+      this.#deps.log.error({ problem, generation: this.#topology.generation }, 'group not usable as it is');
   }
 
   setUsers(listener: string, users: Users): void {
@@ -61,11 +90,12 @@ export class FrontendEdge implements EdgeHandlers {
   onConnect(session: EdgeSession): Reply | null {
     const networks = this.#networks.get(session.listener);
     const trusted = networks !== undefined && inNetworks(networks, session.client.address);
-    this.#sessions.set(session.id, { trusted });
+    this.#sessions.set(session.id, { trusted, expansions: new Map(), recipients: 0, sizeBytes: 0 });
     return null;
   }
 
   async onMailFrom(session: EdgeSession, _mail: MailFrom): Promise<Reply | null> {
+    this.#forgetRecipients(session);
     // R10: said at MAIL FROM, so that nobody sends a body for nothing.
     const { clients, limits, proxy } = this.#deps;
     const resource = proxy.pressedBy;
@@ -77,8 +107,9 @@ export class FrontendEdge implements EdgeHandlers {
   }
 
   async onRcptTo(session: EdgeSession, _mail: MailFrom, recipient: EnvelopeRecipient): Promise<Reply | null> {
-    const trusted = this.#sessions.get(session.id)?.trusted ?? false;
-    const refusal = this.#policy.check(recipient.address, session.client, trusted);
+    const facts = this.#sessions.get(session.id);
+    const resolved = this.#policy.resolve(recipient.address, session.client, facts?.trusted ?? false);
+    const refusal = resolved !== null && isReply(resolved) ? resolved : this.#take(facts, recipient, resolved);
     if (refusal !== null)
       this.#deps.log.info(
         { session: session.id, client: session.client.address, code: refusal.code, enhanced: refusal.enhanced },
@@ -87,9 +118,33 @@ export class FrontendEdge implements EdgeHandlers {
     return refusal;
   }
 
-  onData(session: EdgeSession, envelope: Envelope, drain: () => void): Promise<DataDecision> {
+  /** Frames between pods hold so many recipients and no more, whoever named them. */
+  #take(facts: SessionFacts | undefined, recipient: EnvelopeRecipient, expansion: Expansion | null): Reply | null {
+    if (facts === undefined) return null;
+    const sizeBytes = expansion === null ? recipientBytes(recipient) : expandedBytes(expansion, recipient);
+    const recipients = facts.recipients + (expansion?.members.length ?? 1);
+    const isTooMuch = recipients > MAX_EXPANDED_RECIPIENTS || facts.sizeBytes + sizeBytes > MAX_ENVELOPE_BYTES;
+    // Without groups the limits of the listener say it all.
+    if (isTooMuch && (expansion !== null || facts.expansions.size > 0)) {
+      this.#deps.metrics.increment('smtp_limits_total', { limit: 'maxExpandedRecipients' });
+      return reply('tooManyExpanded', { limit: MAX_EXPANDED_RECIPIENTS });
+    }
+    facts.recipients = recipients;
+    facts.sizeBytes += sizeBytes;
+    if (expansion !== null) facts.expansions.set(recipient.address, expansion);
+    return null;
+  }
+
+  #forgetRecipients(session: EdgeSession): void {
+    const facts = this.#sessions.get(session.id);
+    if (facts !== undefined) Object.assign(facts, { expansions: new Map(), recipients: 0, sizeBytes: 0 });
+  }
+
+  onData(session: EdgeSession, named: Envelope, drain: () => void): Promise<DataDecision> {
     if (session.client.user !== null) this.#deps.clients.messageBegun(session.client.user);
-    return this.#deps.proxy.open(envelope, drain, this.#history(session, envelope));
+    const { expansions } = this.#sessions.get(session.id) ?? { expansions: new Map<string, Expansion>() };
+    const envelope = expandEnvelope(named, expansions, this.#policy.recipients);
+    return this.#deps.proxy.open(envelope, drain, this.#history(session, named, expansions, envelope));
   }
 
   mechanisms(listener: string): readonly string[] {
@@ -142,12 +197,21 @@ export class FrontendEdge implements EdgeHandlers {
   }
 
   /** What `trace` shows of the client's side. */
-  #history(session: EdgeSession, envelope: Envelope): TrackingEvent[] {
-    const { client } = envelope;
+  #history(
+    session: EdgeSession,
+    named: Envelope,
+    expansions: ReadonlyMap<string, Expansion>,
+    { recipients }: Envelope,
+  ): TrackingEvent[] {
+    const { client } = named;
     const who = client.user === null ? '' : `, user ${client.user}`;
     const from = `connect from [${client.address}]:${client.port} to ${session.listener}`;
     // One event: each is kept with both copies, told and written several times.
-    const detail = `${from}, ${client.protocol} ${client.helo}${who}: MAIL, ${envelope.recipients.length} RCPT`;
-    return [{ event: 'FRONTEND', atMs: envelope.receivedAtMs, source: this.#deps.name, detail }];
+    const detail = `${from}, ${client.protocol} ${client.helo}${who}: MAIL, ${named.recipients.length} RCPT`;
+    const event = { event: 'FRONTEND', atMs: named.receivedAtMs, source: this.#deps.name };
+    if (expansions.size === 0) return [{ ...event, detail }];
+    const groups = [...expansions.keys()].slice(0, SHOWN_GROUPS).join(', ');
+    const more = expansions.size > SHOWN_GROUPS ? ` and ${expansions.size - SHOWN_GROUPS} more` : '';
+    return [{ ...event, detail: `${detail}; ${groups}${more} expanded: ${recipients.length} recipients` }];
   }
 }

@@ -7,6 +7,7 @@
 import type { MailboxDatabaseConfig, MemberConfig, TopologyDocument } from '../common/config.ts';
 import type { EnvelopeRecipient, Identity } from '../common/message.ts';
 import type { Load } from '../common/peer/messages.ts';
+import { baseOf } from '../common/plus-addressing.ts';
 import { normalDomain, splitAddress } from './address.ts';
 
 /** A member the front end has a working connection to. */
@@ -75,8 +76,10 @@ export class Directory {
   readonly #folded = new Map<string, MailboxDatabaseConfig>();
   readonly #domains = new Map<string, MailboxDatabaseConfig>();
   readonly #sitesOfBoundary = new Map<string, Set<string>>();
+  readonly #plus: boolean;
 
-  constructor(document: Pick<TopologyDocument, 'databases' | 'members'>) {
+  constructor(document: Pick<TopologyDocument, 'databases' | 'members' | 'recipients'>) {
+    this.#plus = document.recipients?.plusAddressing === true;
     for (const database of document.databases) {
       for (const domain of database.domains) this.#domains.set(normalDomain(domain), database);
       for (const address of database.addresses) {
@@ -97,9 +100,21 @@ export class Directory {
   databaseOf(address: string): MailboxDatabaseConfig | null {
     const parts = splitAddress(address);
     if (parts === null) return null;
-    const exact = this.#exact.get(`${parts.local}@${parts.domain}`);
-    const folded = this.#folded.get(`${parts.local.toLowerCase()}@${parts.domain}`);
-    return exact ?? folded ?? this.#domains.get(parts.domain) ?? null;
+    const { local, domain } = parts;
+    const base = this.#plus ? baseOf(local) : null;
+    const listed = this.#listed(local, domain) ?? (base === null ? undefined : this.#listed(base, domain));
+    return listed ?? this.#domains.get(domain) ?? null;
+  }
+
+  /** Whether a database names this very address. */
+  isListed(address: string): boolean {
+    const parts = splitAddress(address);
+    if (parts === null) return false;
+    return this.#listed(parts.local, parts.domain) !== undefined;
+  }
+
+  #listed(local: string, domain: string): MailboxDatabaseConfig | undefined {
+    return this.#exact.get(`${local}@${domain}`) ?? this.#folded.get(`${local.toLowerCase()}@${domain}`);
   }
 
   /** The boundary whose member should get the message: with a member in `ownSite` first, then most recipients, then name. */

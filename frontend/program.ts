@@ -23,6 +23,7 @@ import { ConnectionLedger } from '../common/smtp/connection-ledger.ts';
 import { readEdgeCertificate } from '../common/smtp/edge-certificate.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
 import { UsersReader } from '../common/smtp/users-directory.ts';
+import { AddressLists } from './address-lists.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
 import { RedisSums } from './redis-sums.ts';
@@ -91,6 +92,7 @@ class Frontend implements RunningFrontend {
   readonly #clients: ClientLimits;
   readonly #ledger: ConnectionLedger;
   readonly #users: UsersReader;
+  readonly #addressLists: AddressLists;
   #topology: TopologyDocument;
   #servers: { readonly listener: ListenerConfig; readonly server: EdgeServer }[] = [];
   #closeMetrics: (() => Promise<void>) | null = null;
@@ -110,6 +112,7 @@ class Frontend implements RunningFrontend {
     this.#config = config;
     this.#ports = ports;
     this.#users = new UsersReader(ports.random);
+    this.#addressLists = new AddressLists(config.addressLists ?? []);
     this.#topology = topology;
     this.#network = network;
     const { name, site, limits, listeners } = config;
@@ -140,6 +143,7 @@ class Frontend implements RunningFrontend {
       metrics.set('topology_generation', this.#topology.generation);
     });
     await this.#readUsers();
+    await this.#readAddressLists();
     const tls = await this.#readTls();
     const proxyFrom = networksOf('proxyFrom', config.proxyFrom);
     for (const listener of config.listeners) {
@@ -167,11 +171,13 @@ class Frontend implements RunningFrontend {
       usersFile === null ? [] : [usersFile, `${usersFile}/.`],
     );
     const password = config.sharedLimits?.passwordFile ?? [];
+    const lists = this.#addressLists.files;
     const files = [
       config.topologyFile,
       this.#smtpTls.certificateFile,
       this.#smtpTls.keyFile,
       ...users,
+      ...lists,
       password,
     ].flat();
     this.#watched = new WatchedFiles(files, clock, log, () => void this.reload());
@@ -209,6 +215,7 @@ class Frontend implements RunningFrontend {
         server.setLimits(this.#config.limits, topology.policies.limits.maxReceivedHops);
     });
     await this.#attempt('users', '', () => this.#readUsers());
+    await this.#readAddressLists();
     const password = await readPassword(this.#config, this.#ports.log);
     if (password !== null) this.#shared?.usePassword(password);
     await this.#attempt('certificate', this.#smtpTls.certificateFile, async () => {
@@ -232,6 +239,30 @@ class Frontend implements RunningFrontend {
   async #readUsers(): Promise<void> {
     for (const { name, usersFile } of this.#config.listeners)
       if (usersFile !== null) this.#edge.setUsers(name, await this.#users.read(usersFile));
+  }
+
+  /** Mail does not wait for a list: who is only in one that was never read hears 451, everybody else goes on. */
+  async #readAddressLists(): Promise<void> {
+    const { log, metrics } = this.#ports;
+    const { changed, problems } = await this.#addressLists.read();
+    for (const problem of problems) {
+      metrics.increment('address_list_rejected_total');
+      log.error(
+        { ...problem },
+        problem.inForce ? 'address list not usable, the last one stays' : 'address list missing',
+      );
+    }
+    if (changed) this.#edge.setAddressLists(this.#addressLists.all);
+    const lists = [...this.#addressLists.all.values()];
+    metrics.set('address_lists_missing', this.#addressLists.missing);
+    metrics.set(
+      'address_list_addresses',
+      lists.reduce((sum, { size }) => sum + size, 0),
+    );
+    metrics.set(
+      'address_list_bytes',
+      lists.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    );
   }
 
   /** Without a certificate for clients STARTTLS is offered with the pod's own. */

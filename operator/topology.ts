@@ -14,6 +14,7 @@ import type {
   MessageOrder,
   MxConfig,
   PoliciesConfig,
+  RecipientsConfig,
   RetiredIdentity,
   SendConnectorConfig,
   TopologyDocument,
@@ -182,6 +183,8 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     ...found,
     frontends: plan.frontends.map(({ name, site }) => ({ name, site })).sort(byName),
     acceptedDomains: cluster.spec.acceptedDomains.map(({ name, type }) => ({ name, type })).sort(byName),
+    // What is not asked for is left out (K12).
+    ...(cluster.spec.recipients === undefined ? {} : { recipients: recipientsConfig(cluster.spec.recipients) }),
     sendConnectors: sendConnectors(cluster),
     retired: allRetired(previous?.retired ?? [], decisions.retired),
     messageOrders: decisions.messages,
@@ -314,6 +317,36 @@ function lmtpEndpoint(
   }
   const colon = lmtp.lastIndexOf(':');
   return { host: lmtp.slice(0, colon).replace(/^\[(.*)\]$/, '$1'), port: Number(lmtp.slice(colon + 1)) };
+}
+
+function recipientsConfig({
+  plusAddressing,
+  aliases,
+  groups,
+  catchAll,
+  knownRecipients,
+}: NonNullable<MailCluster['spec']['recipients']>): RecipientsConfig {
+  const expansions = [
+    ...aliases.map(({ address, target }) => ({ address, members: [target], membersFrom: null, envelopeSender: null })),
+    ...groups.map(({ address, members, membersFrom = null, envelopeSender = null }) => ({
+      address,
+      members,
+      membersFrom,
+      envelopeSender,
+    })),
+  ];
+  const by =
+    <T>(key: (one: T) => string) =>
+    (a: T, b: T): number =>
+      key(a) < key(b) ? -1 : 1;
+  return {
+    plusAddressing,
+    expansions: expansions.sort(by(({ address }) => address)),
+    catchAll: catchAll.map(({ domain, target }) => ({ domain, target })).sort(by(({ domain }) => domain)),
+    knownRecipients: knownRecipients
+      .map(({ domain, addressLists }) => ({ domain, addressLists: [...addressLists].sort() }))
+      .sort(by(({ domain }) => domain)),
+  };
 }
 
 const MX_DEFAULTS: MxConfig = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };

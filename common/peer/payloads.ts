@@ -2,7 +2,14 @@
  * Readers of the JSON payload of each control frame. Owns: which fields a frame has and what they may hold; rebuilds the value field by
  * field, so nothing unknown passes through (a newer peer may add fields, they are ignored). Fails with `PeerProtocolError`.
  */
-import type { Envelope, EnvelopeRecipient, RecipientState, SharedState } from '../message.ts';
+import type {
+  Envelope,
+  EnvelopeRecipient,
+  ExpandedRecipient,
+  RecipientState,
+  ReturnPath,
+  SharedState,
+} from '../message.ts';
 import {
   boolean,
   copyId,
@@ -20,6 +27,7 @@ import {
   nullable,
   object,
   oneOf,
+  PeerProtocolError,
   prose,
   reply,
   text,
@@ -122,7 +130,35 @@ function recipient(value: unknown, field: string): EnvelopeRecipient {
   const out: Mutable<EnvelopeRecipient> = { address: text(o.address, 'recipients[].address', MAX_ADDRESS_LENGTH) };
   if (o.notify !== undefined) out.notify = text(o.notify, 'recipients[].notify', 64);
   if (o.orcpt !== undefined) out.orcpt = text(o.orcpt, 'recipients[].orcpt', MAX_ADDRESS_LENGTH);
+  if (o.returnPath !== undefined) out.returnPath = integer(o.returnPath, 'recipients[].returnPath', 0, MAX_LIST_ITEMS);
   return out;
+}
+
+const addresses = (value: unknown, field: string): string[] =>
+  list(value, field, MAX_LIST_ITEMS, (item, name) => text(item, name, MAX_ADDRESS_LENGTH));
+
+function returnPath(value: unknown, field: string): ReturnPath {
+  const o = object(value, field);
+  return {
+    address: text(o.address, 'returnPaths[].address', MAX_ADDRESS_LENGTH),
+    ...(o.reportsTo === undefined ? {} : { reportsTo: addresses(o.reportsTo, 'returnPaths[].reportsTo') }),
+  };
+}
+
+function expanded(value: unknown, field: string): ExpandedRecipient {
+  const action = oneOf(['expanded', 'delivered'], object(value, field).action, 'expanded[].action');
+  return { ...recipient(value, field), action };
+}
+
+/** What the front end made of aliases and lists. */
+function expansions(o: Fields, out: Mutable<Envelope>): void {
+  if (o.reportsTo !== undefined) out.reportsTo = addresses(o.reportsTo, 'envelope.reportsTo');
+  if (o.returnPaths !== undefined)
+    out.returnPaths = list(o.returnPaths, 'envelope.returnPaths', MAX_LIST_ITEMS, returnPath);
+  if (o.expanded !== undefined) out.expanded = list(o.expanded, 'envelope.expanded', MAX_LIST_ITEMS, expanded);
+  const last = out.returnPaths?.length ?? 0;
+  if (out.recipients.some(({ returnPath: index = -1 }) => index >= last))
+    throw new PeerProtocolError('recipients[].returnPath', 'is not in envelope.returnPaths');
 }
 
 function envelope(value: unknown, field: string): Envelope {
@@ -151,6 +187,7 @@ function envelope(value: unknown, field: string): Envelope {
   };
   if (o.ret !== undefined) out.ret = oneOf(['FULL', 'HDRS'], o.ret, 'envelope.ret');
   if (o.envid !== undefined) out.envid = text(o.envid, 'envelope.envid', 1_024);
+  expansions(o, out);
   return out;
 }
 

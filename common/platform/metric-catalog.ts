@@ -68,6 +68,7 @@ export const METRIC_CATALOG = declare({
         'maxCommandLineBytes',
         'maxMessageBytes',
         'maxRecipients',
+        'maxExpandedRecipients',
         'maxEnvelopeBytes',
         'maxHeaderBytes',
         'maxDataLineBytes',
@@ -79,6 +80,18 @@ export const METRIC_CATALOG = declare({
         'maxMessageRatePerUser',
       ],
     },
+  },
+  address_lists_missing: {
+    type: 'gauge',
+    help: 'Address lists that were never read: who is only in one of them is refused for now (451).',
+    labels: [],
+  },
+  address_list_addresses: { type: 'gauge', help: 'Addresses of all address lists in force.', labels: [] },
+  address_list_bytes: { type: 'gauge', help: 'Memory of the address lists in force.', labels: [] },
+  address_list_rejected_total: {
+    type: 'counter',
+    help: 'Times an address list could not be read or was not one; the former stays.',
+    labels: [],
   },
   shared_limits_up: {
     type: 'gauge',

@@ -8,7 +8,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
-import type { LedgerConfig, TlsFiles } from '../../common/config.ts';
+import type { AddressListFile, LedgerConfig, TlsFiles } from '../../common/config.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import type { PeerRole } from '../../common/platform/net.ts';
 import { peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
@@ -16,7 +16,8 @@ import type { Random } from '../../common/platform/random.ts';
 import { parseRedisUrl, type RedisUrl } from '../../common/redis-url.ts';
 import { UsersFileError, usersFileFromSecret } from '../../common/smtp/users.ts';
 import { type Authority, createAuthority, issueCertificate, loadAuthority } from '../pki.ts';
-import type { Secret } from '../resource/parse.ts';
+import type { MailCluster } from '../resource/generated.ts';
+import type { ConfigMap, Secret } from '../resource/parse.ts';
 import type { MembershipPlan } from '../topology.ts';
 import { codeOf, StateDirectoryError, type StatePaths, writeDocument } from './state-directory.ts';
 
@@ -124,6 +125,7 @@ export async function ensureCertificates(
 export interface WantedSecrets {
   readonly smtpTls: string | null;
   readonly users: readonly string[];
+  readonly addressLists?: NonNullable<MailCluster['spec']['recipients']>['addressLists'];
   /** Secret and key with the URL of a Redis server. */
   readonly redisUrl: { readonly name: string; readonly key: string } | null;
 }
@@ -132,6 +134,8 @@ export interface SecretFiles {
   readonly smtpTls: { readonly certificateFile: string; readonly keyFile: string } | null;
   /** Users file by the name of the Secret. */
   readonly users: ReadonlyMap<string, string>;
+  /** Where front ends find the address lists. */
+  readonly addressLists: readonly AddressListFile[];
   /** Where the shared ledger is; its password is in a file. */
   readonly ledger: LedgerConfig | null;
   /** True when a file has other contents than before. */
@@ -153,7 +157,11 @@ export class SecretStore {
     this.#random = random;
   }
 
-  async write(wanted: WantedSecrets, secrets: readonly Secret[]): Promise<SecretFiles> {
+  async write(
+    wanted: WantedSecrets,
+    secrets: readonly Secret[],
+    configMaps: readonly ConfigMap[] = [],
+  ): Promise<SecretFiles> {
     const find = (name: string): Secret => {
       const secret = secrets.find((one) => one.metadata.name === name);
       if (secret === undefined)
@@ -184,6 +192,18 @@ export class SecretStore {
       await put(file, JSON.stringify(passwords), () => this.#hash(name, passwords));
       users.set(name, file);
     }
+    const addressLists: AddressListFile[] = [];
+    for (const { name, configMapRef, file } of wanted.addressLists ?? []) {
+      const written = join(this.#paths.secrets, `${name}.addresses`);
+      addressLists.push({ name, file: file ?? written });
+      if (configMapRef === undefined) continue;
+      const text = configMaps.find(({ metadata }) => metadata.name === configMapRef.name)?.data[configMapRef.key];
+      if (text === undefined)
+        throw new SecretProblem(
+          `ConfigMap ${configMapRef.name} with the key ${configMapRef.key} is in none of the files`,
+        );
+      await put(written, text, async () => text);
+    }
     let ledger: SecretFiles['ledger'] = null;
     if (wanted.redisUrl !== null) {
       const { password, ...server } = redisServerOf(find(wanted.redisUrl.name), wanted.redisUrl.key);
@@ -197,7 +217,7 @@ export class SecretStore {
       await writeDocument(file, text, 0o600);
       this.#written.set(file, source);
     }
-    return { smtpTls, users, ledger, changed: texts.length > 0 };
+    return { smtpTls, users, addressLists, ledger, changed: texts.length > 0 };
   }
 
   async #hash(secret: string, passwords: Readonly<Record<string, string>>): Promise<string> {

@@ -101,6 +101,7 @@ export function wantedSecrets(cluster: MailCluster): WantedSecrets {
   const { tlsSecretRef, listeners } = cluster.spec.frontend;
   const { mode, urlSecretRef } = cluster.spec.redis;
   return {
+    addressLists: cluster.spec.recipients?.addressLists ?? [],
     redisUrl: mode === 'External' && urlSecretRef !== undefined ? urlSecretRef : null,
     smtpTls: tlsSecretRef?.name ?? null,
     users: listeners.flatMap((listener) => (listener.auth === undefined ? [] : [listener.auth.secretRef.name])),
@@ -168,6 +169,7 @@ export function frontendConfig(
     proxyFrom: cluster.spec.frontend.proxyProtocol?.trustedCIDRs ?? [],
     metrics: { host: LOOPBACK, port: portOf(portPurpose.metrics(name)) },
     hostname: hostname(name),
+    addressLists: secrets.addressLists,
     limits: frontendLimits(cluster),
     sharedLimits: secrets.ledger,
     logLevel: cluster.spec.logLevel,

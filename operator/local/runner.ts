@@ -11,6 +11,7 @@ import type { Identity } from '../../common/message.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { ExclusiveLock, Files } from '../../common/platform/files.ts';
 import type { Random } from '../../common/platform/random.ts';
+import type { ConfigMap, Secret } from '../resource/parse.ts';
 import { renderProblem } from '../resource/problem.ts';
 import { nextTopology } from '../topology.ts';
 import { childConfigs, childSpecs, endpointOfCopy, type ProgramTable, portPurposes } from './child-configs.ts';
@@ -83,7 +84,7 @@ export class Runner {
   #lock: ExclusiveLock | null = null;
   #ports: Ports;
   #wanted: Wanted | null = null;
-  #secretFiles: SecretFiles = { smtpTls: null, users: new Map(), ledger: null, changed: false };
+  #secretFiles: SecretFiles = { smtpTls: null, users: new Map(), addressLists: [], ledger: null, changed: false };
   #document: TopologyDocument | null = null;
   readonly #orders: OrdersInForce;
   readonly #overseer: Overseer;
@@ -286,9 +287,10 @@ export class Runner {
   }
 
   async #writeSecrets({ cluster, loaded }: Wanted): Promise<Prepared<SecretFiles>> {
-    const own = loaded.secrets.filter((secret) => secret.metadata.namespace === cluster.metadata.namespace);
+    const isOwn = ({ metadata }: Secret | ConfigMap): boolean => metadata.namespace === cluster.metadata.namespace;
+    const [secrets, configMaps] = [loaded.secrets.filter(isOwn), loaded.configMaps.filter(isOwn)];
     try {
-      return ok(await this.#secrets.write(wantedSecrets(cluster), own));
+      return ok(await this.#secrets.write(wantedSecrets(cluster), secrets, configMaps));
     } catch (error) {
       if (error instanceof SecretProblem) return problem(`${error.message}\n`);
       throw error;

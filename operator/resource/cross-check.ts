@@ -6,6 +6,7 @@ import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
 import { durationMs } from './quantity.ts';
+import { checkRecipients } from './recipients-check.ts';
 import type { Finding } from './structure.ts';
 
 /** Where a problem is: a place in a file, or an object of the API server. */
@@ -56,6 +57,8 @@ export function crossCheck(all: readonly Located<Resource>[], missingReferences:
   const context = new Context(all, missingReferences);
   for (const cluster of context.of('MailCluster')) {
     checkClusterReferences(context, cluster);
+    checkAddressLists(context, cluster);
+    checkRecipients(cluster.resource, context.sayTo(context.problems, cluster.document));
     noteDomains(context, cluster);
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
@@ -118,6 +121,34 @@ function checkClusterReferences(context: Context, entry: Located<MailCluster>): 
   }
 }
 
+/** Only of files: what is in a ConfigMap of the API server the front ends say, who read it again when it changes. */
+function checkAddressLists(context: Context, entry: Located<MailCluster>): void {
+  if (context.missing === 'note') return;
+  for (const [index, { configMapRef }] of (entry.resource.spec.recipients?.addressLists ?? []).entries()) {
+    if (configMapRef === undefined) continue;
+    const { name, key } = configMapRef;
+    const path: Path = ['spec', 'recipients', 'addressLists', index, 'configMapRef'];
+    const map = checkReference(context, entry, 'ConfigMap', { name, keys: [key], path });
+    checkAddresses(context, entry, map, key, path);
+  }
+}
+
+function checkAddresses(
+  context: Context,
+  entry: Located<Resource>,
+  map: Secret | ConfigMap | null,
+  key: string,
+  path: Path,
+): void {
+  const bad = contentLines(map?.data[key] ?? '').find((line) => !/^[^@\s]+@[^@\s]+$/.test(line));
+  if (bad !== undefined)
+    context.sayTo(context.problems, entry.document)(
+      path,
+      `ConfigMap ${map?.metadata.name} holds ${JSON.stringify(bad)}, which is not an address`,
+      'write one address per line',
+    );
+}
+
 /** Lines of a list in a Secret or ConfigMap; empty lines and `#` comments are left out. */
 export function contentLines(text: string): readonly string[] {
   return text
@@ -156,13 +187,7 @@ function checkDatabase(context: Context, entry: Located<MailboxDatabase>): void 
     const { name, key } = spec.recipients.addressesFrom.configMapRef;
     const path: Path = ['spec', 'recipients', 'addressesFrom', 'configMapRef'];
     const map = checkReference(context, entry, 'ConfigMap', { name, keys: [key], path });
-    const bad = contentLines(map?.data[key] ?? '').find((line) => !/^[^@\s]+@[^@\s]+$/.test(line));
-    if (bad !== undefined)
-      say(
-        path,
-        `ConfigMap ${name} holds ${JSON.stringify(bad)}, which is not an address`,
-        'write one address per line',
-      );
+    checkAddresses(context, entry, map, key, path);
   }
   if (cluster === null) {
     missingCluster(say, metadata.namespace, spec.clusterRef.name);

@@ -224,6 +224,55 @@ export interface MailClusterSpec {
     /** Authoritative: unknown recipients are refused; InternalRelay: unknown ones are relayed; ExternalRelay: all are relayed. */
     readonly type: 'Authoritative' | 'InternalRelay' | 'ExternalRelay';
   }[];
+  /** Addresses that stand for others, and which addresses exist. Resolved once, by the front end; addresses compare without case. */
+  readonly recipients?: {
+    /** Mail for alice+anything is for alice; the address goes on to the mailbox as it was written. */
+    readonly plusAddressing: boolean;
+    /** Addresses that stand for one other, here or elsewhere; the envelope sender stays. */
+    readonly aliases: readonly {
+      /** The alias, in an accepted domain. */
+      readonly address: string;
+      /** Who gets its mail; may be an alias or a group. */
+      readonly target: string;
+    }[];
+    /** Addresses that stand for many; with envelopeSender a mailing list. */
+    readonly groups: readonly {
+      /** The group, in an accepted domain. */
+      readonly address: string;
+      /** Members, here or elsewhere; aliases and groups among them are expanded too. */
+      readonly members: readonly string[];
+      /** An address list whose addresses are members as well; 10,000 in all. */
+      readonly membersFrom?: string;
+      /** Owner of the mailing list: hears of what cannot be delivered to a member, in place of the sender (RFC 5321 3.9.2). */
+      readonly envelopeSender?: string;
+    }[];
+    /** Who gets the mail for addresses that do not exist. */
+    readonly catchAll: readonly {
+      /** An accepted domain of which it is known who exists: Authoritative, or with knownRecipients. */
+      readonly domain: string;
+      /** Who gets it; may be an alias or a group. */
+      readonly target: string;
+    }[];
+    /** Addresses in a ConfigMap or a file, one a line, up to 500,000 and 32 MiB each; read again when they change. */
+    readonly addressLists: readonly {
+      /** Name of the list. */
+      readonly name: string;
+      /** A ConfigMap of this namespace. */
+      readonly configMapRef?: {
+        readonly name: string;
+        readonly key: string;
+      };
+      /** Absolute path of a file where the front ends run; for mailcluster run. */
+      readonly file?: string;
+    }[];
+    /** Domains of which only the addresses in these lists exist, besides aliases, groups, postmaster and addresses that a MailboxDatabase names; others are refused (550 5.1.1). */
+    readonly knownRecipients: readonly {
+      /** An accepted domain. */
+      readonly domain: string;
+      /** Names of address lists. */
+      readonly addressLists: readonly string[];
+    }[];
+  };
   /** Ways out for mail to other domains. */
   readonly sendConnectors: readonly {
     /** Name of the connector. */

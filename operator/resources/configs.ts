@@ -2,7 +2,7 @@
  * The configuration that all pods of one kind share. Owns: where a pod finds its files and on which ports it serves. Promise: what differs from
  * pod to pod is `$(NAME)`, filled in from the pod's environment by `common/pod-config.ts`; no secret is in it. PURE.
  */
-import type { FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
+import type { AddressListFile, FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { frontendLimits, type PlannedListener } from '../topology.ts';
@@ -125,6 +125,7 @@ export function frontendConfig(
   const { listeners, tlsSecretRef, proxyProtocol } = cluster.spec.frontend;
   const ports = targetPorts(listeners);
   const shared = ledger(cluster, owner, operator);
+  const lists = addressLists(cluster);
   return {
     name: NAME,
     site,
@@ -149,10 +150,20 @@ export function frontendConfig(
     ...(proxyProtocol === undefined ? {} : { proxyFrom: proxyProtocol.trustedCIDRs }),
     metrics: { host: ANY, port: PORT.metrics },
     hostname: `${NAME}.${serviceDomain(named.smtpService(owner.name), owner, operator)}`,
+    ...(lists.length === 0 ? {} : { addressLists: lists }),
     limits: frontendLimits(cluster),
     ...(shared === null ? {} : { sharedLimits: shared }),
     logLevel: cluster.spec.logLevel,
   };
+}
+
+export const addressListPath = (list: string): string => `${PATH.addressLists}/${list}`;
+
+function addressLists(cluster: MailCluster): readonly AddressListFile[] {
+  return (cluster.spec.recipients?.addressLists ?? []).flatMap(({ name, configMapRef, file }) => {
+    const path = configMapRef === undefined ? file : `${addressListPath(name)}/${configMapRef.key}`;
+    return path === undefined ? [] : [{ name, file: path }];
+  });
 }
 
 /** Key of the rendered configuration in the ConfigMap. */

@@ -6,7 +6,7 @@
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { frontendGroupName, planMembers, share } from '../topology.ts';
-import { configFile, frontendConfig, targetPorts } from './configs.ts';
+import { addressListPath, configFile, frontendConfig, targetPorts } from './configs.ts';
 import { LABEL, metadata, named, type Owner, PATH, podSelector } from './names.ts';
 import type { KubeObject } from './objects.ts';
 import { commonMounts, type Mount, memoryMount, podTemplate, type Site, secretMount } from './pods.ts';
@@ -56,14 +56,25 @@ export const usersSecrets = (cluster: MailCluster): readonly string[] => [
   ...new Set(cluster.spec.frontend.listeners.flatMap(({ auth }) => (auth === undefined ? [] : [auth.secretRef.name]))),
 ];
 
+/** A front end serves without a list; who is only in it hears 451 until it is there. */
+const optionalMount = (name: string, configMap: string, path: string): Mount => ({
+  volume: { name, configMap: { name: configMap, optional: true } },
+  path,
+  readOnly: true,
+});
+
 function mounts(cluster: MailCluster, owner: Owner): readonly Mount[] {
   const { tlsSecretRef } = cluster.spec.frontend;
+  const lists = cluster.spec.recipients?.addressLists ?? [];
   return [
     ...commonMounts(owner),
     memoryMount('tls', PATH.volatileTls),
     ...redisMounts(cluster, owner),
     ...(tlsSecretRef === undefined ? [] : [secretMount('smtp-tls', tlsSecretRef.name, PATH.smtpTls)]),
     ...usersSecrets(cluster).map((name, index) => secretMount(`users-${index}`, name, `${PATH.users}/${name}`)),
+    ...lists.flatMap(({ name, configMapRef }, index) =>
+      configMapRef === undefined ? [] : [optionalMount(`list-${index}`, configMapRef.name, addressListPath(name))],
+    ),
   ];
 }
 

@@ -12,12 +12,16 @@ export type Refusal =
   | { readonly by: 'validate' };
 
 const SPANS_OBJECTS = [
+  'address-list-unknown',
+  'alias-foreign-domain',
+  'catch-all-of-relay',
   'copy-in-unknown-site',
   'database-of-unknown-cluster',
   'database-of-unknown-dag',
   'database-of-unknown-standalone-site',
   'defined-twice',
   'domain-not-accepted',
+  'group-contains-itself',
   'domain-relayed-elsewhere',
   'hold-time-below-replay-lag',
   'resubmit-unknown-database',

@@ -23,6 +23,15 @@ const FACTS: readonly (readonly [string, CopyFacts])[] = [
   ['a plain message', base],
   ['null reverse-path, no recipients', envelope({ reversePath: '', recipients: [] })],
   [
+    'members of a list, an expanded alias',
+    envelope({
+      reportsTo: ['c@d'],
+      returnPaths: [{ address: 'owner@b', reportsTo: ['c@d'] }, { address: 'other@b' }],
+      recipients: [{ address: 'a@b', returnPath: 0 }, { address: 'c@d' }],
+      expanded: [{ address: 'list@b', notify: 'SUCCESS', action: 'delivered' }],
+    }),
+  ],
+  [
     'DSN parameters',
     envelope({
       ret: 'HDRS',

@@ -122,6 +122,40 @@ async function deadPort(): Promise<{ port: number }> {
   return { port };
 }
 
+describe('members of mailing lists', () => {
+  test('go out in a transaction of their own, from the list, without what the sender asked for; results keep their order', async () => {
+    const peer = await startPeer({ capabilities: ['DSN'] });
+    const { agent } = startAgent();
+    const envelope: Envelope = {
+      ...ENVELOPE,
+      ...{ ret: 'FULL', envid: 'e1' },
+      returnPaths: [{ address: 'owner@lists.example' }],
+    };
+    const recipients = [0, undefined, 0].map((returnPath, at) => ({
+      index: at,
+      recipient: { address: `r${at}@x.example`, ...(returnPath === undefined ? {} : { returnPath }) },
+    }));
+    const results = await new Promise<readonly RecipientResult[]>((resolve) =>
+      agent.start(
+        {
+          ...{ requestId: 1, copyId: 'COPY' as CopyId, deliveryId: 'ELDEST', contentKey: null },
+          epoch: { try: 1, term: 0, owner: 'ME' as Identity },
+          ...{ mayBeRepeat: false, envelope, sizeBytes: BODY.length, route: smartHost(peer), recipients },
+          mayBegin: () => true,
+        },
+        resolve,
+      ),
+    );
+    expect(results.map(({ index, kind }) => [index, kind])).toEqual([0, 1, 2].map((at) => [at, 'relayed']));
+    expect(
+      peer.messages.map(({ mail, rcpts }) => [/<(.*?)>/.exec(mail)?.[1], rcpts.length, /ENVID/.test(mail)]),
+    ).toEqual([
+      ['owner@lists.example', 2, false],
+      ['alice@example.org', 1, true],
+    ]);
+  });
+});
+
 describe('a mailbox store', () => {
   test('gets the message with our trace fields and without a forged delivery id', async () => {
     const peer = await startPeer({ protocol: 'LMTP' });

@@ -169,6 +169,49 @@ describe('edge', () => {
     topology,
   );
 
+  it('members of groups count: what no frame holds is put off, the next message begins anew, and the transport gets the members', async () => {
+    const counted: string[] = [];
+    const metrics: Metrics = {
+      ...silentMetrics,
+      increment: (name: string, labels?: Labels) => counted.push(`${name} ${labels?.limit}`),
+    };
+    const clock = new Scheduler(1).clock();
+    const many = Array.from({ length: 6_000 }, (_, at) => `m${at}@foreign.example`);
+    const group = (address: string, members: readonly string[]) => ({
+      ...{ address, members, membersFrom: null, envelopeSender: null },
+    });
+    const expansions = [
+      group('big@listed.example', many),
+      group('more@listed.example', [...many.slice(1), 'b@x.example']),
+      group('pair@listed.example', ['bob@listed.example', 'far@foreign.example']),
+    ];
+    const groups = new FrontendEdge(
+      {
+        ...{ name: 'f-0', proxy, clock, random: systemRandom, log: silentLogger, metrics },
+        ...{ listeners: [listener('outside', [])], clients: new ClientLimits(clock, null) },
+        limits: { maxAuthFailures: 10, maxMessageRatePerUser: 0 },
+      },
+      { ...topology, recipients: { plusAddressing: false, expansions, catchAll: [], knownRecipients: [] } },
+    );
+    const one = session('g', 'outside', '203.0.113.5', null);
+    const rcpt = async (address: string) => (await groups.onRcptTo(one, mail, { address }))?.enhanced ?? 'accept';
+    groups.onConnect(one);
+    await groups.onMailFrom(one, mail);
+    expect([await rcpt('big@listed.example'), await rcpt('more@listed.example')]).toEqual(['accept', '4.5.3']);
+    expect(counted).toEqual(['smtp_limits_total maxExpandedRecipients']);
+    await groups.onMailFrom(one, mail);
+    expect([await rcpt('more@listed.example')]).toEqual(['accept']);
+    await groups.onMailFrom(one, mail);
+    expect(await rcpt('pair@listed.example')).toBe('accept');
+    await groups.onData(one, { ...sampleEnvelope, recipients: [{ address: 'pair@listed.example' }] }, () => undefined);
+    const sent = opened.pop();
+    expect(sent?.envelope.recipients.map(({ address }) => address)).toEqual([
+      'bob@listed.example',
+      'far@foreign.example',
+    ]);
+    expect(sent?.details[0]).toContain('1 RCPT; pair@listed.example expanded: 2 recipients');
+  });
+
   it('no open relay in any combination of listener, address and identity', async () => {
     let combinations = 0;
     for (const name of ['inside', 'outside', 'unheard-of'])

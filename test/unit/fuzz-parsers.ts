@@ -132,7 +132,7 @@ function record(input: Buffer): void {
 }
 
 const READER = createReader();
-const RESOURCES = ['two-site-dag.yaml', 'mx.yaml'].map((name) =>
+const RESOURCES = ['two-site-dag.yaml', 'mx.yaml', 'recipients.yaml'].map((name) =>
   readFileSync(join(import.meta.dirname, '../../examples', name)),
 );
 

@@ -9,6 +9,7 @@ import { passwordIn, podConfig, redisUrlFile } from '../../common/pod-config.ts'
 import { hashPassword, verifyPassword } from '../../common/smtp/users.ts';
 import { UsersReader } from '../../common/smtp/users-directory.ts';
 import { frontendConfig, targetPorts, transportConfig } from '../../operator/resources/configs.ts';
+import { deployment, frontendGroups } from '../../operator/resources/frontends.ts';
 import { OPERATOR, resourcesOf, TWO_SITES } from './cluster-state.ts';
 
 const POD = { POD_NAME: 'm-0', POD_NAMESPACE: 'mail', POD_UID: 'u', POD_IP: '10.0.0.7', NODE_NAME: 'n1' };
@@ -31,6 +32,23 @@ describe('a pod', () => {
       },
     });
     expect(JSON.stringify(parsed)).not.toContain('$(');
+  });
+
+  it('finds address lists where their ConfigMaps are mounted, and starts without them; nothing is rendered for who has none', () => {
+    const lists = '[{ name: people, configMapRef: { name: staff } }, { name: local, file: /srv/local }]';
+    const cluster = spec(`  recipients: { addressLists: ${lists} }\n`);
+    const rendered = frontendConfig(cluster, OWNER, OPERATOR, 'seattle');
+    const addressLists = [
+      { name: 'people', file: '/etc/mailcluster/address-lists/people/addresses' },
+      { name: 'local', file: '/srv/local' },
+    ];
+    const parsed = parseFrontendConfig(podConfig(rendered, POD, null, silent));
+    expect(parsed).toMatchObject({ kind: 'ok', value: { addressLists } });
+    const [group] = frontendGroups(cluster);
+    const pods = group === undefined ? '' : JSON.stringify(deployment(cluster, OWNER, OPERATOR, group));
+    expect(pods).toContain('"configMap":{"name":"staff","optional":true}');
+    expect(pods).toContain('"mountPath":"/etc/mailcluster/address-lists/people"');
+    expect(frontendConfig(spec(''), OWNER, OPERATOR, 'seattle')).not.toHaveProperty('addressLists');
   });
 
   it('reads that of a front end, with ports above 1024 and distinct', () => {

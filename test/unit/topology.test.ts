@@ -194,6 +194,30 @@ describe('the document', () => {
     ]);
   });
 
+  it('has what recipients stand for, sorted, the same after it was read again; nothing of it for who has none', () => {
+    const spec = `  recipients:
+    aliases: [{ address: z@contoso.com, target: bob@contoso.com }]
+    groups: [{ address: a@contoso.com, membersFrom: staff, envelopeSender: z@contoso.com }]
+    addressLists: [{ name: staff, file: /srv/staff }]
+    knownRecipients: [{ domain: contoso.com, addressLists: [staff] }]`;
+    const first = next(null, { spec });
+    if (first.kind !== 'changed') throw new Error(first.kind);
+    expect(first.document.recipients).toEqual({
+      plusAddressing: false,
+      expansions: [
+        { address: 'a@contoso.com', members: [], membersFrom: 'staff', envelopeSender: 'z@contoso.com' },
+        { address: 'z@contoso.com', members: ['bob@contoso.com'], membersFrom: null, envelopeSender: null },
+      ],
+      catchAll: [],
+      knownRecipients: [{ domain: 'contoso.com', addressLists: ['staff'] }],
+    });
+    const read = parseTopologyDocument(JSON.parse(JSON.stringify(first.document)));
+    if (read.kind !== 'ok') throw new Error(read.problem);
+    expect(next(read.value, { spec }).kind).toBe('unchanged');
+    const without = next(null);
+    expect(without.kind === 'changed' && 'recipients' in without.document).toBe(false);
+  });
+
   it('is about its own databases only', () => {
     const { cluster, databases, configMaps } = resources();
     const [own] = databases;

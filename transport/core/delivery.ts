@@ -25,7 +25,7 @@ import { settle, tellHolders } from './ownership.ts';
 import { isPoison } from './poison.ts';
 import { isJustAwake } from './presence.ts';
 import { restsAlone } from './rehome.ts';
-import { dsnSafe, forkDsn } from './reports.ts';
+import { dsnSafe, forkDsn, reportExpansions } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
 import { resolveRecipient } from './routing.ts';
 import {
@@ -56,6 +56,7 @@ export function categorize(turn: Turn, copy: Copy): void {
         )
       : reopened(turn, copy.state, known)
   ).slice();
+  if (known === null) reportExpansions(turn, copy);
   const isReopened = known?.some((recipient, index) => isFinal(recipient) && recipient !== recipients[index]) === true;
   const failed: number[] = [];
   let routed = 0;

@@ -9,9 +9,9 @@ import { messageDate } from './trace-headers.ts';
 
 /**
  * What is reported of a recipient. `expired` is a failure after the last retry; `relayed`: handed to a next hop that will not report
- * (RFC 3461 5.2.1 d); `delivered`: in the mailbox.
+ * (RFC 3461 5.2.1 d); `delivered`: in the mailbox, or given to a mailing list; `expanded`: an alias of several (5.2.7.3).
  */
-export type ReportKind = 'failed' | 'expired' | 'delayed' | 'delivered' | 'relayed';
+export type ReportKind = 'failed' | 'expired' | 'delayed' | 'delivered' | 'relayed' | 'expanded';
 
 export interface ReportedRecipient {
   readonly recipient: EnvelopeRecipient;
@@ -87,7 +87,10 @@ export function composeDsn(input: DsnInput): Dsn | null {
 function dsnEnvelope(input: DsnInput, is8Bit: boolean, sizeBytes: number): Envelope {
   return {
     reversePath: '', // RFC 3461 6.1
-    recipients: [{ address: input.original.reversePath, notify: 'NEVER' }],
+    recipients: (input.original.reportsTo ?? [input.original.reversePath]).map((address) => ({
+      address,
+      notify: 'NEVER',
+    })),
     body: is8Bit ? '8BITMIME' : '7BIT',
     smtputf8: input.original.smtputf8,
     declaredSizeBytes: sizeBytes,
@@ -135,12 +138,13 @@ const SAYINGS: Readonly<Record<ReportKind, string>> = {
   delayed: 'has not been delivered yet. You need not send it again; attempts go on for',
   delivered: 'was delivered to',
   relayed: 'was passed on to a system that sends no delivery reports, for',
+  expanded: 'was passed on to everybody behind',
 };
 
 /** The part for people. */
 function explanation(input: DsnInput, reported: readonly ReportedRecipient[]): string {
   const lines = [`This is the mail system at ${field(input.hostname)}.`, ''];
-  for (const kind of ['failed', 'expired', 'delayed', 'delivered', 'relayed'] as const) {
+  for (const kind of ['failed', 'expired', 'delayed', 'delivered', 'relayed', 'expanded'] as const) {
     const those = reported.filter(({ report }) => report === kind);
     if (those.length === 0) continue;
     lines.push(`Your message of ${messageDate(input.original.receivedAtMs)} ${SAYINGS[kind]}:`, '');

@@ -125,6 +125,7 @@ export type CoreEvent =
       readonly stream: number;
       readonly id: CopyId;
       readonly parent: CopyId;
+      readonly aboutExpansion?: boolean;
       readonly envelope: Envelope;
       readonly digest: string;
       readonly sizeBytes: number;
@@ -217,6 +218,11 @@ export type Route =
     };
 
 export type DsnKind = 'failed' | 'delayed' | 'expired';
+/** Of an alias or list that the front end expanded: `recipient` is then its place in `expanded`. */
+export type ExpansionReport = 'expanded' | 'delivered';
+
+export const isExpansionReport = (dsn: DsnKind | ExpansionReport): dsn is ExpansionReport =>
+  dsn === 'expanded' || dsn === 'delivered';
 
 /** `commit` with the runtime's stream number in place of the body. */
 export type CoreWrite =
@@ -240,7 +246,7 @@ export interface ComposeDsn {
   readonly kind: 'ComposeDsn';
   readonly id: CopyId;
   readonly parent: CopyId;
-  readonly dsn: DsnKind;
+  readonly dsn: DsnKind | ExpansionReport;
   readonly recipient: number;
   readonly facts: CopyFacts;
   readonly state: CopyState;

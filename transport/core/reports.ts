@@ -54,6 +54,24 @@ export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): vo
   if (!reportWaits(turn, effect)) early(turn, effect);
 }
 
+/**
+ * RFC 3461 5.2.7: who asked for success hears that an alias was expanded, or that a list has it. Made when the message is categorised for the first time; a process
+ * that dies right then owes nobody a failure, and does not say it.
+ */
+export function reportExpansions(turn: Turn, copy: Copy): void {
+  const { server } = turn;
+  const { id: parent, kind, envelope } = copy.facts;
+  if (kind !== 'message' || envelope.reversePath === '' || isPoison(copy.state)) return;
+  for (const [recipient, { action }] of (envelope.expanded ?? []).entries()) {
+    const id = server.hashId(`${parent}/expansion ${recipient}`);
+    if (server.copies.has(id) || server.composing.has(id) || copy.state.dsns.includes(id)) continue;
+    server.composing.add(id);
+    const { facts, state } = copy;
+    const effect: ComposeDsn = { kind: 'ComposeDsn', id, parent, dsn: action, recipient, facts, state };
+    if (!reportWaits(turn, effect)) early(turn, effect);
+  }
+}
+
 /** A shadow was confirmed; or this is the shadow, and its owner has said that it has it: the body came before that one's own commit was durable (seed 4299). */
 const onTwoDatabases = (turn: Turn, { state, vouchedBy }: Copy): boolean =>
   state.epoch.owner === turn.server.me ? confirmedPlacements(state).length > 0 : vouchedBy === state.epoch.owner;
@@ -82,6 +100,8 @@ export interface ComposedDsn {
   readonly stream: number;
   readonly id: CopyId;
   readonly parent: CopyId;
+  /** The message may be final before the report is written, and is not waited for. */
+  readonly aboutExpansion?: boolean;
   readonly envelope: CopyFacts['envelope'];
   readonly digest: string;
   readonly sizeBytes: number;
@@ -93,7 +113,8 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   server.composing.delete(dsn.id);
   const parent = server.copies.get(dsn.parent);
   const existing = server.copies.get(dsn.id);
-  if (parent === undefined || parent.state.epoch.owner !== server.me || existing !== undefined) {
+  const isOurs = parent === undefined ? dsn.aboutExpansion === true : parent.state.epoch.owner === server.me;
+  if (!isOurs || existing !== undefined) {
     early(turn, { kind: 'DiscardBody', stream: dsn.stream });
     // Another maker's arrived while ours was being composed.
     if (existing !== undefined && parent !== undefined && parent.state.epoch.owner === server.me)
@@ -130,12 +151,13 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   });
   createPrimary(turn, copy, dsn.stream);
   needsShadow(server, dsn.id);
-  setState(
-    turn,
-    parent,
-    { ...parent.state, dsns: [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id] },
-    'commit',
-  );
+  if (parent !== undefined)
+    setState(
+      turn,
+      parent,
+      { ...parent.state, dsns: [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id] },
+      'commit',
+    );
   late(turn, { copy: null, kind: 'Count', what: 'dsn' });
   late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${dsn.parent}` });
   reshadow(turn);

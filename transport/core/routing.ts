@@ -3,6 +3,7 @@
  * An address beats a domain; local parts compare as the database says; addresses are never rewritten.
  */
 import type { MailboxDatabaseConfig, SendConnectorConfig, TopologyDocument } from '../../common/config.ts';
+import { baseOf } from '../../common/plus-addressing.ts';
 import type { Route } from './events.ts';
 
 export type Resolution =
@@ -25,9 +26,12 @@ function sameMailbox(database: MailboxDatabaseConfig, listed: string, local: str
 
 export function databaseOf(document: TopologyDocument, address: string): MailboxDatabaseConfig | null {
   const { local, domain } = splitAddress(address);
-  const byAddress = document.databases.find((database) =>
-    database.addresses.some((listed) => sameMailbox(database, listed, local, domain)),
-  );
+  const listedIn = (name: string) =>
+    document.databases.find((database) =>
+      database.addresses.some((listed) => sameMailbox(database, listed, name, domain)),
+    );
+  const base = document.recipients?.plusAddressing === true ? baseOf(local) : null;
+  const byAddress = listedIn(local) ?? (base === null ? undefined : listedIn(base));
   return byAddress ?? document.databases.find((database) => database.domains.includes(domain)) ?? null;
 }
 

@@ -16,6 +16,7 @@ import {
   RFC5321_TIMEOUTS,
   type SendOutcome,
 } from '../../common/smtp/client.ts';
+import { envelopeFor } from '../core/return-path.ts';
 import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
 import type {
   DeliveryAgent,
@@ -121,17 +122,26 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   async #deliver(request: DeliveryRequest): Promise<RecipientResult[]> {
-    const { maxRecipientsPerTransaction } = this.#settings;
-    const results: RecipientResult[] = [];
-    for (let at = 0; at < request.recipients.length; at += maxRecipientsPerTransaction) {
-      const batch = request.recipients.slice(at, at + maxRecipientsPerTransaction);
-      const last = results.at(-1);
+    const results = new Map<number, RecipientResult>();
+    let last: RecipientResult | undefined;
+    for (const batch of this.#batches(request)) {
       // What concerns the host or the message concerns the other recipients as well.
-      if (last?.kind === 'withheld' || (last?.kind === 'deferred' && last.scope === 'host'))
-        results.push(...batch.map(({ index }) => ({ ...last, index })));
-      else results.push(...(await this.#transact(request, batch)));
+      const over = last?.kind === 'withheld' || (last?.kind === 'deferred' && last.scope === 'host') ? last : null;
+      const said: RecipientResult[] =
+        over === null ? await this.#transact(request, batch) : batch.map(({ index }) => ({ ...over, index }));
+      for (const result of said) results.set(result.index, result);
+      last = said.at(-1);
     }
-    return results;
+    return request.recipients.flatMap(({ index }) => results.get(index) ?? []);
+  }
+
+  /** A transaction has one sender (RFC 5321 3.3) and not too many recipients. */
+  #batches({ recipients }: DeliveryRequest): DeliveryRecipient[][] {
+    const { maxRecipientsPerTransaction: most } = this.#settings;
+    const bySender = Map.groupBy(recipients, ({ recipient }) => recipient.returnPath ?? -1);
+    return [...bySender.values()].flatMap((those) =>
+      Array.from({ length: Math.ceil(those.length / most) }, (_, at) => those.slice(at * most, (at + 1) * most)),
+    );
   }
 
   /** One transaction: the first destination that can be used decides. */
@@ -214,7 +224,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   #message(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): OutgoingMessage {
-    const { envelope, copyId, deliveryId, contentKey } = request;
+    const { copyId, deliveryId, contentKey } = request;
+    const envelope = envelopeFor(request.envelope, batch[0]?.recipient);
     const { hostname, member, readBody } = this.#options;
     const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, hostname, member });
     return {

@@ -1,7 +1,8 @@
 /** Makes the body of a DSN: reads the original's header from the queue database and lets `core/dsn.ts` write the report. */
 import type { Envelope, Reply } from '../../common/message.ts';
 import { composeDsn } from '../core/dsn.ts';
-import type { EarlyEffect } from '../core/events.ts';
+import { type EarlyEffect, isExpansionReport } from '../core/events.ts';
+import { envelopeFor } from '../core/return-path.ts';
 import type { TransportDeps } from './deps.ts';
 
 /** RFC 3461 6.2: the header suffices; bounded whatever the message has. */
@@ -10,17 +11,18 @@ const MAX_HEADER_BYTES = 131_072;
 export async function composeFor(
   effect: Extract<EarlyEffect, { readonly kind: 'ComposeDsn' }>,
   deps: TransportDeps,
-): Promise<{ readonly envelope: Envelope; readonly body: Buffer } | null> {
+): Promise<{ readonly envelope: Envelope; readonly body: Buffer; readonly aboutExpansion: boolean } | null> {
   const { facts, state, recipient } = effect;
-  const address = facts.envelope.recipients[recipient];
-  const said = state.recipients?.[recipient];
+  const isExpansion = isExpansionReport(effect.dsn);
+  const address = (isExpansion ? facts.envelope.expanded : facts.envelope.recipients)?.[recipient];
+  const said = isExpansion ? undefined : state.recipients?.[recipient];
   if (address === undefined) return null;
   const originalHeader = await headerOf(deps, effect);
   const nowMs = deps.clock.wallMs();
-  return composeDsn({
+  const dsn = composeDsn({
     id: effect.id,
     originalId: facts.id,
-    original: facts.envelope,
+    original: envelopeFor(facts.envelope, address),
     recipients: [
       {
         recipient: address,
@@ -38,6 +40,7 @@ export async function composeFor(
     member: deps.name,
     nowMs,
   });
+  return dsn === null ? null : { ...dsn, aboutExpansion: isExpansion };
 }
 
 async function headerOf(

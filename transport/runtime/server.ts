@@ -428,13 +428,16 @@ export class TransportServer {
     }
     const dsn = await composeFor(effect, this.deps);
     if (dsn === null || this.#stopped) return;
-    const { envelope } = dsn;
+    const { envelope, aboutExpansion } = dsn;
     const { id, parent } = effect;
     const { number, digest, sizeBytes } = await this.bodies.registerOwn(id, dsn.body);
     await this.#unlessAtRest(id, (isAtRest) => {
       if (isAtRest) this.bodies.discard(number);
       if (isAtRest) this.#loop.handle({ kind: 'DsnAtRest', id, parent });
-      else this.#loop.handle({ kind: 'DsnComposed', stream: number, id, parent, envelope, digest, sizeBytes });
+      else {
+        const about = { id, parent, aboutExpansion };
+        this.#loop.handle({ kind: 'DsnComposed', stream: number, ...about, envelope, digest, sizeBytes });
+      }
     });
   }
 

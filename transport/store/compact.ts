@@ -349,7 +349,9 @@ function textOf({ digest, envelope, events }: CopyFacts): string {
     digest,
     reversePath,
     recipients.map((recipient) =>
-      recipient.notify === undefined && recipient.orcpt === undefined ? recipient.address : recipient,
+      recipient.notify === undefined && recipient.orcpt === undefined && recipient.returnPath === undefined
+        ? recipient.address
+        : recipient,
     ),
     body,
     smtputf8,
