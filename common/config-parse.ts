@@ -3,7 +3,6 @@
  * one document. Promise: a typed value holding known fields only, or the first mismatch with its path. Unknown fields are left
  * out, not refused: pods of version N-1 read documents of version N (kubernetes.md K12). Refuses: anything else. PURE.
  */
-import { isIP } from 'node:net';
 import type {
   FrontendConfig,
   FrontendLimits,
@@ -12,143 +11,42 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
-  MxConfig,
   PoliciesConfig,
   ResubmitRequestConfig,
   RetiredIdentity,
-  SendConnectorConfig,
   SignerConfig,
   TlsFiles,
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
+import { sendConnector } from './config-connectors.ts';
+import {
+  boundary,
+  count,
+  endpoint,
+  flag,
+  list,
+  lowerCase,
+  Mismatch,
+  milliseconds,
+  named,
+  network,
+  nullable,
+  object,
+  oneOf,
+  type Parse,
+  port,
+  positive,
+  show,
+  text,
+  withDefaults,
+} from './config-grammar.ts';
 import type { CopyId, Identity } from './message.ts';
 
 export type Parsed<T> =
   | { readonly kind: 'ok'; readonly value: T }
   /** `path` like `members[2].address.port`; empty for the document as a whole. */
   | { readonly kind: 'error'; readonly path: string; readonly problem: string };
-
-class Mismatch extends Error {
-  readonly path: string;
-  constructor(path: string, problem: string) {
-    super(problem);
-    this.path = path;
-  }
-}
-
-type Parse<T> = (value: unknown, path: string) => T;
-type Fields<T> = { readonly [K in keyof T]-?: Parse<T[K]> };
-
-const show = (value: unknown): string => (JSON.stringify(value) ?? String(value)).slice(0, 60);
-
-function object<T extends object>(fields: Fields<T>): Parse<T> {
-  return (value, path) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      throw new Mismatch(path, `expected an object, found ${show(value)}`);
-    }
-    const source: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(value));
-    const entries = Object.entries<Parse<unknown>>(fields).map(([name, parse]) => {
-      const inner = path === '' ? name : `${path}.${name}`;
-      if (!Object.hasOwn(source, name)) throw new Mismatch(inner, 'is missing');
-      return [name, parse(source[name], inner)] as const;
-    });
-    // `Fields<T>` has a parser for every field of T, each of its type.
-    return Object.fromEntries(entries) as T;
-  };
-}
-
-/** Fields that older documents do not have read as this. */
-function withDefaults<T>(parse: Parse<T>, defaults: Readonly<Record<string, unknown>>): Parse<T> {
-  return (value, path) =>
-    parse(
-      typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...defaults, ...value } : value,
-      path,
-    );
-}
-
-function list<T>(item: Parse<T>, least = 0): Parse<readonly T[]> {
-  return (value, path) => {
-    if (!Array.isArray(value)) throw new Mismatch(path, `expected a list, found ${show(value)}`);
-    if (value.length < least) throw new Mismatch(path, `needs at least ${least}, has ${value.length}`);
-    return value.map((entry, index) => item(entry, `${path}[${index}]`));
-  };
-}
-
-/** A list of named things; a name counts once. */
-function named<T extends { readonly name: string }>(item: Parse<T>, least = 0): Parse<readonly T[]> {
-  const parse = list(item, least);
-  return (value, path) => {
-    const entries = parse(value, path);
-    for (const [index, entry] of entries.entries()) {
-      const first = entries.findIndex((other) => other.name === entry.name);
-      if (first !== index)
-        throw new Mismatch(`${path}[${index}].name`, `${show(entry.name)} is the name of entry ${first} too`);
-    }
-    return entries;
-  };
-}
-
-function nullable<T>(parse: Parse<T>): Parse<T | null> {
-  return (value, path) => (value === null ? null : parse(value, path));
-}
-
-const text: Parse<string> = (value, path) => {
-  if (typeof value !== 'string' || value === '') throw new Mismatch(path, `expected text, found ${show(value)}`);
-  return value;
-};
-
-const lowerCase: Parse<string> = (value, path) => {
-  const found = text(value, path);
-  if (found !== found.toLowerCase()) throw new Mismatch(path, `expected lower case, found ${show(value)}`);
-  return found;
-};
-
-const flag: Parse<boolean> = (value, path) => {
-  if (typeof value !== 'boolean') throw new Mismatch(path, `expected true or false, found ${show(value)}`);
-  return value;
-};
-
-function integer(least: number, most = Number.MAX_SAFE_INTEGER): Parse<number> {
-  return (value, path) => {
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) {
-      const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
-      throw new Mismatch(path, `expected a whole number ${range}, found ${show(value)}`);
-    }
-    return value;
-  };
-}
-
-function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
-  return (value, path) => {
-    const found = choices.find((choice) => choice === value);
-    if (found === undefined) throw new Mismatch(path, `expected one of ${choices.join(', ')}, found ${show(value)}`);
-    return found;
-  };
-}
-
-const count = integer(0);
-const positive = integer(1);
-const milliseconds = count;
-const port = integer(0, 65535);
-const endpoint = object<{ readonly host: string; readonly port: number }>({ host: text, port });
-
-const boundary: Parse<string> = (value, path) => {
-  const found = text(value, path);
-  if (!/^(dag|site)\/[^/]+$/.test(found))
-    throw new Mismatch(path, `expected dag/NAME or site/NAME, found ${show(value)}`);
-  return found;
-};
-
-const network: Parse<string> = (value, path) => {
-  const found = text(value, path);
-  const [, address = '', prefix = ''] = /^([^/]+)\/([0-9]{1,3})$/.exec(found) ?? [];
-  const version = isIP(address);
-  if (version === 0 || Number(prefix) > (version === 4 ? 32 : 128)) {
-    throw new Mismatch(path, `expected ADDRESS/PREFIX, found ${show(value)}`);
-  }
-  return found;
-};
 
 const memberFields = object<MemberConfig>({
   name: text,
@@ -202,30 +100,6 @@ const database: Parse<MailboxDatabaseConfig> = (value, path) => {
       throw new Mismatch(`${path}.addresses[${index}]`, `expected a lower-case address, found ${show(address)}`);
     }
   }
-  return found;
-};
-
-const mx = object<MxConfig>({
-  port,
-  dnsServers: list(text),
-  allowNetworks: list(network),
-  ownNames: list(lowerCase),
-});
-
-const sendConnectorFields = object<SendConnectorConfig>({
-  name: text,
-  addressSpaces: list(object<SendConnectorConfig['addressSpaces'][number]>({ domain: lowerCase, cost: count }), 1),
-  smartHosts: list(endpoint),
-  mx: nullable(mx),
-  tls: oneOf('None', 'Opportunistic', 'Required'),
-  sites: list(text),
-});
-
-const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
-  // Documents of programs before MX delivery have no such field.
-  const found = withDefaults(sendConnectorFields, { mx: null })(value, path);
-  if (found.mx !== null && found.smartHosts.length > 0)
-    throw new Mismatch(`${path}.mx`, 'is set beside smartHosts; a connector has one or the other');
   return found;
 };
 
@@ -411,9 +285,10 @@ const transportFields = object<TransportConfig>({
   hostname: text,
   store: object<TransportConfig['store']>({ segmentBytes: positive, reserveBytes: count }),
   ledger: nullable(ledger),
+  credentialsDirectory: nullable(text),
   logLevel,
 });
-const transport = withDefaults(transportFields, { ledger: null, signer: null });
+const transport = withDefaults(transportFields, { ledger: null, signer: null, credentialsDirectory: null });
 
 const listener = object<ListenerConfig>({
   name: text,

@@ -12,13 +12,12 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
-  MxConfig,
   PoliciesConfig,
   RetiredIdentity,
-  SendConnectorConfig,
   TopologyDocument,
 } from '../common/config.ts';
 import { assert } from '../common/platform/assert.ts';
+import { sendConnectors } from './connectors.ts';
 import { comparable, configuredAddresses } from './resource/cross-check.ts';
 import type { MailboxDatabase, MailCluster } from './resource/generated.ts';
 import type { ConfigMap } from './resource/parse.ts';
@@ -314,21 +313,6 @@ function lmtpEndpoint(
   }
   const colon = lmtp.lastIndexOf(':');
   return { host: lmtp.slice(0, colon).replace(/^\[(.*)\]$/, '$1'), port: Number(lmtp.slice(colon + 1)) };
-}
-
-const MX_DEFAULTS: MxConfig = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
-
-function sendConnectors(cluster: MailCluster): readonly SendConnectorConfig[] {
-  return cluster.spec.sendConnectors
-    .map(({ name, addressSpaces, delivery, smartHosts, mx, tls, sites }) => ({
-      name,
-      addressSpaces: addressSpaces.map(({ domain, cost }) => ({ domain, cost })),
-      smartHosts: smartHosts.map(({ host, port }) => ({ host, port })),
-      mx: delivery === 'MX' ? { ...MX_DEFAULTS, ...mx } : null,
-      tls,
-      sites: [...sites].sort(),
-    }))
-    .sort(byName);
 }
 
 function policies(cluster: MailCluster): PoliciesConfig {

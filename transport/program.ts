@@ -25,6 +25,7 @@ import { passwordIn } from '../common/pod-config.ts';
 import type { RiskOptions } from './core/poison.ts';
 import { markFenced, setAsideIfFenced } from './fence.ts';
 import { type AdminServer, startAdminServer } from './runtime/admin.ts';
+import { credentialsIn } from './runtime/connector-credentials.ts';
 import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
 import type { DeliveryAgent } from './runtime/delivery-api.ts';
@@ -134,6 +135,7 @@ function deliveryAgent(
     member: config.name,
     readBody: (id) => database.readBody(id),
     onDamaged,
+    credentials: credentialsIn(config.credentialsDirectory ?? null),
   });
   return withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
 }

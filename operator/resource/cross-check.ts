@@ -2,6 +2,7 @@
  * What spans two objects and so cannot be a rule of a CRD (kubernetes.md, first paragraph): `validate` and `run` refuse it here,
  * the operator shows it as a condition. Owns: those checks and nothing inside one object. PURE.
  */
+import { checkConnectors, noteConnectors } from './connector-checks.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
@@ -57,6 +58,8 @@ export function crossCheck(all: readonly Located<Resource>[], missingReferences:
   for (const cluster of context.of('MailCluster')) {
     checkClusterReferences(context, cluster);
     noteDomains(context, cluster);
+    checkConnectors(cluster.resource, context.sayTo(context.problems, cluster.document));
+    noteConnectors(cluster.resource, context.sayTo(context.notes, cluster.document));
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
   for (const request of context.of('ResubmitRequest')) checkRequest(context, request);
@@ -93,7 +96,7 @@ function checkReference(
 }
 
 function checkClusterReferences(context: Context, entry: Located<MailCluster>): void {
-  const { frontend, redis } = entry.resource.spec;
+  const { frontend, redis, sendConnectors } = entry.resource.spec;
   const tls: Path = ['spec', 'frontend', 'tlsSecretRef'];
   if (frontend.tlsSecretRef) {
     checkReference(context, entry, 'Secret', {
@@ -111,6 +114,11 @@ function checkClusterReferences(context: Context, entry: Located<MailCluster>): 
       path,
     });
     if (secret !== null) checkUsers(context, entry, secret, [...path, 'name']);
+  }
+  for (const [index, { auth }] of sendConnectors.entries()) {
+    if (auth === undefined) continue;
+    const path: Path = ['spec', 'sendConnectors', index, 'auth', 'secretRef'];
+    checkReference(context, entry, 'Secret', { name: auth.secretRef.name, keys: ['username', 'password'], path });
   }
   if (redis.urlSecretRef) {
     const { name, key } = redis.urlSecretRef;
@@ -339,13 +347,5 @@ function noteDomains(context: Context, entry: Located<MailCluster>): void {
         `no MailboxDatabase in these files holds ${domain.name}`,
         'every recipient there is unknown (550 5.1.1) until one does',
       );
-  }
-  for (const [index, connector] of spec.sendConnectors.entries()) {
-    if (connector.delivery !== 'MX') continue;
-    note(
-      ['spec', 'sendConnectors', index, 'delivery'],
-      `send connector ${connector.name} believes what DNS says: DANE and MTA-STS are not built yet`,
-      'tls: Required asks every MX host for a certificate of its name, and no DNSSEC proves the name',
-    );
   }
 }

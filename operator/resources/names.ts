@@ -90,6 +90,7 @@ export const PATH = {
   trust: '/etc/mailcluster/trust',
   redis: '/etc/mailcluster/redis',
   users: '/etc/mailcluster/users',
+  connectors: '/etc/mailcluster/connectors',
   smtpTls: '/etc/mailcluster/smtp-tls',
   token: '/var/run/secrets/mailcluster',
   /** A front end keeps its key in memory; a transport with its queue database. */

@@ -16,6 +16,7 @@ import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
 import type { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
+import type { Pace } from './pace.ts';
 import type { Placings } from './placings.ts';
 import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
@@ -123,6 +124,7 @@ export interface Hop {
   failures: number;
   retryAtMs: number | null;
   lastError: string | null;
+  readonly pace: Pace;
 }
 
 export interface OpenDelivery {
@@ -139,6 +141,7 @@ export type TimerKind =
   | 'cap'
   | 'doubt'
   | 'hop'
+  | 'pace'
   | 'retry'
   | 'age'
   | 'safetyNet'

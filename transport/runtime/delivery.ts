@@ -17,6 +17,7 @@ import {
   type SendOutcome,
 } from '../../common/smtp/client.ts';
 import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
+import { credentialsIn, type ReadCredentials } from './connector-credentials.ts';
 import type {
   DeliveryAgent,
   DeliveryRecipient,
@@ -47,6 +48,8 @@ export interface DeliveryAgentOptions {
   readonly readBody: (id: CopyId) => AsyncIterable<Buffer>;
   /** The stored copy of this id is damaged (`readBody` threw an error with code DAMAGED). */
   readonly onDamaged: (id: CopyId) => void;
+  /** What smart hosts are told; none when absent. */
+  readonly credentials?: ReadCredentials;
   readonly settings?: Partial<DeliverySettings>;
 }
 
@@ -96,6 +99,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
       idleMs,
       maxPerDestination: maxConnectionsPerDestination,
       maxMessages: maxMessagesPerConnection,
+      credentials: options.credentials ?? credentialsIn(null),
       ...(ca === undefined ? {} : { ca }),
     });
   }
@@ -186,7 +190,10 @@ class SocketDeliveryAgent implements DeliveryAgent {
     if (route.kind === 'mailbox') return [{ protocol: 'LMTP', host: route.host, port: route.port, tls: 'None' }];
     if (route.kind === 'mx') return this.#mxDestinations(route);
     return this.#avoidedLast(
-      route.hosts.map(({ host, port }) => ({ protocol: 'SMTP' as const, host, port, tls: route.tls })),
+      route.hosts.map(({ host, port }) => {
+        const { tls, session = null } = route;
+        return { protocol: 'SMTP' as const, host, port, tls, session };
+      }),
     );
   }
 
