@@ -51,11 +51,11 @@ const sendConnectorFields = object<SendConnectorConfig>({
   tls: oneOf('None', 'Opportunistic', 'Required'),
   sites: list(text),
   session: nullable(session),
-  limits: nullable(limits),
+  sendLimits: nullable(limits),
 });
 
 export const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
-  const found = withDefaults(sendConnectorFields, { mx: null, session: null, limits: null })(value, path);
+  const found = withDefaults(sendConnectorFields, { mx: null, session: null, sendLimits: null })(value, path);
   if (found.mx !== null && found.smartHosts.length > 0)
     throw new Mismatch(`${path}.mx`, 'is set beside smartHosts; a connector has one or the other');
   if (found.session?.credentials && found.tls !== 'Required')

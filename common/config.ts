@@ -84,7 +84,7 @@ export interface SendConnectorConfig {
   /** Sites whose transports send through it; empty: all. */
   readonly sites: readonly string[];
   readonly session?: ConnectorSession | null;
-  readonly limits?: ConnectorLimits | null;
+  readonly sendLimits?: ConnectorLimits | null;
 }
 
 export interface PoliciesConfig {

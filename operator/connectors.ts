@@ -42,7 +42,7 @@ export function sendConnectors(cluster: MailCluster): readonly SendConnectorConf
         tls: tls === 'EncryptionOnly' ? 'Required' : tls,
         sites: [...sites].sort(),
         session: sessionOf(connector),
-        limits: limitsOf(connector),
+        sendLimits: limitsOf(connector),
       };
     })
     .sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -36,9 +36,9 @@ function matchScore(space: string, domain: string): number | null {
 const inOrder = (a: Candidate, b: Candidate): number =>
   b.score - a.score || a.cost - b.cost || (a.connector.name < b.connector.name ? -1 : 1);
 
-function verdictOf({ sites, limits }: SendConnectorConfig, { site, sizeBytes }: Origin): Candidate['verdict'] {
+function verdictOf({ sites, sendLimits }: SendConnectorConfig, { site, sizeBytes }: Origin): Candidate['verdict'] {
   if (sites.length > 0 && !sites.includes(site)) return 'otherSite';
-  const most = limits?.maxMessageBytes ?? null;
+  const most = sendLimits?.maxMessageBytes ?? null;
   return most !== null && sizeBytes > most ? 'tooLarge' : 'usable';
 }
 
@@ -65,7 +65,7 @@ export function chooseConnector(document: TopologyDocument, domain: string, orig
   if (chosen !== undefined) return { kind: 'connector', connector: chosen.connector };
   const small = all.filter(({ verdict }) => verdict === 'tooLarge');
   if (small.length > 0) {
-    const most = Math.max(...small.map(({ connector }) => connector.limits?.maxMessageBytes ?? 0));
+    const most = Math.max(...small.map(({ connector }) => connector.sendLimits?.maxMessageBytes ?? 0));
     // RFC 3463 5.3.4: message too big for system. It will not become smaller.
     const reply = `552 5.3.4 Message of ${origin.sizeBytes} bytes exceeds the limit of ${most} bytes on the way to ${domain}`;
     return { kind: 'tooLarge', reply };

@@ -142,7 +142,7 @@ export function pump(turn: Turn, key: string): void {
   }
 }
 
-const limitsOf = ({ route }: Hop) => (route.kind === 'mailbox' ? null : (route.limits ?? null));
+const limitsOf = ({ route }: Hop) => (route.kind === 'mailbox' ? null : (route.sendLimits ?? null));
 
 /** So long no delivery begins here; one timer is enough. */
 function mustWait(turn: Turn, { pace, key }: Hop, forMs: number): boolean {

@@ -205,7 +205,7 @@ export type Route =
       readonly hosts: readonly { readonly host: string; readonly port: number }[];
       readonly tls: 'None' | 'Opportunistic' | 'Required';
       readonly session?: ConnectorSession | null;
-      readonly limits?: ConnectorLimits | null;
+      readonly sendLimits?: ConnectorLimits | null;
     }
   /** A next hop for each domain, so that none holds up another (semantics.md D6). */
   | {
@@ -215,7 +215,7 @@ export type Route =
       readonly mx: MxConfig;
       readonly tls: 'None' | 'Opportunistic' | 'Required';
       readonly session?: ConnectorSession | null;
-      readonly limits?: ConnectorLimits | null;
+      readonly sendLimits?: ConnectorLimits | null;
     };
 
 export type DsnKind = 'failed' | 'delayed' | 'expired';

@@ -62,8 +62,8 @@ export function resolveRecipient(document: TopologyDocument, recipient: string, 
 }
 
 function connectorRoute(connector: SendConnectorConfig, domain: string): Resolution {
-  const { name, mx, smartHosts, tls, session = null, limits = null } = connector;
-  const way = { connector: name, tls, session, limits };
+  const { name, mx, smartHosts, tls, session = null, sendLimits = null } = connector;
+  const way = { connector: name, tls, session, sendLimits };
   return mx === null
     ? { kind: 'route', hop: `connector:${name}`, route: { kind: 'smartHost', hosts: smartHosts, ...way } }
     : { kind: 'route', hop: `connector:${name}/${domain}`, route: { kind: 'mx', domain, mx, ...way } };

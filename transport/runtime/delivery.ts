@@ -28,7 +28,8 @@ import type {
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
 import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-results.ts';
 import { DeliveryTurns } from './delivery-turns.ts';
-import { MxLookup } from './mx-lookup.ts';
+import { chooseTargets, MxLookup } from './mx-lookup.ts';
+import { StsPolicies } from './sts-policies.ts';
 
 type MxRoute = Extract<DeliveryRoute, { kind: 'mx' }>;
 type NoDestination =
@@ -62,7 +63,9 @@ export interface DeliverySettings {
   readonly maxRecipientsPerTransaction: number;
   /** How long a smart host that could not be used comes after the others. */
   readonly avoidHostMs: number;
-  /** PEM of the authorities for connectors with `tls: Required`; the system's when absent. */
+  /** Of HTTPS, where policies of MTA-STS are. */
+  readonly policyPort: number;
+  /** PEM of the authorities for connectors with `tls: Required` and for policies; the system's when absent. */
   readonly ca?: string;
 }
 
@@ -73,6 +76,7 @@ export const DEFAULT_DELIVERY_SETTINGS: DeliverySettings = {
   maxMessagesPerConnection: 1_000,
   maxRecipientsPerTransaction: 100,
   avoidHostMs: 30_000,
+  policyPort: 443,
 };
 
 export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent {
@@ -84,6 +88,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   readonly #settings: DeliverySettings;
   readonly #pool: DeliveryPool;
   readonly #turns = new DeliveryTurns();
+  readonly #policies: StsPolicies;
   readonly #underWay = new Set<Promise<void>>();
   /** `host:port` -> monotonic time until which the host comes last. */
   readonly #avoidUntilMs = new Map<string, number>();
@@ -91,7 +96,10 @@ class SocketDeliveryAgent implements DeliveryAgent {
   constructor(options: DeliveryAgentOptions) {
     this.#options = options;
     this.#settings = { ...DEFAULT_DELIVERY_SETTINGS, ...options.settings };
-    const { timeouts, idleMs, maxConnectionsPerDestination, maxMessagesPerConnection, ca } = this.#settings;
+    const { timeouts, idleMs, maxConnectionsPerDestination, maxMessagesPerConnection } = this.#settings;
+    const trust = this.#settings.ca === undefined ? {} : { ca: this.#settings.ca };
+    const { clock, log } = options;
+    this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
     this.#pool = new DeliveryPool({
       clock: options.clock,
       hostname: options.hostname,
@@ -100,7 +108,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
       maxPerDestination: maxConnectionsPerDestination,
       maxMessages: maxMessagesPerConnection,
       credentials: options.credentials ?? credentialsIn(null),
-      ...(ca === undefined ? {} : { ca }),
+      ...trust,
     });
   }
 
@@ -197,15 +205,26 @@ class SocketDeliveryAgent implements DeliveryAgent {
     );
   }
 
-  async #mxDestinations({ domain, mx, tls }: MxRoute): Promise<Destination[] | NoDestination> {
+  async #mxDestinations({ domain, mx, tls, session = null }: MxRoute): Promise<Destination[] | NoDestination> {
     const { dns, random, hostname } = this.#options;
-    const answer = await new MxLookup(dns(mx.dnsServers), random, hostname, mx).lookUp(domain);
+    const asked = dns(mx.dnsServers);
+    const [answer, policy] = await Promise.all([
+      new MxLookup(asked, random, hostname, mx).lookUp(domain),
+      mx.mtaSts === true ? this.#policies.policyOf(domain, asked, mx) : null,
+    ]);
     if (answer.kind === 'failed') return answer;
     if (answer.kind === 'deferred') return { ...answer, scope: 'host' };
+    const chosen = chooseTargets(domain, answer.targets, policy, session?.sourceAddress ?? null);
+    if (typeof chosen === 'string') return { kind: 'deferred', reply: chosen, scope: 'host' };
+    // A policy in force asks for a proven certificate, whatever the connector would be content with.
+    const way =
+      policy?.mode === 'enforce'
+        ? { tls: 'Required' as const, session: session === null ? null : { ...session, isUnproven: false } }
+        : { tls, session };
     return this.#avoidedLast(
-      answer.targets.map(({ address, name }) => ({
-        ...{ protocol: 'SMTP' as const, host: address, port: mx.port, tls },
-        tlsName: name,
+      chosen.map(({ address, name }) => ({
+        ...{ protocol: 'SMTP' as const, host: address, port: mx.port, tlsName: name },
+        ...way,
       })),
     );
   }
