@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { SendConnectorConfig } from '../../common/config.ts';
 import { chooseConnector } from '../../transport/core/connectors.ts';
+import { explainRoute } from '../../transport/core/route-explanation.ts';
 import { simTopology } from '../sim/topology.ts';
 import { CoreBench, PEER } from './core-bench.ts';
 
@@ -29,6 +30,7 @@ function connector(
 
 const document = {
   ...base,
+  policies: { ...base.policies, limits: { ...base.policies.limits, maxMessageBytes: 35 * MiB } },
   sendConnectors: [
     connector('world-b', '*', 5),
     connector('world-a', '*', 5),
@@ -67,6 +69,41 @@ describe('D4: which connector', () => {
     expect(choose('a.example', 'west', 1, few)).toEqual({
       kind: 'none',
       reason: 'no send connector for a.example in site west: east (only east)',
+    });
+  });
+});
+
+describe('the explanation is the decision, with its reasons', () => {
+  const explain = (address: string, site: string, sizeBytes = 1) =>
+    explainRoute(document, address, { site, sizeBytes });
+
+  test('of a connector: the one that is used, then the others in their order', () => {
+    expect(explain('x@eu.partner.example', 'east', 2 * MiB)).toMatchObject({
+      ...{ kind: 'connector', nextHop: 'connector:large', what: 'send connector large, to its smart hosts' },
+      why: 'address space *.partner.example is the best match at cost 9',
+      others: [
+        { name: 'east', why: 'address space * is a wider match' },
+        { name: 'world-a', why: 'address space * is a wider match' },
+        { name: 'world-b', why: 'address space * is a wider match' },
+        { name: 'small', why: 'takes at most 1048576 bytes, this is 2097152' },
+      ],
+    });
+    expect(explain('x@a.example', 'west')).toMatchObject({
+      nextHop: 'connector:world-a',
+      others: [
+        { name: 'world-b', why: 'equal cost, and its name comes later' },
+        { name: 'east', why: 'only for site east, this is west' },
+      ],
+    });
+  });
+
+  test('of a mailbox, of nobody, of what is too large for the transports', () => {
+    expect(explain('alpha-0@sim.example', 'east')).toMatchObject({ kind: 'mailbox', nextHop: 'mailbox:alpha/main' });
+    expect(explain('nobody@sim.example', 'east')).toMatchObject({ kind: 'refused', what: '550 5.1.1 Mailbox unknown' });
+    const most = document.policies.limits.maxMessageBytes;
+    expect(explain('x@a.example', 'east', most + 1)).toMatchObject({
+      kind: 'refused',
+      why: 'transport.limits.maxMessageSize',
     });
   });
 });

@@ -10,7 +10,8 @@ export type Resolution =
   | { readonly kind: 'route'; readonly route: Route; readonly hop: string }
   /** Accepted in principle, no way known now: the unreachable queue. */
   | { readonly kind: 'unreachable'; readonly reason: string }
-  | { readonly kind: 'unknown' | 'tooLarge'; readonly reply: string };
+  | { readonly kind: 'unknown'; readonly reply: string }
+  | { readonly kind: 'tooLarge'; readonly reply: string };
 
 export function splitAddress(address: string): { readonly local: string; readonly domain: string } {
   const at = address.lastIndexOf('@');
@@ -32,10 +33,12 @@ export function databaseOf(document: TopologyDocument, address: string): Mailbox
   return byAddress ?? document.databases.find((database) => database.domains.includes(domain)) ?? null;
 }
 
+/** RFC 5321 4.5.1: postmaster without a domain is the local one. */
+export const qualified = ({ acceptedDomains }: TopologyDocument, recipient: string): string =>
+  recipient.includes('@') ? recipient : `${recipient}@${acceptedDomains[0]?.name ?? ''}`;
+
 export function resolveRecipient(document: TopologyDocument, recipient: string, origin: Origin): Resolution {
-  const first = document.acceptedDomains[0]?.name ?? '';
-  // RFC 5321 4.5.1: postmaster without a domain is the local one.
-  const address = recipient.includes('@') ? recipient : `${recipient}@${first}`;
+  const address = qualified(document, recipient);
   const { domain } = splitAddress(address);
   const database = databaseOf(document, address);
   if (database !== null) {

@@ -74,6 +74,16 @@ export type RecipientResult = { readonly index: number } & (
   | { readonly kind: 'withheld' }
 );
 
+/** The hosts of a route as they would be tried now, for people: `NAME [ADDRESS]:PORT, how`. */
+export interface RouteHosts {
+  readonly hosts: readonly string[];
+  /** Why there is none; what a recipient would be told. */
+  readonly problem: string | null;
+  /** Mode of the domain's MTA-STS policy. */
+  readonly policy: 'enforce' | 'testing' | 'none' | null;
+}
+export type HostsOf = (route: DeliveryRoute) => Promise<RouteHosts>;
+
 export interface DeliveryAgent {
   start(request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): void;
   /** Stops: idle connections are closed, deliveries under way are cut off and reported. Resolves when nothing is left. */

@@ -12,6 +12,7 @@ import type { Random } from '../../common/platform/random.ts';
 import {
   ClientError,
   type ClientTimeouts,
+  formatReply,
   type OutgoingMessage,
   RFC5321_TIMEOUTS,
   type SendOutcome,
@@ -23,6 +24,7 @@ import type {
   DeliveryRecipient,
   DeliveryRequest,
   DeliveryRoute,
+  HostsOf,
   RecipientResult,
 } from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
@@ -79,7 +81,7 @@ export const DEFAULT_DELIVERY_SETTINGS: DeliverySettings = {
   policyPort: 443,
 };
 
-export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent {
+export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent & { readonly hostsOf: HostsOf } {
   return new SocketDeliveryAgent(options);
 }
 
@@ -127,6 +129,19 @@ class SocketDeliveryAgent implements DeliveryAgent {
     this.#underWay.add(delivery);
   }
 
+  readonly hostsOf: HostsOf = async (route) => {
+    const found = await this.#destinations(route);
+    const asked = route.kind === 'mx' && route.mx.mtaSts === true ? route : null;
+    const policy =
+      asked === null
+        ? null
+        : await this.#policies.policyOf(asked.domain, this.#options.dns(asked.mx.dnsServers), asked.mx);
+    const mode = policy?.mode ?? null;
+    if (Array.isArray(found)) return { hosts: found.map(shown), problem: null, policy: mode };
+    const problem = found.kind === 'failed' ? formatReply(found.reply) : found.reply;
+    return { hosts: [], problem, policy: mode };
+  };
+
   async close(): Promise<void> {
     this.#pool.close();
     await Promise.allSettled(this.#underWay);
@@ -148,7 +163,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
 
   /** One transaction: the first destination that can be used decides. */
   async #transact(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): Promise<RecipientResult[]> {
-    const destinations = await this.#destinations(request);
+    const destinations = await this.#destinations(request.route);
     if (!Array.isArray(destinations)) return batch.map(({ index }) => ({ ...destinations, index }));
     let results: RecipientResult[] | null = null;
     for (const destination of destinations) {
@@ -194,7 +209,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   /** In the order to try; or why there is none. */
-  async #destinations({ route }: DeliveryRequest): Promise<Destination[] | NoDestination> {
+  async #destinations(route: DeliveryRoute): Promise<Destination[] | NoDestination> {
     if (route.kind === 'mailbox') return [{ protocol: 'LMTP', host: route.host, port: route.port, tls: 'None' }];
     if (route.kind === 'mx') return this.#mxDestinations(route);
     return this.#avoidedLast(
@@ -268,6 +283,13 @@ class SocketDeliveryAgent implements DeliveryAgent {
     if (isDone) this.#options.log.debug(fields, 'delivery attempt succeeded');
     else this.#options.log.info(fields, 'delivery attempt left recipients undelivered');
   }
+}
+
+function shown({ host, port, tlsName, tls, session }: Destination): string {
+  const proof = session?.isUnproven === true ? 'TLS, whatever the certificate' : 'TLS with a proven certificate';
+  const how = { None: 'no TLS', Opportunistic: 'TLS when offered', Required: proof }[tls];
+  const password = session?.credentials ? `, AUTH with Secret ${session.credentials}` : '';
+  return `${tlsName === undefined || tlsName === host ? host : `${tlsName} [${host}]`}:${port}, ${how}${password}`;
 }
 
 function nextHopOf(route: DeliveryRoute): string {
