@@ -1,8 +1,8 @@
 /**
  * Certificates and secrets of the processes on one machine. Owns: `DIR/pki` (a private authority, one certificate per process, one for
  * the commands of the operator) and `DIR/secrets` (users files, SMTP certificates), keys and secrets with mode 0600.
- * Promise: what is there and still good for 30 days stays; a secret is written only when it changed. Passwords never reach the disk in
- * clear. Refuses: a Secret without the keys it needs, with what is missing.
+ * Promise: what is there and still good for 30 days stays; a secret is written only when it changed. Passwords of clients never reach the disk
+ * in clear; those that we have to say (Redis, smart hosts) do. Refuses: a Secret without the keys it needs, with what is missing.
  */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';

@@ -1,6 +1,6 @@
 /**
  * What spans two objects and so cannot be a rule of a CRD (kubernetes.md, first paragraph): `validate` and `run` refuse it here,
- * the operator shows it as a condition. Owns: those checks and nothing inside one object. PURE.
+ * the operator shows it as a condition. Owns: those checks; of one object only what a rule may not cost (connector-checks.ts). PURE.
  */
 import { checkConnectors, noteConnectors } from './connector-checks.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';

@@ -52,6 +52,13 @@ describe('grammar', () => {
     expect(parsePolicy(text)).toEqual({ problem: expect.stringContaining(problem) }),
   );
 
+  test('blanks without end take no time', () => {
+    const from = performance.now();
+    expect(parsePolicy(`version: STSv1\nmode: ${' '.repeat(65_000)}x\n`)).toHaveProperty('problem');
+    expect(policyId([`v=STSv1;${' '.repeat(65_000)}`])).toBeNull();
+    expect(performance.now() - from).toBeLessThan(1_000);
+  });
+
   test.each([
     ['mx.far.test', 'MX.far.test.', true],
     ['mx.far.test', 'a.mx.far.test', false],

@@ -144,18 +144,19 @@ export function pump(turn: Turn, key: string): void {
 
 const limitsOf = ({ route }: Hop) => (route.kind === 'mailbox' ? null : (route.sendLimits ?? null));
 
-/** So long no delivery begins here; one timer is enough. */
+/** So long no delivery begins here; a timer that comes earlier is enough. */
 function mustWait(turn: Turn, { pace, key }: Hop, forMs: number): boolean {
   if (forMs <= 0) return false;
-  if (!pace.waiting) setTimer(turn, forMs, 'pace', key);
-  pace.waiting = true;
+  if (turn.nowMs + forMs >= pace.timerAtMs) return true;
+  pace.timerAtMs = turn.nowMs + forMs;
+  setTimer(turn, forMs, 'pace', key);
   return true;
 }
 
 export function paceDue(turn: Turn, key: string): void {
   const hop = turn.server.hops.get(key);
   if (hop === undefined) return;
-  hop.pace.waiting = false;
+  hop.pace.timerAtMs = Number.POSITIVE_INFINITY;
   pump(turn, key);
 }
 

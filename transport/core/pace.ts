@@ -7,11 +7,11 @@ const MINUTE_MS = 60_000;
 export interface Pace {
   /** Up to when what was sent is as much as may be sent. */
   toMs: number;
-  /** A timer is set. */
-  waiting: boolean;
+  /** When the next timer that is set comes. */
+  timerAtMs: number;
 }
 
-export const newPace = (): Pace => ({ toMs: Number.NEGATIVE_INFINITY, waiting: false });
+export const newPace = (): Pace => ({ toMs: Number.NEGATIVE_INFINITY, timerAtMs: Number.POSITIVE_INFINITY });
 
 const burst = (messagesPerMinute: number): number => Math.max(1, Math.floor(messagesPerMinute / 60));
 
