@@ -47,6 +47,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
     }
     if (isAccepted(sent) && delivered > 0) await checkResting(world, sent, found);
   }
+  checkOwned(world, found);
   for (const offer of world.store.offers)
     if (!digests.has(offer.digest) && !world.view.dsns.has(offer.copyId))
       found.push(`S4: ${offer.address} got bytes nobody sent (${offer.copyId})`);
@@ -148,6 +149,17 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
   if (!resting.has('primarySafetyNet')) found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
   if (sent.isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
     found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);
+}
+
+/** N1, N4: what a resubmission made rests like any message: somebody who is there answers for it. Bytes alone are not enough, a failover would look for its owner. */
+function checkOwned(world: World, found: string[]): void {
+  if (['damages', 'clones', 'restored'].some((what) => world.counts.has(what))) return;
+  for (const id of world.view.resubmissions.keys()) {
+    const holders = world.view.holders(id);
+    if (holders.length === 0 || world.doomed.has(id)) continue;
+    if (holders.every(({ stored }) => stored.state.queue === 'shadowSafetyNet'))
+      found.push(`N1: ${id} rests with ${holders.map(({ member }) => member).join(', ')}, and nobody owns it`);
+  }
 }
 
 /** Somebody beside its primary holder can hold it, as the policies say. */

@@ -80,6 +80,16 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     times: 3,
     traits: { sites: [3], held: true, messages: 8, policies: { resubmitTimeSpanMs: 900_000 } },
   },
+  'written-not-awaited': {
+    only: ['failover', 'drain', 'wipe', 'resubmit'],
+    times: 2,
+    traits: { sites: [2, 2], messages: 30 },
+  },
+  'unmet-owner-forgotten': {
+    only: ['failover', 'drain', 'wipe', 'resubmit'],
+    times: 2,
+    traits: { sites: [3], messages: 30 },
+  },
   'waiting-delivery-begins': { only: ['stall', 'storeDown'], times: 4, traits: { messages: 30 } },
   'standstill-unnoticed': { only: ['stall', 'storeDown'], times: 2 },
   'promoted-without-claim': {

@@ -314,6 +314,10 @@ export class DurableView {
     const before = volume.live.get(id);
     if (before?.state.queue === 'shadow' && before.facts.digest !== digest && kind !== 'dsn')
       this.#violate(`S5: ${volume.member} replaced the shadow copy of ${id} by other bytes`);
+    // What rests leaves by expiry, a drain or a person, or it is mended: a copy in transit with its id would end where that one ends.
+    const rested = volume.resting.get(id);
+    if (rested !== undefined && !isResting(stored.state) && !volume.isDamaged)
+      this.#violate(`N1: ${volume.member} put a copy in transit in the place of ${id} in ${rested.state.queue}`);
     volume.live.delete(id);
     volume.resting.delete(id);
     (isResting(stored.state) ? volume.resting : volume.live).set(id, stored);

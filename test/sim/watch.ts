@@ -2,7 +2,7 @@
  * What must not last (protocol.md section 9: L3, L4, L5, L7, S7). Owns: looking once a second of simulated time at what the disks hold and what the pods
  * know of each other, and how long each thing that is wrong has been so. Only what goes on without a break counts, and nothing while a disk ails.
  */
-import { type CopyId, type Identity, sameEpoch } from '../../common/message.ts';
+import { type CopyId, compareEpochs, type Identity, sameEpoch } from '../../common/message.ts';
 import { SESSION_TIMES } from '../../frontend/session-model.ts';
 import { IN_TRANSIT, isFinal, isSuccess } from '../../transport/core/copy.ts';
 import type { TransportServer } from '../../transport/runtime/server.ts';
@@ -219,6 +219,11 @@ function isSole(world: World, met: ReadonlyMap<string, number>, pod: Pod, id: Co
     const state = volume.live.get(id)?.state;
     if (volume === pod.volume || state === undefined || state.standing !== 'released') continue;
     const isOwner = IN_TRANSIT.has(state.queue) && state.epoch.owner === volume.identity;
+    // It was made there a moment ago, and asks as well: it will hear.
+    const theirs = world.transports.find((one) => one.volume === volume)?.server?.core.copies.get(id);
+    const mine = pod.server?.core.copies.get(id);
+    const asks = theirs?.doubt != null && mine !== undefined && compareEpochs(theirs.state.epoch, mine.state.epoch) < 0;
+    if (asks) continue;
     const isMet = nowMs - (met.get(`met ${pod.name} ${volume.member}`) ?? Number.POSITIVE_INFINITY) > KNOWN_MS;
     const isSlow = world.troubles.some(
       ({ who, fromMs, untilMs }) =>

@@ -1,6 +1,6 @@
 /** One test per fault that a review found in the core: what a user would have lost, and the events that lost it. */
 import { describe, expect, test } from 'vitest';
-import type { RecipientState, SharedState } from '../../common/message.ts';
+import type { Identity, RecipientState, SharedState } from '../../common/message.ts';
 import { encodeControl } from '../../common/peer/frames.ts';
 import type { DeliveryResult } from '../../transport/core/events.ts';
 import {
@@ -244,6 +244,36 @@ describe('9. a search for a shadow that has lost its purpose is called off (else
     bench.streamEnded(second);
     expect(bench.answers().at(-1)).toMatchObject({ outcome: 'refused' });
     expect(bench.server.copies.has(copyId('M1'))).toBe(false);
+  });
+
+  test('what came and came to rest while an earlier stream was open stays where it is (it was in transit again, and nobody owned it)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    const first = bench.streamOpened(PEER, 'shadow', sharedOf('M1', { epoch: epochOf(B) }));
+    bench.streamEnded(bench.streamOpened(OTHER, 'shadow', sharedOf('M1', { epoch: epochOf(C) })));
+    const recipients = [{ address: FAR, outcome: 'relayed' as const }];
+    bench.state(OTHER, 'final', sharedOf('M1', { epoch: epochOf(C), recipients, final: true }));
+    bench.streamEnded(first);
+    expect(bench.answers().at(-1)).toMatchObject({ outcome: 'refused' });
+    expect(bench.server.copies.has(copyId('M1'))).toBe(false);
+  });
+
+  test('an owner that is not known here yet is asked for again when it is met (seed 140: its shadow waited for a minute)', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    bench.streamEnded(bench.streamOpened(PEER, 'shadow', sharedOf('M1', { epoch: epochOf(B) })));
+    const next = 'C2' as Identity;
+    bench.state(PEER, 'owner', sharedOf('M1', { epoch: epochOf(next, 1, 1) }));
+    expect(bench.stored('M1')).toMatchObject({ epoch: epochOf(B) });
+    bench.down(OTHER);
+    const before = bench.sent('LIST').length;
+    bench.up(OTHER, next);
+    const said = bench.sent('LIST').slice(before);
+    expect(
+      said.filter(({ to, frame }) => to === PEER && frame.list.items.some(({ id }) => id === copyId('M1'))),
+    ).toHaveLength(1);
   });
 });
 

@@ -289,8 +289,8 @@ export function shadowEnded(
     early(turn, { kind: 'DiscardBody', stream });
     return answer(heldAlready(turn, existing, opening, digest));
   }
-  // What was held when the stream was opened came to rest, or was removed, before it ended: the owner of another epoch has finished it, and need not wait for
-  // whoever made it too to say so (seed 1183: a shadow of one who had heard it himself, and told nobody).
+  // What was held when the stream was opened, or came since, was removed or came to rest before it ended: the owner of another epoch has finished it, and need not
+  // wait for whoever made it too to say so (seed 1183: a shadow of one who had heard it himself, and told nobody).
   if (existing === undefined && opening.ofHeld === true) {
     early(turn, { kind: 'DiscardBody', stream });
     return answer('refused');

@@ -71,8 +71,14 @@ export const MUTANTS = {
   'claims-for-others': 'any member can give a copy to an owner that does not know of it',
   'key-of-each-copy': 'the store cannot tell what it has already: a resubmission is seen twice',
   'report-id-per-maker': 'two transports report one failure and the sender hears it twice, or not at all',
+  'written-not-awaited':
+    'a copy in transit takes the place of what is just coming to rest: who answered for it has nothing any more, and a failover finds half of the mail',
+  'unmet-owner-forgotten':
+    'after a takeover in the middle of a drain a shadow waits for an owner that has forgotten it',
   'waiting-delivery-begins':
     'what waited for a connection while the process stood still is delivered although others took it over',
+  'report-unasked':
+    'a report that another transport took over is sent twice: each of its two owners never asked the other',
   'report-id-per-kind': 'the sender hears twice about one recipient: that it failed, and that it expired',
   'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
   'promoted-without-claim': 'two shadows of one message both deliver it',

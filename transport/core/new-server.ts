@@ -52,6 +52,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     intakes: new Map(),
     intakeOf: new Map(),
     incoming: new Map(),
+    unmetOwners: new Set(),
     placings: new Placings(),
     heldEnds: new Set(),
     peers: new Map(),

@@ -80,6 +80,12 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
   sendList(turn, member, identity, [...(server.held.get(identity) ?? [])], true);
   repeatResolves(turn, member);
   repeatInquiries(turn, member, identity);
+  // Whoever named an owner that nobody had met here yet says it again: who took it over may never hear otherwise that this one holds it.
+  for (const id of server.unmetOwners) {
+    const copy = server.copies.get(id);
+    if (copy !== undefined) announceHeld(turn, copy);
+  }
+  server.unmetOwners.clear();
 }
 
 /** What a member on this identity may still hold, as far as is known here. */
@@ -330,7 +336,10 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
       acknowledge(turn, member, state.id, remote.epoch, 'unknown');
     return;
   }
-  if (isIncredible(turn, copy, remote)) return;
+  if (isIncredible(turn, copy, remote)) {
+    if (remote.epoch.owner !== server.me && !wrong(turn, 'unmet-owner-forgotten')) server.unmetOwners.add(state.id);
+    return;
+  }
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);
   if (copy.state.epoch.owner === server.me && !sameEpoch(remote.epoch, copy.state.epoch)) {
     if (remote.standing === 'released') demote(turn, copy, remote);

@@ -6,6 +6,7 @@ import type { CopyId } from '../../common/message.ts';
 import type { CopyFacts } from '../store/database.ts';
 import { type Copy, confirmedPlacements, newCopy } from './copy.ts';
 import { finishIfFinal } from './delivery.ts';
+import { beginDoubt } from './doubt.ts';
 import { isReportWanted } from './dsn.ts';
 import type { ComposeDsn, DsnKind } from './events.ts';
 import { settle } from './ownership.ts';
@@ -138,6 +139,8 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   late(turn, { copy: null, kind: 'Count', what: 'dsn' });
   late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${dsn.parent}` });
   reshadow(turn);
+  // Another member may have made it too, or taken over from its maker (seed 1267): one of the two sends it.
+  if (!wrong(turn, 'report-unasked')) beginDoubt(turn, copy, 'reachable');
   const byPolicy = !server.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
   if (alone || byPolicy || wrong(turn, 'dsn-unprotected')) {
     dsnSafe(turn, dsn.id);

@@ -103,8 +103,8 @@ export interface IncomingShadow {
   readonly openCounter: number;
   readonly nonce: string;
   readonly purpose: 'shadow' | 'copy' | 'rest';
-  /** A copy of this id was held when the stream was opened. */
-  readonly ofHeld?: boolean;
+  /** A copy of this id was held when the stream was opened, or came to rest here since. */
+  ofHeld?: boolean;
   /** Its body shall take the place of a damaged one. */
   readonly isRefetch?: true;
   /** What is known of the damaged copy when it is one at rest; null: its last record is what is damaged. */
@@ -194,6 +194,8 @@ export interface Server {
   readonly known: Map<string, Identity>;
   /** Which member every queue database ever met belonged to. */
   readonly memberOf: Map<Identity, string>;
+  /** Copies held here of which an owner was named that this member has not met yet. */
+  readonly unmetOwners: Set<CopyId>;
   /** Queue databases that will not come back, as far as is known here (takeover.ts); one that speaks again is taken off. */
   readonly lost: Map<Identity, { readonly member: string; readonly why: string; readonly sinceMs: number }>;
   /** What the document says is gone; void once it has spoken since. */
@@ -289,6 +291,9 @@ export const trustedTime = ({ trusted }: Server, nowMs: number): number =>
 
 export const commit = (turn: Turn, write: CoreWrite): void => {
   turn.out.commit.push(write);
+  if (write.kind !== 'move') return;
+  // What is under way to here under its id must not take its place (semantics.md N1).
+  for (const opening of turn.server.incoming.values()) if (opening.id === write.id) opening.ofHeld = true;
 };
 /** Lazy, but never before a commit of the same step: a state must not reach the log ahead of the record it changes. */
 export const note = (turn: Turn, write: CoreWrite): void => {

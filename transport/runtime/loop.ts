@@ -43,7 +43,7 @@ export class Loop {
   readonly #database: QueueDatabase;
   readonly #handlers: LoopHandlers;
   readonly #queue: CoreEvent[] = [];
-  /** Last commit that touched a copy, while it is not yet durable. */
+  /** Last commit that touched a copy, or change of what rests, while it is not yet durable. */
   readonly #pending = new Map<CopyId, Promise<void>>();
   #last: Promise<void> | null = null;
   #running = false;
@@ -87,14 +87,24 @@ export class Loop {
     this.#wakeAt(result.wakeAtMs);
   }
 
+  /** A write of this copy that goes its own way (a change at rest looks first): effects that name the copy wait for it as for a commit. */
+  alsoWriting(id: CopyId, write: (before: Promise<void> | null) => Promise<void>): void {
+    this.#waitFor([id], write(this.writing(id)));
+  }
+
   #commit(writes: readonly CoreWrite[]): void {
     const durable = this.#database.commit(writes.map((write) => this.#handlers.write(write)));
-    const ids = writes.map(idOf);
-    for (const id of ids) if (id !== null) this.#pending.set(id, durable);
+    this.#waitFor(writes.map(idOf), durable);
     this.#last = durable;
     durable.then(() => {
-      for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
       if (this.#last === durable) this.#last = null;
+    }, this.#fatal);
+  }
+
+  #waitFor(ids: readonly (CopyId | null)[], durable: Promise<void>): void {
+    for (const id of ids) if (id !== null) this.#pending.set(id, durable);
+    durable.then(() => {
+      for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
     }, this.#fatal);
   }
 

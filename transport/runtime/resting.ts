@@ -11,20 +11,25 @@ import type { TransportDeps } from './deps.ts';
 
 type Use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>) => void;
 
+/** Settles when what is being written about this copy is durable; null when nothing is. */
+type Writing = (id: CopyId) => Promise<void> | null;
+
 export class Resting {
   readonly #core: Server;
   readonly #deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>;
+  readonly #writing: Writing;
   readonly #order = new WeakMap<PeerSession, Promise<void>>();
   #changes: Promise<void> = Promise.resolve();
 
-  constructor(core: Server, deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>) {
+  constructor(core: Server, deps: Pick<TransportDeps, 'database' | 'log' | 'metrics'>, writing: Writing) {
     this.#core = core;
     this.#deps = deps;
+    this.#writing = writing;
   }
 
   /**
-   * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked is looked up as well: the last check and `use`
-   * happen in one go, so that nothing is called unknown that is here. `untold`: a final tombstone says enough.
+   * Calls `use` with what rests in a Safety Net of these ids. What left the core's memory while we looked, or was being written, is looked up (again): the last
+   * check and `use` happen in one go, so that nothing is called unknown that is here. `untold`: a final tombstone says enough.
    */
   async withStored(ids: readonly CopyId[], use: Use, which: 'untold' | 'all' = 'untold'): Promise<void> {
     const found = new Map<CopyId, StoredCopy>();
@@ -34,10 +39,15 @@ export class Resting {
       // What was aborted here for one try may rest here by another.
       const { copies, tombstones } = this.#core;
       const isTold = (id: CopyId): boolean => which === 'untold' && tombstones.get(id)?.kind === 'final';
-      const missing = ids.filter((id) => !looked.has(id) && !copies.has(id) && !isTold(id));
+      const isSettled = (id: CopyId): boolean => looked.has(id) && this.#writing(id) === null;
+      const missing = ids.filter((id) => !isSettled(id) && !copies.has(id) && !isTold(id));
       if (missing.length === 0) return use(found, unreadable);
       for (const id of missing) {
         looked.add(id);
+        found.delete(id);
+        unreadable.delete(id);
+        // A record on its way to the log is in transit no more, and not yet at rest.
+        await this.#writing(id);
         const stored = await this.lookup(id);
         if (stored === 'unreadable') unreadable.add(id);
         else if (stored !== null) found.set(id, stored);
@@ -60,9 +70,10 @@ export class Resting {
    * One change at a time: whose it is only goes up (semantics.md S7), also when the core decided by what a walk read a while ago. What has ended meanwhile is not
    * changed, and that is no failure.
    */
-  change(id: CopyId, state: CopyState): void {
+  change(id: CopyId, state: CopyState, before: Promise<void> | null): Promise<void> {
     const { database, log } = this.#deps;
     const change = async (): Promise<void> => {
+      await before;
       const there = await this.lookup(id);
       if (there !== null && there !== 'unreadable' && compareEpochs(there.state.epoch, state.epoch) > 0) return;
       await database.commit([
@@ -73,6 +84,7 @@ export class Resting {
     this.#changes = this.#changes.then(change).catch((error: unknown) => {
       log.debug({ attemptId: id, err: String(error) }, 'no longer at rest');
     });
+    return this.#changes;
   }
 
   /** All changes so far are durable. */
@@ -92,7 +104,7 @@ export class Resting {
     const answer = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
       if (!session.closed) use(stored, unreadable);
     };
-    const turn = before.then(() => this.#changes).then(() => this.withStored(ids, answer, which));
+    const turn = before.then(() => this.withStored(ids, answer, which));
     this.#order.set(session, turn);
   }
 }

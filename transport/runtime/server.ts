@@ -90,7 +90,8 @@ export class TransportServer {
       now,
     );
     this.core = started.server;
-    this.#resting = new Resting(this.core, deps);
+    const isAwaited = deps.mutants?.has('written-not-awaited') !== true;
+    this.#resting = new Resting(this.core, deps, (id) => (isAwaited ? this.#loop.writing(id) : null));
     this.bodies = new Bodies(database, {
       event: (event) => {
         if (event.kind === 'CandidateResult' && event.result.syncedSequence !== undefined)
@@ -262,9 +263,9 @@ export class TransportServer {
       return;
     }
     const number = this.bodies.register(stream);
-    // A fresh attempt id cannot rest in a Safety Net; everything else is looked up first.
-    if ((open.kind === 'intake' || open.kind === 'shadow') && open.epoch.try === 1)
-      return this.#opened(session, stream, number, null);
+    // The first try of a front end cannot rest in a Safety Net; everything else is looked up first. A shadow may, at any try: what a resubmission made is made by
+    // whoever needs it, and an owner that lost the end of its log to a power cut offers again what it had finished.
+    if (open.kind === 'intake' && open.epoch.try === 1) return this.#opened(session, stream, number, null);
     const use = (stored: StoredCopies, unreadable: ReadonlySet<CopyId>): void => {
       // What cannot be read is what it may be sent for.
       const isMissed = unreadable.size > 0 && !this.core.damaged.has(open.id);
@@ -349,7 +350,7 @@ export class TransportServer {
         // What is being changed has a new place in the log: a walk that began before would meet it at neither.
         return void this.#resting.settled().then(() => this.#scans.start(effect.scan, effect.filter, effect.pageSize));
       case 'ChangeResting':
-        return this.#resting.change(effect.id, effect.state);
+        return this.#loop.alsoWriting(effect.id, (before) => this.#resting.change(effect.id, effect.state, before));
       case 'NextSafetyNetPage':
         return this.#scans.next(effect.scan);
       case 'EndScan':
@@ -383,7 +384,14 @@ export class TransportServer {
     if (there !== null) return handle({ kind: 'BodyNotCopied', id, reason: 'atRest' });
     try {
       const { number, digest, sizeBytes } = await this.bodies.copyOwn(id, from);
-      handle({ kind: 'BodyCopied', stream: number, id, digest, sizeBytes });
+      await this.#unlessAtRest(id, (isAtRest) => {
+        if (isAtRest) this.bodies.discard(number);
+        handle(
+          isAtRest
+            ? { kind: 'BodyNotCopied', id, reason: 'atRest' }
+            : { kind: 'BodyCopied', stream: number, id, digest, sizeBytes },
+        );
+      });
     } catch (error) {
       this.deps.log.error({ attemptId: from, err: String(error) }, 'body cannot be read for a resubmission');
       handle({ kind: 'BodyNotCopied', id, reason: 'unreadable' });
@@ -411,16 +419,19 @@ export class TransportServer {
     }
     const dsn = await composeFor(effect, this.deps);
     if (dsn === null || this.#stopped) return;
-    const { number, digest, sizeBytes } = await this.bodies.registerOwn(effect.id, dsn.body);
-    this.#loop.handle({
-      kind: 'DsnComposed',
-      stream: number,
-      id: effect.id,
-      parent: effect.parent,
-      envelope: dsn.envelope,
-      digest,
-      sizeBytes,
+    const { envelope } = dsn;
+    const { id, parent } = effect;
+    const { number, digest, sizeBytes } = await this.bodies.registerOwn(id, dsn.body);
+    await this.#unlessAtRest(id, (isAtRest) => {
+      if (isAtRest) this.bodies.discard(number);
+      if (isAtRest) this.#loop.handle({ kind: 'DsnAtRest', id, parent });
+      else this.#loop.handle({ kind: 'DsnComposed', stream: number, id, parent, envelope, digest, sizeBytes });
     });
+  }
+
+  /** It may have come to rest while its body was made. */
+  #unlessAtRest(id: CopyId, use: (isAtRest: boolean) => void): Promise<void> {
+    return this.#resting.withStored([id], (stored, unreadable) => use(stored.has(id) || unreadable.has(id)), 'all');
   }
 
   #late(effect: LateEffect): void {
@@ -432,8 +443,7 @@ export class TransportServer {
       case 'AnswerStream':
         return this.bodies.answer(effect.stream, this.#dated(effect.result));
       case 'RefuseStream':
-        // Of what rests here the owner may just be changing.
-        return void this.#resting.settled().then(() => this.bodies.refuse(effect.stream, effect.refuse));
+        return this.bodies.refuse(effect.stream, effect.refuse);
       case 'Send':
         this.peers.send(
           effect.to,
