@@ -20,6 +20,7 @@ import {
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
+import type { Hop, OpenDelivery } from './hop.ts';
 import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { begins, newPace, restMs, waitMs } from './pace.ts';
@@ -29,19 +30,7 @@ import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
 import { type Resolution, resolveRecipient } from './routing.ts';
-import {
-  commit,
-  dropCopy,
-  type Hop,
-  late,
-  type OpenDelivery,
-  type Server,
-  setState,
-  setTimer,
-  type Turn,
-  trustedNow,
-  wrong,
-} from './state.ts';
+import { commit, dropCopy, late, type Server, setState, setTimer, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 const MAX_REPLY_LENGTH = 200;
