@@ -3,7 +3,6 @@
  * one document. Promise: a typed value holding known fields only, or the first mismatch with its path. Unknown fields are left
  * out, not refused: pods of version N-1 read documents of version N (kubernetes.md K12). Refuses: anything else. PURE.
  */
-import { isIP } from 'node:net';
 import type {
   AddressListFile,
   FrontendConfig,
@@ -13,32 +12,37 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
-  MxConfig,
   PoliciesConfig,
   ResubmitRequestConfig,
   RetiredIdentity,
-  SendConnectorConfig,
   SignerConfig,
   TlsFiles,
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
+import { sendConnector } from './config-connectors.ts';
 import {
+  boundary,
+  count,
+  endpoint,
   flag,
-  integer,
   list,
   lowerCase,
   Mismatch,
+  milliseconds,
   named,
+  network,
   nullable,
   object,
   oneOf,
   optional,
   type Parse,
+  port,
+  positive,
   show,
   text,
   withDefaults,
-} from './document-fields.ts';
+} from './config-grammar.ts';
 import type { CopyId, Identity } from './message.ts';
 import { recipients } from './recipients-parse.ts';
 
@@ -46,29 +50,6 @@ export type Parsed<T> =
   | { readonly kind: 'ok'; readonly value: T }
   /** `path` like `members[2].address.port`; empty for the document as a whole. */
   | { readonly kind: 'error'; readonly path: string; readonly problem: string };
-
-const count = integer(0);
-const positive = integer(1);
-const milliseconds = count;
-const port = integer(0, 65535);
-const endpoint = object<{ readonly host: string; readonly port: number }>({ host: text, port });
-
-const boundary: Parse<string> = (value, path) => {
-  const found = text(value, path);
-  if (!/^(dag|site)\/[^/]+$/.test(found))
-    throw new Mismatch(path, `expected dag/NAME or site/NAME, found ${show(value)}`);
-  return found;
-};
-
-const network: Parse<string> = (value, path) => {
-  const found = text(value, path);
-  const [, address = '', prefix = ''] = /^([^/]+)\/([0-9]{1,3})$/.exec(found) ?? [];
-  const version = isIP(address);
-  if (version === 0 || Number(prefix) > (version === 4 ? 32 : 128)) {
-    throw new Mismatch(path, `expected ADDRESS/PREFIX, found ${show(value)}`);
-  }
-  return found;
-};
 
 const memberFields = object<MemberConfig>({
   name: text,
@@ -122,30 +103,6 @@ const database: Parse<MailboxDatabaseConfig> = (value, path) => {
       throw new Mismatch(`${path}.addresses[${index}]`, `expected a lower-case address, found ${show(address)}`);
     }
   }
-  return found;
-};
-
-const mx = object<MxConfig>({
-  port,
-  dnsServers: list(text),
-  allowNetworks: list(network),
-  ownNames: list(lowerCase),
-});
-
-const sendConnectorFields = object<SendConnectorConfig>({
-  name: text,
-  addressSpaces: list(object<SendConnectorConfig['addressSpaces'][number]>({ domain: lowerCase, cost: count }), 1),
-  smartHosts: list(endpoint),
-  mx: nullable(mx),
-  tls: oneOf('None', 'Opportunistic', 'Required'),
-  sites: list(text),
-});
-
-const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
-  // Documents of programs before MX delivery have no such field.
-  const found = withDefaults(sendConnectorFields, { mx: null })(value, path);
-  if (found.mx !== null && found.smartHosts.length > 0)
-    throw new Mismatch(`${path}.mx`, 'is set beside smartHosts; a connector has one or the other');
   return found;
 };
 
@@ -334,9 +291,10 @@ const transportFields = object<TransportConfig>({
   hostname: text,
   store: object<TransportConfig['store']>({ segmentBytes: positive, reserveBytes: count }),
   ledger: nullable(ledger),
+  credentialsDirectory: nullable(text),
   logLevel,
 });
-const transport = withDefaults(transportFields, { ledger: null, signer: null });
+const transport = withDefaults(transportFields, { ledger: null, signer: null, credentialsDirectory: null });
 
 const listener = object<ListenerConfig>({
   name: text,

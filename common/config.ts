@@ -48,6 +48,28 @@ export interface MxConfig {
   readonly allowNetworks: readonly string[];
   /** Names in MX records that mean this cluster, lower case. */
   readonly ownNames: readonly string[];
+  /** Policies of receiving domains are asked for and kept to (RFC 8461). Absent: not. */
+  readonly mtaSts?: boolean;
+}
+
+/** What is said to the hosts of a connector, and from where. */
+export interface ConnectorSession {
+  /** With `tls: Required`: encrypted, but the certificate proves nothing to us. A program that does not know this field asks for proof. */
+  readonly isUnproven: boolean;
+  /** Name of the Secret with `username` and `password`; only with `tls: Required`. */
+  readonly credentials: string | null;
+  /** Local address of connections. */
+  readonly sourceAddress: string | null;
+}
+
+/** What one transport sends through a connector; null: no limit of its own. */
+export interface ConnectorLimits {
+  /** Larger messages do not go this way. */
+  readonly maxMessageBytes: number | null;
+  /** At once to one destination (next hop). */
+  readonly maxConcurrentDeliveries: number | null;
+  /** To one destination. */
+  readonly messagesPerMinute: number | null;
 }
 
 export interface SendConnectorConfig {
@@ -59,7 +81,10 @@ export interface SendConnectorConfig {
   /** Set: the hosts of each domain are asked of DNS. */
   readonly mx: MxConfig | null;
   readonly tls: 'None' | 'Opportunistic' | 'Required';
+  /** Sites whose transports send through it; empty: all. */
   readonly sites: readonly string[];
+  readonly session?: ConnectorSession | null;
+  readonly sendLimits?: ConnectorLimits | null;
 }
 
 /** An address that stands for others: an alias, a group, or with `envelopeSender` a mailing list (RFC 5321 3.9). */
@@ -209,6 +234,8 @@ export interface TransportConfig {
   readonly store: { readonly segmentBytes: number; readonly reserveBytes: number };
   /** The shared ledger of what went out to external recipients (protocol.md 23), or null: each transport remembers for itself. */
   readonly ledger: LedgerConfig | null;
+  /** Holds a directory for each Secret that a connector names, with files `username` and `password`. Absent: no connector names one. */
+  readonly credentialsDirectory?: string | null;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 

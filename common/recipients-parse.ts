@@ -3,7 +3,7 @@
  * is. Not refused here: a loop. Pods take the rest of such a document; front ends go round it once, and say so. PURE.
  */
 import type { ExpansionConfig, RecipientsConfig } from './config.ts';
-import { flag, list, lowerCase, Mismatch, nullable, object, type Parse, text } from './document-fields.ts';
+import { flag, list, lowerCase, Mismatch, nullable, object, type Parse, text } from './config-grammar.ts';
 
 export const NO_RECIPIENTS: RecipientsConfig = {
   plusAddressing: false,

@@ -12,14 +12,13 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
-  MxConfig,
   PoliciesConfig,
   RecipientsConfig,
   RetiredIdentity,
-  SendConnectorConfig,
   TopologyDocument,
 } from '../common/config.ts';
 import { assert } from '../common/platform/assert.ts';
+import { sendConnectors } from './connectors.ts';
 import { comparable, configuredAddresses } from './resource/cross-check.ts';
 import type { MailboxDatabase, MailCluster } from './resource/generated.ts';
 import type { ConfigMap } from './resource/parse.ts';
@@ -347,21 +346,6 @@ function recipientsConfig({
       .map(({ domain, addressLists }) => ({ domain, addressLists: [...addressLists].sort() }))
       .sort(by(({ domain }) => domain)),
   };
-}
-
-const MX_DEFAULTS: MxConfig = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
-
-function sendConnectors(cluster: MailCluster): readonly SendConnectorConfig[] {
-  return cluster.spec.sendConnectors
-    .map(({ name, addressSpaces, delivery, smartHosts, mx, tls, sites }) => ({
-      name,
-      addressSpaces: addressSpaces.map(({ domain, cost }) => ({ domain, cost })),
-      smartHosts: smartHosts.map(({ host, port }) => ({ host, port })),
-      mx: delivery === 'MX' ? { ...MX_DEFAULTS, ...mx } : null,
-      tls,
-      sites: [...sites].sort(),
-    }))
-    .sort(byName);
 }
 
 function policies(cluster: MailCluster): PoliciesConfig {

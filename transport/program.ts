@@ -25,9 +25,10 @@ import { passwordIn } from '../common/pod-config.ts';
 import type { RiskOptions } from './core/poison.ts';
 import { markFenced, setAsideIfFenced } from './fence.ts';
 import { type AdminServer, startAdminServer } from './runtime/admin.ts';
+import { credentialsIn } from './runtime/connector-credentials.ts';
 import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
-import type { DeliveryAgent } from './runtime/delivery-api.ts';
+import type { DeliveryAgent, HostsOf } from './runtime/delivery-api.ts';
 import { withLedger } from './runtime/delivery-ledger.ts';
 import { growWithHeld } from './runtime/heap-growth.ts';
 import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
@@ -122,7 +123,7 @@ function deliveryAgent(
   database: QueueDatabase,
   onDamaged: (id: CopyId) => void,
   ledger: Ledger,
-): DeliveryAgent {
+): { readonly agent: DeliveryAgent; readonly hostsOf: HostsOf } {
   const { clock, random, log, metrics } = ports;
   const agent = createDeliveryAgent({
     clock,
@@ -134,8 +135,10 @@ function deliveryAgent(
     member: config.name,
     readBody: (id) => database.readBody(id),
     onDamaged,
+    credentials: credentialsIn(config.credentialsDirectory ?? null),
   });
-  return withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
+  const kept = withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
+  return { agent: kept, hostsOf: agent.hostsOf };
 }
 
 /** Mail does not wait for Redis, nor for a file about it: without the password the server refuses us, and that is logged and counted. */
@@ -208,7 +211,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
-  const delivery = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
+  const { agent: delivery, hostsOf } = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());
   const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document, memoryUse };
@@ -236,7 +239,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     address: config.admin,
     identity: await readIdentity(config),
     cluster: document.cluster,
-    view: transportView(server),
+    view: transportView(server, hostsOf),
     tracking,
     logger: log,
   });

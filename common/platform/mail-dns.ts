@@ -23,6 +23,8 @@ export interface MxRecord {
 
 export interface MailDns {
   mx(domain: string): Promise<DnsAnswer<MxRecord>>;
+  /** The parts of a record put together. */
+  txt(name: string): Promise<DnsAnswer<string>>;
   /** IPv6 before IPv4. */
   addresses(host: string): Promise<DnsAnswer<string>>;
 }
@@ -63,6 +65,10 @@ class NodeDns implements MailDns {
         preference: priority,
       })),
     );
+  }
+
+  txt(name: string): Promise<DnsAnswer<string>> {
+    return this.#ask(name, 'TXT', async () => (await this.#resolver.resolveTxt(name)).map((parts) => parts.join('')));
   }
 
   async addresses(host: string): Promise<DnsAnswer<string>> {

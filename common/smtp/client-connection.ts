@@ -20,6 +20,8 @@ export type ClientErrorCode =
   /** A 4yz or 5yz where the connection depends on a 2yz (greeting, EHLO); `reply` says which. */
   | 'REFUSED'
   | 'TLS'
+  /** We are configured to authenticate and could not; `reply` says which, where there is one. */
+  | 'AUTH'
   /** We closed it. */
   | 'ABORTED';
 
@@ -46,12 +48,19 @@ export interface TlsSettings {
 export interface DialAddress {
   readonly host: string;
   readonly port: number;
+  /** From where; the system's choice when absent. */
+  readonly sourceAddress?: string;
 }
 
 /** The way to a server: a socket that is connecting. The seam for a network that is not the machine's. */
 export type Dial = (address: DialAddress) => Socket;
 
-const dialDirectly: Dial = ({ host, port }) => connectSocket({ host, port, noDelay: true });
+const dialDirectly: Dial = ({ host, port, sourceAddress: localAddress }) =>
+  connectSocket({
+    ...{ host, port, noDelay: true },
+    // Of a name only addresses of that family can be reached from there.
+    ...(localAddress === undefined ? {} : { localAddress, family: isIP(localAddress) }),
+  });
 
 interface Expectation {
   readonly timeoutMs: number;
@@ -293,6 +302,8 @@ export class ClientConnection {
 }
 
 function reasonOf(error: unknown): string {
+  if (error instanceof Error && 'syscall' in error && error.syscall === 'bind' && 'address' in error)
+    return `${error.address} is not an address of this machine; correct sourceAddress of the send connector`;
   if (!(error instanceof Error)) return String(error);
   // Several addresses were tried: the first failure names the cause.
   if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);

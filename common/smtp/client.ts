@@ -9,6 +9,7 @@
  */
 import type { EnvelopeRecipient, Reply } from '../message.ts';
 import type { Clock } from '../platform/clock.ts';
+import { authenticate, type Credentials } from './client-auth.ts';
 import { ClientConnection, ClientError, type Dial, type TlsSettings } from './client-connection.ts';
 import { DotStuffer } from './dot-stuffer.ts';
 import { DEFAULT_REPLY_LIMITS, formatReply, type ReplyLimits, type ServerReply } from './reply-parser.ts';
@@ -46,11 +47,17 @@ export interface ClientOptions {
   readonly protocol: 'SMTP' | 'LMTP';
   readonly host: string;
   readonly port: number;
+  /** Local address of the connection; the system's choice when absent. */
+  readonly sourceAddress?: string;
   /** Our name in EHLO / LHLO. */
   readonly hostname: string;
   readonly tls: TlsPolicy;
   /** Name the certificate must prove under `Required`; `host` when absent. */
   readonly tlsName?: string;
+  /** With `Required`: encryption will do, whatever the certificate. */
+  readonly isUnproven?: boolean;
+  /** Sent over TLS only; without them the server is not asked. */
+  readonly credentials?: Credentials;
   /** PEM of the authorities trusted under `Required`; the system's when absent. */
   readonly ca?: string;
   readonly timeouts: ClientTimeouts;
@@ -123,6 +130,10 @@ async function openClient(options: ClientOptions, tls: TlsPolicy): Promise<MailC
       // RFC 3207 4.2: what was learnt before TLS is forgotten.
       if (secured) capabilities = await hello(opened, options);
     }
+    const { credentials } = options;
+    const offered = capabilities.get('AUTH') ?? null;
+    if (credentials !== undefined)
+      await authenticate({ connection: opened, secured, offered, timeoutMs: timeouts.greetingMs }, credentials);
     return new MailClient(opened, options, capabilities, secured);
   } catch (error) {
     opened.destroy('ABORTED', 'gave up');
@@ -177,7 +188,7 @@ async function startTls(
     return false;
   }
   const settings: TlsSettings = {
-    verify: policy === 'Required',
+    verify: policy === 'Required' && options.isUnproven !== true,
     ...(options.tlsName === undefined ? {} : { name: options.tlsName }),
     ...(options.ca === undefined ? {} : { ca: options.ca }),
   };

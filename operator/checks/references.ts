@@ -62,6 +62,9 @@ function wantedOf(spec: MailCluster['spec']) {
   return [
     ...(tlsSecretRef === undefined ? [] : [{ name: tlsSecretRef.name, keys: ['tls.crt', 'tls.key'] }]),
     ...(urlSecretRef === undefined ? [] : [{ name: urlSecretRef.name, keys: [urlSecretRef.key] }]),
+    ...spec.sendConnectors.flatMap(({ auth }) =>
+      auth === undefined ? [] : [{ name: auth.secretRef.name, keys: ['username', 'password'] }],
+    ),
     ...spec.frontend.listeners.flatMap(({ auth }) =>
       auth === undefined ? [] : [{ name: auth.secretRef.name, keys: [] }],
     ),

@@ -59,6 +59,21 @@ export interface NextHopAnswer {
   readonly lastError: string | null;
 }
 
+export interface RouteAnswer {
+  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  readonly site: string;
+  readonly what: string;
+  readonly why: string;
+  readonly nextHop: string | null;
+  readonly others: readonly { readonly name: string; readonly why: string }[];
+  readonly hosts: readonly string[];
+  readonly hostsProblem: string | null;
+  readonly policy: string | null;
+  readonly waiting: number;
+  readonly nextRetryMs: number | null;
+  readonly lastError: string | null;
+}
+
 export interface MessageAnswer {
   readonly id: string;
   readonly queue: string;

@@ -5,6 +5,7 @@ import { kubeStatusCommand } from './kube-status.ts';
 import { messageLookCommand, traceCommand } from './messages.ts';
 import { reportCommand } from './report.ts';
 import { resubmitCommand } from './resubmit.ts';
+import { routeCommand } from './route.ts';
 import { safetyNetCommand } from './safety-net.ts';
 import { queueCommand } from './status.ts';
 
@@ -13,6 +14,7 @@ export const KUBE_COMMANDS: Commands = new Map([
   ['queue', queueCommand],
   ['message', messageLookCommand],
   ['trace', traceCommand],
+  ['route', routeCommand],
   ['safety-net', safetyNetCommand],
   ['drain', kubeDrainCommand],
   ['resubmit', resubmitCommand],

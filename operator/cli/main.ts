@@ -9,6 +9,7 @@ import { memberCommand } from './member.ts';
 import { messageCommand, traceCommand } from './messages.ts';
 import { passwordCommandWith } from './password.ts';
 import { resubmitCommand } from './resubmit.ts';
+import { routeCommand } from './route.ts';
 import { PROGRAMS, runCommandWith } from './run.ts';
 import { safetyNetCommand } from './safety-net.ts';
 import { queueCommand, statusCommand } from './status.ts';
@@ -46,6 +47,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['member', memberCommand],
   ['resubmit', resubmitCommand],
   ['trace', traceCommand],
+  ['route', routeCommand],
   ['validate', validate],
   ['store', storeCommand],
   ['password', passwordCommandWith(() => readFileSync(0, 'utf8'), systemRandom)],

@@ -1,12 +1,12 @@
 /**
  * Certificates and secrets of the processes on one machine. Owns: `DIR/pki` (a private authority, one certificate per process, one for
  * the commands of the operator) and `DIR/secrets` (users files, SMTP certificates), keys and secrets with mode 0600.
- * Promise: what is there and still good for 30 days stays; a secret is written only when it changed. Passwords never reach the disk in
- * clear. Refuses: a Secret without the keys it needs, with what is missing.
+ * Promise: what is there and still good for 30 days stays; a secret is written only when it changed. Passwords of clients never reach the disk
+ * in clear; those that we have to say (Redis, smart hosts) do. Refuses: a Secret without the keys it needs, with what is missing.
  */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import type { AddressListFile, LedgerConfig, TlsFiles } from '../../common/config.ts';
 import type { Clock } from '../../common/platform/clock.ts';
@@ -19,7 +19,7 @@ import { type Authority, createAuthority, issueCertificate, loadAuthority } from
 import type { MailCluster } from '../resource/generated.ts';
 import type { ConfigMap, Secret } from '../resource/parse.ts';
 import type { MembershipPlan } from '../topology.ts';
-import { codeOf, StateDirectoryError, type StatePaths, writeDocument } from './state-directory.ts';
+import { codeOf, makeDirectory, StateDirectoryError, type StatePaths, writeDocument } from './state-directory.ts';
 
 const CERTIFICATE_DAYS = 365;
 const RENEW_BEFORE_MS = 30 * 86_400_000;
@@ -126,6 +126,8 @@ export interface WantedSecrets {
   readonly smtpTls: string | null;
   readonly users: readonly string[];
   readonly addressLists?: NonNullable<MailCluster['spec']['recipients']>['addressLists'];
+  /** With `username` and `password` for smart hosts. */
+  readonly connectors: readonly string[];
   /** Secret and key with the URL of a Redis server. */
   readonly redisUrl: { readonly name: string; readonly key: string } | null;
 }
@@ -141,6 +143,9 @@ export interface SecretFiles {
   /** True when a file has other contents than before. */
   readonly changed: boolean;
 }
+
+/** Directory of what connectors authenticate with, a directory for each Secret as a pod has it mounted. */
+export const CONNECTORS = 'connectors';
 
 export class SecretProblem extends Error {
   readonly code = 'SECRET';
@@ -212,8 +217,12 @@ export class SecretStore {
       if (password !== null && passwordFile !== null) await put(passwordFile, password, async () => password);
       ledger = { ...server, passwordFile };
     }
+    for (const name of wanted.connectors)
+      for (const [key, value] of basicAuthOf(find(name)))
+        await put(join(this.#paths.secrets, CONNECTORS, name, key), value, async () => value);
     // Only now, when all of them are right.
     for (const { file, source, text } of texts) {
+      await makeDirectory(dirname(file));
       await writeDocument(file, text, 0o600);
       this.#written.set(file, source);
     }
@@ -229,6 +238,16 @@ export class SecretStore {
       throw error;
     }
   }
+}
+
+function basicAuthOf({ metadata, data }: Secret): readonly (readonly [string, string])[] {
+  const { username, password } = data;
+  if (username === undefined || password === undefined)
+    throw new SecretProblem(`Secret ${metadata.name} needs the keys username and password`);
+  return [
+    ['username', username],
+    ['password', password],
+  ];
 }
 
 function redisServerOf({ metadata, data }: Secret, key: string): RedisUrl {

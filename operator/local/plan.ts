@@ -4,9 +4,10 @@
  */
 import { isAbsolute, join } from 'node:path';
 import type { FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
+import { connectorSecrets } from '../connectors.ts';
 import type { MailboxDatabase, MailCluster } from '../resource/generated.ts';
 import { frontendLimits, maildirPath, type PlannedFrontend, type PlannedTransport } from '../topology.ts';
-import { type SecretFiles, tlsFiles, type WantedSecrets } from './credentials.ts';
+import { CONNECTORS, type SecretFiles, tlsFiles, type WantedSecrets } from './credentials.ts';
 import { LOOPBACK } from './ports.ts';
 import type { StatePaths } from './state-directory.ts';
 
@@ -104,6 +105,7 @@ export function wantedSecrets(cluster: MailCluster): WantedSecrets {
     addressLists: cluster.spec.recipients?.addressLists ?? [],
     redisUrl: mode === 'External' && urlSecretRef !== undefined ? urlSecretRef : null,
     smtpTls: tlsSecretRef?.name ?? null,
+    connectors: connectorSecrets(cluster),
     users: listeners.flatMap((listener) => (listener.auth === undefined ? [] : [listener.auth.secretRef.name])),
   };
 }
@@ -133,6 +135,7 @@ export function transportConfig(
     hostname: hostname(name),
     store: STORE,
     ledger: secrets.ledger,
+    credentialsDirectory: join(paths.secrets, CONNECTORS),
     logLevel: cluster.spec.logLevel,
   };
 }

@@ -45,6 +45,23 @@ export function readWanted(
   const members = planMembers(cluster);
   const bindings = bindListeners(members.frontends, listen);
   if (typeof bindings === 'string') return problem(`${bindings}\n`);
+  const loop = bringsBack(cluster, bindings);
+  if (loop !== null) return problem(`${loop}\n`);
   const stores = planStores(cluster, loaded.databases, root);
   return ok({ cluster, databases: loaded.databases, loaded, members, stores, bindings });
+}
+
+const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || /^127\./.test(host);
+
+/** A smart host that is a listener of ours would give mail back for ever; on other machines only its name tells (resource/connector-checks.ts). */
+function bringsBack(cluster: MailCluster, bindings: readonly Binding[]): string | null {
+  for (const { name, smartHosts } of cluster.spec.sendConnectors)
+    for (const { host, port } of smartHosts) {
+      const here = ({ fixed }: Binding): boolean =>
+        fixed !== null && fixed.port === port && (fixed.host === host || isLoopback(host));
+      const own = bindings.find(here);
+      if (own !== undefined)
+        return `send connector ${name} would bring mail back: ${host}:${port} is the listener ${own.listener} of ${own.frontend}; name a server outside, or another --listen`;
+    }
+  return null;
 }

@@ -1,7 +1,8 @@
 /**
  * What spans two objects and so cannot be a rule of a CRD (kubernetes.md, first paragraph): `validate` and `run` refuse it here,
- * the operator shows it as a condition. Owns: those checks and nothing inside one object. PURE.
+ * the operator shows it as a condition. Owns: those checks; of one object only what a rule may not cost (connector-checks.ts). PURE.
  */
+import { checkConnectors, noteConnectors } from './connector-checks.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
@@ -60,6 +61,8 @@ export function crossCheck(all: readonly Located<Resource>[], missingReferences:
     checkAddressLists(context, cluster);
     checkRecipients(cluster.resource, context.sayTo(context.problems, cluster.document));
     noteDomains(context, cluster);
+    checkConnectors(cluster.resource, context.sayTo(context.problems, cluster.document));
+    noteConnectors(cluster.resource, context.sayTo(context.notes, cluster.document));
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
   for (const request of context.of('ResubmitRequest')) checkRequest(context, request);
@@ -96,7 +99,7 @@ function checkReference(
 }
 
 function checkClusterReferences(context: Context, entry: Located<MailCluster>): void {
-  const { frontend, redis } = entry.resource.spec;
+  const { frontend, redis, sendConnectors } = entry.resource.spec;
   const tls: Path = ['spec', 'frontend', 'tlsSecretRef'];
   if (frontend.tlsSecretRef) {
     checkReference(context, entry, 'Secret', {
@@ -114,6 +117,11 @@ function checkClusterReferences(context: Context, entry: Located<MailCluster>): 
       path,
     });
     if (secret !== null) checkUsers(context, entry, secret, [...path, 'name']);
+  }
+  for (const [index, { auth }] of sendConnectors.entries()) {
+    if (auth === undefined) continue;
+    const path: Path = ['spec', 'sendConnectors', index, 'auth', 'secretRef'];
+    checkReference(context, entry, 'Secret', { name: auth.secretRef.name, keys: ['username', 'password'], path });
   }
   if (redis.urlSecretRef) {
     const { name, key } = redis.urlSecretRef;
@@ -364,13 +372,5 @@ function noteDomains(context: Context, entry: Located<MailCluster>): void {
         `no MailboxDatabase in these files holds ${domain.name}`,
         'every recipient there is unknown (550 5.1.1) until one does',
       );
-  }
-  for (const [index, connector] of spec.sendConnectors.entries()) {
-    if (connector.delivery !== 'MX') continue;
-    note(
-      ['spec', 'sendConnectors', index, 'delivery'],
-      `send connector ${connector.name} believes what DNS says: DANE and MTA-STS are not built yet`,
-      'tls: Required asks every MX host for a certificate of its name, and no DNSSEC proves the name',
-    );
   }
 }

@@ -279,9 +279,9 @@ export interface MailClusterSpec {
     readonly name: string;
     /** Domains it serves; the most exact match wins, then the lowest cost. */
     readonly addressSpaces: readonly {
-      /** A domain, *.domain for all below it, or * for every other. */
+      /** A domain, *.domain for it and all below it, or * for every other. */
       readonly domain: string;
-      /** Connectors with the same match: the lowest cost wins. */
+      /** Connectors with the same match: the lowest cost wins. Two of the same cost for one domain in one site are refused. */
       readonly cost: number;
     }[];
     /** SmartHost: hand everything to the hosts below. MX: ask DNS. */
@@ -303,9 +303,26 @@ export interface MailClusterSpec {
       readonly allowNetworks: readonly string[];
       /** Host names in MX records that mean this cluster: mail is never sent to them, nor to hosts that are less preferred (RFC 5321 5.1). */
       readonly ownNames: readonly string[];
+      /** Enforce: keep to the MTA-STS policies of receiving domains (RFC 8461), fetched from them over HTTPS. Enforce when absent, except with tls: None. */
+      readonly mtaSts?: 'Enforce' | 'Ignore';
     };
-    /** None: never; Opportunistic: when offered; Required: with a certificate that proves the name, or not at all. */
-    readonly tls: 'None' | 'Opportunistic' | 'Required';
+    /** None: never; Opportunistic: when offered; EncryptionOnly: always, whatever the certificate; Required: with a certificate that proves the name, or not at all. */
+    readonly tls: 'None' | 'Opportunistic' | 'EncryptionOnly' | 'Required';
+    /** How we authenticate to the smart hosts: AUTH PLAIN or LOGIN, over TLS only. */
+    readonly auth?: {
+      /** Secret with the keys username and password, as of type kubernetes.io/basic-auth; re-read for each connection. */
+      readonly secretRef: {
+        readonly name: string;
+      };
+    };
+    /** Local address of connections; every transport in the scope of the connector must have it. The system's choice when absent. */
+    readonly sourceAddress?: string;
+    /** Larger messages do not go through it: another connector takes them, or their senders get a report (5.3.4). */
+    readonly maxMessageSize?: string;
+    /** Messages that one transport sends at the same time to one destination (the smart hosts, or each domain by MX); queues.maxConcurrentDeliveriesPerDestination when absent. */
+    readonly maxConcurrentDeliveries?: number;
+    /** Messages that one transport sends to one destination in a minute, evenly; no limit when absent. */
+    readonly maxMessagesPerMinute?: number;
     /** Sites whose transports send through it; all when empty. */
     readonly sites: readonly string[];
   }[];

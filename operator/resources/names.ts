@@ -91,6 +91,7 @@ export const PATH = {
   redis: '/etc/mailcluster/redis',
   users: '/etc/mailcluster/users',
   addressLists: '/etc/mailcluster/address-lists',
+  connectors: '/etc/mailcluster/connectors',
   smtpTls: '/etc/mailcluster/smtp-tls',
   token: '/var/run/secrets/mailcluster',
   /** A front end keeps its key in memory; a transport with its queue database. */

@@ -62,7 +62,9 @@ function deliveryPorts(document: TopologyDocument): readonly number[] {
   const stores = document.databases.flatMap(({ copies }) => copies.map(({ lmtp }) => lmtp.port));
   const relays = document.sendConnectors.flatMap(({ smartHosts }) => smartHosts.map(({ port }) => port));
   const mx = document.sendConnectors.flatMap((connector) => connector.mx?.port ?? []);
-  return [...stores, ...relays, ...mx];
+  // Policies of receiving domains come from them (RFC 8461 3.3).
+  const policies = document.sendConnectors.some((connector) => connector.mx?.mtaSts === true) ? [443] : [];
+  return [...stores, ...relays, ...mx, ...policies];
 }
 
 function toRedis(cluster: MailCluster, owner: Owner): readonly object[] {

@@ -3,6 +3,7 @@
  * shape. Promise: the controller never deletes a claim and never restarts a pod by itself (Retain, OnDelete): both are the plan's, after
  * proof. PURE.
  */
+import { connectorSecrets } from '../connectors.ts';
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { configFile, transportConfig } from './configs.ts';
@@ -36,12 +37,19 @@ export function redisMounts(cluster: MailCluster, owner: Owner): readonly Mount[
   const { mode, urlSecretRef } = cluster.spec.redis;
   const secret = mode === 'Managed' ? named.redis(owner.name) : urlSecretRef?.name;
   if (mode === 'None' || secret === undefined) return [];
-  const mount = secretMount('redis', secret, PATH.redis);
   // Mail does not wait for Redis, nor for a Secret about it (semantics.md S15).
-  return [
-    { ...mount, volume: { ...mount.volume, secret: { secretName: secret, defaultMode: 0o440, optional: true } } },
-  ];
+  return [optional('redis', secret, PATH.redis)];
 }
+
+/** Its pods start without it, too. */
+function optional(name: string, secretName: string, path: string): Mount {
+  const mount = secretMount(name, secretName, path);
+  return { ...mount, volume: { ...mount.volume, secret: { secretName, defaultMode: 0o440, optional: true } } };
+}
+
+/** Volumes have numbers: a name of a Secret can be longer than that of a volume. Mail to other places does not wait for a password. */
+export const connectorMounts = (cluster: MailCluster): readonly Mount[] =>
+  connectorSecrets(cluster).map((secret, at) => optional(`connector-${at}`, secret, `${PATH.connectors}/${secret}`));
 
 export function statefulSet(
   cluster: MailCluster,
@@ -79,7 +87,7 @@ export function statefulSet(
           { name: 'peer', containerPort: PORT.peer },
           { name: 'admin', containerPort: PORT.admin },
         ],
-        mounts: [...commonMounts(owner), ...redisMounts(cluster, owner)],
+        mounts: [...commonMounts(owner), ...redisMounts(cluster, owner), ...connectorMounts(cluster)],
         claims: [{ name: CLAIM_TEMPLATE, mountPath: PATH.data }],
         resources,
         graceSeconds: GRACE_SECONDS,

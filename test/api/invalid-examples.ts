@@ -8,13 +8,14 @@ export type Refusal =
   | { readonly by: 'schema'; readonly field: string; readonly says: readonly string[] }
   /** On the way through `kubectl`: what it says. */
   | { readonly by: 'kubectl'; readonly says: readonly string[] }
-  /** Nobody but `mailcluster validate`: it takes two objects to see it. */
+  /** Nobody but `mailcluster validate`: it takes two objects to see it, or more than a rule may cost. */
   | { readonly by: 'validate' };
 
 const SPANS_OBJECTS = [
   'address-list-unknown',
   'alias-foreign-domain',
   'catch-all-of-relay',
+  'connector-to-ourselves',
   'copy-in-unknown-site',
   'database-of-unknown-cluster',
   'database-of-unknown-dag',
@@ -27,6 +28,7 @@ const SPANS_OBJECTS = [
   'resubmit-unknown-database',
   'secret-missing',
   'secret-without-key',
+  'two-connectors-one-domain',
   'two-databases-one-address',
   'two-databases-one-domain',
 ];

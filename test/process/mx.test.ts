@@ -84,6 +84,18 @@ test(
     await until('two reports', async () => (await reports()).length === 2, { deadlineMs: 30_000, everyMs: 200 });
     expect((await reports()).map((one) => /^Status: (\S+)$/m.exec(one)?.[1]).sort()).toEqual(['5.1.10', '5.1.2']);
 
+    const route = async (...args: string[]): Promise<string> =>
+      (await mailcluster('route', '--state', cluster.state, ...args)).stdout;
+    expect(await route('--to', 'a@good.example')).toMatch(
+      /Goes through send connector internet, to the hosts that DNS names for good\.example\n.*best match at cost 1\n {2}Queue connector:internet\/good\.example\n {2}Hosts, in this order:\n {4}(first\.good\.example \[127\.0\.0\.9\]|second\.good\.example \[127\.0\.0\.1\]):\d+, TLS when offered\n/,
+    );
+    expect(await route('--to', 'd0@down.example')).toMatch(
+      /On \S+ \d+ messages for it, .*last error: 4\.4\.1 127\.0\.0\.9/,
+    );
+    expect(await route('--to', 'b@null.example')).toContain('No host now: 556 5.1.10 null.example takes no mail');
+    expect(await route('--to', 'sender@example.com')).toMatch(/Goes to MailboxDatabase \S+, copy \S+ \(LMTP /);
+    expect(await route('--to', 'a@good.example', '--size', '2Gi')).toContain('Refused: 552 5.3.4');
+
     dns.zone['down.example'] = { a: [HERE] };
     dns.zone['silent.example'] = { a: [HERE] };
     await until('all that waited', () => waiting.every((one) => came(one) === 1), { deadlineMs: 90_000 });

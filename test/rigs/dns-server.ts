@@ -13,6 +13,7 @@ export type ZoneEntry =
       readonly mx?: readonly (readonly [number, string])[];
       readonly a?: readonly string[];
       readonly aaaa?: readonly string[];
+      readonly txt?: readonly string[];
     };
 
 export class DnsServer implements AsyncDisposable {
@@ -58,7 +59,8 @@ export class DnsServer implements AsyncDisposable {
 }
 
 function recordsOf(name: string, type: string, entry: Exclude<ZoneEntry, string>): Answer[] {
-  const { mx = [], a = [], aaaa = [] } = entry;
+  const { mx = [], a = [], aaaa = [], txt = [] } = entry;
+  if (type === 'TXT') return txt.map((data) => ({ type: 'TXT', name, ttl: 1, data }));
   if (type === 'MX')
     return mx.map(([preference, exchange]) => ({ type: 'MX', name, ttl: 1, data: { preference, exchange } }));
   if (type === 'A') return a.map((data) => ({ type: 'A', name, ttl: 1, data }));

@@ -18,17 +18,18 @@ export const DOVECOT_PASSWORD = 'secret';
 export class Dovecot {
   readonly lmtpPort: number;
   readonly imapPort: number;
+  /** Answers a Postfix that asks for passwords (`smtpd_sasl_type = dovecot`). */
+  readonly authPort: number;
   readonly #directory: string;
   readonly #address: string;
   readonly #prefix: Prefix;
   #process: ChildProcess | null = null;
 
-  private constructor(directory: string, prefix: Prefix, address: string, lmtpPort: number, imapPort: number) {
+  private constructor(directory: string, prefix: Prefix, address: string, ports: readonly [number, number, number]) {
     this.#directory = directory;
     this.#address = address;
     this.#prefix = prefix;
-    this.lmtpPort = lmtpPort;
-    this.imapPort = imapPort;
+    [this.lmtpPort, this.imapPort, this.authPort] = ports;
   }
 
   /** `address`: where LMTP is heard; IMAP is for this machine. */
@@ -36,7 +37,7 @@ export class Dovecot {
     const prefix = await ensurePackages(PACKAGES);
     if ('missing' in prefix) return prefix;
     const directory = await mkdtemp(join(tmpdir(), 'mailcluster-dovecot-'));
-    const dovecot = new Dovecot(directory, prefix, address, await freePort(), await freePort());
+    const dovecot = new Dovecot(directory, prefix, address, [await freePort(), await freePort(), await freePort()]);
     try {
       await dovecot.#configure();
       await dovecot.launch();
@@ -158,6 +159,12 @@ passdb {
 userdb {
   driver = static
   args = uid=${uid} gid=${gid} home=${directory}/home/%u allow_all_users=yes
+}
+auth_mechanisms = plain login
+service auth {
+  inet_listener {
+    port = ${this.authPort}
+  }
 }
 service anvil {
   chroot =

@@ -41,6 +41,7 @@ export class ScriptedPeer {
   readonly messages: PeerMessage[] = [];
   readonly lines: string[] = [];
   connections = 0;
+  onSocket: (socket: Socket) => void = () => undefined;
   readonly #script: PeerScript;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -80,6 +81,7 @@ export class ScriptedPeer {
   #serve(raw: Socket): void {
     const session: PeerSession = { connection: this.connections++, mail: '', rcpts: [], accepted: [], writes: 0 };
     this.#sockets.add(raw);
+    this.onSocket(raw);
     raw.setNoDelay(true);
     raw.on('error', () => raw.destroy());
     raw.on('close', () => this.#sockets.delete(raw));

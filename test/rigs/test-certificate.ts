@@ -27,7 +27,7 @@ export async function testCertificate(name: string, atMs = Date.now()): Promise<
   const validity = { notBefore: new Date(atMs - HOUR_MS), notAfter: new Date(atMs + HOUR_MS) };
   const caKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const ca = await x509.X509CertificateGenerator.createSelfSigned({
-    name: 'CN=Test authority',
+    name: `CN=Test authority of ${name}`, // of one name only the first would be looked at
     keys: caKeys,
     signingAlgorithm: ALGORITHM,
     ...validity,

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { type CopyId, compareEpochs, type Epoch, type Identity } from '../../common/message.ts';
 import { isFinal, isSuccess } from '../../transport/core/copy.ts';
 import type { CopyState, QueueDatabase, Seen, StoredCopy, Tombstone, Write } from '../../transport/store/database.ts';
+import { add, idOf, isResting, patched } from './writes.ts';
 
 export interface Volume {
   readonly number: number;
@@ -469,36 +470,5 @@ export class DurableView {
           `rule 11: ${volume.member} announced the failure of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`,
         );
     }
-  }
-}
-
-const isResting = (state: CopyState): boolean =>
-  state.queue === 'primarySafetyNet' || state.queue === 'shadowSafetyNet';
-
-/** A state record may carry only the recipients that changed. */
-function patched(before: CopyState, write: Extract<Write, { readonly kind: 'state' }>): CopyState {
-  if (write.outcomes === undefined) return write.state;
-  const recipients = [...(before.recipients ?? [])];
-  for (const [index, recipient] of write.outcomes) recipients[index] = recipient;
-  return { ...write.state, recipients };
-}
-
-function add(map: Map<CopyId, Set<Identity>>, id: CopyId, identity: Identity): void {
-  const set = map.get(id) ?? new Set<Identity>();
-  set.add(identity);
-  map.set(id, set);
-}
-
-function idOf(write: Write): CopyId | null {
-  switch (write.kind) {
-    case 'commit':
-      return write.facts.id;
-    case 'state':
-    case 'move':
-    case 'remove':
-    case 'recall':
-      return write.id;
-    default:
-      return null;
   }
 }

@@ -20,6 +20,7 @@ import type {
   MessageDetail,
   MessageSummary,
   ResubmitView,
+  RouteView,
   SafetyNetListing,
   TransportStatus,
   TransportView,
@@ -157,6 +158,7 @@ export interface MemberContents {
   readonly known?: readonly KnownCopy[];
   readonly outcomes?: readonly RecordedOutcome[];
   readonly lost?: readonly CopyId[];
+  readonly route?: Partial<RouteView>;
   /** One page each. */
   readonly net?: readonly (readonly SafetyNetEntry[])[];
 }
@@ -167,6 +169,12 @@ export const ENTRY: SafetyNetEntry = {
   databases: ['db01'],
   finalAtMs: NOW_MS - 1_000,
   sizeBytes: 4_096,
+};
+
+export const ROUTE: RouteView = {
+  ...{ kind: 'connector', site: 'seattle', what: 'send connector out, to its smart hosts', why: 'cost 1' },
+  ...{ nextHop: 'connector:out', others: [{ name: 'dear', why: 'cost 9 is higher' }], policy: null },
+  ...{ hosts: ['relay:25, TLS when offered'], hostsProblem: null, waiting: 0, nextRetryMs: null, lastError: null },
 };
 
 /** The cursor of a page is its number. */
@@ -222,6 +230,10 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
     resubmits: () => contents.resubmits ?? [],
     known: async (ids) => (contents.known ?? []).filter((one) => ids.includes(one.id)),
     lostMessages: () => contents.lost ?? [],
+    route: async (address, sizeBytes) => {
+      asked.push({ what: 'route', arguments: [address, sizeBytes] });
+      return { ...ROUTE, site: contents.status.site, ...contents.route };
+    },
     status: () => contents.status,
     nextHops: () => [
       {

@@ -12,6 +12,7 @@ import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { messageCommand, traceCommand } from '../../operator/cli/messages.ts';
 import { duration, size, table, time } from '../../operator/cli/output.ts';
 import { passwordCommandWith } from '../../operator/cli/password.ts';
+import { routeCommand } from '../../operator/cli/route.ts';
 import { parseListen } from '../../operator/cli/run.ts';
 import { safetyNetCommand } from '../../operator/cli/safety-net.ts';
 import { queueCommand, statusCommand } from '../../operator/cli/status.ts';
@@ -153,6 +154,47 @@ a          delivery  db01/sea         2  in 1m       451 4.3.2 try later
   expect(err).toBe('b is unreachable: ECONNREFUSED\n');
   // A script must not take half an answer for all of it.
   expect(code).toBe(1);
+});
+
+test('route tells transports that decide alike once, and those that do not apart', async () => {
+  const world = await open();
+  await world.cluster();
+  const alike = await run(routeCommand, world, '--to', 'bob@far.example', '--size', '2Ki');
+  expect(alike).toMatchObject({ code: 0, err: '' });
+  expect(alike.out).toBe(`a (site seattle), b (site portland):
+  Goes through send connector out, to its smart hosts
+    because cost 1
+  Queue connector:out
+  Hosts, in this order:
+    relay:25, TLS when offered
+  Otherwise:
+    dear: cost 9 is higher
+`);
+  expect(world.asked.filter(({ what }) => what === 'route')).toEqual([
+    { what: 'route', arguments: ['bob@far.example', 2_048] },
+    { what: 'route', arguments: ['bob@far.example', 2_048] },
+  ]);
+  const nowhere = { kind: 'unreachable', what: 'it waits', why: '', nextHop: null, hosts: [], others: [] } as const;
+  const apart = await open();
+  await apart.cluster({
+    a: { ...CONTENTS.a, route: { waiting: 3, nextRetryMs: NOW_MS + 5_000, lastError: '4.4.1 relay: refused' } },
+    b: { ...CONTENTS.b, route: nowhere },
+  });
+  const told = await run(routeCommand, apart, '--to', 'bob@far.example');
+  expect(told.code).toBe(1);
+  expect(told.out).toContain('  On a 3 messages for it, next attempt in 5s, last error: 4.4.1 relay: refused\n');
+  expect(told.out).toContain('\nb (site portland):\n  Nowhere: it waits\n');
+  const read: unknown = JSON.parse((await run(routeCommand, apart, '--to', 'bob@far.example', '-o', 'json')).out);
+  expect(read).toMatchObject({ to: 'bob@far.example', sizeBytes: 1, routes: [{ member: 'a' }, { member: 'b' }] });
+});
+
+test.each([
+  [[], '--to'],
+  [['--to', 'two words@x'], '--to'],
+  [['--to', 'bob@x', '--size', 'large'], '--size'],
+])('route %j: %s is said to be wrong', async (args, option) => {
+  const { code, err } = await run(routeCommand, await open(), ...args);
+  expect([code, err]).toEqual(['USAGE', expect.stringContaining(option)]);
 });
 
 test('message list joins the copies of a message, primary first', async () => {

@@ -82,6 +82,8 @@ const TOPOLOGY: TopologyDocument = {
       mx: null,
       tls: 'Required',
       sites: [],
+      session: { isUnproven: false, credentials: 'relay', sourceAddress: null },
+      sendLimits: { maxMessageBytes: 65_536, maxConcurrentDeliveries: null, messagesPerMinute: 60 },
     },
   ],
   retired: [
@@ -136,6 +138,7 @@ const TRANSPORT: TransportConfig = {
   hostname: 'm0.local',
   store: { segmentBytes: 1_048_576, reserveBytes: 0 },
   ledger: null,
+  credentialsDirectory: null,
   logLevel: 'info',
 };
 const FRONTEND: FrontendConfig = {
@@ -196,6 +199,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
 const LATER = new Set([
+  ...['session', 'sendLimits', 'credentialsDirectory'],
   'mx',
   'proxyFrom',
   'sharedLimits',
@@ -251,7 +255,9 @@ describe.each([
     const empty = (path: readonly (string | number)[]) => {
       const name = String(path.at(-1));
       if (name in settings) return settings[name];
-      return path.length === 1 && !['ledger', 'signer', 'sharedLimits'].includes(name) ? [] : null;
+      return path.length === 1 && !['ledger', 'signer', 'sharedLimits', 'credentialsDirectory'].includes(name)
+        ? []
+        : null;
     };
     const read = later.reduce<unknown>((at, path) => changed(at, path, empty(path)), value);
     expect(parse(older)).toEqual({ kind: 'ok', value: read });

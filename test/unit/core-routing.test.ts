@@ -4,6 +4,8 @@ import type { TopologyDocument } from '../../common/config.ts';
 import { resolveRecipient } from '../../transport/core/routing.ts';
 import { simTopology } from '../sim/topology.ts';
 
+const HERE = { site: 'here', sizeBytes: 1 };
+
 const base = simTopology({ sites: [1], dag: true, frontends: 1 });
 const [alpha, beta] = base.databases;
 if (alpha === undefined || beta === undefined) throw new Error('the topology of the simulator has two databases');
@@ -39,7 +41,7 @@ const document: TopologyDocument = {
 };
 
 const where = (address: string): string => {
-  const resolution = resolveRecipient(document, address);
+  const resolution = resolveRecipient(document, address, HERE);
   return resolution.kind === 'route' ? resolution.hop : resolution.kind;
 };
 
@@ -62,7 +64,7 @@ describe('routing', () => {
   it('by MX each domain is a next hop of its own', () => {
     const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
     const sendConnectors = [{ ...connector('out', '*', 1), smartHosts: [], mx }];
-    const hopOf = (address: string) => resolveRecipient({ ...document, sendConnectors }, address);
+    const hopOf = (address: string) => resolveRecipient({ ...document, sendConnectors }, address, HERE);
     expect(hopOf('x@One.example')).toMatchObject({
       hop: 'connector:out/one.example',
       route: { kind: 'mx', connector: 'out', domain: 'one.example', mx },
@@ -71,6 +73,6 @@ describe('routing', () => {
   });
 
   it('without a connector a foreign domain waits', () => {
-    expect(resolveRecipient({ ...document, sendConnectors: [] }, 'x@anywhere.example').kind).toBe('unreachable');
+    expect(resolveRecipient({ ...document, sendConnectors: [] }, 'x@anywhere.example', HERE).kind).toBe('unreachable');
   });
 });

@@ -7,6 +7,8 @@ import { databaseOf, resolveRecipient } from '../../transport/core/routing.ts';
 import { simTopology } from '../sim/topology.ts';
 import { CoreBench, memberOf, PEER } from './core-bench.ts';
 
+const HERE = { site: 'here', sizeBytes: 1 };
+
 type Shadows = PoliciesConfig['shadowRedundancy'];
 const POLICY = simTopology({ sites: [2], dag: true, frontends: 1 }).policies.shadowRedundancy;
 const candidate = (member: string, more: Partial<Candidate> = {}): Candidate => ({
@@ -170,23 +172,26 @@ describe('D1: where a recipient goes', () => {
     ['x@partner.example', 'connector:cheap'],
     ['"odd@local"@sub.example.org', 'connector:exact'],
   ])('%s -> %s', (recipient, hop) => {
-    expect(resolveRecipient(DOCUMENT, recipient)).toMatchObject({ kind: 'route', hop });
+    expect(resolveRecipient(DOCUMENT, recipient, HERE)).toMatchObject({ kind: 'route', hop });
   });
 
   test('a mailbox route names the active copy, its endpoint and the activation (finality is bound to it)', () => {
-    const resolution = resolveRecipient(DOCUMENT, 'bob@contoso.example');
+    const resolution = resolveRecipient(DOCUMENT, 'bob@contoso.example', HERE);
     const endpoint = { host: 'db-names.store', port: 24 };
     const route = { kind: 'mailbox', database: 'db-names', copy: 'two', activation: 7, ...endpoint };
     expect(resolution).toEqual({ kind: 'route', hop: 'mailbox:db-names/two', route });
   });
 
   test.each(['carol@contoso.example', 'nobody@contoso.example'])('%s is nobody here: 550 5.1.1', (recipient) => {
-    expect(resolveRecipient(DOCUMENT, recipient)).toEqual({ kind: 'unknown', reply: '550 5.1.1 Mailbox unknown' });
+    expect(resolveRecipient(DOCUMENT, recipient, HERE)).toEqual({
+      kind: 'unknown',
+      reply: '550 5.1.1 Mailbox unknown',
+    });
   });
 
   test('no active copy, or no connector: kept as unreachable, never refused', () => {
-    expect(resolveRecipient(DOCUMENT, 'dan@contoso.example')).toMatchObject({ kind: 'unreachable' });
-    expect(resolveRecipient({ ...DOCUMENT, sendConnectors: [] }, 'x@far.example')).toMatchObject({
+    expect(resolveRecipient(DOCUMENT, 'dan@contoso.example', HERE)).toMatchObject({ kind: 'unreachable' });
+    expect(resolveRecipient({ ...DOCUMENT, sendConnectors: [] }, 'x@far.example', HERE)).toMatchObject({
       kind: 'unreachable',
     });
     expect(databaseOf(DOCUMENT, 'x@far.example')).toBeNull();

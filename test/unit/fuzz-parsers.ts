@@ -13,6 +13,7 @@ import { parseRedisUrl } from '../../common/redis-url.ts';
 import { parseMail, parseRcpt } from '../../common/smtp/address.ts';
 import { startAuth } from '../../common/smtp/auth-exchange.ts';
 import { MessageIdFinder } from '../../common/smtp/message-id.ts';
+import { isInPolicy, parsePolicy, policyId } from '../../common/smtp/mta-sts.ts';
 import { parseProxyHeader } from '../../common/smtp/proxy-header.ts';
 import { ReplyParser, ReplySyntaxError } from '../../common/smtp/reply-parser.ts';
 import { checkClientFinal, parseScramKeys, readClientFirst, serverFirst } from '../../common/smtp/scram.ts';
@@ -250,6 +251,19 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
       const guard = new ReplyGuard();
       for (const piece of pieces(input)) if (guard.problemWith(piece) !== null) break;
       parseRedisUrl(input.toString('latin1'));
+    },
+  },
+  {
+    name: 'mta-sts',
+    seeds: bytes(
+      'version: STSv1\r\nmode: enforce\r\nmx: *.a.test\r\nmx: b.test\r\nmax_age: 86400\r\n',
+      'v=STSv1; id=2026a;',
+    ),
+    run: (input) => {
+      const text = input.toString('utf8');
+      policyId([text]);
+      const policy = parsePolicy(text);
+      if ('mx' in policy) isInPolicy(policy, text);
     },
   },
 ];

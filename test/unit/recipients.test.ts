@@ -26,6 +26,7 @@ import { sampleEnvelope, sampleId, sampleOpen } from './peer-samples.ts';
 
 const base = simTopology({ sites: [1], dag: true, frontends: 1 });
 const [alpha, beta] = base.databases as [MailboxDatabaseConfig, MailboxDatabaseConfig];
+const ORIGIN = { site: 'site-0', sizeBytes: 1_000 };
 const none = { membersFrom: null, envelopeSender: null };
 const group = (address: string, members: readonly string[], more: Partial<ExpansionConfig> = {}): ExpansionConfig => ({
   ...{ address, members, ...none },
@@ -113,11 +114,11 @@ describe('who is behind an address', () => {
 
   it('a transport routes a plus-address to the database of its mailbox, and only where that is asked for', () => {
     const plus = documentWith({ plusAddressing: true });
-    expect(resolveRecipient(plus, 'alice+x@own.example')).toMatchObject({
+    expect(resolveRecipient(plus, 'alice+x@own.example', ORIGIN)).toMatchObject({
       kind: 'route',
       route: { database: alpha.name },
     });
-    expect(resolveRecipient(documentWith({}), 'alice+x@own.example').kind).toBe('unknown');
+    expect(resolveRecipient(documentWith({}), 'alice+x@own.example', ORIGIN).kind).toBe('unknown');
   });
 
   it('reports about a list go to its owner, about an alias to who is meant', () => {

@@ -46,7 +46,7 @@ describe('on one machine', () => {
   });
   afterEach(() => rm(paths.root, { recursive: true, force: true }));
 
-  const wanted: WantedSecrets = { smtpTls: null, users: [], redisUrl: { name: 'redis', key: 'url' } };
+  const wanted: WantedSecrets = { smtpTls: null, users: [], connectors: [], redisUrl: { name: 'redis', key: 'url' } };
   const secret = (data: Readonly<Record<string, string>>): Secret =>
     ({
       apiVersion: 'v1',

@@ -170,15 +170,17 @@ describe('the document', () => {
 
   it('holds smart hosts in their order, and how MX connectors ask DNS', () => {
     const spec =
-      '  sendConnectors: [{ name: b, addressSpaces: [{ domain: "*" }], smartHosts: [{ host: z }, { host: a, port: 587 }], sites: [seattle, portland] }, { name: a, delivery: MX, addressSpaces: [{ domain: x.org }] }]';
+      '  sendConnectors: [{ name: b, addressSpaces: [{ domain: "*" }], smartHosts: [{ host: z }, { host: a, port: 587 }], sites: [seattle, portland], tls: EncryptionOnly, maxMessageSize: 1Mi, maxMessagesPerMinute: 30 }, { name: a, delivery: MX, addressSpaces: [{ domain: x.org }] }]';
     expect(document(null, { spec }).sendConnectors).toEqual([
       {
         name: 'a',
         addressSpaces: [{ domain: 'x.org', cost: 1 }],
         smartHosts: [],
-        mx: { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] },
+        mx: { port: 25, dnsServers: [], allowNetworks: [], ownNames: [], mtaSts: true },
         tls: 'Opportunistic',
         sites: [],
+        session: null,
+        sendLimits: null,
       },
       {
         name: 'b',
@@ -188,8 +190,10 @@ describe('the document', () => {
           { host: 'a', port: 587 },
         ],
         mx: null,
-        tls: 'Opportunistic',
+        tls: 'Required',
         sites: ['portland', 'seattle'],
+        session: { isUnproven: true, credentials: null, sourceAddress: null },
+        sendLimits: { maxMessageBytes: 1_048_576, maxConcurrentDeliveries: null, messagesPerMinute: 30 },
       },
     ]);
   });

@@ -20,30 +20,23 @@ import {
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
+import type { Hop, OpenDelivery } from './hop.ts';
 import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
+import { begins, newPace, restMs, waitMs } from './pace.ts';
 import { isPoison } from './poison.ts';
 import { isJustAwake } from './presence.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn, reportExpansions } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
-import { resolveRecipient } from './routing.ts';
-import {
-  commit,
-  dropCopy,
-  type Hop,
-  late,
-  type OpenDelivery,
-  type Server,
-  setState,
-  setTimer,
-  type Turn,
-  trustedNow,
-  wrong,
-} from './state.ts';
+import { type Resolution, resolveRecipient } from './routing.ts';
+import { commit, dropCopy, late, type Server, setState, setTimer, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 const MAX_REPLY_LENGTH = 200;
+
+const resolve = ({ document, self }: Server, { facts }: Copy, address: string): Resolution =>
+  resolveRecipient(document, address, { site: self.site, sizeBytes: facts.sizeBytes });
 
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
 export function categorize(turn: Turn, copy: Copy): void {
@@ -62,8 +55,8 @@ export function categorize(turn: Turn, copy: Copy): void {
   let routed = 0;
   for (const [index, recipient] of recipients.entries()) {
     if (isFinal(recipient)) continue;
-    const resolution = resolveRecipient(server.document, recipient.address);
-    if (resolution.kind === 'unknown') {
+    const resolution = resolve(server, copy, recipient.address);
+    if (resolution.kind === 'unknown' || resolution.kind === 'tooLarge') {
       recipients[index] = finalNow(turn, recipient, 'failed', resolution.reply);
       failed.push(index);
     } else if (resolution.kind === 'route') routed += 1;
@@ -98,7 +91,7 @@ export function enqueue(turn: Turn, copy: Copy): void {
   const hops = new Set<string>();
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
-    const resolution = resolveRecipient(server.document, recipient.address);
+    const resolution = resolve(server, copy, recipient.address);
     if (resolution.kind !== 'route') continue;
     const hop = server.hops.get(resolution.hop) ?? newHop(turn, resolution.hop, resolution.route);
     hop.route = resolution.route;
@@ -109,7 +102,8 @@ export function enqueue(turn: Turn, copy: Copy): void {
 }
 
 function newHop(turn: Turn, key: string, route: Route): Hop {
-  const hop: Hop = { key, route, ready: new Line(), active: 0, failures: 0, retryAtMs: null, lastError: null };
+  const rest = { active: 0, failures: 0, retryAtMs: null, lastError: null };
+  const hop: Hop = { key, route, ready: new Line(), pace: newPace(), ...rest };
   turn.server.hops.set(key, hop);
   return hop;
 }
@@ -121,32 +115,57 @@ export function pump(turn: Turn, key: string): void {
   // protocol.md 15: who is drained opens no new delivery.
   if (hop === undefined || server.self.state === 'draining') return;
   // After a failed connection one delivery probes, the others wait.
-  const limit = hop.failures > 0 ? 1 : server.document.policies.queues.maxConcurrentDeliveriesPerDestination;
+  const { maxConcurrentDeliveriesPerDestination } = server.document.policies.queues;
+  const { maxConcurrentDeliveries = null, messagesPerMinute = null } = limitsOf(hop) ?? {};
+  const limit = hop.failures > 0 ? 1 : (maxConcurrentDeliveries ?? maxConcurrentDeliveriesPerDestination);
   while (hop.active < limit && (hop.retryAtMs === null || hop.retryAtMs <= turn.nowMs)) {
+    if (messagesPerMinute !== null && hop.ready.size > 0)
+      if (mustWait(turn, hop, waitMs(hop.pace, messagesPerMinute, turn.nowMs))) return;
     const id = hop.ready.take();
     if (id === undefined) return forgetIdleDomain(turn, hop);
     const copy = server.copies.get(id);
     if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
     // A higher owner was seen: what is open comes to its end, nothing is opened any more (semantics.md S7).
     if (copy.doubt !== null || copy.demoteTo !== null || server.damaged.has(id)) continue;
-    startDelivery(turn, copy, hop);
+    const began = startDelivery(turn, copy, hop);
+    if (began && messagesPerMinute !== null) begins(hop.pace, messagesPerMinute, turn.nowMs);
   }
 }
 
-/** There are as many domains as senders care to name: one for which nothing waits is not kept. */
-function forgetIdleDomain({ server }: Turn, hop: Hop): void {
-  if (hop.route.kind === 'mx' && hop.active === 0) server.hops.delete(hop.key);
+const limitsOf = ({ route }: Hop) => (route.kind === 'mailbox' ? null : (route.sendLimits ?? null));
+
+/** So long no delivery begins here; a timer that comes earlier is enough. */
+function mustWait(turn: Turn, { pace, key }: Hop, forMs: number): boolean {
+  if (forMs <= 0) return false;
+  if (turn.nowMs + forMs >= pace.timerAtMs) return true;
+  pace.timerAtMs = turn.nowMs + forMs;
+  setTimer(turn, forMs, 'pace', key);
+  return true;
 }
 
-function startDelivery(turn: Turn, copy: Copy, hop: Hop): void {
+export function paceDue(turn: Turn, key: string): void {
+  const hop = turn.server.hops.get(key);
+  if (hop === undefined) return;
+  hop.pace.timerAtMs = Number.POSITIVE_INFINITY;
+  pump(turn, key);
+}
+
+/** There are as many domains as senders care to name: one for which nothing waits is not kept, when its pace is of no account any more. */
+function forgetIdleDomain(turn: Turn, hop: Hop): void {
+  if (hop.route.kind !== 'mx' || hop.active > 0 || mustWait(turn, hop, restMs(hop.pace, turn.nowMs))) return;
+  turn.server.hops.delete(hop.key);
+}
+
+/** False: nothing of it goes this way now. */
+function startDelivery(turn: Turn, copy: Copy, hop: Hop): boolean {
   const { server } = turn;
   const recipients: number[] = [];
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
-    const resolution = resolveRecipient(server.document, recipient.address);
+    const resolution = resolve(server, copy, recipient.address);
     if (resolution.kind === 'route' && resolution.hop === hop.key) recipients.push(index);
   }
-  if (recipients.length === 0) return;
+  if (recipients.length === 0) return false;
   deliveryStarted(copy, recipients);
   server.nextRequest += 1;
   const open: OpenDelivery = {
@@ -168,6 +187,7 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): void {
     recipients,
     addresses: copy.state.recipients ?? [],
   });
+  return true;
 }
 
 /** What the store or the relay said, recipient by recipient. */
@@ -301,7 +321,7 @@ function isRerouted(turn: Turn, copy: Copy, { hop, route, recipients }: OpenDeli
   return recipients.some((index) => {
     const recipient = copy.state.recipients?.[index];
     if (recipient === undefined || isFinal(recipient)) return false;
-    const now = resolveRecipient(turn.server.document, recipient.address);
+    const now = resolve(turn.server, copy, recipient.address);
     if (now.kind !== 'route') return false;
     // The same copy may be active again by now: another activation all the same.
     const isOlder =

@@ -3,7 +3,7 @@
  * A `stream` is the runtime's number for a body on its way in; a `member` is a name of the topology document.
  */
 
-import type { MxConfig, TopologyDocument } from '../../common/config.ts';
+import type { ConnectorLimits, ConnectorSession, MxConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Identity, RecipientState, Reply, SharedState } from '../../common/message.ts';
 import type {
   Claim,
@@ -207,6 +207,8 @@ export type Route =
       readonly connector: string;
       readonly hosts: readonly { readonly host: string; readonly port: number }[];
       readonly tls: 'None' | 'Opportunistic' | 'Required';
+      readonly session?: ConnectorSession | null;
+      readonly sendLimits?: ConnectorLimits | null;
     }
   /** A next hop for each domain, so that none holds up another (semantics.md D6). */
   | {
@@ -215,6 +217,8 @@ export type Route =
       readonly domain: string;
       readonly mx: MxConfig;
       readonly tls: 'None' | 'Opportunistic' | 'Required';
+      readonly session?: ConnectorSession | null;
+      readonly sendLimits?: ConnectorLimits | null;
     };
 
 export type DsnKind = 'failed' | 'delayed' | 'expired';

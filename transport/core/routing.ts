@@ -4,13 +4,15 @@
  */
 import type { MailboxDatabaseConfig, SendConnectorConfig, TopologyDocument } from '../../common/config.ts';
 import { baseOf } from '../../common/plus-addressing.ts';
+import { chooseConnector, type Origin } from './connectors.ts';
 import type { Route } from './events.ts';
 
 export type Resolution =
   | { readonly kind: 'route'; readonly route: Route; readonly hop: string }
   /** Accepted in principle, no way known now: the unreachable queue. */
   | { readonly kind: 'unreachable'; readonly reason: string }
-  | { readonly kind: 'unknown'; readonly reply: string };
+  | { readonly kind: 'unknown'; readonly reply: string }
+  | { readonly kind: 'tooLarge'; readonly reply: string };
 
 export function splitAddress(address: string): { readonly local: string; readonly domain: string } {
   const at = address.lastIndexOf('@');
@@ -35,32 +37,12 @@ export function databaseOf(document: TopologyDocument, address: string): Mailbox
   return byAddress ?? document.databases.find((database) => database.domains.includes(domain)) ?? null;
 }
 
-function connectorOf(document: TopologyDocument, domain: string): SendConnectorConfig | null {
-  let best: { readonly connector: SendConnectorConfig; readonly score: number; readonly cost: number } | null = null;
-  for (const connector of document.sendConnectors) {
-    if (connector.smartHosts.length === 0 && connector.mx === null) continue;
-    for (const space of connector.addressSpaces) {
-      const score = matchScore(space.domain.toLowerCase(), domain);
-      if (score === null) continue;
-      if (best === null || score > best.score || (score === best.score && space.cost < best.cost))
-        best = { connector, score, cost: space.cost };
-    }
-  }
-  return best?.connector ?? null;
-}
+/** RFC 5321 4.5.1: postmaster without a domain is the local one. */
+export const qualified = ({ acceptedDomains }: TopologyDocument, recipient: string): string =>
+  recipient.includes('@') ? recipient : `${recipient}@${acceptedDomains[0]?.name ?? ''}`;
 
-/** The longest match wins, as with Exchange's address spaces; `*` matches everything. */
-function matchScore(space: string, domain: string): number | null {
-  if (space === '*') return 0;
-  if (space === domain) return 1_000 + space.length;
-  if (space.startsWith('*.') && (domain.endsWith(space.slice(1)) || domain === space.slice(2))) return space.length;
-  return null;
-}
-
-export function resolveRecipient(document: TopologyDocument, recipient: string): Resolution {
-  const first = document.acceptedDomains[0]?.name ?? '';
-  // RFC 5321 4.5.1: postmaster without a domain is the local one.
-  const address = recipient.includes('@') ? recipient : `${recipient}@${first}`;
+export function resolveRecipient(document: TopologyDocument, recipient: string, origin: Origin): Resolution {
+  const address = qualified(document, recipient);
   const { domain } = splitAddress(address);
   const database = databaseOf(document, address);
   if (database !== null) {
@@ -81,17 +63,15 @@ export function resolveRecipient(document: TopologyDocument, recipient: string):
   }
   const accepted = document.acceptedDomains.find((entry) => entry.name.toLowerCase() === domain);
   if (accepted?.type === 'Authoritative') return { kind: 'unknown', reply: '550 5.1.1 Mailbox unknown' };
-  const connector = connectorOf(document, domain);
-  if (connector === null) return { kind: 'unreachable', reason: `no send connector for ${domain}` };
-  return connectorRoute(connector, domain);
+  const choice = chooseConnector(document, domain, origin);
+  if (choice.kind === 'none') return { kind: 'unreachable', reason: choice.reason };
+  return choice.kind === 'tooLarge' ? choice : connectorRoute(choice.connector, domain);
 }
 
-function connectorRoute({ name, mx, smartHosts, tls }: SendConnectorConfig, domain: string): Resolution {
+function connectorRoute(connector: SendConnectorConfig, domain: string): Resolution {
+  const { name, mx, smartHosts, tls, session = null, sendLimits = null } = connector;
+  const way = { connector: name, tls, session, sendLimits };
   return mx === null
-    ? {
-        kind: 'route',
-        hop: `connector:${name}`,
-        route: { kind: 'smartHost', connector: name, hosts: smartHosts, tls },
-      }
-    : { kind: 'route', hop: `connector:${name}/${domain}`, route: { kind: 'mx', connector: name, domain, mx, tls } };
+    ? { kind: 'route', hop: `connector:${name}`, route: { kind: 'smartHost', hosts: smartHosts, ...way } }
+    : { kind: 'route', hop: `connector:${name}/${domain}`, route: { kind: 'mx', domain, mx, ...way } };
 }

@@ -15,7 +15,16 @@ import { answerWaiters } from './answers.ts';
 import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { damageTick } from './damage.ts';
-import { ageDue, deliveryDone, deliveryWithheld, finishIfFinal, hopDue, retryDue, routingChanged } from './delivery.ts';
+import {
+  ageDue,
+  deliveryDone,
+  deliveryWithheld,
+  finishIfFinal,
+  hopDue,
+  paceDue,
+  retryDue,
+  routingChanged,
+} from './delivery.ts';
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
@@ -357,6 +366,9 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       break;
     case 'hop':
       hopDue(turn, top.id);
+      break;
+    case 'pace':
+      paceDue(turn, top.id);
       break;
     case 'retry':
       retryDue(turn, id);

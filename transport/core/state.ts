@@ -13,7 +13,8 @@ import type { Ages } from './ages.ts';
 import type { ResolveWaiter } from './answers.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
-import type { CoreWrite, EarlyEffect, LateEffect, Route, StepResult } from './events.ts';
+import type { CoreWrite, EarlyEffect, LateEffect, StepResult } from './events.ts';
+import type { Hop, OpenDelivery } from './hop.ts';
 import type { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
 import type { Placings } from './placings.ts';
@@ -113,32 +114,13 @@ export interface IncomingShadow {
   readonly state: SharedState;
 }
 
-/** A next hop: one database copy or one connector (semantics.md D6). */
-export interface Hop {
-  readonly key: string;
-  route: Route;
-  /** Copies ready to be sent, in order. */
-  readonly ready: Line<CopyId>;
-  active: number;
-  failures: number;
-  retryAtMs: number | null;
-  lastError: string | null;
-}
-
-export interface OpenDelivery {
-  readonly requestId: number;
-  readonly id: CopyId;
-  readonly hop: string;
-  readonly route: Route;
-  readonly recipients: readonly number[];
-}
-
 export type TimerKind =
   | 'attempt'
   | 'placing'
   | 'cap'
   | 'doubt'
   | 'hop'
+  | 'pace'
   | 'retry'
   | 'age'
   | 'safetyNet'

@@ -2,6 +2,7 @@
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
  *   GET /v1/status   /v1/next-hops   /v1/messages?queue=&after=&limit=   /v1/messages/ID
  *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
+ *       /v1/route?to=ADDRESS&size=BYTES
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
  * `after` is the `next` of the page before; `next` null says that there is nothing behind.
  * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator` or `viewer` is answered; lists are bounded.
@@ -107,6 +108,18 @@ function idOf(text: string | null): string {
   return text;
 }
 
+function addressOf(text: string | null): string {
+  // RFC 5321 4.5.3.1: no longer one is ever a recipient.
+  if (text === null || text === '' || text.length > MAX_ID_LENGTH) throw new BadParameter('to: an address');
+  return text;
+}
+
+function sizeOf(query: URLSearchParams): number {
+  const size = Number(query.get('size') ?? '1');
+  if (!Number.isSafeInteger(size) || size < 1) throw new BadParameter('size: a number of bytes');
+  return size;
+}
+
 /** Copy ids are letters, digits and dashes: no blank or comma is ever part of one. */
 function idsOf(query: URLSearchParams): readonly CopyId[] {
   const ids = (query.get('ids') ?? '').split(',').filter((id) => id !== '');
@@ -161,6 +174,8 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
       return ok({ known: await view.known(idsOf(query)) });
     case '/v1/outcomes':
       return ok({ outcomes: await tracking.outcomes(new Set(idsOf(query))) });
+    case '/v1/route':
+      return ok(await view.route(addressOf(query.get('to')), sizeOf(query)));
     case '/v1/lost':
       return ok({ messages: view.lostMessages() });
     case '/v1/trace':

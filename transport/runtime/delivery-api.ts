@@ -21,14 +21,8 @@ export type DeliveryRoute =
       readonly host: string;
       readonly port: number;
     }
-  | {
-      readonly kind: 'smartHost';
-      readonly connector: string;
-      /** In order of preference; the next is tried when one cannot be used at all (connect, greeting, EHLO, TLS, 4yz to MAIL). */
-      readonly hosts: readonly { readonly host: string; readonly port: number }[];
-      readonly tls: 'None' | 'Opportunistic' | 'Required';
-    }
-  | Extract<Route, { readonly kind: 'mx' }>;
+  /** Hosts of a smart host are in order of preference; the next is tried when one cannot be used at all (connect, greeting, EHLO, TLS, AUTH, 4yz to MAIL). */
+  | Extract<Route, { readonly kind: 'smartHost' | 'mx' }>;
 
 export interface DeliveryRecipient {
   /** Index in the recipients of the copy; handed back in the result. */
@@ -79,6 +73,16 @@ export type RecipientResult = { readonly index: number } & (
   | { readonly kind: 'unknown'; readonly reason: string }
   | { readonly kind: 'withheld' }
 );
+
+/** The hosts of a route as they would be tried now, for people: `NAME [ADDRESS]:PORT, how`. */
+export interface RouteHosts {
+  readonly hosts: readonly string[];
+  /** Why there is none; what a recipient would be told. */
+  readonly problem: string | null;
+  /** Mode of the domain's MTA-STS policy. */
+  readonly policy: 'enforce' | 'testing' | 'none' | null;
+}
+export type HostsOf = (route: DeliveryRoute) => Promise<RouteHosts>;
 
 export interface DeliveryAgent {
   start(request: DeliveryRequest, done: (results: readonly RecipientResult[]) => void): void;

@@ -4,8 +4,18 @@
  * for `idleMs` or served `maxMessages`; a destination that cannot be reached answers all who wait for it at once. After `close` nothing
  * is open and nobody waits.
  */
+import type { ConnectorSession } from '../../common/config.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
-import { ClientError, type ClientTimeouts, connectClient, type MailClient } from '../../common/smtp/client.ts';
+import {
+  ClientError,
+  type ClientOptions,
+  type ClientTimeouts,
+  connectClient,
+  type MailClient,
+} from '../../common/smtp/client.ts';
+import type { ReadCredentials } from './connector-credentials.ts';
+
+type SessionOptions = Pick<ClientOptions, 'isUnproven' | 'sourceAddress' | 'credentials'>;
 
 export interface Destination {
   readonly protocol: 'SMTP' | 'LMTP';
@@ -14,6 +24,7 @@ export interface Destination {
   readonly tls: 'None' | 'Opportunistic' | 'Required';
   /** `host` is an address, and this the name it was found by. */
   readonly tlsName?: string;
+  readonly session?: ConnectorSession | null;
 }
 
 export interface PoolOptions {
@@ -23,6 +34,7 @@ export interface PoolOptions {
   readonly idleMs: number;
   readonly maxPerDestination: number;
   readonly maxMessages: number;
+  readonly credentials: ReadCredentials;
   /** PEM of authorities for `Required`; the system's when absent. */
   readonly ca?: string;
 }
@@ -111,9 +123,11 @@ export class DeliveryPool {
 
   async #open(place: Place): Promise<Lease | ClientError> {
     const { hostname, clock, timeouts, ca } = this.#options;
+    const { session, ...destination } = place.destination;
     try {
       const client = await connectClient({
-        ...place.destination,
+        ...destination,
+        ...(await this.#sessionOptions(session ?? null)),
         hostname,
         clock,
         timeouts,
@@ -133,6 +147,18 @@ export class DeliveryPool {
       this.#dropEmpty(place);
       return error;
     }
+  }
+
+  async #sessionOptions(session: ConnectorSession | null): Promise<SessionOptions> {
+    if (session === null) return {};
+    const { isUnproven, sourceAddress, credentials: secret } = session;
+    const credentials = secret === null ? null : await this.#options.credentials(secret);
+    if (credentials !== null && 'problem' in credentials) throw new ClientError('AUTH', credentials.problem);
+    return {
+      isUnproven,
+      ...(sourceAddress === null ? {} : { sourceAddress }),
+      ...(credentials === null ? {} : { credentials }),
+    };
   }
 
   #place(destination: Destination): Place {
@@ -176,6 +202,7 @@ export class DeliveryPool {
   }
 }
 
-function keyOf({ protocol, host, port, tls, tlsName }: Destination): string {
-  return `${protocol} ${host} ${port} ${tls} ${tlsName ?? ''}`;
+function keyOf({ protocol, host, port, tls, tlsName, session }: Destination): string {
+  const said = session ? `${session.isUnproven} ${session.credentials ?? ''} ${session.sourceAddress ?? ''}` : '';
+  return `${protocol} ${host} ${port} ${tls} ${tlsName ?? ''} ${said}`;
 }

@@ -83,7 +83,7 @@ function damaged(index: number, error: Error): RecipientResult {
   return { index, kind: 'deferred', reply: `4.3.0 stored message cannot be read: ${error.message}`, scope: 'message' };
 }
 
-/** RFC 3463 3.5: no answer from host, bad connection; 4.7.5 cryptographic failure. */
+/** RFC 3463 3.5: no answer from host, bad connection; 4.7.5 cryptographic failure. A wrong password is no fault of the message: 4.7.0, whatever the server says. */
 function enhancedFor(error: Error): string {
   if (!(error instanceof ClientError)) return '4.4.0';
   if (error.code === 'REFUSED') return error.reply?.enhanced.replace(/^5/, '4') ?? '4.4.0';
@@ -93,6 +93,7 @@ function enhancedFor(error: Error): string {
     CLOSED: '4.4.2',
     GARBAGE: '4.5.0',
     TLS: '4.7.5',
+    AUTH: '4.7.0',
     ABORTED: '4.3.2',
   };
   return codes[error.code];

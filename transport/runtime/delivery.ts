@@ -12,23 +12,27 @@ import type { Random } from '../../common/platform/random.ts';
 import {
   ClientError,
   type ClientTimeouts,
+  formatReply,
   type OutgoingMessage,
   RFC5321_TIMEOUTS,
   type SendOutcome,
 } from '../../common/smtp/client.ts';
 import { envelopeFor } from '../core/return-path.ts';
 import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
+import { credentialsIn, type ReadCredentials } from './connector-credentials.ts';
 import type {
   DeliveryAgent,
   DeliveryRecipient,
   DeliveryRequest,
   DeliveryRoute,
+  HostsOf,
   RecipientResult,
 } from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
 import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-results.ts';
 import { DeliveryTurns } from './delivery-turns.ts';
-import { MxLookup } from './mx-lookup.ts';
+import { chooseTargets, MxLookup } from './mx-lookup.ts';
+import { StsPolicies } from './sts-policies.ts';
 
 type MxRoute = Extract<DeliveryRoute, { kind: 'mx' }>;
 type NoDestination =
@@ -48,6 +52,8 @@ export interface DeliveryAgentOptions {
   readonly readBody: (id: CopyId) => AsyncIterable<Buffer>;
   /** The stored copy of this id is damaged (`readBody` threw an error with code DAMAGED). */
   readonly onDamaged: (id: CopyId) => void;
+  /** What smart hosts are told; none when absent. */
+  readonly credentials?: ReadCredentials;
   readonly settings?: Partial<DeliverySettings>;
 }
 
@@ -60,7 +66,9 @@ export interface DeliverySettings {
   readonly maxRecipientsPerTransaction: number;
   /** How long a smart host that could not be used comes after the others. */
   readonly avoidHostMs: number;
-  /** PEM of the authorities for connectors with `tls: Required`; the system's when absent. */
+  /** Of HTTPS, where policies of MTA-STS are. */
+  readonly policyPort: number;
+  /** PEM of the authorities for connectors with `tls: Required` and for policies; the system's when absent. */
   readonly ca?: string;
 }
 
@@ -71,9 +79,10 @@ export const DEFAULT_DELIVERY_SETTINGS: DeliverySettings = {
   maxMessagesPerConnection: 1_000,
   maxRecipientsPerTransaction: 100,
   avoidHostMs: 30_000,
+  policyPort: 443,
 };
 
-export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent {
+export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent & { readonly hostsOf: HostsOf } {
   return new SocketDeliveryAgent(options);
 }
 
@@ -82,6 +91,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   readonly #settings: DeliverySettings;
   readonly #pool: DeliveryPool;
   readonly #turns = new DeliveryTurns();
+  readonly #policies: StsPolicies;
   readonly #underWay = new Set<Promise<void>>();
   /** `host:port` -> monotonic time until which the host comes last. */
   readonly #avoidUntilMs = new Map<string, number>();
@@ -89,7 +99,10 @@ class SocketDeliveryAgent implements DeliveryAgent {
   constructor(options: DeliveryAgentOptions) {
     this.#options = options;
     this.#settings = { ...DEFAULT_DELIVERY_SETTINGS, ...options.settings };
-    const { timeouts, idleMs, maxConnectionsPerDestination, maxMessagesPerConnection, ca } = this.#settings;
+    const { timeouts, idleMs, maxConnectionsPerDestination, maxMessagesPerConnection } = this.#settings;
+    const trust = this.#settings.ca === undefined ? {} : { ca: this.#settings.ca };
+    const { clock, log } = options;
+    this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
     this.#pool = new DeliveryPool({
       clock: options.clock,
       hostname: options.hostname,
@@ -97,7 +110,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
       idleMs,
       maxPerDestination: maxConnectionsPerDestination,
       maxMessages: maxMessagesPerConnection,
-      ...(ca === undefined ? {} : { ca }),
+      credentials: options.credentials ?? credentialsIn(null),
+      ...trust,
     });
   }
 
@@ -115,6 +129,19 @@ class SocketDeliveryAgent implements DeliveryAgent {
       .finally(() => this.#underWay.delete(delivery));
     this.#underWay.add(delivery);
   }
+
+  readonly hostsOf: HostsOf = async (route) => {
+    const found = await this.#destinations(route);
+    const asked = route.kind === 'mx' && route.mx.mtaSts === true ? route : null;
+    const policy =
+      asked === null
+        ? null
+        : await this.#policies.policyOf(asked.domain, this.#options.dns(asked.mx.dnsServers), asked.mx);
+    const mode = policy?.mode ?? null;
+    if (Array.isArray(found)) return { hosts: found.map(shown), problem: null, policy: mode };
+    const problem = found.kind === 'failed' ? formatReply(found.reply) : found.reply;
+    return { hosts: [], problem, policy: mode };
+  };
 
   async close(): Promise<void> {
     this.#pool.close();
@@ -146,7 +173,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
 
   /** One transaction: the first destination that can be used decides. */
   async #transact(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): Promise<RecipientResult[]> {
-    const destinations = await this.#destinations(request);
+    const destinations = await this.#destinations(request.route);
     if (!Array.isArray(destinations)) return batch.map(({ index }) => ({ ...destinations, index }));
     let results: RecipientResult[] | null = null;
     for (const destination of destinations) {
@@ -192,23 +219,37 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   /** In the order to try; or why there is none. */
-  async #destinations({ route }: DeliveryRequest): Promise<Destination[] | NoDestination> {
+  async #destinations(route: DeliveryRoute): Promise<Destination[] | NoDestination> {
     if (route.kind === 'mailbox') return [{ protocol: 'LMTP', host: route.host, port: route.port, tls: 'None' }];
     if (route.kind === 'mx') return this.#mxDestinations(route);
     return this.#avoidedLast(
-      route.hosts.map(({ host, port }) => ({ protocol: 'SMTP' as const, host, port, tls: route.tls })),
+      route.hosts.map(({ host, port }) => {
+        const { tls, session = null } = route;
+        return { protocol: 'SMTP' as const, host, port, tls, session };
+      }),
     );
   }
 
-  async #mxDestinations({ domain, mx, tls }: MxRoute): Promise<Destination[] | NoDestination> {
+  async #mxDestinations({ domain, mx, tls, session = null }: MxRoute): Promise<Destination[] | NoDestination> {
     const { dns, random, hostname } = this.#options;
-    const answer = await new MxLookup(dns(mx.dnsServers), random, hostname, mx).lookUp(domain);
+    const asked = dns(mx.dnsServers);
+    const [answer, policy] = await Promise.all([
+      new MxLookup(asked, random, hostname, mx).lookUp(domain),
+      mx.mtaSts === true ? this.#policies.policyOf(domain, asked, mx) : null,
+    ]);
     if (answer.kind === 'failed') return answer;
     if (answer.kind === 'deferred') return { ...answer, scope: 'host' };
+    const chosen = chooseTargets(domain, answer.targets, policy, session?.sourceAddress ?? null);
+    if (typeof chosen === 'string') return { kind: 'deferred', reply: chosen, scope: 'host' };
+    // A policy in force asks for a proven certificate, whatever the connector would be content with.
+    const way =
+      policy?.mode === 'enforce'
+        ? { tls: 'Required' as const, session: session === null ? null : { ...session, isUnproven: false } }
+        : { tls, session };
     return this.#avoidedLast(
-      answer.targets.map(({ address, name }) => ({
-        ...{ protocol: 'SMTP' as const, host: address, port: mx.port, tls },
-        tlsName: name,
+      chosen.map(({ address, name }) => ({
+        ...{ protocol: 'SMTP' as const, host: address, port: mx.port, tlsName: name },
+        ...way,
       })),
     );
   }
@@ -253,6 +294,13 @@ class SocketDeliveryAgent implements DeliveryAgent {
     if (isDone) this.#options.log.debug(fields, 'delivery attempt succeeded');
     else this.#options.log.info(fields, 'delivery attempt left recipients undelivered');
   }
+}
+
+function shown({ host, port, tlsName, tls, session }: Destination): string {
+  const proof = session?.isUnproven === true ? 'TLS, whatever the certificate' : 'TLS with a proven certificate';
+  const how = { None: 'no TLS', Opportunistic: 'TLS when offered', Required: proof }[tls];
+  const password = session?.credentials ? `, AUTH with Secret ${session.credentials}` : '';
+  return `${tlsName === undefined || tlsName === host ? host : `${tlsName} [${host}]`}:${port}, ${how}${password}`;
 }
 
 function nextHopOf(route: DeliveryRoute): string {

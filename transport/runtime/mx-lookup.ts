@@ -10,6 +10,7 @@ import type { Reply } from '../../common/message.ts';
 import { inNetworks, networksOf } from '../../common/networks.ts';
 import type { MailDns, MxRecord } from '../../common/platform/mail-dns.ts';
 import { type Random, randomFraction } from '../../common/platform/random.ts';
+import { isInPolicy, type StsPolicy } from '../../common/smtp/mta-sts.ts';
 
 export interface MxTarget {
   readonly address: string;
@@ -33,6 +34,12 @@ const NOT_PUBLIC = networksOf('not public', [
   ...['10.0.0.0/8', '100.64.0.0/10', '169.254.0.0/16', '172.16.0.0/12', '192.168.0.0/16', '224.0.0.0/3'],
   ...['fc00::/7', 'fe80::/10', 'ff00::/8'],
 ]);
+
+/** What DNS says is public, or allowed by the connector. */
+export function mayGoTo(address: string, allowNetworks: readonly string[]): boolean {
+  if (inNetworks(networksOf('allowNetworks', allowNetworks), address)) return true;
+  return !inNetworks(OURSELVES, address) && !inNetworks(NOT_PUBLIC, address);
+}
 
 export class MxLookup {
   readonly #dns: MailDns;
@@ -107,17 +114,31 @@ export class MxLookup {
   }
 
   #permitted(domain: string, all: readonly MxTarget[]): MxAnswer {
-    const allowed = networksOf('allowNetworks', this.#mx.allowNetworks);
     const isOurs = ({ address }: MxTarget): boolean => inNetworks(OURSELVES, address);
-    const targets = all.filter(
-      (one) => inNetworks(allowed, one.address) || !(isOurs(one) || inNetworks(NOT_PUBLIC, one.address)),
-    );
+    const targets = all.filter((one) => mayGoTo(one.address, this.#mx.allowNetworks));
     if (targets.length > 0) return { kind: 'targets', targets: targets.slice(0, MAX_TARGETS) };
     const where = all.map(({ name, address }) => `${name} [${address}]`).join(', ');
     if (all.every(isOurs)) return loops(`mail for ${domain} would come back to this server: ${where}`);
     const fix = 'list its network in mx.allowNetworks of the send connector if that is meant';
     return { kind: 'deferred', reply: `4.4.4 mail for ${domain} would go to a private network: ${where}; ${fix}` };
   }
+}
+
+/** Those that the policy of the domain means (RFC 8461 5) and the source address can reach; a text says why the message waits. */
+export function chooseTargets(
+  domain: string,
+  all: readonly MxTarget[],
+  policy: StsPolicy | null,
+  sourceAddress: string | null,
+): readonly MxTarget[] | string {
+  const meant = policy?.mode === 'enforce' ? all.filter(({ name }) => isInPolicy(policy, name)) : all;
+  const names = [...new Set(all.map(({ name }) => name))].join(', ');
+  if (meant.length === 0)
+    return `4.7.0 the MTA-STS policy of ${domain} means ${policy?.mx.join(', ')}, but DNS says ${names}`;
+  if (sourceAddress === null) return meant;
+  const reachable = meant.filter(({ address }) => isIP(address) === isIP(sourceAddress));
+  if (reachable.length > 0) return reachable;
+  return `4.4.4 no host of ${domain} can be reached from ${sourceAddress}: ${names}; it is sourceAddress of the send connector`;
 }
 
 function failed(code: number, enhanced: string, text: string): MxAnswer {

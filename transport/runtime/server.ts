@@ -14,7 +14,7 @@ import { contentKeyOf } from '../core/content-key.ts';
 import { IN_TRANSIT } from '../core/copy.ts';
 import { mayBegin } from '../core/delivery.ts';
 import { takesNothing } from '../core/drain.ts';
-import type { ComposeDsn, CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
+import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from '../core/events.ts';
 import { startCore } from '../core/server.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import type { CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
@@ -22,11 +22,11 @@ import { Bodies } from './bodies.ts';
 import { count } from './counts.ts';
 import { DamageTold } from './damage-told.ts';
 import type { TransportDeps } from './deps.ts';
-import { composeFor } from './dsn-body.ts';
 import { Gauges } from './gauges.ts';
 import { controlReceived, type Inbound } from './inbound.ts';
 import { Loop } from './loop.ts';
 import { outcomeOf } from './outcome.ts';
+import { OwnCopies } from './own-copies.ts';
 import { Peers } from './peers.ts';
 import { PressureGauge } from './pressure.ts';
 import { type QueueTotals, queueTotals } from './queue-totals.ts';
@@ -59,6 +59,7 @@ export class TransportServer {
   readonly #loop: Loop;
   readonly #resting: Resting;
   readonly #damage: DamageTold;
+  readonly #ownCopies: OwnCopies;
   readonly #inbound: Inbound;
   #sweep: Timer | null = null;
   readonly #gauges: Gauges;
@@ -133,11 +134,19 @@ export class TransportServer {
       fatal: (reason) => deps.onFatal(reason),
     });
     this.#damage = new DamageTold({ core: this.core, database, resting: this.#resting, loop: this.#loop });
+    this.#ownCopies = this.#newOwnCopies();
     this.scrubbing = this.#newScrubbing();
     this.#gauges = new Gauges(this);
     // The core has what it needs of it: what the database recovered need not be kept twice.
     database.releaseRecovered();
     this.#loop.apply(started.result);
+  }
+
+  #newOwnCopies(): OwnCopies {
+    const handle = (event: CoreEvent): void => {
+      if (!this.#stopped) this.#loop.handle(event);
+    };
+    return new OwnCopies({ deps: this.deps, bodies: this.bodies, resting: this.#resting, handle });
   }
 
   #newScrubbing(): Scrubbing {
@@ -177,6 +186,7 @@ export class TransportServer {
     this.#sweep?.cancel();
     this.scrubbing.stop();
     this.#damage.stop();
+    this.#ownCopies.stop();
     await this.peers.stop();
     await this.deps.delivery.close();
     // What was decided is written, so that nobody has to decide it again.
@@ -342,7 +352,7 @@ export class TransportServer {
       case 'DiscardBody':
         return this.bodies.discard(effect.stream);
       case 'ComposeDsn':
-        return this.#markedReport(effect);
+        return this.#ownCopies.markedReport(effect);
       case 'ExpireSafetyNet':
         this.#trimSafetyNet(effect.beforeMs).catch((error: unknown) => {
           this.deps.log.error({ err: String(error) }, 'Safety Net expiry failed, tried again at the next turn');
@@ -358,7 +368,7 @@ export class TransportServer {
       case 'EndScan':
         return this.#scans.end(effect.scan);
       case 'CopyBody':
-        return void this.#copyBody(effect.id, effect.from);
+        return void this.#ownCopies.copyBody(effect.id, effect.from);
     }
   }
 
@@ -382,68 +392,6 @@ export class TransportServer {
     if (shed.messages === 0) return;
     log.error({ ...shed, quotaBytes }, 'Safety Net over its quota: the oldest entries were given up');
     this.deps.metrics.increment('safety_net_shed_total', {}, shed.messages);
-  }
-
-  /** One id, one copy: another maker's resubmission, or an earlier one of ours, may rest here already. */
-  async #copyBody(id: CopyId, from: CopyId): Promise<void> {
-    const handle = (event: CoreEvent): void => {
-      if (!this.#stopped) this.#loop.handle(event);
-    };
-    const there = await this.#resting.lookup(id);
-    if (there !== null) return handle({ kind: 'BodyNotCopied', id, reason: 'atRest' });
-    try {
-      const { number, digest, sizeBytes } = await this.bodies.copyOwn(id, from);
-      await this.#unlessAtRest(id, (isAtRest) => {
-        if (isAtRest) this.bodies.discard(number);
-        handle(
-          isAtRest
-            ? { kind: 'BodyNotCopied', id, reason: 'atRest' }
-            : { kind: 'BodyCopied', stream: number, id, digest, sizeBytes },
-        );
-      });
-    } catch (error) {
-      this.deps.log.error({ attemptId: from, err: String(error) }, 'body cannot be read for a resubmission');
-      handle({ kind: 'BodyNotCopied', id, reason: 'unreadable' });
-    }
-  }
-
-  /** It reads and parses what a stranger wrote. The mark is written, or the loop fails, before anything is read. */
-  #markedReport(effect: ComposeDsn): void {
-    const { parent, alone } = effect;
-    const { risk, onFatal } = this.deps;
-    risk?.marks.begin(parent, alone === true);
-    this.#composeDsn(effect)
-      .then(() => {
-        risk?.marks.end(parent);
-        if (alone === true && !this.#stopped) this.#loop.handle({ kind: 'RiskLeft', id: parent });
-      })
-      .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
-  }
-
-  async #composeDsn(effect: ComposeDsn): Promise<void> {
-    // Another maker's report of the same failure may rest here already: one id, one copy (protocol.md section 1).
-    if ((await this.#resting.lookup(effect.id)) !== null) {
-      if (!this.#stopped) this.#loop.handle({ kind: 'DsnAtRest', id: effect.id, parent: effect.parent });
-      return;
-    }
-    const dsn = await composeFor(effect, this.deps);
-    if (dsn === null || this.#stopped) return;
-    const { envelope, aboutExpansion } = dsn;
-    const { id, parent } = effect;
-    const { number, digest, sizeBytes } = await this.bodies.registerOwn(id, dsn.body);
-    await this.#unlessAtRest(id, (isAtRest) => {
-      if (isAtRest) this.bodies.discard(number);
-      if (isAtRest) this.#loop.handle({ kind: 'DsnAtRest', id, parent });
-      else {
-        const about = { id, parent, aboutExpansion };
-        this.#loop.handle({ kind: 'DsnComposed', stream: number, ...about, envelope, digest, sizeBytes });
-      }
-    });
-  }
-
-  /** It may have come to rest while its body was made. */
-  #unlessAtRest(id: CopyId, use: (isAtRest: boolean) => void): Promise<void> {
-    return this.#resting.withStored([id], (stored, unreadable) => use(stored.has(id) || unreadable.has(id)), 'all');
   }
 
   #late(effect: LateEffect): void {

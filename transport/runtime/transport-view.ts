@@ -6,8 +6,10 @@ import { drainView } from '../core/drain.ts';
 import { resubmitViews } from '../core/resubmission.ts';
 import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
+import type { HostsOf } from './delivery-api.ts';
 import { knownCopies } from './known-copies.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
+import { routeView } from './route-view.ts';
 import { countSafetyNet, listSafetyNet } from './safety-net-listing.ts';
 import type { TransportServer } from './server.ts';
 import type { MessageDetail, MessageSummary, NextHopView, TransportStatus, TransportView } from './view.ts';
@@ -22,7 +24,9 @@ const QUEUES: readonly Queue[] = [
   'shadowSafetyNet',
 ];
 
-export function transportView(server: TransportServer): TransportView {
+const NO_HOSTS: HostsOf = async () => ({ hosts: [], problem: null, policy: null });
+
+export function transportView(server: TransportServer, hostsOf: HostsOf = NO_HOSTS): TransportView {
   return {
     status: () => statusOf(server),
     nextHops: () => nextHops(server),
@@ -31,6 +35,7 @@ export function transportView(server: TransportServer): TransportView {
     safetyNet: (question, limit) => listSafetyNet(server.deps.database, question, limit),
     countSafetyNet: (question) => countSafetyNet(server.deps.database, question),
     known: (ids) => knownCopies(server.core, server.deps.database, ids),
+    route: (address, sizeBytes) => routeView(server, hostsOf, address, sizeBytes),
     lostMessages: () => lostMessages(server.core, server.deps.clock.monotonicMs()),
     resubmits: () => resubmitViews({ server: server.core, nowMs: server.deps.clock.monotonicMs() }),
   };

@@ -149,6 +149,22 @@ export interface KnownCopy {
   readonly where: 'transit' | 'final' | 'aborted' | 'safetyNet' | 'damaged';
 }
 
+/** Where a message would go from here; texts are for people. */
+export interface RouteView {
+  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  readonly site: string;
+  readonly what: string;
+  readonly why: string;
+  readonly nextHop: string | null;
+  readonly others: readonly { readonly name: string; readonly why: string }[];
+  readonly hosts: readonly string[];
+  readonly hostsProblem: string | null;
+  readonly policy: 'enforce' | 'testing' | 'none' | null;
+  readonly waiting: number;
+  readonly nextRetryMs: number | null;
+  readonly lastError: string | null;
+}
+
 export interface TransportView {
   status(): TransportStatus;
   nextHops(): readonly NextHopView[];
@@ -161,6 +177,7 @@ export interface TransportView {
   resubmits(): readonly ResubmitView[];
   /** Those of `ids` of which there is something here. */
   known(ids: readonly CopyId[]): Promise<readonly KnownCopy[]>;
+  route(address: string, sizeBytes: number): Promise<RouteView>;
   /** Messages nobody can give back: their bytes are damaged here and every member was asked. */
   lostMessages(): readonly CopyId[];
 }

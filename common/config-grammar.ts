@@ -1,7 +1,8 @@
 /**
- * The words the parsers of documents are written in. Owns: how one field is read and how a mismatch names its path. Promise: a typed value
- * with known fields only, or a `Mismatch`. PURE.
+ * The words that the parsers of our documents are made of (`config-parse.ts`, `config-connectors.ts`). Owns: what each word takes, and the path of what does not
+ * match. Promise: a value holds known fields only; the first mismatch ends the parse, as a `Mismatch`. PURE.
  */
+import { isIP } from 'node:net';
 
 export class Mismatch extends Error {
   readonly path: string;
@@ -12,7 +13,7 @@ export class Mismatch extends Error {
 }
 
 export type Parse<T> = (value: unknown, path: string) => T;
-type Fields<T> = { readonly [K in keyof T]-?: Parse<T[K]> };
+export type Fields<T> = { readonly [K in keyof T]-?: Parse<T[K]> };
 
 export const show = (value: unknown): string => (JSON.stringify(value) ?? String(value)).slice(0, 60);
 
@@ -105,3 +106,26 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Parse<T
     return found;
   };
 }
+
+export const count = integer(0);
+export const positive = integer(1);
+export const milliseconds = count;
+export const port = integer(0, 65535);
+export const endpoint = object<{ readonly host: string; readonly port: number }>({ host: text, port });
+
+export const boundary: Parse<string> = (value, path) => {
+  const found = text(value, path);
+  if (!/^(dag|site)\/[^/]+$/.test(found))
+    throw new Mismatch(path, `expected dag/NAME or site/NAME, found ${show(value)}`);
+  return found;
+};
+
+export const network: Parse<string> = (value, path) => {
+  const found = text(value, path);
+  const [, address = '', prefix = ''] = /^([^/]+)\/([0-9]{1,3})$/.exec(found) ?? [];
+  const version = isIP(address);
+  if (version === 0 || Number(prefix) > (version === 4 ? 32 : 128)) {
+    throw new Mismatch(path, `expected ADDRESS/PREFIX, found ${show(value)}`);
+  }
+  return found;
+};

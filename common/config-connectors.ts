@@ -1,0 +1,64 @@
+/**
+ * The parser of send connectors in the topology document (`config.ts`). Owns: what must hold inside one connector. Promise: as `config-parse.ts`; documents of
+ * programs before a setting read as if it had not been used. PURE.
+ */
+import type { ConnectorLimits, ConnectorSession, MxConfig, SendConnectorConfig } from './config.ts';
+import {
+  count,
+  endpoint,
+  flag,
+  list,
+  lowerCase,
+  Mismatch,
+  network,
+  nullable,
+  object,
+  oneOf,
+  type Parse,
+  port,
+  positive,
+  text,
+  withDefaults,
+} from './config-grammar.ts';
+
+const mxFields = object<MxConfig>({
+  mtaSts: flag,
+  port,
+  dnsServers: list(text),
+  allowNetworks: list(network),
+  ownNames: list(lowerCase),
+});
+
+const mx = withDefaults(mxFields, { mtaSts: false });
+
+const session = object<ConnectorSession>({
+  isUnproven: flag,
+  credentials: nullable(text),
+  sourceAddress: nullable(text),
+});
+
+const limits = object<ConnectorLimits>({
+  maxMessageBytes: nullable(positive),
+  maxConcurrentDeliveries: nullable(positive),
+  messagesPerMinute: nullable(positive),
+});
+
+const sendConnectorFields = object<SendConnectorConfig>({
+  name: text,
+  addressSpaces: list(object<SendConnectorConfig['addressSpaces'][number]>({ domain: lowerCase, cost: count }), 1),
+  smartHosts: list(endpoint),
+  mx: nullable(mx),
+  tls: oneOf('None', 'Opportunistic', 'Required'),
+  sites: list(text),
+  session: nullable(session),
+  sendLimits: nullable(limits),
+});
+
+export const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
+  const found = withDefaults(sendConnectorFields, { mx: null, session: null, sendLimits: null })(value, path);
+  if (found.mx !== null && found.smartHosts.length > 0)
+    throw new Mismatch(`${path}.mx`, 'is set beside smartHosts; a connector has one or the other');
+  if (found.session?.credentials && found.tls !== 'Required')
+    throw new Mismatch(`${path}.session.credentials`, `need tls Required, found ${found.tls}`);
+  return found;
+};

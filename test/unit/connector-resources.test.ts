@@ -1,0 +1,213 @@
+/** Send connectors from the resource to what pods and processes get: what is refused and noted, Secrets as files, ports that NetworkPolicies open. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { parseTransportConfig } from '../../common/config-parse.ts';
+import { systemRandom } from '../../common/platform/random.ts';
+import { podConfig } from '../../common/pod-config.ts';
+import { sendConnectors } from '../../operator/connectors.ts';
+import { SecretStore } from '../../operator/local/credentials.ts';
+import { transportConfig as localConfig, wantedSecrets } from '../../operator/local/plan.ts';
+import { prepareStateDirectory, statePaths } from '../../operator/local/state-directory.ts';
+import { readWanted } from '../../operator/local/wanted.ts';
+import { createReader, parseResources } from '../../operator/resource/load.ts';
+import { transportConfig } from '../../operator/resources/configs.ts';
+import { networkPolicies } from '../../operator/resources/policies.ts';
+import { connectorMounts } from '../../operator/resources/transports.ts';
+import { planMembers } from '../../operator/topology.ts';
+import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
+import { simTopology } from '../sim/topology.ts';
+import { OPERATOR, resourcesOf, TWO_SITES } from './cluster-state.ts';
+
+const OWNER = { name: 'contoso', namespace: 'mail', uid: 'cluster-uid' };
+const SECRET =
+  '---\napiVersion: v1\nkind: Secret\nmetadata: { name: relay }\nstringData: { username: us, password: hush }\n';
+const reader = createReader();
+
+const cluster = (connectors: string, more = ''): string => `apiVersion: mailcluster.dev/v1alpha1
+kind: MailCluster
+metadata: { name: contoso }
+spec:
+  sites: [{ name: east }, { name: west }, { name: empty }]
+  dags: [{ name: dag1, members: [{ site: east, replicas: 2 }, { site: west, replicas: 2 }] }]
+  acceptedDomains: [{ name: contoso.com, type: InternalRelay }, { name: own.example }]
+  sendConnectors: [${connectors}]
+${more}`;
+const load = (text: string) => parseResources([{ file: 'f', text }], reader);
+function problems(connectors: string, more = ''): readonly string[] {
+  const result = load(cluster(connectors, more));
+  return result.ok ? [] : result.problems.map(({ path, problem, fix }) => `${path}: ${problem}; ${fix}`);
+}
+function notes(connectors: string, more = ''): readonly string[] {
+  const result = load(cluster(connectors, more));
+  if (!result.ok) throw new Error(JSON.stringify(result.problems));
+  return result.notes.map(({ problem }) => problem).filter((one) => !one.startsWith('no MailboxDatabase'));
+}
+const out = (name: string, more = '', domain = '*', cost = 1): string =>
+  `{ name: ${name}, addressSpaces: [{ domain: "${domain}", cost: ${cost} }], smartHosts: [{ host: relay.example.net }]${more === '' ? '' : `, ${more}`} }`;
+
+describe('what is refused', () => {
+  test.each([
+    [
+      'two for everybody in every site',
+      `${out('a')}, ${out('b')}`,
+      'spec.sendConnectors[1].addressSpaces[0]: send connectors a and b both serve * with cost 1 in every site; give one of them a higher cost, or give them different sites',
+    ],
+    [
+      'two that share one site',
+      `${out('a', 'sites: [east, west]')}, ${out('b', 'sites: [west]')}`,
+      'spec.sendConnectors[1].addressSpaces[0]: send connectors a and b both serve * with cost 1 in west; give one of them a higher cost, or give them different sites',
+    ],
+    [
+      'a smart host that MX records name for us',
+      `${out('a', '', 'x.example').replace('relay.example.net', 'mx1.contoso.com')}, { name: b, addressSpaces: [{ domain: "*" }], delivery: MX, mx: { ownNames: [mx1.contoso.com] } }`,
+      'spec.sendConnectors[0].smartHosts[0].host: send connector a would bring mail back: mx1.contoso.com is a name of this MailCluster; name a server outside; what is delivered here needs a MailboxDatabase, no send connector',
+    ],
+    [
+      'a site without transports',
+      out('a', 'sites: [empty]'),
+      'spec.sendConnectors[0].sites: send connector a is for empty, where there is no transport; add members there, or name a site with transports: east, west',
+    ],
+    [
+      'a Secret without a password',
+      out('a', 'tls: Required, auth: { secretRef: { name: relay } }'),
+      'spec.sendConnectors[0].auth.secretRef.name: Secret relay has no key password; add password to the Secret',
+      SECRET.replace(', password: hush', ''),
+    ],
+  ])('%s', (_title, connectors, expected, more = '') => expect(problems(connectors, more)).toEqual([expected]));
+
+  test.each([
+    ['another cost', `${out('a')}, ${out('b', '', '*', 2)}`],
+    ['other sites', `${out('a', 'sites: [east]')}, ${out('b', 'sites: [west]')}`],
+    ['another domain', `${out('a')}, ${out('b', '', '*.example')}`],
+  ])('%s is fine', (_title, connectors) => expect(problems(connectors)).toEqual([]));
+
+  test('a smart host that is a listener of this machine', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'mailcluster-loop-'));
+    try {
+      const file = join(directory, 'c.yaml');
+      await writeFile(file, cluster(out('a').replace('host: relay.example.net', 'host: 127.0.0.1, port: 2525')));
+      const wanted = (port: number) =>
+        readWanted([file], [{ frontend: null, name: 'smtp', host: '127.0.0.1', port }], directory, () => '');
+      expect(wanted(2525)).toEqual({
+        kind: 'problem',
+        text: expect.stringMatching(
+          /^send connector a would bring mail back: 127\.0\.0\.1:2525 is the listener smtp of /,
+        ),
+      });
+      expect(wanted(2526).kind).toBe('ok');
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  });
+});
+
+test('what is odd but right is noted', () => {
+  expect(notes(out('a', 'sites: [east]'))).toEqual([
+    'mail for other domains waits in site west: send connector a is not for transports there',
+  ]);
+  expect(notes(`${out('a', 'sites: [east]', 'x.example')}, ${out('b')}`)).toEqual([]);
+  expect(notes(out('a', '', 'own.example'))).toEqual([
+    'send connector a is never used for own.example, an Authoritative domain',
+  ]);
+  expect(notes(out('a', 'tls: EncryptionOnly, auth: { secretRef: { name: relay } }'), SECRET)).toEqual([
+    'send connector a tells its password to whoever answers: EncryptionOnly does not ask who that is',
+  ]);
+  expect(notes('{ name: a, addressSpaces: [{ domain: "*" }], delivery: MX, mx: { mtaSts: Ignore } }')).toEqual([
+    'send connector a believes what DNS says: DANE is not available',
+  ]);
+});
+
+test.each([
+  ['', true],
+  ['tls: None', false],
+  ['mx: { port: 26 }', true],
+  ['mx: { mtaSts: Ignore }', false],
+  ['tls: Required, mx: { mtaSts: Enforce }', true],
+])('MTA-STS by MX with "%s": %s', (more, expected) => {
+  const result = load(
+    cluster(`{ name: a, addressSpaces: [{ domain: "*" }], delivery: MX${more === '' ? '' : `, ${more}`} }`),
+  );
+  if (!result.ok || result.clusters[0] === undefined) throw new Error('refused');
+  expect(sendConnectors(result.clusters[0])[0]?.mx?.mtaSts).toBe(expected);
+});
+
+describe('on Kubernetes', () => {
+  const withPassword = resourcesOf(
+    `${TWO_SITES}  sendConnectors: [${out('a', 'tls: Required, auth: { secretRef: { name: relay } }')}, ${out('b', 'tls: Required, auth: { secretRef: { name: relay } }', 'x.example')}]\n`,
+  ).cluster;
+  const without = resourcesOf(TWO_SITES).cluster;
+
+  test('a Secret is mounted once, and pods without it start; who names none gets the same bytes as before', () => {
+    expect(connectorMounts(withPassword)).toEqual([
+      {
+        path: '/etc/mailcluster/connectors/relay',
+        readOnly: true,
+        volume: { name: 'connector-0', secret: { secretName: 'relay', defaultMode: 0o440, optional: true } },
+      },
+    ]);
+    const pod = { POD_NAME: 'm-0', POD_NAMESPACE: 'mail', POD_UID: 'u', POD_IP: '10.0.0.7', NODE_NAME: 'n1' };
+    const rendered = transportConfig(withPassword, OWNER, OPERATOR, 'group');
+    expect(parseTransportConfig(podConfig(rendered, pod, null, () => undefined))).toMatchObject({
+      value: { credentialsDirectory: '/etc/mailcluster/connectors' },
+    });
+    expect(connectorMounts(without)).toEqual([]);
+    expect(transportConfig(without, OWNER, OPERATOR, 'group')).not.toHaveProperty('credentialsDirectory');
+  });
+
+  test.each([
+    [true, [25, 443]],
+    [false, [25]],
+  ])('with MTA-STS %s transports may go out to %j', (mtaSts, expected) => {
+    const base = simTopology({ sites: [1], dag: true, frontends: 1 });
+    const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [], mtaSts };
+    const connector = {
+      name: 'a',
+      addressSpaces: [{ domain: '*', cost: 1 }],
+      smartHosts: [],
+      mx,
+      tls: 'Opportunistic',
+      sites: [],
+    } as const;
+    const document = { ...base, databases: [], sendConnectors: [connector] };
+    const transport = networkPolicies(without, OWNER, OPERATOR, document).find(({ metadata }) =>
+      metadata.name.endsWith('-transport'),
+    );
+    if (transport === undefined) throw new Error('no policy');
+    const { egress } = transport.spec as {
+      readonly egress: readonly { readonly to?: unknown; readonly ports: readonly { readonly port: number }[] }[];
+    };
+    const open = egress.filter(({ to, ports }) => to === undefined && ports.every(({ port }) => port !== 53));
+    expect(open.flatMap(({ ports }) => ports.map(({ port }) => port))).toEqual(expected);
+  });
+});
+
+describe('on one machine', () => {
+  let root = '';
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'mailcluster-connectors-'));
+  });
+  afterEach(() => rm(root, { recursive: true, force: true }));
+
+  test('a Secret becomes files that the transport reads, and reads anew when they change', async () => {
+    const paths = statePaths(root);
+    await prepareStateDirectory(paths);
+    const store = new SecretStore(paths, systemRandom);
+    const write = async (secret: string) => {
+      const read = load(cluster(out('a', 'tls: Required, auth: { secretRef: { name: relay } }'), secret));
+      if (!read.ok || read.clusters[0] === undefined) throw new Error('refused');
+      const [found] = read.clusters;
+      const files = await store.write(wantedSecrets(found), read.secrets);
+      const [transport] = planMembers(found).transports;
+      if (transport === undefined) throw new Error('no transport');
+      return { files, directory: localConfig(found, transport, files, paths, () => 0).credentialsDirectory ?? null };
+    };
+    const { directory } = await write(SECRET);
+    const readNow = credentialsIn(directory);
+    expect(await readNow('relay')).toEqual({ username: 'us', password: 'hush' });
+    expect((await write(SECRET)).files.changed).toBe(false);
+    expect((await write(SECRET.replace('hush', 'other'))).files.changed).toBe(true);
+    expect(await readNow('relay')).toEqual({ username: 'us', password: 'other' });
+  });
+});

@@ -1,0 +1,109 @@
+/**
+ * Where a message would go, and why: what `mailcluster route` shows. Owns: the words. Promise: the answer is that of `resolveRecipient`, by which mail goes;
+ * nothing is decided here. PURE.
+ */
+import type { TopologyDocument } from '../../common/config.ts';
+import { type Candidate, candidates, type Origin } from './connectors.ts';
+import type { Route } from './events.ts';
+import { databaseOf, qualified, resolveRecipient, splitAddress } from './routing.ts';
+
+export interface RouteExplanation {
+  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  /** One sentence: where, or what the sender would hear. */
+  readonly what: string;
+  readonly why: string;
+  /** The queue for it, where there is one. */
+  readonly nextHop: string | null;
+  /** What else there is, in the order in which it would be used, and why it is not now. */
+  readonly others: readonly { readonly name: string; readonly why: string }[];
+  readonly route: Route | null;
+}
+
+export function explainRoute(document: TopologyDocument, recipient: string, origin: Origin): RouteExplanation {
+  const limit = document.policies.limits.maxMessageBytes;
+  if (origin.sizeBytes > limit)
+    return nowhere(
+      'refused',
+      `552 5.3.4: ${origin.sizeBytes} bytes are more than ${limit}`,
+      'transport.limits.maxMessageSize',
+    );
+  const address = qualified(document, recipient);
+  const resolution = resolveRecipient(document, address, origin);
+  const { domain } = splitAddress(address);
+  const offered = candidates(document, domain, origin);
+  if (resolution.kind === 'unknown' || resolution.kind === 'tooLarge') {
+    if (resolution.kind === 'unknown')
+      return nowhere(
+        'refused',
+        resolution.reply,
+        `${domain} is Authoritative, and no MailboxDatabase holds ${address}`,
+      );
+    return {
+      ...nowhere('refused', resolution.reply, 'every send connector for it is for smaller messages'),
+      others: others(offered, origin),
+    };
+  }
+  if (resolution.kind === 'unreachable')
+    return {
+      ...nowhere('unreachable', 'it waits in the queue unreachable', resolution.reason),
+      others: others(offered, origin),
+    };
+  const { route, hop: nextHop } = resolution;
+  if (route.kind === 'mailbox') return { ...toMailbox(document, address, route), nextHop, route };
+  const [chosen, ...rest] = [...offered.filter(isUsable), ...offered.filter((one) => !isUsable(one))];
+  const way = route.kind === 'mx' ? `the hosts that DNS names for ${domain}` : 'its smart hosts';
+  return {
+    kind: 'connector',
+    what: `send connector ${route.connector}, to ${way}`,
+    why: chosen === undefined ? '' : `address space ${chosen.space} is the best match at cost ${chosen.cost}`,
+    nextHop,
+    others: rest.map((one) => ({ name: one.connector.name, why: whyNot(one, chosen, origin) })),
+    route,
+  };
+}
+
+const isUsable = ({ verdict }: Candidate): boolean => verdict === 'usable';
+
+const nowhere = (kind: 'unreachable' | 'refused', what: string, why: string): RouteExplanation => ({
+  ...{ kind, what, why },
+  ...{ nextHop: null, others: [], route: null },
+});
+
+const others = (offered: readonly Candidate[], origin: Origin): RouteExplanation['others'] =>
+  offered.map((one) => ({ name: one.connector.name, why: whyNot(one, undefined, origin) }));
+
+function toMailbox(
+  document: TopologyDocument,
+  address: string,
+  route: Extract<Route, { kind: 'mailbox' }>,
+): Pick<RouteExplanation, 'kind' | 'what' | 'why' | 'others'> {
+  const database = databaseOf(document, address);
+  const { domain } = splitAddress(address);
+  const isListed = database?.addresses.some((one) => splitAddress(one).domain === domain) === true;
+  const why =
+    database?.domains.includes(domain) === true ? `it holds ${domain}` : isListed ? 'it lists the address' : '';
+  return {
+    kind: 'mailbox',
+    what: `MailboxDatabase ${route.database}, copy ${route.copy} (LMTP ${route.host}:${route.port})`,
+    why: `${why === '' ? 'it takes postmaster' : why}; ${route.copy} is its active copy, activation ${route.activation}`,
+    others: (database?.copies ?? [])
+      .filter(({ name }) => name !== route.copy)
+      .map(({ name, site }) => ({
+        name: `${route.database}/${name}`,
+        why: `copy in site ${site}, used when activeCopy names it`,
+      })),
+  };
+}
+
+function whyNot(
+  { connector, space, cost, score, verdict }: Candidate,
+  chosen: Candidate | undefined,
+  origin: Origin,
+): string {
+  const most = connector.sendLimits?.maxMessageBytes ?? 0;
+  if (verdict === 'otherSite') return `only for site ${connector.sites.join(', ')}, this is ${origin.site}`;
+  if (verdict === 'tooLarge') return `takes at most ${most} bytes, this is ${origin.sizeBytes}`;
+  if (chosen === undefined) return '';
+  if (score < chosen.score) return `address space ${space} is a wider match`;
+  return cost > chosen.cost ? `cost ${cost} is higher` : 'equal cost, and its name comes later';
+}
