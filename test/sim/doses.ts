@@ -85,20 +85,10 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     times: 2,
     traits: { sites: [2, 2], messages: 20 },
   },
-  'walk-done-unwritten': {
-    only: ['wipe', 'drain', 'killTransport', 'dieTwice', 'powerCut'],
-    times: 2,
-    traits: { sites: [3], messages: 20 },
-  },
   'written-not-awaited': {
     only: ['failover', 'drain', 'wipe', 'resubmit'],
     times: 2,
     traits: { sites: [2, 2], messages: 30 },
-  },
-  'unmet-owner-forgotten': {
-    only: ['failover', 'drain', 'wipe', 'resubmit'],
-    times: 2,
-    traits: { sites: [3], messages: 30 },
   },
   'waiting-delivery-begins': { only: ['stall', 'storeDown'], times: 4, traits: { messages: 30 } },
   'standstill-unnoticed': { only: ['stall', 'storeDown'], times: 2 },

@@ -26,6 +26,8 @@ export interface Volume {
   pending: { readonly mark: number; readonly write: Write }[];
   /** `lost`: destroyed or set aside; nothing of it counts any more. */
   status: 'attached' | 'lost';
+  /** What was there when its disk became full for the first time. */
+  hadWhenFull: ReadonlySet<CopyId> | null;
   /** Its medium went bad somewhere: what it holds is not known for certain. */
   isDamaged: boolean;
   /** A clone or a restored snapshot, or what was cloned: it may have to be set aside at any moment. */
@@ -86,6 +88,7 @@ export class DurableView {
       identity: null,
       chain: [],
       live: new Map(),
+      hadWhenFull: null,
       resting: new Map(),
       asked: new Set(),
       tombstones: new Map(),

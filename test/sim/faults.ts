@@ -306,6 +306,8 @@ function scheduleDiskFaults({ world, random, at, later, transport }: Doses): voi
   at('fullDisk', 1, () => {
     const name = transport();
     world.trace(`disk of ${name} is full`);
+    const { volume } = world.pod(name) ?? {};
+    if (volume !== undefined) volume.hadWhenFull ??= new Set([...volume.live.keys(), ...volume.resting.keys()]);
     world.disk(name)?.setFull(true);
     later(random.integer(500, 5_000), () => world.disk(name)?.setFull(false));
   });

@@ -135,6 +135,18 @@ export function damage(world: World, pod: Pod, how: Damage, names: RegExp): void
   world.counted('damages');
 }
 
+/** Bodies of resubmissions and reports that came, or were made, since its disk was full: no client sent them. */
+function madeSinceFull({ hadWhenFull, live, resting, pending }: Volume): number {
+  const onTheWay = pending.flatMap(({ write }) => (write.kind === 'commit' ? [write.facts] : []));
+  const there = [...live.values(), ...resting.values()].map(({ facts }) => facts);
+  const sizes = new Map(
+    [...there, ...onTheWay].flatMap(({ id, kind, sizeBytes }) =>
+      kind === 'message' || hadWhenFull?.has(id) === true ? [] : [[id, sizeBytes] as const],
+    ),
+  );
+  return [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
+}
+
 /**
  * protocol.md 28: a pod whose disk is full starts, delivers, discards and hands over out of its reserve; only bodies that came in together with the last free
  * byte may use that up.
@@ -144,7 +156,7 @@ export function outOfRoom(world: World, pod: Pod): void {
   if (pod.volume.identity === null) return;
   const fromMs = pod.disk.fullFromMs ?? 0;
   const open = world.sent.filter(({ answeredAtMs }) => answeredAtMs === null || answeredAtMs >= fromMs);
-  const bytes = open.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  const bytes = open.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) + madeSinceFull(pod.volume);
   if (bytes < SEGMENT_BYTES)
     world.violate(
       `rule 28: ${pod.key} ends for want of room, and ${bytes} bytes of mail came in since its disk was full`,

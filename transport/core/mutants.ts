@@ -71,14 +71,10 @@ export const MUTANTS = {
   'claims-for-others': 'any member can give a copy to an owner that does not know of it',
   'key-of-each-copy': 'the store cannot tell what it has already: a resubmission is seen twice',
   'report-id-per-maker': 'two transports report one failure and the sender hears it twice, or not at all',
-  'walk-done-unwritten':
-    'a member that dies after it took over what rests there has forgotten that it did: nobody answers for it any more',
   'removed-member-awaited':
     'a transport that was away while another lost its disk and left the cluster waits for that one: mail rests for hours',
   'written-not-awaited':
     'a copy in transit takes the place of what is just coming to rest: who answered for it has nothing any more, and a failover finds half of the mail',
-  'unmet-owner-forgotten':
-    'after a takeover in the middle of a drain a shadow waits for an owner that has forgotten it',
   'waiting-delivery-begins':
     'what waited for a connection while the process stood still is delivered although others took it over',
   'report-unasked':

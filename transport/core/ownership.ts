@@ -337,7 +337,7 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
     return;
   }
   if (isIncredible(turn, copy, remote)) {
-    if (remote.epoch.owner !== server.me && !wrong(turn, 'unmet-owner-forgotten')) server.unmetOwners.add(state.id);
+    if (remote.epoch.owner !== server.me) server.unmetOwners.add(state.id);
     return;
   }
   if (state.verdict === 'final' && saysOwner) return finalReceived(turn, member, copy, remote);

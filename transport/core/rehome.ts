@@ -139,7 +139,7 @@ function mark(turn: Turn, isUnderWay: boolean): void {
   const { rehoming } = turn.server;
   if (rehoming.marked === isUnderWay) return;
   // What was decided and is not written yet, a restart must decide again.
-  if (!isUnderWay && rehoming.changing > 0 && !wrong(turn, 'walk-done-unwritten')) return;
+  if (!isUnderWay && rehoming.changing > 0) return;
   rehoming.marked = isUnderWay;
   note(turn, { kind: 'fact', key: REHOME_FACT, value: isUnderWay ? true : null });
 }
