@@ -53,6 +53,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     intakeOf: new Map(),
     incoming: new Map(),
     unmetOwners: new Set(),
+    intakeSeen: { atMs: now.monotonicMs, ids: new Set() },
     placings: new Placings(),
     heldEnds: new Set(),
     peers: new Map(),

@@ -5,7 +5,7 @@
 import type { CopyId, Identity } from '../../common/message.ts';
 import { confirmedPlacements, IN_TRANSIT } from './copy.ts';
 import { askAgain, beginDoubt } from './doubt.ts';
-import { findSingles } from './ownership.ts';
+import { announceHeld, findSingles } from './ownership.ts';
 import { commit, dropCopy, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { retirements, takeOver } from './takeover.ts';
 import { lookAgain } from './tombstones.ts';
@@ -16,6 +16,9 @@ const HOLDER_SILENT_MS = 30_000;
 const STANDSTILL_MS = 30_000;
 /** protocol.md 3: who reaches no member needs proof within a minute that it is not the one cut off. */
 const OUTSIDE_MS = 60_000;
+
+/** Longer than any placing takes (protocol.md 5). */
+const INTAKE_LOOK_MS = 60_000;
 
 export function presenceTick(turn: Turn): void {
   const { server } = turn;
@@ -35,6 +38,23 @@ export function presenceTick(turn: Turn): void {
   if (wrong(turn, 'shadow-expires-by-age')) dropOldShadows(turn);
   retirements(turn);
   isolation(turn);
+  askAboutIntake(turn);
+}
+
+/**
+ * What its owner neither released nor aborted between two looks may have come when that one was done with it, handed over or at rest (seed 12057: its END was
+ * late): it is listed again, and the answer says what became of it.
+ */
+function askAboutIntake(turn: Turn): void {
+  const { server } = turn;
+  if (turn.nowMs - server.intakeSeen.atMs < INTAKE_LOOK_MS) return;
+  const ids = new Set<CopyId>();
+  for (const [id, copy] of server.copies) {
+    if (copy.state.queue !== 'shadow' || copy.state.standing !== 'intake') continue;
+    ids.add(id);
+    if (server.intakeSeen.ids.has(id)) announceHeld(turn, copy);
+  }
+  server.intakeSeen = { atMs: turn.nowMs, ids };
 }
 
 /** Its last frame may be younger than its last CONTACT: silence counts from here (protocol.md 3). */

@@ -173,6 +173,8 @@ export interface Server {
   readonly known: Map<string, Identity>;
   /** Which member every queue database ever met belonged to. */
   readonly memberOf: Map<Identity, string>;
+  /** Shadows that were not released when this was last looked at. */
+  intakeSeen: { readonly atMs: number; readonly ids: ReadonlySet<CopyId> };
   /** Copies held here of which an owner was named that this member has not met yet. */
   readonly unmetOwners: Set<CopyId>;
   /** Queue databases that will not come back, as far as is known here (takeover.ts); one that speaks again is taken off. */
