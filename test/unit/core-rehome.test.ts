@@ -84,6 +84,21 @@ describe('row 42, rule 17: what rests here after a loss', () => {
     expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', purpose: 'rest' });
   });
 
+  test('who comes before that is written hears of it when it is', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.up(PEER, B2);
+    bench.contact(PEER);
+    bench.page([shadowEntry('M1', B)]);
+    const epoch = epochOf(A, 1, 1);
+    expect(bench.lastSeen('ChangeResting').state.epoch).toEqual(epoch);
+    const claimed = () => bench.sent('CLAIM').flatMap(({ to, frame }) => (to === OTHER ? frame.claim.items : []));
+    bench.join(OTHER);
+    expect(claimed()).toEqual([]);
+    bench.event({ kind: 'RestingChanged', id: copyId('M1') });
+    expect(claimed()).toEqual([{ id: 'M1', epoch }]);
+  });
+
   describe('an owner is asked whether it still has it (seed 70033)', () => {
     const ids = [copyId('M1'), copyId('M2')];
     const youngEntry = (id: string): StoredCopy => {

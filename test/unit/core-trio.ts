@@ -243,7 +243,7 @@ export class Trio {
         });
       case 'ChangeResting':
         if (bench.resting.has(effect.id)) bench.resting.set(effect.id, effect.state);
-        return;
+        return void bench.event({ kind: 'RestingChanged', id: effect.id });
       case 'Deliver': {
         const { requestId, recipients, facts } = effect;
         if (this.deliversMail) this.delivered.push({ id: facts.id, member: name });

@@ -70,6 +70,8 @@ export function openClaims(turn: Turn, member: string): Map<CopyId, Epoch> {
   // What became final meanwhile is claimed all the same: who still owns a lower try must stop. What is owned elsewhere by now is not ours to claim.
   for (const id of claims.keys()) {
     const copy = server.copies.get(id);
+    // That it is ours is not written yet: it is claimed when it is.
+    if (copy === undefined && server.rehoming.changing.has(id)) claims.delete(id);
     if (copy === undefined || copy.state.epoch.owner === server.me) continue;
     claims.delete(id);
     server.unasked.get(member)?.delete(id);
@@ -97,6 +99,14 @@ export function claimAtRest(turn: Turn, id: CopyId, epoch: Epoch): void {
   for (const { name } of turn.server.boundary) {
     if (!turn.server.peers.has(name)) askLater(turn, name, id, epoch);
     else claimFrom(turn, name, id, epoch);
+  }
+}
+
+/** What was decided of this entry at rest is durable: who came meanwhile is asked. */
+export function claimNow(turn: Turn, id: CopyId): void {
+  for (const [member, open] of turn.server.unasked) {
+    const epoch = open.get(id);
+    if (epoch !== undefined) claimFrom(turn, member, id, epoch);
   }
 }
 

@@ -8,7 +8,7 @@ import type { Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { roleOf, sharedState, withPlacement } from './copy.ts';
 import { ANY_DIGEST } from './damage.ts';
-import { claimAtRest } from './doubt.ts';
+import { claimAtRest, claimNow } from './doubt.ts';
 import type { CoreEvent } from './events.ts';
 import { pickHome } from './placing.ts';
 import { askOwner, askOwners, withoutAnswer } from './rest-owners.ts';
@@ -63,8 +63,8 @@ export interface Rehoming {
   cleanStart: boolean;
   /** The fact says so. */
   marked: boolean;
-  /** Changes at rest that are not durable yet. */
-  changing: number;
+  /** Changes at rest that are not durable yet, by copy. */
+  readonly changing: Map<CopyId, number>;
   /** A whole walk of a draining member met nothing. */
   empty: boolean;
   readonly waiting: Waiting[];
@@ -96,7 +96,7 @@ export const newRehoming = (): Rehoming => ({
   unreadable: 0,
   cleanStart: false,
   marked: false,
-  changing: 0,
+  changing: new Map(),
   empty: false,
   waiting: [],
   sending: new Map(),
@@ -139,7 +139,7 @@ function mark(turn: Turn, isUnderWay: boolean): void {
   const { rehoming } = turn.server;
   if (rehoming.marked === isUnderWay) return;
   // What was decided and is not written yet, a restart must decide again.
-  if (!isUnderWay && rehoming.changing > 0) return;
+  if (!isUnderWay && rehoming.changing.size > 0) return;
   rehoming.marked = isUnderWay;
   note(turn, { kind: 'fact', key: REHOME_FACT, value: isUnderWay ? true : null });
 }
@@ -280,7 +280,7 @@ function moveAgain(turn: Turn, facts: CopyFacts, state: CopyState): void {
 export function changeResting(turn: Turn, id: CopyId, state: CopyState): void {
   const { rehoming } = turn.server;
   rehoming.cleanStart = false;
-  rehoming.changing += 1;
+  rehoming.changing.set(id, (rehoming.changing.get(id) ?? 0) + 1);
   rehoming.checking.delete(id);
   // What waits its turn was read before.
   for (const list of [rehoming.waiting, rehoming.later])
@@ -289,8 +289,14 @@ export function changeResting(turn: Turn, id: CopyId, state: CopyState): void {
 }
 
 /** A change at rest is durable, or what it was about has ended. */
-export function restingChanged(turn: Turn): void {
-  turn.server.rehoming.changing -= 1;
+export function restingChanged(turn: Turn, id: CopyId): void {
+  const { changing } = turn.server.rehoming;
+  const left = (changing.get(id) ?? 1) - 1;
+  if (left > 0) changing.set(id, left);
+  else {
+    changing.delete(id);
+    claimNow(turn, id);
+  }
   rehomeNext(turn);
 }
 

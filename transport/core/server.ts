@@ -301,7 +301,7 @@ function dispatchRest(turn: Turn, event: RestEvent): void {
         resubmissionPage(turn, event.scan, event.copies, event.unreadable, event.done);
       return;
     case 'RestingChanged':
-      return restingChanged(turn);
+      return restingChanged(turn, event.id);
     case 'ResignReceived':
       return resignReceived(turn, event.member, event.resign);
     case 'ReleaseReceived':

@@ -94,16 +94,14 @@ export class Loop {
 
   #commit(writes: readonly CoreWrite[]): void {
     const durable = this.#database.commit(writes.map((write) => this.#handlers.write(write)));
-    this.#waitFor(writes.map(idOf), durable);
     this.#last = durable;
-    durable.then(() => {
-      if (this.#last === durable) this.#last = null;
-    }, this.#fatal);
+    this.#waitFor(writes.map(idOf), durable);
   }
 
   #waitFor(ids: readonly (CopyId | null)[], durable: Promise<void>): void {
     for (const id of ids) if (id !== null) this.#pending.set(id, durable);
     durable.then(() => {
+      if (this.#last === durable) this.#last = null;
       for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
     }, this.#fatal);
   }
