@@ -48,6 +48,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
     if (isAccepted(sent) && delivered > 0) await checkResting(world, sent, found);
   }
   checkOwned(world, found);
+  checkSpread(world, found);
   for (const offer of world.store.offers)
     if (!digests.has(offer.digest) && !world.view.dsns.has(offer.copyId))
       found.push(`S4: ${offer.address} got bytes nobody sent (${offer.copyId})`);
@@ -151,15 +152,37 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
     found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);
 }
 
+/** What rests where is not known for certain. */
+const isUncertain = ({ counts }: World): boolean => ['damages', 'clones', 'restored'].some((what) => counts.has(what));
+
 /** N1, N4: what a resubmission made rests like any message: somebody who is there answers for it. Bytes alone are not enough, a failover would look for its owner. */
 function checkOwned(world: World, found: string[]): void {
-  if (['damages', 'clones', 'restored'].some((what) => world.counts.has(what))) return;
+  if (isUncertain(world)) return;
   for (const id of world.view.resubmissions.keys()) {
     const holders = world.view.holders(id);
     if (holders.length === 0 || world.doomed.has(id)) continue;
     if (holders.every(({ stored }) => stored.state.queue === 'shadowSafetyNet'))
       found.push(`N1: ${id} rests with ${holders.map(({ member }) => member).join(', ')}, and nobody owns it`);
   }
+}
+
+/** Promise 1 of semantics.md at rest: whatever was lost, and whoever was away when it was accepted. */
+function checkSpread(world: World, found: string[]): void {
+  for (const { id, number } of world.sent.filter(isAccepted)) {
+    const holders = id === null ? null : inOneSite(world, id);
+    if (holders !== null) found.push(`R4: message ${number} ${id} rests in one site only: ${holders.join(', ')}`);
+  }
+}
+
+/** Who has both copies of it in one site although somebody of another could hold one; null: all is as it should be, or nobody can tell. */
+export function inOneSite(world: World, id: CopyId): readonly string[] | null {
+  if (isUncertain(world) || world.document.policies.shadowRedundancy.preference === 'LocalOnly') return null;
+  const members = world.view.holders(id).map(({ member }) => member);
+  const owner = world.view.holders(id).find(({ stored }) => stored.state.queue === 'primarySafetyNet')?.member;
+  if (owner === undefined || members.length < 2) return null;
+  const siteOf = (name: string) => world.document.members.find((member) => member.name === name)?.site;
+  const isThere = members.some((name) => siteOf(name) !== siteOf(owner));
+  return !isThere && partnersOf(world, owner).some(({ site }) => site !== siteOf(owner)) ? members : null;
 }
 
 /** Somebody beside its primary holder can hold it, as the policies say. */

@@ -80,6 +80,11 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     times: 3,
     traits: { sites: [3], held: true, messages: 8, policies: { resubmitTimeSpanMs: 900_000 } },
   },
+  'one-site-suffices': {
+    only: ['wipe', 'killTransport', 'powerCut'],
+    times: 2,
+    traits: { sites: [2, 2], messages: 20 },
+  },
   'removed-member-awaited': {
     only: ['wipe', 'drain', 'killTransport', 'dieTwice', 'powerCut', 'failover'],
     times: 2,

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import type { Server } from '../../transport/core/state.ts';
 import type { TransitionCoverage } from '../../transport/core/transitions.ts';
 import { transportView } from '../../transport/runtime/transport-view.ts';
-import { checkEnd, hasPartner } from './checks.ts';
+import { checkEnd, hasPartner, inOneSite } from './checks.ts';
 import { type Dose, NO_DOSE, type Traits } from './doses.ts';
 import {
   CLUSTER,
@@ -420,6 +420,7 @@ function isWhole(world: World): boolean {
         holder.stored.state.recipients?.some((one) => one.outcome === 'delivered' || one.outcome === 'relayed'),
       );
     if (!succeeded) return true;
+    if (inOneSite(world, id) !== null) return false;
     return (
       queues.has('primarySafetyNet') && (!sent.isProtected || queues.has('shadowSafetyNet') || !hasPartner(world, id))
     );

@@ -20,6 +20,7 @@ import {
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
+import { seeksHome } from './homes.ts';
 import type { Hop, OpenDelivery } from './hop.ts';
 import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
@@ -402,7 +403,7 @@ function finalize(turn: Turn, copy: Copy): void {
     transition(server.coverage, 'AllRecipientsFinal', 'delivery', 'primary', 'primarySafetyNet');
     const resting: CopyState = { ...state, queue: 'primarySafetyNet' };
     commit(turn, { kind: 'move', id, state: resting });
-    if (resting.placements.length === 0) restsAlone(turn, { facts: copy.facts, state: resting });
+    if (seeksHome(turn, resting)) restsAlone(turn, { facts: copy.facts, state: resting });
     late(turn, { copy: id, kind: 'Track', event: 'SAFETYNET', facts: copy.facts, id });
   } else {
     if (!succeeded) transition(server.coverage, 'NothingSucceeded', 'delivery', 'primary', 'removed');

@@ -71,6 +71,8 @@ export const MUTANTS = {
   'claims-for-others': 'any member can give a copy to an owner that does not know of it',
   'key-of-each-copy': 'the store cannot tell what it has already: a resubmission is seen twice',
   'report-id-per-maker': 'two transports report one failure and the sender hears it twice, or not at all',
+  'one-site-suffices':
+    'the other site has lost its copy, and days later the one site that has both is lost with its mailboxes: nothing is left to resubmit',
   'removed-member-awaited':
     'a transport that was away while another lost its disk and left the cluster waits for that one: mail rests for hours',
   'written-not-awaited':

@@ -3,6 +3,7 @@
  * this member is drained. The same way of sending serves a member whose own body is damaged (FETCH). Owns: that an entry is given up here only after another
  * member has it durably, and that the walk never has more than a few copies in its hands.
  */
+import type { MemberConfig } from '../../common/config.ts';
 import type { CopyId, SharedState } from '../../common/message.ts';
 import type { Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
@@ -10,10 +11,11 @@ import { roleOf, sharedState, withPlacement } from './copy.ts';
 import { ANY_DIGEST } from './damage.ts';
 import { claimAtRest, claimNow } from './doubt.ts';
 import type { CoreEvent } from './events.ts';
-import { pickHome } from './placing.ts';
+import { hasHome, isDraining, needOf } from './homes.ts';
+import { mayReceive, pickHome } from './placing.ts';
 import { askOwner, askOwners, withoutAnswer } from './rest-owners.ts';
 import { cameToRest } from './resubmission.ts';
-import { commit, early, late, memberWith, note, type Server, setTimer, type Turn, wrong } from './state.ts';
+import { commit, early, late, memberWith, note, setTimer, type Turn, wrong } from './state.ts';
 import { isKnownHolder, isLeftToPartner, noSuccessors } from './successors.ts';
 import { transition } from './transitions.ts';
 
@@ -25,6 +27,8 @@ export const REHOME_FACT = 'rehoming';
 /** Rounds of a second in which members may turn an entry away, and the pause before what is left is looked at again. */
 const MAX_TRIES = 40;
 const RETRY_WALK_MS = 600_000;
+/** What is in one site only is looked for again when somebody of another is there, and not more often than this. */
+const NARROW_PAUSE_MS = 60_000;
 /** Copies under way at once: live mail shall hardly notice (protocol.md 17). */
 const IN_HAND = 8;
 /** From OPEN to the answer; large bodies take their time. */
@@ -80,6 +84,8 @@ export interface Rehoming {
   /** How often an entry was turned away: in the end the walk goes on without it, and another walk meets it again. */
   readonly tries: Map<CopyId, number>;
   unplaced: number;
+  /** Entries in one site only that policy wants in two: nobody of another site could take them. */
+  narrow: number;
   /** Entries of which an owner that is there did not say whether it has them. */
   unanswered: number;
   /** When to walk again for what could not be read or placed. */
@@ -106,6 +112,7 @@ export const newRehoming = (): Rehoming => ({
   refusals: new Map(),
   tries: new Map(),
   unplaced: 0,
+  narrow: 0,
   unanswered: 0,
   retryAtMs: null,
   turnedAway: new Map(),
@@ -129,6 +136,7 @@ export function startRehoming(turn: Turn): void {
     met: 0,
     unreadable: 0,
     unplaced: 0,
+    narrow: 0,
     unanswered: 0,
     retryAtMs: null,
   });
@@ -144,7 +152,7 @@ function mark(turn: Turn, isUnderWay: boolean): void {
   note(turn, { kind: 'fact', key: REHOME_FACT, value: isUnderWay ? true : null });
 }
 
-/** It came to rest with nobody else known to have it: delivered before it got its shadow. */
+/** It came to rest with nobody else known to have it, or nobody of another site: delivered before it got its shadow, or after that one was lost. */
 export function restsAlone(turn: Turn, copy: Waiting): void {
   const { rehoming, boundary } = turn.server;
   if (boundary.length === 0 || wrong(turn, 'safety-net-not-rehomed')) return;
@@ -179,32 +187,6 @@ export function rehomePage(
   return true;
 }
 
-export const isDraining = (server: Server): boolean => server.self.state === 'draining';
-
-/** Somebody who will stay has it, as far as is known. */
-export function hasHome(server: Server, { identity, member }: Placement): boolean {
-  const entry = server.boundary.find((one) => one.name === member);
-  const current = server.peers.get(member)?.identity ?? server.known.get(member);
-  return entry !== undefined && entry.state !== 'draining' && !server.lost.has(identity) && current === identity;
-}
-
-type Need = 'none' | 'protect' | 'handOver' | 'inherit' | 'askOwner';
-
-function needOf(turn: Turn, { state }: StoredCopy): Need {
-  const { server } = turn;
-  const { owner } = state.epoch;
-  const isShadow = state.queue === 'shadowSafetyNet' && owner !== server.me;
-  if (isShadow && server.lost.has(owner) && !wrong(turn, 'shadow-at-rest-orphaned')) return 'inherit';
-  const isAlone = !state.placements.some((placement) => hasHome(server, placement));
-  if (isDraining(server)) {
-    if (isShadow) return 'askOwner';
-    // A second copy first, then the first one may go: there are two where there can be.
-    return isAlone ? 'protect' : 'handOver';
-  }
-  if (server.boundary.length === 0 || isShadow) return 'none';
-  return isAlone ? 'protect' : 'none';
-}
-
 /** Takes up the next copies; called when one is done, and every second. */
 export function rehomeNext(turn: Turn): void {
   const { server } = turn;
@@ -226,7 +208,7 @@ export function rehomeNext(turn: Turn): void {
   if (rehoming.sending.size > 0 || rehoming.asked.size > 0 || rehoming.checking.size > 0 || rehoming.later.length > 0)
     return;
   if (rehoming.done) {
-    if (rehoming.retryAtMs === null) mark(turn, false);
+    if (rehoming.retryAtMs === null && rehoming.narrow === 0) mark(turn, false);
     return;
   }
   rehoming.done = true;
@@ -234,6 +216,7 @@ export function rehomeNext(turn: Turn): void {
   const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0 || rehoming.unanswered > 0;
   if (rehoming.again) startRehoming(turn);
   else if (isLeft) rehoming.retryAtMs = turn.nowMs + RETRY_WALK_MS;
+  else if (rehoming.narrow > 0) rehoming.retryAtMs = turn.nowMs + NARROW_PAUSE_MS;
   else mark(turn, false);
 }
 
@@ -247,14 +230,25 @@ function takeUp(turn: Turn, copy: Waiting): boolean {
   if (need === 'inherit') return inherit(turn, copy);
   if (need === 'askOwner') return askOwner(turn, copy);
   const member = targetOf(turn, copy, need);
-  if (member === null) return false;
+  if (member === null) return need === 'spread' && staysNarrow(turn, id);
   const identity = server.peers.get(member)?.identity;
   if (identity === undefined) return false;
   const { epoch } = copy.state;
   // Who gets the last copy of the primary becomes it (row 35 for what rests); a shadow's successor serves the same owner.
   const isHandedOn = need === 'handOver' && epoch.owner === server.me;
   const sentEpoch = isHandedOn ? { ...epoch, term: epoch.term + 1, owner: identity } : epoch;
-  send(turn, copy, need, member, 'rest', { ...sharedState(copy.facts, copy.state), epoch: sentEpoch, final: true });
+  send(turn, copy, need === 'spread' ? 'protect' : need, member, 'rest', {
+    ...sharedState(copy.facts, copy.state),
+    epoch: sentEpoch,
+    final: true,
+  });
+  return true;
+}
+
+/** True when nobody of another site can take it now: two copies in one site wait for nobody. Who turned it away a moment ago is asked again. */
+function staysNarrow({ server: { rehoming } }: Turn, id: CopyId): boolean {
+  if (rehoming.turnedAway.has(id)) return false;
+  rehoming.narrow += 1;
   return true;
 }
 
@@ -301,13 +295,14 @@ export function restingChanged(turn: Turn, id: CopyId): void {
 }
 
 /** Another member than those that are known to have it; a drain may end at the partner when nobody else is left. */
-function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'handOver'): string | null {
+function targetOf(turn: Turn, copy: Waiting, need: 'protect' | 'spread' | 'handOver'): string | null {
   const { server } = turn;
   const partners = new Set(copy.state.placements.map((placement) => placement.member));
   const owner = memberWith(server, copy.state.epoch.owner);
   if (owner !== null) partners.add(owner);
   const exclude = new Set(server.rehoming.turnedAway.get(copy.facts.id));
   if (copy.notAt !== undefined) exclude.add(copy.notAt);
+  if (need === 'spread') for (const { name, site } of server.boundary) if (site === server.self.site) exclude.add(name);
   if (need === 'handOver' && !wrong(turn, 'partner-counts-as-successor'))
     for (const name of noSuccessors(turn, copy.facts.id, partners)) exclude.add(name);
   // Of a drained entry it is the partner's site that counts: both copies would else come to be in one.
@@ -368,7 +363,7 @@ function foundHolder(turn: Turn, sending: Sending): void {
   const identity = server.peers.get(member)?.identity;
   server.rehoming.sending.delete(facts.id);
   const placement: Placement | null =
-    identity === undefined ? null : { identity, member, epoch: state.epoch, status: 'confirmed' };
+    identity === undefined ? null : { identity, member, epoch: state.epoch, status: 'sentEnd' };
   const placements = placement === null ? state.placements : withPlacement(state.placements, placement);
   server.rehoming.waiting.push({ facts, state: { ...state, placements } });
   rehomeNext(turn);
@@ -424,9 +419,18 @@ export function rehomeTick(turn: Turn): void {
   if (!isDraining(turn.server)) rehoming.refusals.clear();
   withoutAnswer(turn);
   rehoming.waiting.push(...rehoming.later.splice(0));
-  const isDue = rehoming.retryAtMs !== null && turn.nowMs >= rehoming.retryAtMs;
+  const isDue = isWalkDue(turn);
   if (rehoming.done && (isDue || (isDraining(turn.server) && !rehoming.empty))) startRehoming(turn);
   if (!rehoming.done || rehoming.waiting.length > 0) rehomeNext(turn);
+}
+
+function isWalkDue(turn: Turn): boolean {
+  const { rehoming, boundary, self } = turn.server;
+  if (rehoming.retryAtMs !== null && turn.nowMs < rehoming.retryAtMs) return false;
+  // For what is in one site only, nothing is read before somebody of another can take it.
+  const isElsewhere = ({ name, site }: MemberConfig): boolean => site !== self.site && mayReceive(turn, name);
+  const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0 || rehoming.unanswered > 0;
+  return (rehoming.retryAtMs !== null && isLeft) || (rehoming.narrow > 0 && boundary.some(isElsewhere));
 }
 
 /** The member has it durably: it is a holder from now on, or the only place. */
@@ -444,7 +448,8 @@ function settled(turn: Turn, sending: Sending): void {
   } else if (mode === 'protect' && identity !== undefined) {
     const placement: Placement = { identity, member, epoch: state.epoch, status: 'confirmed' };
     transition(server.coverage, 'Rehomed', 'primarySafetyNet', 'primary', 'primarySafetyNet');
-    moveAgain(turn, facts, { ...state, placements: [placement] });
+    const homes = state.placements.filter((one) => one.status === 'confirmed' && hasHome(server, one));
+    moveAgain(turn, facts, { ...state, placements: withPlacement(homes, placement) });
   }
   if (mode !== 'fetch') late(turn, { copy: null, kind: 'Count', what: 'rehomed', label: mode });
   rehomeNext(turn);

@@ -8,7 +8,8 @@ import type { Cover, Covered } from '../../common/peer/messages.ts';
 import type { StoredCopy } from '../store/database.ts';
 import { roleOf } from './copy.ts';
 import type { StoredCopies } from './events.ts';
-import { changeResting, hasHome, inherit, isDraining, rehomeNext, restsAlone } from './rehome.ts';
+import { hasHome, isDraining } from './homes.ts';
+import { changeResting, inherit, rehomeNext, restsAlone } from './rehome.ts';
 import { commit, late, memberWith, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
