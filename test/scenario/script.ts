@@ -76,6 +76,7 @@ export class Script {
       case 'go':
         return this.#mail(first).release();
       case 'kill':
+        this.world.calm = false;
         return world?.kill(this.#who(first), second === 'power' ? 'power' : 'process', second === 'silent');
       case 'start':
         return world?.boot(this.#who(first));

@@ -60,6 +60,64 @@ function storedThere(bench: CoreBench): void {
   bench.event({ kind: 'CandidateResult', member: open.member, id: open.id, attempt: open.attempt, result });
 }
 
+describe('promise 1: what rests in one site only', () => {
+  const FAR = 't-1-0';
+  const withFar = (): CoreBench => {
+    const bench = new CoreBench({ shape: { sites: [2, 1] } });
+    bench.join(PEER);
+    return bench;
+  };
+  const walks = (bench: CoreBench): number => bench.seen('ScanSafetyNet').length;
+
+  test('is given to a member of another, and keeps the holder it has', () => {
+    const bench = withFar();
+    bench.join(FAR);
+    bench.up(PEER, B2);
+    bench.page([primaryEntry('M1', heldBy(PEER, B2))]);
+    expect(bench.lastSeen('OpenCandidate')).toMatchObject({ id: 'M1', member: FAR, purpose: 'rest' });
+    storedThere(bench);
+    expect(bench.lastSeen('ChangeResting').state.placements.map(({ member }) => member)).toEqual([PEER, FAR]);
+  });
+
+  test('waits for nobody; the walk is made again when a member of another site is there', () => {
+    const bench = withFar();
+    bench.up(PEER, B2);
+    bench.page([primaryEntry('M1', heldBy(PEER, B2))]);
+    expect(bench.seen('OpenCandidate')).toEqual([]);
+    expect(bench.server.rehoming).toMatchObject({ done: true, waiting: [] });
+    // A restart walks as well.
+    expect(bench.index.facts.has('rehoming')).toBe(true);
+    const before = walks(bench);
+    bench.passHearing(200_000, { [PEER]: [] });
+    expect(walks(bench)).toBe(before);
+    bench.join(FAR);
+    bench.passHearing(2_000, { [PEER]: [FAR], [FAR]: [PEER] });
+    expect(walks(bench)).toBe(before + 1);
+    bench.page([primaryEntry('M1', heldBy(PEER, B2))]);
+    storedThere(bench);
+    bench.event({ kind: 'RestingChanged', id: copyId('M1') });
+    expect(bench.index.facts.has('rehoming')).toBe(false);
+  });
+
+  test('LocalOnly: is where it should be', () => {
+    const bench = new CoreBench({
+      shape: { sites: [2, 1] },
+      document: (document) => ({
+        ...document,
+        policies: {
+          ...document.policies,
+          shadowRedundancy: { ...document.policies.shadowRedundancy, preference: 'LocalOnly' },
+        },
+      }),
+    });
+    bench.join(PEER);
+    bench.join(FAR);
+    bench.up(PEER, B2);
+    bench.page([primaryEntry('M1', heldBy(PEER, B2))]);
+    expect(bench.seen('OpenCandidate')).toEqual([]);
+  });
+});
+
 describe('row 42, rule 17: what rests here after a loss', () => {
   test('Rehomed: an entry whose holder is lost is pushed to a member and remembers it only when that has it durably', () => {
     const bench = afterLoss();
