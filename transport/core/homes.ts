@@ -25,7 +25,7 @@ function isNarrow({ document, boundary, self }: Server, homes: readonly Placemen
 
 /** What has just come to rest here as its primary is not where it should be. */
 export const seeksHome = (turn: Turn, { placements }: CopyState): boolean =>
-  placements.length === 0 || 
+  placements.length === 0 ||
   (!wrong(turn, 'one-site-suffices') &&
     isNarrow(
       turn.server,

@@ -11,7 +11,7 @@ import { roleOf, sharedState, withPlacement } from './copy.ts';
 import { ANY_DIGEST } from './damage.ts';
 import { claimAtRest, claimNow } from './doubt.ts';
 import type { CoreEvent } from './events.ts';
-import { hasHome, isDraining, needOf } from './homes.ts';
+import { hasHome, isDraining, needOf, seeksHome } from './homes.ts';
 import { mayReceive, pickHome } from './placing.ts';
 import { askOwner, askOwners, withoutAnswer } from './rest-owners.ts';
 import { cameToRest } from './resubmission.ts';
@@ -449,7 +449,10 @@ function settled(turn: Turn, sending: Sending): void {
     const placement: Placement = { identity, member, epoch: state.epoch, status: 'confirmed' };
     transition(server.coverage, 'Rehomed', 'primarySafetyNet', 'primary', 'primarySafetyNet');
     const homes = state.placements.filter((one) => one.status === 'confirmed' && hasHome(server, one));
-    moveAgain(turn, facts, { ...state, placements: withPlacement(homes, placement) });
+    const next = { ...state, placements: withPlacement(homes, placement) };
+    moveAgain(turn, facts, next);
+    // The nearest was there first: better than none, and not the end (seed 244).
+    if (seeksHome(turn, next)) server.rehoming.waiting.push({ facts, state: next });
   }
   if (mode !== 'fetch') late(turn, { copy: null, kind: 'Count', what: 'rehomed', label: mode });
   rehomeNext(turn);
