@@ -2,7 +2,6 @@
  * Whether what rests here is where it should be (semantics.md, promise 1, S8; protocol.md 17): on a second queue database, and where policy wants it and there is
  * one, in a second site. Owns: that judgement. PURE.
  */
-import type { MemberConfig } from '../../common/config.ts';
 import type { CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { type Server, type Turn, wrong } from './state.ts';
 
@@ -15,11 +14,13 @@ export function hasHome(server: Server, { identity, member }: Placement): boolea
   return entry !== undefined && entry.state !== 'draining' && !server.lost.has(identity) && current === identity;
 }
 
+export const spansSites = ({ boundary, self }: Server): boolean => boundary.some(({ site }) => site !== self.site);
+
 /** Both copies in one site although policy wants two and there are two (semantics.md, promise 1): a site that is lost takes its mailboxes and both copies with them. */
 function isNarrow({ document, boundary, self }: Server, homes: readonly Placement[]): boolean {
   if (homes.length === 0 || document.policies.shadowRedundancy.preference === 'LocalOnly') return false;
-  const isRemote = ({ site, state }: MemberConfig): boolean => site !== self.site && state !== 'draining';
-  const others = boundary.filter(isRemote);
+  // Who is drained takes nothing now; the drain may be cancelled (seed 466 with SMTP clients).
+  const others = boundary.filter(({ site }) => site !== self.site);
   return others.length > 0 && !homes.some(({ member }) => others.some(({ name }) => name === member));
 }
 

@@ -424,11 +424,18 @@ export function rehomeTick(turn: Turn): void {
   if (!rehoming.done || rehoming.waiting.length > 0) rehomeNext(turn);
 }
 
+/** The boundary has a second site from now on: what rests here is in the first one (seed 466 with SMTP clients). */
+export function anotherSite(turn: Turn): void {
+  turn.server.rehoming.narrow += 1;
+  mark(turn, true);
+}
+
 function isWalkDue(turn: Turn): boolean {
   const { rehoming, boundary, self } = turn.server;
   if (rehoming.retryAtMs !== null && turn.nowMs < rehoming.retryAtMs) return false;
   // For what is in one site only, nothing is read before somebody of another can take it.
-  const isElsewhere = ({ name, site }: MemberConfig): boolean => site !== self.site && mayReceive(turn, name);
+  const isElsewhere = ({ name, site, state }: MemberConfig): boolean =>
+    site !== self.site && state === 'active' && mayReceive(turn, name);
   const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0 || rehoming.unanswered > 0;
   return (rehoming.retryAtMs !== null && isLeft) || (rehoming.narrow > 0 && boundary.some(isElsewhere));
 }

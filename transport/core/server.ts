@@ -28,6 +28,7 @@ import {
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
+import { spansSites } from './homes.ts';
 import { inquiryAnswered } from './inquiry.ts';
 import {
   intakeEnded,
@@ -54,6 +55,7 @@ import {
 import { carryOut, countDeath, openDoor, type RiskOptions } from './poison.ts';
 import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
+  anotherSite,
   fetchReceived,
   REHOME_FACT,
   rehomeLost,
@@ -330,8 +332,10 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   const { server } = turn;
   if (document.generation <= server.document.generation) return;
   const before = server.boundary;
+  const spanned = spansSites(server);
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
+  if (!spanned && spansSites(server)) anotherSite(turn);
   for (const { name } of before) if (!server.boundary.some((member) => member.name === name)) memberGone(turn, name);
   sweepTombstones(turn);
   routingChanged(turn);
