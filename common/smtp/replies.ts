@@ -65,7 +65,6 @@ export const REPLIES = rows({
     '4.5.3',
     'Too many recipients, the limit is {limit} per message with the members of groups',
   ),
-  tlsUnavailable: row(454, '4.7.0', 'TLS not available for a temporary reason'),
   authRefused: row(454, '4.7.0', 'Too many failed authentications, try again later'),
   authUnavailable: row(454, '4.7.0', 'Authentication not available for a temporary reason'),
 
@@ -97,7 +96,6 @@ export const REPLIES = rows({
 
   // Permanent: security
   startTlsFirst: row(530, '5.7.0', 'Send STARTTLS first'),
-  authRequired: row(530, '5.7.0', 'Authentication required'),
   encryptionRequired: row(538, '5.7.11', 'Encryption required for authentication'),
   alreadyAuthenticated: row(503, '5.5.1', 'Already authenticated'),
   authInTransaction: row(503, '5.5.1', 'AUTH not allowed during a mail transaction'),

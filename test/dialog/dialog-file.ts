@@ -5,6 +5,8 @@
  *   @title what this shows                  @tls None|StartTls|StartTlsRequired|Implicit     @users bob:secret
  *   @proxyFrom 127.0.0.0/8                  load balancers that say whose connection it is
  *   @limit maxErrors 3                      @hops 3           @split  (run again for every byte at which a send can be cut in two)
+ *   @policy                                 the real front end decides about senders, recipients and AUTH (`policy-rig.ts`)
+ *   @relayFrom 127.0.0.0/8                  with it: clients that may relay
  *   C: text        send the text and CRLF; C lines without anything between them leave in one write
  *   C> text        the same without CRLF    escapes everywhere: \r \n \0 \t \\ \xHH and {1000*x} for a run
  *   S: pattern     the next reply line; * stands for anything
@@ -13,6 +15,7 @@
  *   starttls       handshake (after the 220); `connect NAME` opens another connection, `use NAME` goes back (the first is `main`)
  *   advance 60000  time passes at the server     drop  the client vanishes     shutdown  graceful close of the edge
  *   drain          the handler's sink takes more     release  a handler that holds DATA goes on
+ *   pressed disk   with @policy: the transports have no room for want of that     pressed nothing  they have
  *   = path JSON    what the handlers got: `messages`, `closed`, or a path into the last message, e.g. `recipients.0.orcpt`
  */
 export type Step =
@@ -22,6 +25,7 @@ export type Step =
   | { readonly kind: 'has' | 'lacks'; readonly words: string }
   | { readonly kind: 'connect' | 'use'; readonly name: string }
   | { readonly kind: 'advance'; readonly ms: number }
+  | { readonly kind: 'pressed'; readonly resource: string | null }
   | { readonly kind: 'expect'; readonly path: string; readonly value: unknown }
   | { readonly kind: 'closed' | 'starttls' | 'drop' | 'shutdown' | 'drain' | 'release' };
 
@@ -37,6 +41,8 @@ export interface Dialog {
   readonly limits: Readonly<Record<string, number>>;
   readonly hops: number;
   readonly proxyFrom: string | null;
+  readonly policy: boolean;
+  readonly relayFrom: readonly string[];
   readonly split: boolean;
   readonly steps: readonly NumberedStep[];
 }
@@ -66,6 +72,8 @@ export function parseDialog(text: string): Dialog {
     users: null,
     hops: 50,
     proxyFrom: null,
+    policy: false,
+    relayFrom: [],
     split: false,
   };
   for (const [index, raw] of text.split('\n').entries()) {
@@ -76,6 +84,8 @@ export function parseDialog(text: string): Dialog {
     if (word === '@title') dialog = { ...dialog, title: rest };
     else if (word === '@hops') dialog = { ...dialog, hops: Number(rest) };
     else if (word === '@proxyFrom') dialog = { ...dialog, proxyFrom: rest };
+    else if (word === '@policy') dialog = { ...dialog, policy: true };
+    else if (word === '@relayFrom') dialog = { ...dialog, relayFrom: rest.split(' ') };
     else if (word === '@split') dialog = { ...dialog, split: true };
     else if (word === '@tls') dialog = { ...dialog, tls: TLS.find((tls) => tls === rest) ?? fail(line, raw) };
     else if (word === '@users') {
@@ -119,6 +129,8 @@ function parseStep(word: string, rest: string): Step | null {
     case 'connect':
     case 'use':
       return { kind: word, name: rest };
+    case 'pressed':
+      return { kind: 'pressed', resource: rest === 'nothing' ? null : rest };
     case 'advance':
       return { kind: 'advance', ms: Number(rest) };
     case '=': {

@@ -5,6 +5,7 @@ import { until } from '../house/until.ts';
 import type { Dialog, NumberedStep, Step } from './dialog-file.ts';
 import { type EdgeRig, type Received, startRig } from './edge-rig.ts';
 import { LineClient, turn } from './line-client.ts';
+import { PolicyRig } from './policy-rig.ts';
 
 /** Sends so far and the byte at which to cut, counted over all sends. */
 interface Cut {
@@ -15,6 +16,8 @@ interface Cut {
 interface Run {
   readonly rig: EdgeRig;
   readonly dialog: Dialog;
+  readonly policy: PolicyRig | null;
+  readonly hears: (line: string) => void;
   readonly clients: Map<string, LineClient>;
   readonly cut: Cut;
   current: string;
@@ -24,16 +27,34 @@ interface Run {
 export const sentBytes = (dialog: Dialog): number =>
   dialog.steps.reduce((sum, { step }) => sum + (step.kind === 'send' ? step.bytes.length : 0), 0);
 
-export async function runDialog(dialog: Dialog, tls: EdgeTls, cutAt: number | null): Promise<void> {
+/** `hears` gets every reply line that the dialog looks at. */
+export async function runDialog(
+  dialog: Dialog,
+  tls: EdgeTls,
+  cutAt: number | null,
+  hears: (line: string) => void = () => undefined,
+): Promise<void> {
+  const policy = dialog.policy ? await PolicyRig.start(dialog) : null;
   const rig = await startRig({
-    listener: { tls: dialog.tls },
+    ...(policy === null ? {} : policy.edgeOptions),
+    listener: { tls: dialog.tls, relayFrom: dialog.relayFrom },
     limits: dialog.limits,
     users: dialog.users,
     maxReceivedHops: dialog.hops,
     tls: dialog.tls === 'None' ? null : tls,
     ...(dialog.proxyFrom === null ? {} : { proxyFrom: networksOf('@proxyFrom', [dialog.proxyFrom]) }),
   });
-  const run: Run = { rig, dialog, clients: new Map(), cut: { at: cutAt, sent: 0 }, current: 'main', reply: [] };
+  policy?.connectTo(rig.recorder);
+  const run: Run = {
+    rig,
+    dialog,
+    policy,
+    hears,
+    clients: new Map(),
+    cut: { at: cutAt, sent: 0 },
+    current: 'main',
+    reply: [],
+  };
   try {
     await perform(run, { kind: 'connect', name: 'main' });
     for (const step of dialog.steps) await performAt(run, step);
@@ -64,10 +85,10 @@ async function perform(run: Run, step: Step): Promise<void> {
     case 'send':
       return send(run, step.bytes);
     case 'reply':
-      return expectLine(step.pattern, await here(run).line());
+      return expectLine(run, step.pattern, await here(run).line());
     case 'multi':
       run.reply = await here(run).reply();
-      return expectLine(`${step.code}*`, run.reply[0] ?? '');
+      return expectLine(run, `${step.code}*`, run.reply[0] ?? '');
     case 'has':
     case 'lacks':
       if (run.reply.some((line) => line.slice(4) === step.words) === (step.kind === 'has')) return;
@@ -81,6 +102,10 @@ async function perform(run: Run, step: Step): Promise<void> {
       return;
     case 'starttls':
       return here(run).startTls();
+    case 'pressed':
+      if (run.policy === null) throw new Error('only with @policy');
+      run.policy.pressedBy = step.resource;
+      return;
     case 'advance':
       await turn();
       return rig.clock.advance(step.ms);
@@ -115,7 +140,8 @@ async function send(run: Run, bytes: Buffer): Promise<void> {
   here(run).send(bytes.subarray(at));
 }
 
-function expectLine(pattern: string, line: string): void {
+function expectLine({ hears }: Run, pattern: string, line: string): void {
+  hears(line);
   const source = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
   if (!new RegExp(`^${source.join('.*')}$`).test(line)) throw new Error(`expected "${pattern}", got "${line}"`);
 }

@@ -11,6 +11,7 @@ import { silentLogger } from '../../common/platform/log.ts';
 import { type Metrics, silentMetrics } from '../../common/platform/metrics.ts';
 import type {
   DataAnswer,
+  DataDecision,
   DataEnd,
   DataSink,
   EdgeHandlers,
@@ -107,14 +108,16 @@ export class Recorder implements EdgeHandlers {
   ): Promise<Reply | null> {
     return recipient.address.startsWith('unknown@') ? reply('unknownRecipient') : null;
   }
-  async onData(_session: EdgeSession, envelope: Envelope, drain: () => void) {
+  onData(_session: EdgeSession, envelope: Envelope, drain: () => void) {
+    return this.receive(envelope, drain);
+  }
+  async receive(envelope: Envelope, drain: () => void): Promise<DataDecision> {
     const from = envelope.reversePath;
-    if (from.startsWith('full@'))
-      return { kind: 'refuse', reply: reply('backPressure', { resource: 'disk' }) } as const;
+    if (from.startsWith('full@')) return { kind: 'refuse', reply: reply('backPressure', { resource: 'disk' }) };
     if (from.startsWith('hold@')) await new Promise<void>((resolve) => this.#held.push(resolve));
     const message: Received = { envelope, content: '', writes: 0, end: null, aborted: null };
     this.messages.push(message);
-    return { kind: 'accept', sink: this.#sink(message, from, drain) } as const;
+    return { kind: 'accept', sink: this.#sink(message, from, drain) };
   }
   async onAuth(_session: EdgeSession, user: string, password: string): Promise<boolean | Reply> {
     this.auth.push({ user, password });
