@@ -55,6 +55,9 @@ export interface NextHopAnswer {
   readonly queue: string;
   readonly nextHop: string;
   readonly messages: number;
+  /** Absent from older versions, like `deferred`. */
+  readonly active?: number;
+  readonly deferred?: number;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
 }
@@ -83,6 +86,15 @@ export interface MessageAnswer {
   readonly sizeBytes: number;
   readonly acceptedAtMs: number;
   readonly holders: readonly { readonly member: string; readonly status: string }[];
+  readonly nextHops: readonly string[];
+  readonly lastError: string | null;
+  readonly nextAttemptMs: number | null;
+}
+
+export interface MessagesAnswer {
+  readonly messages: readonly MessageAnswer[];
+  /** Absent from older versions, which have neither pages nor filters. */
+  readonly next?: string | null;
 }
 
 export interface MessageDetailAnswer {
