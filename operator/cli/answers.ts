@@ -58,6 +58,7 @@ export interface NextHopAnswer {
   /** Absent from older versions, like `deferred`. */
   readonly active?: number;
   readonly deferred?: number;
+  readonly suspended?: boolean;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
 }
@@ -89,6 +90,7 @@ export interface MessageAnswer {
   readonly nextHops: readonly string[];
   readonly lastError: string | null;
   readonly nextAttemptMs: number | null;
+  readonly suspended?: boolean;
 }
 
 export interface MessagesAnswer {
@@ -119,6 +121,8 @@ export interface MessageDetailAnswer {
     readonly placements: readonly { readonly member: string; readonly status: string }[];
     readonly finalAtMs: number | null;
     readonly unprotected: string | null;
+    /** Odd: suspended. */
+    readonly suspended?: number | false;
   };
 }
 

@@ -73,7 +73,7 @@ export function messageTable(groups: readonly Message[], nowMs: number): string 
   return table<Message>(
     [
       { title: 'ID', value: (copies) => first(copies)?.id ?? null },
-      { title: 'COPIES', value: (copies) => copies.map((one) => `${one.queue}@${one.member}`).join(', ') },
+      { title: 'COPIES', value: (copies) => copies.map(place).join(', ') },
       { title: 'FROM', value: (copies) => first(copies)?.from || '<>' },
       { title: 'TO', value: (copies) => recipientsInShort(first(copies)?.recipients.map((one) => one.address) ?? []) },
       { title: 'SIZE', value: (copies) => size(first(copies)?.sizeBytes ?? 0), right: true },
@@ -83,6 +83,9 @@ export function messageTable(groups: readonly Message[], nowMs: number): string 
     groups,
   );
 }
+
+const place = ({ queue, member, suspended }: Holding): string =>
+  `${queue}${suspended === true ? ' (suspended)' : ''}@${member}`;
 
 function recipientsInShort(addresses: readonly string[]): string {
   return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
@@ -108,16 +111,18 @@ async function showMessage(args: readonly string[], context: CommandContext): Pr
 }
 
 export const messageCommand: Command = {
-  summary: 'list messages, show one with all its copies, resume or remove one, list those that are lost',
+  summary: 'list messages, show one with all its copies, suspend, resume or remove one, list those that are lost',
   help: `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
+       mailcluster message suspend ID [--state DIR]
        mailcluster message resume ID [--state DIR]
        mailcluster message remove ID [--state DIR]
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
 ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
-error. It exits with 1 when a transport did not answer, "show" when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
-nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
+error. It exits with 1 when a transport did not answer, "show" when no transport holds the message. "suspend" holds a message back until "resume", also over restarts
+and takeovers; what is being delivered comes to its end, and it does not expire meanwhile (its age goes on). "resume" also lets a message in the queue poison go on: its
+transport died twice with nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 
 ${FILTER_HELP}
@@ -134,9 +139,9 @@ Examples:
     const [what, ...rest] = args;
     if (what === 'list') return listMessages(rest, context);
     if (what === 'show') return showMessage(rest, context);
-    if (what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
+    if (what === 'suspend' || what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
     if (what === 'lost') return lostMessages(rest, context);
-    throw new UsageError('say "message list", "message show ID", "message resume|remove ID" or "message lost"');
+    throw new UsageError('say "message list", "message show ID", "message suspend|resume|remove ID" or "message lost"');
   },
 };
 

@@ -1,4 +1,4 @@
-/** `mailcluster queue`: delivery queues of every transport, and those in which nothing is sent. Reads only. Exit 1 when a transport did not answer. */
+/** `mailcluster queue`: delivery queues of every transport, and those in which nothing is sent. Orders are in `queue-order.ts`. Exit 1 when a transport did not answer. */
 import { gather } from '../local/cluster.ts';
 import type { NextHopAnswer } from './answers.ts';
 import {
@@ -14,6 +14,7 @@ import {
 import { type FilterParameters, type Message, messagesOf, type Unreachable } from './message-filter.ts';
 import { count, duration, json, printable, table } from './output.ts';
 import type { Members } from './place.ts';
+import { orderQueue } from './queue-order.ts';
 
 type Row = NextHopAnswer & { readonly member: string };
 
@@ -26,6 +27,9 @@ async function rowsOf(
   const rows = answers.flatMap(({ member, value }) => value.nextHops.map((hop) => ({ member, ...hop })));
   return { rows, unreachable };
 }
+
+const retryText = ({ suspended, nextRetryMs }: Row, nowMs: number): string | null =>
+  suspended === true ? 'suspended' : whenText(nextRetryMs, nowMs);
 
 function whenText(ms: number | null, nowMs: number): string | null {
   if (ms === null) return null;
@@ -40,7 +44,7 @@ const inShort = (text: string | null): string | null =>
 async function list(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, {}, [0, 0]);
   const { rows: all, unreachable } = await rowsOf(await openMembers(parsed, context));
-  const rows = all.filter((hop) => hop.messages > 0 || hop.lastError !== null);
+  const rows = all.filter((hop) => hop.messages > 0 || hop.lastError !== null || hop.suspended === true);
   const nowMs = context.nowMs();
   if (parsed.common.format === 'json') context.output.out(json({ nextHops: rows, unreachable }));
   else if (rows.length === 0) context.output.out('No messages are queued for delivery.\n');
@@ -52,7 +56,7 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
           { title: 'QUEUE', value: (row) => row.queue },
           { title: 'NEXT HOP', value: (row) => (row.nextHop === row.queue ? null : row.nextHop) },
           { title: 'MESSAGES', value: (row) => row.messages, right: true },
-          { title: 'NEXT RETRY', value: (row) => whenText(row.nextRetryMs, nowMs) },
+          { title: 'NEXT RETRY', value: (row) => retryText(row, nowMs) },
           { title: 'LAST ERROR', value: (row) => inShort(row.lastError) },
         ],
         rows,
@@ -106,10 +110,10 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
 }
 
 function queueText(row: Row, nowMs: number): string {
-  const { messages, active = 0, deferred = 0, nextRetryMs, lastError } = row;
+  const { messages, active = 0, deferred = 0, lastError } = row;
   const lines = [
     `Queue ${row.nextHop} on ${row.member}: ${count(messages, 'message')}, ${active} being delivered, ${deferred} put off`,
-    `  next retry  ${whenText(nextRetryMs, nowMs) ?? '-'}`,
+    `  next retry  ${retryText(row, nowMs) ?? '-'}`,
     `  last error  ${lastError ?? '-'}`,
   ];
   return lines.map((line) => `${printable(line)}\n`).join('');
@@ -144,26 +148,59 @@ function recipientTable(messages: readonly Message[], nowMs: number): string {
   );
 }
 
-export const queueCommand: Command = {
-  summary: 'delivery queues: next hops, counts, next retry, last error; what waits in one',
-  help: `Usage: mailcluster queue [list] [--state DIR] [-o json]
-       mailcluster queue show QUEUE [--limit N] [--state DIR] [-o json]
-
+const LOOK_HELP = `
 "list" shows one line per transport, queue and next hop that has messages or an error. "show" says everything about one, by its next hop (or submission, unreachable,
-poison): the last error in full, and each recipient that waits with what was said about it. Exit code 1 when a transport did not answer, or none has that queue.
+poison): the last error in full, and each recipient that waits with what was said about it. Exit code 1 when a transport did not answer, or none has that queue.`;
 
+const OPTIONS_HELP = `
   --limit N              "show": at most N messages (default 20)
 ${COMMON_HELP}
 
 Examples:
   mailcluster queue
   mailcluster queue show mailbox:db01/east
-  mailcluster queue list -o json`,
+  mailcluster queue list -o json`;
+
+const LOOK_USAGE = `Usage: mailcluster queue [list] [--state DIR] [-o json]
+       mailcluster queue show QUEUE [--limit N] [--state DIR] [-o json]`;
+
+/** Null: it is no look. */
+function look(args: readonly string[], context: CommandContext): Promise<number> | null {
+  const [what, ...rest] = args;
+  if (what === undefined || what.startsWith('-')) return list(args, context);
+  if (what === 'list') return list(rest, context);
+  return what === 'show' ? show(rest, context) : null;
+}
+
+/** Where nobody carries out orders about queues: what can be seen. */
+export const queueLookCommand: Command = {
+  summary: 'delivery queues: next hops, counts, next retry, last error; what waits in one',
+  help: `${LOOK_USAGE}
+${LOOK_HELP}
+${OPTIONS_HELP}`,
   run: (args, context) => {
+    const looked = look(args, context);
+    if (looked !== null) return looked;
+    throw new UsageError('say "queue list" or "queue show QUEUE"; decisions about queues cannot be given here yet');
+  },
+};
+
+export const queueCommand: Command = {
+  summary: 'delivery queues: what waits in them and why; suspend, resume, try one again now',
+  help: `${LOOK_USAGE}
+       mailcluster queue suspend QUEUE [--state DIR]
+       mailcluster queue resume QUEUE [--state DIR]
+       mailcluster queue retry QUEUE [--state DIR]
+${LOOK_HELP}
+"suspend" stops the queue of that next hop at every transport, also over restarts and takeovers, until "resume"; what is being delivered comes to its end, and nothing
+in it expires meanwhile. A failover makes another queue (mailbox:DATABASE/COPY), which is not suspended. "retry" does not wait for the next attempt.
+${OPTIONS_HELP}
+  mailcluster queue suspend connector:out`,
+  run: (args, context) => {
+    const looked = look(args, context);
+    if (looked !== null) return looked;
     const [what, ...rest] = args;
-    if (what === undefined || what.startsWith('-')) return list(args, context);
-    if (what === 'list') return list(rest, context);
-    if (what === 'show') return show(rest, context);
-    throw new UsageError('say "queue list" or "queue show QUEUE"');
+    if (what === 'suspend' || what === 'resume' || what === 'retry') return orderQueue(what, rest, context);
+    throw new UsageError('say "queue list", "queue show QUEUE" or "queue suspend|resume|retry QUEUE"');
   },
 };

@@ -149,6 +149,7 @@ export function summary(queue: 'delivery' | 'shadow', id: CopyId = ID): MessageS
     nextHops: queue === 'shadow' ? [] : ['db01/sea'],
     lastError: null,
     nextAttemptMs: null,
+    suspended: false,
   };
 }
 
@@ -245,6 +246,7 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         messages: 2,
         active: 0,
         deferred: 0,
+        suspended: false,
         nextRetryMs: NOW_MS + 60_000,
         lastError: '451 4.3.2 try later',
       },

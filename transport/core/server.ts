@@ -16,7 +16,6 @@ import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { damageTick } from './damage.ts';
 import {
-  ageDue,
   deliveryDone,
   deliveryWithheld,
   finishIfFinal,
@@ -28,6 +27,7 @@ import {
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
+import { ageDue } from './expiry.ts';
 import { inquiryAnswered } from './inquiry.ts';
 import {
   intakeEnded,
@@ -39,6 +39,7 @@ import {
   shadowOpened,
 } from './intake.ts';
 import { type CoreOptions, type Now, newServer } from './new-server.ts';
+import { carryOut, suspendedIn } from './orders.ts';
 import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
 import {
   attemptTimedOut,
@@ -51,7 +52,7 @@ import {
   reshadow,
   reshadowRound,
 } from './placing.ts';
-import { carryOut, countDeath, openDoor, type RiskOptions } from './poison.ts';
+import { countDeath, openDoor, type RiskOptions } from './poison.ts';
 import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   fetchReceived,
@@ -332,6 +333,7 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   const before = server.boundary;
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
+  server.suspendedQueues = suspendedIn(document);
   for (const { name } of before) if (!server.boundary.some((member) => member.name === name)) memberGone(turn, name);
   sweepTombstones(turn);
   routingChanged(turn);

@@ -4,7 +4,7 @@
  * all the while is left out. Reads only.
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
-import { type Copy, isFinal, roleOf } from '../core/copy.ts';
+import { type Copy, isFinal, isSuspended, roleOf } from '../core/copy.ts';
 import { resolveRecipient, splitAddress } from '../core/routing.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
@@ -98,6 +98,7 @@ function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSumma
     nextHops,
     lastError: lastErrorOf(core, copy, nextHops),
     nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + offsetMs),
+    suspended: isSuspended(state),
   };
 }
 
@@ -153,7 +154,7 @@ export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonl
   const totals = queueTotals(core);
   const unsent = UNSENT.flatMap((queue): readonly NextHopView[] => {
     const { messages } = totals.get(queue) ?? NOTHING_QUEUED;
-    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError: null };
+    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError: null, suspended: false };
     return messages === 0 ? [] : [{ queue, nextHop: queue, messages, ...idle }];
   });
   const hops = [...core.hops.values()].map((hop): NextHopView => {
@@ -166,6 +167,7 @@ export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonl
       deferred: messages,
       nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
       lastError: hop.lastError,
+      suspended: core.suspendedQueues.has(hop.key),
     };
   });
   return [...hops, ...unsent];

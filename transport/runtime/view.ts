@@ -107,6 +107,8 @@ export interface NextHopView {
   readonly deferred: number;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
+  /** By the word of a person. */
+  readonly suspended: boolean;
 }
 
 export interface MessageSummary {
@@ -123,6 +125,8 @@ export interface MessageSummary {
   readonly lastError: string | null;
   /** Wall clock; null when nothing is put off. */
   readonly nextAttemptMs: number | null;
+  /** Itself, not its queue. */
+  readonly suspended: boolean;
 }
 
 /** Null: whatever it is. Addresses are compared without case. */
