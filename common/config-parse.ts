@@ -13,6 +13,7 @@ import type {
   MemberConfig,
   MessageOrder,
   PoliciesConfig,
+  QueueOrder,
   ResubmitRequestConfig,
   RetiredIdentity,
   SignerConfig,
@@ -158,7 +159,14 @@ const retired = object<RetiredIdentity>({
 const messageOrder = object<MessageOrder>({
   id: text,
   message: identity as unknown as Parse<CopyId>,
-  action: oneOf('resume', 'remove'),
+  action: oneOf('suspend', 'resume', 'remove'),
+  by: text,
+});
+
+const queueOrder = object<QueueOrder>({
+  id: text,
+  queue: text,
+  action: oneOf('suspend', 'resume', 'retry'),
   by: text,
 });
 
@@ -208,13 +216,14 @@ const topologyFields = object<TopologyDocument>({
   retired: list(retired),
   resubmitRequests: named(resubmitRequest),
   messageOrders: list(messageOrder),
+  queueOrders: optional(list(queueOrder)),
   recipients: optional(recipients),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
   const found = withDefaults(topologyFields, {
-    ...{ retired: [], resubmitRequests: [], messageOrders: [], recipients: undefined },
+    ...{ retired: [], resubmitRequests: [], messageOrders: [], queueOrders: undefined, recipients: undefined },
   })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));

@@ -189,6 +189,8 @@ export interface TopologyDocument {
   readonly resubmitRequests: readonly ResubmitRequestConfig[];
   /** What people decided about single messages; each is done once, by whoever owns the message. Absent: nothing. */
   readonly messageOrders?: readonly MessageOrder[];
+  /** What people decided about delivery queues, the last word about each; absent: nothing. */
+  readonly queueOrders?: readonly QueueOrder[];
   /** Absent: addresses are what they are. */
   readonly recipients?: RecipientsConfig;
 }
@@ -196,8 +198,17 @@ export interface TopologyDocument {
 export interface MessageOrder {
   readonly id: string;
   readonly message: CopyId;
-  readonly action: 'resume' | 'remove';
+  readonly action: 'suspend' | 'resume' | 'remove';
   /** For the audit. */
+  readonly by: string;
+}
+
+export interface QueueOrder {
+  readonly id: string;
+  /** Next hop, as every transport names it. */
+  readonly queue: string;
+  /** `suspend` holds for as long as it stands here; `retry` is done once. */
+  readonly action: 'suspend' | 'resume' | 'retry';
   readonly by: string;
 }
 

@@ -136,4 +136,6 @@ export interface SharedState {
   readonly final: boolean;
   /** Deaths of a process that had only this one in its hands (protocol.md 18); absent: none. */
   readonly crashes?: number;
+  /** How often a person suspended and resumed it, together: odd while it is suspended (protocol.md row 25); absent: never. */
+  readonly suspensions?: number;
 }

@@ -13,6 +13,7 @@ import type {
   MemberConfig,
   MessageOrder,
   PoliciesConfig,
+  QueueOrder,
   RecipientsConfig,
   RetiredIdentity,
   TopologyDocument,
@@ -60,9 +61,16 @@ export interface Decisions {
   /** Names of resubmit requests. */
   readonly cancelled: ReadonlySet<string>;
   readonly messages: readonly MessageOrder[];
+  readonly queues: readonly QueueOrder[];
 }
 
-export const NO_DECISIONS: Decisions = { members: new Map(), retired: [], cancelled: new Set(), messages: [] };
+export const NO_DECISIONS: Decisions = {
+  members: new Map(),
+  retired: [],
+  cancelled: new Set(),
+  messages: [],
+  queues: [],
+};
 
 export interface TopologyInput {
   readonly cluster: MailCluster;
@@ -187,6 +195,7 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     sendConnectors: sendConnectors(cluster),
     retired: allRetired(previous?.retired ?? [], decisions.retired),
     messageOrders: decisions.messages,
+    ...(decisions.queues.length === 0 ? {} : { queueOrders: decisions.queues }),
     resubmitRequests: requests,
   };
   if (previous !== null && isDeepStrictEqual({ ...document, generation: previous.generation }, previous)) {

@@ -223,6 +223,7 @@ function sharedState(value: unknown, field: string): SharedState {
     ),
     final: boolean(o.final, 'state.final'),
     ...(o.crashes === undefined ? {} : { crashes: integer(o.crashes, 'state.crashes') }),
+    ...(o.suspensions === undefined ? {} : { suspensions: integer(o.suspensions, 'state.suspensions') }),
   };
 }
 

@@ -51,8 +51,9 @@ export function topologyStep(
       members: new Map([...membership.states].flatMap(([name, state]) => (state === 'active' ? [] : [[name, state]]))),
       retired: retired.filter((one, index) => retired.findIndex(({ identity }) => identity === one.identity) === index),
       cancelled: cancelledRequests(situation),
-      // Orders about one message come with queue administration; nothing on Kubernetes gives any yet.
+      // Orders about messages and queues: nothing on Kubernetes gives any yet.
       messages: [],
+      queues: [],
     },
     requests: wantedRequests(situation),
     leastGeneration: previous.leastGeneration,

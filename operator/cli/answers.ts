@@ -55,6 +55,10 @@ export interface NextHopAnswer {
   readonly queue: string;
   readonly nextHop: string;
   readonly messages: number;
+  /** Absent from older versions, like `deferred`. */
+  readonly active?: number;
+  readonly deferred?: number;
+  readonly suspended?: boolean;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
 }
@@ -83,6 +87,16 @@ export interface MessageAnswer {
   readonly sizeBytes: number;
   readonly acceptedAtMs: number;
   readonly holders: readonly { readonly member: string; readonly status: string }[];
+  readonly nextHops: readonly string[];
+  readonly lastError: string | null;
+  readonly nextAttemptMs: number | null;
+  readonly suspended?: boolean;
+}
+
+export interface MessagesAnswer {
+  readonly messages: readonly MessageAnswer[];
+  /** Absent from older versions, which have neither pages nor filters. */
+  readonly next?: string | null;
 }
 
 export interface MessageDetailAnswer {
@@ -107,6 +121,8 @@ export interface MessageDetailAnswer {
     readonly placements: readonly { readonly member: string; readonly status: string }[];
     readonly finalAtMs: number | null;
     readonly unprotected: string | null;
+    /** Odd: suspended. */
+    readonly suspended?: number | false;
   };
 }
 

@@ -3,15 +3,15 @@ import { type Commands, versionCommand } from './dispatch.ts';
 import { kubeDrainCommand } from './kube-drain.ts';
 import { kubeStatusCommand } from './kube-status.ts';
 import { messageLookCommand, traceCommand } from './messages.ts';
+import { queueLookCommand } from './queues.ts';
 import { reportCommand } from './report.ts';
 import { resubmitCommand } from './resubmit.ts';
 import { routeCommand } from './route.ts';
 import { safetyNetCommand } from './safety-net.ts';
-import { queueCommand } from './status.ts';
 
 export const KUBE_COMMANDS: Commands = new Map([
   ['status', kubeStatusCommand],
-  ['queue', queueCommand],
+  ['queue', queueLookCommand],
   ['message', messageLookCommand],
   ['trace', traceCommand],
   ['route', routeCommand],

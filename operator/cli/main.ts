@@ -8,11 +8,12 @@ import { LOCAL_PLACE } from './local-place.ts';
 import { memberCommand } from './member.ts';
 import { messageCommand, traceCommand } from './messages.ts';
 import { passwordCommandWith } from './password.ts';
+import { queueCommand } from './queues.ts';
 import { resubmitCommand } from './resubmit.ts';
 import { routeCommand } from './route.ts';
 import { PROGRAMS, runCommandWith } from './run.ts';
 import { safetyNetCommand } from './safety-net.ts';
-import { queueCommand, statusCommand } from './status.ts';
+import { statusCommand } from './status.ts';
 import { VALIDATE_HELP, validateCommand } from './validate.ts';
 
 const fileOf = (relative: string): string => new URL(relative, import.meta.url).pathname;

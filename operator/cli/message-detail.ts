@@ -13,6 +13,7 @@ export function renderCopy(member: string, { facts, state }: MessageDetailAnswer
     `  epoch      try ${state.epoch.try}, term ${state.epoch.term}, owner ${state.epoch.owner}`,
     `  holders    ${holders || 'none'}`,
     ...(state.unprotected === null ? [] : [`  one copy   ${state.unprotected}`]),
+    ...(Number(state.suspended ?? 0) % 2 === 1 ? ['  suspended  by a person; "message resume" lets it go'] : []),
     ...(state.finalAtMs === null ? [] : [`  final      ${time(state.finalAtMs)} UTC`]),
   ];
   interface Row {

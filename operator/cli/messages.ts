@@ -1,7 +1,7 @@
 /** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Orders are in `message-order.ts`. */
 
 import { gather } from '../local/cluster.ts';
-import type { MessageAnswer, MessageDetailAnswer, TraceAnswer } from './answers.ts';
+import type { MessageDetailAnswer, TraceAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
@@ -16,60 +16,76 @@ import {
 } from './command.ts';
 import { lostMessages } from './lost.ts';
 import { renderCopy } from './message-detail.ts';
+import {
+  FILTER_HELP,
+  filterOf,
+  type Holding,
+  MESSAGE_FILTERS,
+  type Message,
+  messagesOf,
+  type Unreachable,
+} from './message-filter.ts';
 import { orderMessage } from './message-order.ts';
 import { count, duration, json, size, table } from './output.ts';
 import type { Members } from './place.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 
 const DEFAULT_LIMIT = 100;
-const MAX_LIMIT = 1_000;
-
-export interface Holding extends MessageAnswer {
-  readonly member: string;
-}
-
-/** The copies of one message, the primary first. */
-export function groupById(copies: readonly Holding[]): readonly (readonly Holding[])[] {
-  const groups = Map.groupBy(copies, (copy) => copy.id);
-  return [...groups.values()]
-    .map((group) => group.sort((a, b) => (a.role === b.role ? 0 : a.role === 'primary' ? -1 : 1)))
-    .sort((a, b) => ((a[0]?.id ?? '') < (b[0]?.id ?? '') ? -1 : 1));
-}
+const MAX_LIMIT = 100_000;
+const PAGE = 1_000;
 
 async function listMessages(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parse(args, context, { queue: { type: 'string' }, limit: { type: 'string' } }, [0, 0]);
+  const parsed = parse(
+    args,
+    context,
+    { ...MESSAGE_FILTERS, limit: { type: 'string' }, after: { type: 'string' } },
+    [0, 0],
+  );
   const limit = wholeNumber(parsed, 'limit', DEFAULT_LIMIT, MAX_LIMIT);
+  const filter = filterOf(parsed);
   const cluster = await openMembers(parsed, context);
-  const path = `/v1/messages${query({ queue: text(parsed, 'queue'), limit })}`;
-  const { answers, unreachable } = gather(await cluster.askAll<{ messages: readonly MessageAnswer[] }>(path));
-  const groups = groupById(
-    answers.flatMap(({ member, value }) => value.messages.map((one) => ({ ...one, member }))),
-  ).slice(0, limit);
-  const nowMs = context.nowMs();
+  const unreachable: Unreachable = [];
+  const pageSize = Math.min(limit + 1, PAGE);
+  const groups: Message[] = [];
+  let next: string | null = null;
+  for await (const group of messagesOf(cluster, { filter, after: text(parsed, 'after'), pageSize, unreachable })) {
+    if (groups.length === limit) {
+      next = groups.at(-1)?.[0]?.id ?? null;
+      break;
+    }
+    groups.push(group);
+  }
   const { out } = context.output;
   if (parsed.common.format === 'json') {
-    out(json({ messages: groups.map((copies) => ({ id: copies[0]?.id, copies })), unreachable }));
+    out(json({ messages: groups.map((copies) => ({ id: copies[0]?.id, copies })), next, unreachable }));
   } else if (groups.length === 0) out('No messages.\n');
   else {
-    out(
-      table(
-        [
-          { title: 'ID', value: (copies) => copies[0]?.id ?? null },
-          { title: 'COPIES', value: (copies) => copies.map((one) => `${one.queue}@${one.member}`).join(', ') },
-          { title: 'FROM', value: (copies) => copies[0]?.from || '<>' },
-          { title: 'TO', value: (copies) => recipientsInShort(copies[0]?.recipients.map((one) => one.address) ?? []) },
-          { title: 'SIZE', value: (copies) => size(copies[0]?.sizeBytes ?? 0), right: true },
-          { title: 'AGE', value: (copies) => duration(nowMs - (copies[0]?.acceptedAtMs ?? nowMs)), right: true },
-        ],
-        groups,
-      ),
-    );
-    const most = Math.max(0, ...answers.map(({ value }) => value.messages.length));
-    if (most >= limit) out(`Only the first ${limit}; --limit shows more.\n`);
+    out(messageTable(groups, context.nowMs()));
+    if (next !== null) out(`Only the first ${limit}; --limit shows more, --after ${next} those behind.\n`);
   }
   warnUnreachable(context.output, unreachable);
   return unreachable.length === 0 ? 0 : 1;
 }
+
+export function messageTable(groups: readonly Message[], nowMs: number): string {
+  const first = ([copy]: Message): Holding | undefined => copy;
+  const error = { title: 'LAST ERROR', value: (copies: Message) => first(copies)?.lastError ?? null };
+  return table<Message>(
+    [
+      { title: 'ID', value: (copies) => first(copies)?.id ?? null },
+      { title: 'COPIES', value: (copies) => copies.map(place).join(', ') },
+      { title: 'FROM', value: (copies) => first(copies)?.from || '<>' },
+      { title: 'TO', value: (copies) => recipientsInShort(first(copies)?.recipients.map((one) => one.address) ?? []) },
+      { title: 'SIZE', value: (copies) => size(first(copies)?.sizeBytes ?? 0), right: true },
+      { title: 'AGE', value: (copies) => duration(nowMs - (first(copies)?.acceptedAtMs ?? nowMs)), right: true },
+      ...(groups.some((copies) => first(copies)?.lastError) ? [error] : []),
+    ],
+    groups,
+  );
+}
+
+const place = ({ queue, member, suspended }: Holding): string =>
+  `${queue}${suspended === true ? ' (suspended)' : ''}@${member}`;
 
 function recipientsInShort(addresses: readonly string[]): string {
   return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
@@ -95,51 +111,57 @@ async function showMessage(args: readonly string[], context: CommandContext): Pr
 }
 
 export const messageCommand: Command = {
-  summary: 'list messages, show one with all its copies, resume or remove one, list those that are lost',
-  help: `Usage: mailcluster message list [--queue QUEUE] [--limit N] [--state DIR] [-o json]
+  summary: 'list messages, show one with all its copies, suspend, resume or remove one, list those that are lost',
+  help: `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
+       mailcluster message suspend ID [--state DIR]
        mailcluster message resume ID [--state DIR]
        mailcluster message remove ID [--state DIR]
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
-QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply.
-"list" exits with 1 when a transport did not answer, "show" when no transport holds the message. "resume" lets a message in the queue poison go on: its transport died twice with
-nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
+ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
+error. It exits with 1 when a transport did not answer, "show" when no transport holds the message. "suspend" holds a message back until "resume", also over restarts
+and takeovers; what is being delivered comes to its end, and it does not expire meanwhile (its age goes on). "resume" also lets a message in the queue poison go on: its
+transport died twice with nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 
-  --queue QUEUE      only this queue
-  --limit N          at most N messages (default 100, at most 1000)
-  --since TIME       only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
+${FILTER_HELP}
+  --limit N              at most N messages (default 100, at most 100000)
+  --after ID             only those behind this id: the next page
+  --since TIME           only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
 ${COMMON_HELP}
 
 Examples:
   mailcluster message list --queue shadow
+  mailcluster message list --domain example.org --older-than 2h --error "connection refused"
   mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
   run: (args, context) => {
     const [what, ...rest] = args;
     if (what === 'list') return listMessages(rest, context);
     if (what === 'show') return showMessage(rest, context);
-    if (what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
+    if (what === 'suspend' || what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
     if (what === 'lost') return lostMessages(rest, context);
-    throw new UsageError('say "message list", "message show ID", "message resume|remove ID" or "message lost"');
+    throw new UsageError('say "message list", "message show ID", "message suspend|resume|remove ID" or "message lost"');
   },
 };
 
 /** Where nobody carries out orders about single messages: what can be seen. */
 export const messageLookCommand: Command = {
   summary: 'list messages, show one with all its copies',
-  help: `Usage: mailcluster message list [--queue QUEUE] [--limit N] [--state DIR] [-o json]
+  help: `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
 
-QUEUE: submission, delivery, unreachable, poison, shadow. ID is the id of the 250 reply. "list" exits with 1 when a transport did not answer,
-"show" when no transport holds the message.
+ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
+error. It exits with 1 when a transport did not answer, "show" when no transport holds the message.
 
-  --queue QUEUE          only this queue
-  --limit N              at most N messages (default 100, at most 1000)
+${FILTER_HELP}
+  --limit N              at most N messages (default 100, at most 100000)
+  --after ID             only those behind this id: the next page
 ${COMMON_HELP}
 
 Examples:
   mailcluster message list --queue shadow
+  mailcluster message list --domain example.org --older-than 2h --error "connection refused"
   mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
   run: (args, context) => {
     const [what, ...rest] = args;

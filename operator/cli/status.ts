@@ -1,14 +1,14 @@
-/** `mailcluster status` and `mailcluster queue`: the members and their queues. Reads only. Exit 1 when a member needs attention. */
+/** `mailcluster status`: the members and their queues. Reads only. Exit 1 when a member needs attention. */
 
 import type { TopologyDocument } from '../../common/config.ts';
 import { readTopology } from '../../common/config-files.ts';
 import type { Asked } from '../admin-client.ts';
-import { type Cluster, gather, openCluster } from '../local/cluster.ts';
+import { type Cluster, openCluster } from '../local/cluster.ts';
 import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import type { RunFile, RunFrontend, RunTransport } from '../local/run-file.ts';
 import { statePaths } from '../local/state-directory.ts';
-import type { NextHopAnswer, StatusAnswer } from './answers.ts';
-import { COMMON_HELP, type Command, openMembers, parse, warnUnreachable } from './command.ts';
+import type { StatusAnswer } from './answers.ts';
+import { COMMON_HELP, type Command, parse } from './command.ts';
 import { allSetAside, drainText, whatToDoAbout } from './member.ts';
 import { type Column, count, duration, json, type Output, printable, table } from './output.ts';
 
@@ -241,55 +241,5 @@ Examples:
     }
     render(run, rows, frontends, { problems, notices }, context.output);
     return problems.length === 0 ? 0 : 1;
-  },
-};
-
-export const queueCommand: Command = {
-  summary: 'delivery queues: next hops, counts, next retry, last error',
-  help: `Usage: mailcluster queue [--state DIR] [-o json]
-
-Shows one line per transport, queue and next hop that has messages or an error. Exit code 1 when a transport did not answer.
-
-${COMMON_HELP}
-
-Examples:
-  mailcluster queue
-  mailcluster queue -o json`,
-  run: async (args, context) => {
-    const parsed = parse(args, context, {}, [0, 0]);
-    const { common } = parsed;
-    const cluster = await openMembers(parsed, context);
-    const { answers, unreachable } = gather(
-      await cluster.askAll<{ nextHops: readonly NextHopAnswer[] }>('/v1/next-hops'),
-    );
-    const rows = answers.flatMap(({ member, value }) =>
-      value.nextHops.filter((hop) => hop.messages > 0 || hop.lastError !== null).map((hop) => ({ member, ...hop })),
-    );
-    const nowMs = context.nowMs();
-    if (common.format === 'json') context.output.out(json({ nextHops: rows, unreachable }));
-    else if (rows.length === 0) context.output.out('No messages are queued for delivery.\n');
-    else {
-      context.output.out(
-        table(
-          [
-            { title: 'TRANSPORT', value: (row) => row.member },
-            { title: 'QUEUE', value: (row) => row.queue },
-            { title: 'NEXT HOP', value: (row) => row.nextHop },
-            { title: 'MESSAGES', value: (row) => row.messages, right: true },
-            {
-              title: 'NEXT RETRY',
-              value: (row) => {
-                if (row.nextRetryMs === null) return null;
-                return row.nextRetryMs <= nowMs ? 'now' : `in ${duration(row.nextRetryMs - nowMs)}`;
-              },
-            },
-            { title: 'LAST ERROR', value: (row) => row.lastError },
-          ],
-          rows,
-        ),
-      );
-    }
-    warnUnreachable(context.output, unreachable);
-    return unreachable.length === 0 ? 0 : 1;
   },
 };

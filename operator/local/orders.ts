@@ -4,7 +4,7 @@
  * command or of the runner at any step they mean the same. Refuses, with a text: the drain of the last active member, orders about what is
  * not there. PURE.
  */
-import type { MemberConfig, MessageOrder, RetiredIdentity, TopologyDocument } from '../../common/config.ts';
+import type { MemberConfig, MessageOrder, QueueOrder, RetiredIdentity, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
 import type { ResubmitRequest } from '../resource/generated.ts';
 import type { WantedRequest } from '../resubmit-requests.ts';
@@ -57,7 +57,22 @@ export interface MessageOrderDocument extends OrderHead {
   readonly by: string;
 }
 
-export type Order = MessageOrderDocument | MemberOrder | GoneOrder | LostOrder | CancelOrder | ResubmitOrder;
+/** What shall become of a delivery queue at every transport. `suspend` and `resume` replace one another, `retry` neither. */
+export interface QueueOrderDocument extends OrderHead {
+  readonly kind: 'queue';
+  readonly queue: string;
+  readonly action: QueueOrder['action'];
+  readonly by: string;
+}
+
+export type Order =
+  | QueueOrderDocument
+  | MessageOrderDocument
+  | MemberOrder
+  | GoneOrder
+  | LostOrder
+  | CancelOrder
+  | ResubmitOrder;
 
 /** Name of its file in `orders/`. */
 export function orderFile(order: Order): string {
@@ -69,6 +84,8 @@ export function orderFile(order: Order): string {
       return `lost-${order.identity}.json`;
     case 'message':
       return `message-${order.message}.json`;
+    case 'queue':
+      return `${order.action === 'retry' ? 'retry' : 'queue'}-${encodeURIComponent(order.queue)}.json`;
     case 'cancel':
       return `cancel-${order.request}.json`;
     case 'resubmit':
@@ -85,8 +102,12 @@ const TEXTS: Readonly<Record<Order['kind'], readonly string[]>> = {
   lost: ['member', 'identity', 'why'],
   cancel: ['request'],
   message: ['message', 'action', 'by'],
+  queue: ['queue', 'action', 'by'],
   resubmit: [],
 };
+
+const MESSAGE_ACTIONS: readonly MessageOrder['action'][] = ['suspend', 'resume', 'remove'];
+const QUEUE_ACTIONS: readonly QueueOrder['action'][] = ['suspend', 'resume', 'retry'];
 
 /** A string says what is wrong. `readResource` checks a ResubmitRequest against its CRD. */
 export function parseOrder(value: unknown, readResource: (value: unknown) => ResubmitRequest | string): Order | string {
@@ -102,8 +123,10 @@ export function parseOrder(value: unknown, readResource: (value: unknown) => Res
   if (kind === 'member' && order.state !== 'active' && order.state !== 'draining') return 'state: active or draining';
   if (kind === 'message') {
     if (!isIdentity(order.message)) return 'message: not the id of a message';
-    if (order.action !== 'resume' && order.action !== 'remove') return 'action: resume or remove';
+    if (!MESSAGE_ACTIONS.some((one) => one === order.action)) return `action: ${MESSAGE_ACTIONS.join(', ')}`;
   }
+  if (kind === 'queue' && !QUEUE_ACTIONS.some((one) => one === order.action))
+    return `action: ${QUEUE_ACTIONS.join(', ')}`;
   if (kind !== 'resubmit') return value as Order;
   const resource = readResource(order.resource);
   return typeof resource === 'string' ? resource : { kind, id: order.id, atMs: order.atMs, resource };
@@ -111,6 +134,8 @@ export function parseOrder(value: unknown, readResource: (value: unknown) => Res
 
 /** Older ones have long been carried out; the document is read by everybody. */
 const MOST_MESSAGE_ORDERS = 500;
+/** Of each kind. */
+const MOST_QUEUE_ORDERS = 200;
 
 const before = (a: OrderHead, b: OrderHead): number => a.atMs - b.atMs || (a.id < b.id ? -1 : 1);
 
@@ -175,10 +200,35 @@ function refusalOf(document: TopologyDocument, accepted: readonly Order[], order
       if (database === undefined || databases.some(({ name }) => name === database)) return null;
       return `there is no database ${database}; there is ${databases.map(({ name }) => name).join(', ') || 'none'}`;
     }
+    case 'queue':
+      return queueRefusal(document, accepted, order);
     case 'gone':
     case 'message':
       return null;
   }
+}
+
+/** A queue that nobody could ever have would be suspended in vain. One that stands in the document may be resumed all the same. */
+function queueRefusal(
+  document: TopologyDocument,
+  accepted: readonly Order[],
+  { queue, action, id }: QueueOrderDocument,
+): string | null {
+  const { databases, sendConnectors, queueOrders = [] } = document;
+  if (queueOrders.some((one) => one.id === id || (action === 'resume' && one.queue === queue))) return null;
+  const suspended = accepted.filter((one) => one.kind === 'queue' && one.action === 'suspend').length;
+  if (action === 'suspend' && suspended >= MOST_QUEUE_ORDERS)
+    return `${MOST_QUEUE_ORDERS} queues are suspended already; resume one first`;
+  const own = databases.flatMap(({ name, copies }) => copies.map((copy) => `mailbox:${name}/${copy.name}`));
+  const connectors = sendConnectors.map(({ name, mx }) => ({ queue: `connector:${name}`, perDomain: mx !== null }));
+  const isOfConnector = connectors.some((one) =>
+    one.perDomain
+      ? /^[^/\s]+$/.test(queue.slice(one.queue.length + 1)) && queue.startsWith(`${one.queue}/`)
+      : queue === one.queue,
+  );
+  if (own.includes(queue) || isOfConnector) return null;
+  const known = [...own, ...connectors.map((one) => (one.perDomain ? `${one.queue}/DOMAIN` : one.queue))];
+  return `there can be no delivery queue ${queue}; there is ${known.join(', ') || 'none'}`;
 }
 
 export function decisionsOf(orders: readonly Order[]): Decisions {
@@ -195,7 +245,16 @@ export function decisionsOf(orders: readonly Order[]): Decisions {
     .sort(before)
     .slice(-MOST_MESSAGE_ORDERS)
     .map(({ id, message, action, by }): MessageOrder => ({ id, message, action, by }));
-  return { members: states, retired, cancelled, messages };
+  return { members: states, retired, cancelled, messages, queues: queueOrders(orders) };
+}
+
+/** What is suspended stays; of the rest the latest are enough: each is done once, in a second. */
+function queueOrders(orders: readonly Order[]): readonly QueueOrder[] {
+  const all = orders.flatMap((one) => (one.kind === 'queue' ? [one] : [])).sort(before);
+  const others = new Set(all.filter(({ action }) => action !== 'suspend').slice(-MOST_QUEUE_ORDERS));
+  return all
+    .filter((one) => one.action === 'suspend' || others.has(one))
+    .map(({ id, queue, action, by }): QueueOrder => ({ id, queue, action, by }));
 }
 
 export function requestsOf(orders: readonly Order[]): readonly WantedRequest[] {
@@ -218,6 +277,8 @@ export function acceptance(order: Order, generation: number): string {
       return `resubmit request ${order.request} is cancelled since ${since}`;
     case 'resubmit':
       return `resubmit request ${order.resource.metadata.name} is there since ${since}`;
+    case 'queue':
+      return `queue ${order.queue}: ${order.action} ordered in ${since}`;
     case 'message':
       return `${order.message}: ${order.action} ordered in ${since}; its owner carries it out`;
     case 'gone':

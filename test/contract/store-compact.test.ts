@@ -89,7 +89,7 @@ const STATES: readonly CopyState[] = [
   stateOf('delivery', {
     recipients: [{ address: 'a@b', outcome: 'pending', reply: '451 later' }],
     unprotected: 'no peer',
-    suspended: true,
+    suspended: 3,
     dsns: [copyId(3)],
     finalAtMs: 12,
     attempts: 4,

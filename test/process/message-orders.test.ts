@@ -15,6 +15,16 @@ afterEach(async () => {
   cluster = null;
 }, TIMEOUT_MS);
 
+/** Of `mailcluster queue list -o json`. */
+interface Queues {
+  readonly nextHops: readonly { readonly nextHop: string; readonly suspended: boolean; readonly messages: number }[];
+}
+
+interface SuspendedMessage {
+  readonly id: string;
+  readonly copies: readonly { readonly suspended: boolean }[];
+}
+
 interface Listed {
   readonly messages: readonly { readonly id: string; readonly copies: readonly { readonly queue: string }[] }[];
 }
@@ -52,6 +62,60 @@ test(
     expect(left).toHaveLength(1);
     const { stdout } = await mailcluster('trace', gone, '--state', system.state);
     expect(stdout).toContain(`remove by ${userInfo().username}`);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'message suspend and queue suspend: nothing of it is delivered, also after the transports were killed, until it is resumed',
+  async () => {
+    const system = await startCluster((directory) => twoSites(directory, { perSite: 1 }));
+    cluster = system;
+    const run = async (...words: string[]) => await mailcluster(...words, '--state', system.state);
+    const queues = async (): Promise<Queues['nextHops']> =>
+      (JSON.parse((await run('queue', 'list', '-o', 'json')).stdout) as Queues).nextHops;
+    const [, word = ''] =
+      /there is (mailbox:[^ ,]+)/.exec((await run('queue', 'suspend', 'mailbox:no/no')).stderr) ?? [];
+    expect(word).toMatch(/^mailbox:/);
+    expect(await run('queue', 'suspend', word)).toMatchObject({ code: 0, stdout: expect.stringContaining(word) });
+    const messages = [0, 1].map((n) => makeMessage(`held${n}`, 'ann@example.com', 2_000));
+    expect(notAccepted(await sendAll({ targets: () => system.targets(), messages, sessions: 1 }))).toEqual([]);
+    const list = async (): Promise<readonly SuspendedMessage[]> =>
+      (JSON.parse((await run('message', 'list', '-o', 'json')).stdout) as { messages: SuspendedMessage[] }).messages;
+    const [held = '', free = ''] = await until(
+      'two messages in the suspended queue',
+      async () => {
+        const found = await list();
+        return found.length === 2 && found.every(({ copies }) => copies.length === 2)
+          ? found.map(({ id }) => id)
+          : null;
+      },
+      PATIENCE,
+    );
+    expect(await run('message', 'suspend', held)).toMatchObject({ code: 0 });
+    await until(
+      'both copies to say so',
+      async () => (await list()).some(({ id, copies }) => id === held && copies.every((one) => one.suspended)),
+      PATIENCE,
+    );
+    for (const { name } of (await system.runFile()).transports) await system.kill(name);
+    await until(
+      'both transports again, the queue suspended',
+      async () => {
+        const found = await list();
+        return found.length === 2 && found.every(({ copies }) => copies.length === 2);
+      },
+      PATIENCE,
+    );
+    expect((await queues()).filter(({ nextHop }) => nextHop === word).every(({ suspended }) => suspended)).toBe(true);
+    expect(await run('queue', 'resume', word)).toMatchObject({ code: 0 });
+    await until(`${free} to be delivered`, async () => !(await list()).some(({ id }) => id === free), PATIENCE);
+    expect((await list()).map(({ id }) => id)).toEqual([held]);
+    expect(await run('message', 'resume', held)).toMatchObject({ code: 0 });
+    await until(`${held} to be delivered`, async () => (await list()).length === 0, PATIENCE);
+    const { stdout } = await run('trace', held);
+    for (const said of [`suspend by ${userInfo().username}`, `resume by ${userInfo().username}`])
+      expect(stdout).toContain(said);
   },
   TIMEOUT_MS,
 );

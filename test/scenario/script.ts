@@ -3,9 +3,12 @@
  * language (README: the files themselves) and who is meant by `primary(m)`, `shadow(m)`, `other(m)`. An expectation waits, with a deadline in simulated time;
  * a failure carries the whole trace. At the end every invariant of the simulator must hold.
  */
+import type { QueueOrder } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
+import { isSuspended } from '../../transport/core/copy.ts';
 import { checkEnd } from '../sim/checks.ts';
 import { dsnIdOf } from '../sim/durable-view.ts';
+import { publish } from '../sim/orchestrator.ts';
 import { scrubbed } from '../sim/scrub-checks.ts';
 import { everybodyKnows, heal, settle } from '../sim/seed.ts';
 import { simTopology } from '../sim/topology.ts';
@@ -97,8 +100,11 @@ export class Script {
         world?.store.down.delete(first);
         return;
       case 'order':
-        // order resume|remove NAME: the program is mended, a person decides
-        return world?.poison.order(world, first as 'resume' | 'remove', this.#id(second) as CopyId);
+        // order suspend|resume|remove NAME: the program is mended, a person decides
+        return world?.poison.order(world, first as 'suspend' | 'resume' | 'remove', this.#id(second) as CopyId);
+      case 'queue':
+        // queue suspend|resume|retry NEXTHOP
+        return this.#orderQueue(first as QueueOrder['action'], second);
       case 'let':
         this.#names.set(first, this.#who(second));
         return;
@@ -108,6 +114,10 @@ export class Script {
         if (world === null || !this.#acts.act(world, verb, (word) => this.#who(word), rest))
           throw new Error(`unknown act ${verb}`);
     }
+  }
+
+  #orderQueue(action: QueueOrder['action'], queue: string): void {
+    publish(this.world, [{ kind: 'queues', orders: [{ id: `${action}-${queue}`, queue, action, by: 'sim' }] }]);
   }
 
   async #cluster(words: readonly string[]): Promise<void> {
@@ -325,6 +335,14 @@ export class Script {
         return this.#until(`${name} in poison`, () =>
           world.view.liveAnywhere(digest).some(({ stored }) => stored.state.queue === 'poison'),
         );
+      }
+      case 'suspended': {
+        // expect m suspended TIMES: so many durable copies say so
+        const { digest } = this.#sent(name);
+        return this.#until(`${first} suspended copies of ${name}`, () => {
+          const copies = world.view.liveAnywhere(digest).filter(({ stored }) => isSuspended(stored.state));
+          return copies.length === Number(first);
+        });
       }
       case 'taken-over':
         return this.#until(`${name} to be taken over`, () =>

@@ -30,6 +30,8 @@ export type Deed =
   | { readonly kind: 'cancel'; readonly request: string }
   /** About messages that were put aside as poison. */
   | { readonly kind: 'order'; readonly orders: NonNullable<TopologyDocument['messageOrders']> }
+  /** About delivery queues. */
+  | { readonly kind: 'queues'; readonly orders: NonNullable<TopologyDocument['queueOrders']> }
   | { readonly kind: 'connect'; readonly connectors: readonly SendConnectorConfig[] };
 
 /** Makes the next document; null when there is nothing to change. */
@@ -74,6 +76,8 @@ function changed(document: TopologyDocument, deed: Deed, nowMs: number): Partial
       };
     case 'order':
       return { messageOrders: deed.orders };
+    case 'queues':
+      return { queueOrders: deed.orders };
     default:
       return { sendConnectors: deed.connectors };
   }

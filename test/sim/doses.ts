@@ -23,6 +23,8 @@ export interface Traits {
   /** Like the kinds that need it: fifty seconds of faults. */
   readonly long?: boolean;
   readonly policies?: Partial<PoliciesConfig['shadowRedundancy']>;
+  /** A person suspends and resumes messages; no seed draws this. */
+  readonly suspends?: boolean;
 }
 
 export interface Dose {

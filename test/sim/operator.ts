@@ -34,6 +34,7 @@ export class SimOperator implements DocumentMaker {
   readonly #cancelled = new Set<string>();
   readonly #requests: WantedRequest[] = [];
   #messages: Decisions['messages'] = [];
+  #queues: Decisions['queues'] = [];
 
   constructor(shape: ShapeOptions) {
     // What the cluster is to look like: the hand-made document says it in numbers.
@@ -60,6 +61,7 @@ export class SimOperator implements DocumentMaker {
       retired: this.#retired,
       cancelled: this.#cancelled,
       messages: this.#messages,
+      queues: this.#queues,
     };
     const next = nextTopology(previous, {
       cluster: this.#cluster,
@@ -86,6 +88,9 @@ export class SimOperator implements DocumentMaker {
         return;
       case 'order':
         this.#messages = deed.orders;
+        return;
+      case 'queues':
+        this.#queues = deed.orders;
         return;
       case 'add':
         this.#cluster = { ...this.#cluster, spec: withOneMore(this.#cluster.spec, deed.beside) };

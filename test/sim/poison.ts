@@ -56,10 +56,11 @@ export class Poison {
   }
 
   /** By hand, for scenarios. */
-  order(world: World, action: 'resume' | 'remove', message: CopyId): void {
+  order(world: World, action: 'suspend' | 'resume' | 'remove', message: CopyId): void {
     this.#isMended = true;
     if (action === 'remove') this.removed.add(message);
-    publish(world, [{ kind: 'order', orders: [{ id: `order-${message}`, message, action, by: 'sim' }] }]);
+    const id = action === 'suspend' ? `suspend-${message}` : `order-${message}`;
+    publish(world, [{ kind: 'order', orders: [{ id, message, action, by: 'sim' }] }]);
   }
 
   /** The mended program is there; somebody looks at what was put aside. */

@@ -25,6 +25,7 @@ import { SimOperator } from './operator.ts';
 import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
 import { SeededRandom } from './scheduler.ts';
 import { scrubbed } from './scrub-checks.ts';
+import { suspendSome } from './suspensions.ts';
 import { type ShapeOptions, simTopology } from './topology.ts';
 import type { Variant } from './variants.ts';
 import { watch } from './watch.ts';
@@ -197,12 +198,15 @@ async function live(
   if (plan.expiry) world.store.down.add('alpha');
   world.store.isHeld = traits.held === true;
   const faults = scheduleFaults(world, streams, enabled, phaseMs, times);
+  const suspensions =
+    traits.suspends === true ? suspendSome(world, new SeededRandom(streams.latest.integer(0, 1e9)), phaseMs) : null;
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
   watch(world);
   await scheduler.run(() => false, start + phaseMs);
   // A process goes on with what waited for it, and only then with what comes: a standstill is not cut short.
   await scheduler.run(() => !someoneStandsStill(world), scheduler.nowMs + STANDSTILLS_MS);
   heal(world);
+  suspensions?.end();
   world.clients?.quit();
   if (plan.expiry) {
     world.store.down.add('alpha');

@@ -146,6 +146,10 @@ export function summary(queue: 'delivery' | 'shadow', id: CopyId = ID): MessageS
     sizeBytes: 4_096,
     acceptedAtMs: NOW_MS - 9_000,
     holders: [],
+    nextHops: queue === 'shadow' ? [] : ['db01/sea'],
+    lastError: null,
+    nextAttemptMs: null,
+    suspended: false,
   };
 }
 
@@ -240,13 +244,20 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         queue: 'delivery',
         nextHop: 'db01/sea',
         messages: 2,
+        active: 0,
+        deferred: 0,
+        suspended: false,
         nextRetryMs: NOW_MS + 60_000,
         lastError: '451 4.3.2 try later',
       },
     ],
-    messages: (queue, after, limit) => {
-      asked.push({ what: 'messages', arguments: [queue, after, limit] });
-      return contents.messages.filter((one) => queue === null || one.queue === queue).slice(0, limit);
+    messages: (filter, after, limit) => {
+      asked.push({ what: 'messages', arguments: [filter, after, limit] });
+      const { queue, nextHop } = filter;
+      const found = contents.messages
+        .filter((one) => (queue === null || one.queue === queue) && (after === null || one.id > after))
+        .filter((one) => nextHop === null || one.nextHops.includes(nextHop));
+      return { messages: found.slice(0, limit), next: (found.length > limit && found[limit - 1]?.id) || null };
     },
     message: async (id) => {
       if (id === 'BROKEN') throw new Error('damaged record');

@@ -73,10 +73,20 @@ test('an operator is answered', async () => {
   });
 });
 
+const ANY = {
+  ...{ queue: null, nextHop: null, sender: null, recipient: null, domain: null, error: null, attempt: null },
+  ...{ olderThanMs: null, youngerThanMs: null, minBytes: null, maxBytes: null },
+};
+
 test('parameters reach the transport, and lists have a bound', async () => {
   const { world, port } = await open();
   const operator = await world.identity('operator', 'cli');
   await get(port, '/v1/messages?queue=shadow&after=X&limit=5', operator);
+  await get(
+    port,
+    `/v1/messages?nextHop=${encodeURIComponent('mailbox:db01/sea')}&sender=${encodeURIComponent('<>')}&recipient=b@x&domain=x&error=no%20route&attempt=${ID}&olderThanMs=1&youngerThanMs=2&minBytes=3&maxBytes=4`,
+    operator,
+  );
   await get(port, '/v1/messages', operator);
   await get(
     port,
@@ -86,8 +96,19 @@ test('parameters reach the transport, and lists have a bound', async () => {
   await get(port, '/v1/safety-net', operator);
   await get(port, '/v1/safety-net/count?role=primary', operator);
   expect(world.asked).toEqual([
-    { what: 'messages', arguments: ['shadow', 'X', 5] },
-    { what: 'messages', arguments: [null, null, 100] },
+    { what: 'messages', arguments: [{ ...ANY, queue: 'shadow' }, 'X', 5] },
+    {
+      what: 'messages',
+      arguments: [
+        {
+          ...{ queue: null, nextHop: 'mailbox:db01/sea', sender: '', recipient: 'b@x', domain: 'x', error: 'no route' },
+          ...{ attempt: ID, olderThanMs: 1, youngerThanMs: 2, minBytes: 3, maxBytes: 4 },
+        },
+        null,
+        100,
+      ],
+    },
+    { what: 'messages', arguments: [ANY, null, 100] },
     {
       what: 'safetyNet',
       arguments: [
@@ -191,6 +212,9 @@ test('what cannot be answered says why', async () => {
     ['/v1/messages?queue=inbox', 400, 'BAD_PARAMETER'],
     ['/v1/messages?limit=1001', 400, 'BAD_PARAMETER'],
     ['/v1/messages?limit=0', 400, 'BAD_PARAMETER'],
+    // Taken for no filter it would match everything.
+    ['/v1/messages?sendr=ann@example.org', 400, 'BAD_PARAMETER'],
+    ['/v1/messages?minBytes=10Ki', 400, 'BAD_PARAMETER'],
     ['/v1/safety-net?from=yesterday', 400, 'BAD_PARAMETER'],
     ['/v1/safety-net?from=2&to=1', 400, 'BAD_PARAMETER'],
     ['/v1/safety-net/count?role=both', 400, 'BAD_PARAMETER'],

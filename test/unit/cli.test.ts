@@ -8,15 +8,15 @@ import type { CopyId } from '../../common/message.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { parseUsers, verifyPassword } from '../../common/smtp/users.ts';
 import type { Command } from '../../operator/cli/command.ts';
-import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { messageCommand, traceCommand } from '../../operator/cli/messages.ts';
 import { duration, size, table, time } from '../../operator/cli/output.ts';
 import { passwordCommandWith } from '../../operator/cli/password.ts';
 import { routeCommand } from '../../operator/cli/route.ts';
 import { parseListen } from '../../operator/cli/run.ts';
 import { safetyNetCommand } from '../../operator/cli/safety-net.ts';
-import { queueCommand, statusCommand } from '../../operator/cli/status.ts';
+import { statusCommand } from '../../operator/cli/status.ts';
 import { AdminWorld, CONTENTS, detail, ENTRY, ID, NOW_MS, status } from './admin-world.ts';
+import { type Result, run } from './cli-run.ts';
 
 const worlds: AdminWorld[] = [];
 afterEach(async () => {
@@ -27,38 +27,6 @@ async function open(): Promise<AdminWorld> {
   const world = await AdminWorld.open();
   worlds.push(world);
   return world;
-}
-
-interface Result {
-  readonly code: number | string;
-  readonly out: string;
-  readonly err: string;
-}
-
-async function run(command: Command, world: AdminWorld, ...args: readonly string[]): Promise<Result> {
-  let [out, err] = ['', ''];
-  const output = {
-    out: (text: string) => {
-      out += text;
-    },
-    err: (text: string) => {
-      err += text;
-    },
-  };
-  const context = {
-    output,
-    place: LOCAL_PLACE,
-    atEnd: () => undefined,
-    environment: { MAILCLUSTER_STATE: world.directory },
-    nowMs: () => NOW_MS,
-    pause: async () => undefined,
-    interruption: () => new AbortController().signal,
-  };
-  try {
-    return { code: await command.run(args, context), out, err };
-  } catch (error) {
-    return { code: error instanceof Error && 'code' in error ? String(error.code) : 'thrown', out, err: String(error) };
-  }
 }
 
 test('status of a healthy cluster', async () => {
@@ -143,19 +111,6 @@ test('a member that answers with the certificate of another is not believed', as
   expect(out).toContain('a is unreachable: it is transport b');
 });
 
-test('queue shows next hops, retries and errors; an unreachable member does not spoil it, but the exit code says so', async () => {
-  const world = await open();
-  await world.cluster();
-  await world.stopAdmin('b');
-  const { code, out, err } = await run(queueCommand, world);
-  expect(out).toBe(`TRANSPORT  QUEUE     NEXT HOP  MESSAGES  NEXT RETRY  LAST ERROR
-a          delivery  db01/sea         2  in 1m       451 4.3.2 try later
-`);
-  expect(err).toBe('b is unreachable: ECONNREFUSED\n');
-  // A script must not take half an answer for all of it.
-  expect(code).toBe(1);
-});
-
 test('route tells transports that decide alike once, and those that do not apart', async () => {
   const world = await open();
   await world.cluster();
@@ -195,32 +150,6 @@ test.each([
 ])('route %j: %s is said to be wrong', async (args, option) => {
   const { code, err } = await run(routeCommand, await open(), ...args);
   expect([code, err]).toEqual(['USAGE', expect.stringContaining(option)]);
-});
-
-test('message list joins the copies of a message, primary first', async () => {
-  const world = await open();
-  await world.cluster();
-  const { out, code } = await run(messageCommand, world, 'list');
-  expect(out).toBe(
-    `ID                          COPIES              FROM             TO               SIZE  AGE
-${ID}  delivery@a, shadow@b  ann@example.org  bob@contoso.com  4.0 KiB   9s
-`
-      .replace('COPIES              FROM', 'COPIES                FROM')
-      .replace('TO               SIZE', 'TO                  SIZE'),
-  );
-  expect(code).toBe(0);
-  expect((await run(messageCommand, world, 'list', '--queue', 'poison')).out).toBe('No messages.\n');
-  expect(JSON.parse((await run(messageCommand, world, 'list', '-o', 'json')).out)).toMatchObject({
-    messages: [
-      {
-        id: ID,
-        copies: [
-          { member: 'a', role: 'primary' },
-          { member: 'b', role: 'shadow' },
-        ],
-      },
-    ],
-  });
 });
 
 test('message show prints both copies and cannot steer the terminal', async () => {
@@ -337,7 +266,6 @@ test('wrong usage and a missing cluster', async () => {
     [statusCommand, ['-o', 'xml']],
     [messageCommand, []],
     [messageCommand, ['show']],
-    [messageCommand, ['list', '--limit', '0']],
     [safetyNetCommand, []],
     [safetyNetCommand, ['show']],
     [safetyNetCommand, ['list', '--role', 'both']],

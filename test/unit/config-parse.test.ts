@@ -90,6 +90,7 @@ const TOPOLOGY: TopologyDocument = {
     { member: 'm0', identity: '01JABCDEFGHJKMNPQRSTVWXYZ0' as Identity, uid: null, reason: 'lost' },
     { member: 'm1', identity: '01JABCDEFGHJKMNPQRSTVWXYZ1' as Identity, uid: 'u', reason: 'drained' },
   ],
+  queueOrders: [{ id: 'q1', queue: 'mailbox:db01/sea', action: 'suspend', by: 'ann' }],
   messageOrders: [{ id: 'o1', message: '01JABCDEFGHJKMNPQRSTVWXYZ2' as CopyId, action: 'remove', by: 'ann' }],
   resubmitRequests: [
     {
@@ -207,7 +208,7 @@ const LATER = new Set([
   'maxAuthFailures',
   'maxMessageRatePerUser',
   ...['retired', 'resubmitRequests', 'quotaBytes', 'ledger', 'signer'],
-  ...['hidesClientRetries', 'messageOrders'],
+  ...['hidesClientRetries', 'messageOrders', 'queueOrders'],
 ]);
 
 /** Every field of every object, as a path. */
@@ -255,6 +256,7 @@ describe.each([
     const empty = (path: readonly (string | number)[]) => {
       const name = String(path.at(-1));
       if (name in settings) return settings[name];
+      if (name === 'queueOrders') return undefined;
       return path.length === 1 && !['ledger', 'signer', 'sharedLimits', 'credentialsDirectory'].includes(name)
         ? []
         : null;

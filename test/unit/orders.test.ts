@@ -95,6 +95,9 @@ const message = (n: number, action: 'resume' | 'remove' = 'resume', atMs = n): O
   action,
   by: 'ann',
 });
+const queue = (action: 'suspend' | 'resume' | 'retry', name: string, atMs = 1): Order => ({
+  ...{ kind: 'queue', id: `${action}-${name}`, atMs, queue: name, action, by: 'ann' },
+});
 const cancel = (request: string): Order => ({ kind: 'cancel', id: 'cancel', atMs: 3, request });
 const resubmit = (name: string, database = 'db01', atMs = 2): Order => ({
   kind: 'resubmit',
@@ -115,6 +118,38 @@ const resubmit = (name: string, database = 'db01', atMs = 2): Order => ({
   } as ResubmitRequest,
 });
 
+describe('orders about delivery queues', () => {
+  it('keep the last word about suspension, and retries beside it', () => {
+    const given = [queue('retry', 'q', 2), queue('suspend', 'q', 1)];
+    expect(new Set(given.map(orderFile))).toEqual(new Set(['queue-q.json', 'retry-q.json']));
+    expect(orderFile(queue('resume', 'q'))).toBe('queue-q.json');
+    expect(orderFile(queue('suspend', 'mailbox:db01/sea'))).toBe('queue-mailbox%3Adb01%2Fsea.json');
+    expect(decisionsOf(given).queues).toEqual([
+      { id: 'suspend-q', queue: 'q', action: 'suspend', by: 'ann' },
+      { id: 'retry-q', queue: 'q', action: 'retry', by: 'ann' },
+    ]);
+  });
+
+  it('are bounded in the document, but what is suspended is never forgotten', () => {
+    const suspended = Array.from({ length: 150 }, (_, n) => queue('suspend', `s${n}`, n));
+    const retried = Array.from({ length: 300 }, (_, n) => queue('retry', `r${n}`, 1_000 + n));
+    const { queues } = decisionsOf([...suspended, ...retried]);
+    expect(queues.filter(({ action }) => action === 'suspend')).toHaveLength(150);
+    expect(queues.filter(({ action }) => action === 'retry').map(({ queue: name }) => name)).toEqual(
+      retried.slice(100).map((one) => (one.kind === 'queue' ? one.queue : '')),
+    );
+  });
+
+  it('say what is wrong with them', () => {
+    const parse = (order: object) => parseOrder(order, () => 'none');
+    expect(parse(queue('suspend', 'q'))).toEqual(queue('suspend', 'q'));
+    expect(parse({ ...queue('suspend', 'q'), action: 'drop' })).toBe('action: suspend, resume, retry');
+    expect(parse({ ...queue('suspend', 'q'), queue: 7 })).toBe('queue: not a text');
+    expect(parse({ ...message(1), action: 'drop' })).toBe('action: suspend, resume, remove');
+    expect(parse({ ...message(1), action: 'suspend' })).toMatchObject({ action: 'suspend' });
+  });
+});
+
 describe('what is admitted', () => {
   const three = document(member('a'), member('b'), member('c'));
   const reasons = (found: TopologyDocument, ...orders: readonly Order[]) =>
@@ -133,6 +168,25 @@ describe('what is admitted', () => {
         reason: expect.stringMatching(/^c is the last active member of dag\/dag1 \(a is draining, b is draining\)/),
       },
     ]);
+  });
+
+  it('are orders about delivery queues that can be, or that stand in the document', () => {
+    const databases = [{ name: 'db01', copies: [{ name: 'sea' }] }];
+    const sendConnectors = [
+      { name: 'out', mx: null },
+      { name: 'world', mx: {} },
+    ];
+    const queueOrders = [{ id: 'x', queue: 'mailbox:gone/sea', action: 'suspend', by: 'ann' }];
+    const found = { ...three, databases, sendConnectors, queueOrders } as unknown as TopologyDocument;
+    const own = ['mailbox:db01/sea', 'connector:out', 'connector:world/example.org'];
+    expect(reasons(found, ...own.map((name) => queue('suspend', name)))).toEqual([]);
+    expect(reasons(found, queue('resume', 'mailbox:gone/sea'))).toEqual([]);
+    const wrong = ['mailbox:db01/pdx', 'connector:out/example.org', 'connector:world', 'connector:world/', 'shadow'];
+    const known = 'there is mailbox:db01/sea, connector:out, connector:world/DOMAIN';
+    expect(reasons(found, ...wrong.map((name) => queue('suspend', name)))).toEqual(
+      [...wrong].sort().map((name) => `suspend-${name}: there can be no delivery queue ${name}; ${known}`),
+    );
+    expect(reasons(found, queue('suspend', 'mailbox:gone/sea'))).toHaveLength(1);
   });
 
   it('is a drain again once another was cancelled', () => {

@@ -98,9 +98,10 @@ function grantFor(
  * tells which claim is answered: the first epoch there is was claimed once only. That it is held here, our LIST says as well (but not for DSNs).
  */
 function saysNothing({ facts, state }: Copy): boolean {
-  const { epoch, standing, abortedThrough, recipients } = state;
+  const { epoch, standing, abortedThrough, recipients, suspended } = state;
   const isFirst = epoch.try === 1 && epoch.term === 0;
-  const isUntouched = standing === 'released' && abortedThrough === 0 && recipients?.some(isFinal) !== true;
+  const isUntouched =
+    standing === 'released' && abortedThrough === 0 && suspended === false && recipients?.some(isFinal) !== true;
   return facts.kind !== 'dsn' && isFirst && isUntouched;
 }
 

@@ -131,6 +131,9 @@ export function roleOf(state: CopyState, me: Identity): Role {
 
 export const IN_TRANSIT: ReadonlySet<Queue> = new Set(['submission', 'delivery', 'unreachable', 'poison']);
 
+/** A person said that nothing more of it shall be delivered for now (row 25). */
+export const isSuspended = ({ suspended }: Pick<CopyState, 'suspended'>): boolean => Number(suspended) % 2 === 1;
+
 export const isFinal = (recipient: RecipientState): boolean => recipient.outcome !== 'pending';
 
 /** Success is what enters Safety Net (semantics.md D8). */
@@ -167,6 +170,7 @@ export function sharedState(facts: CopyFacts, state: CopyState): SharedState {
       ) ?? null,
     final: allFinal(state.recipients),
     ...(state.crashCount > 0 ? { crashes: state.crashCount } : {}),
+    ...(state.suspended === false ? {} : { suspensions: Number(state.suspended) }),
   };
 }
 
@@ -193,13 +197,16 @@ export function merge(local: CopyState, remote: SharedState): CopyState {
   const recipients = mergeRecipients(local.recipients, remote.recipients);
   // The mark travels (protocol.md 18).
   const crashCount = Math.max(local.crashCount, remote.crashes ?? 0);
+  // It only grows, so that an answer that comes late takes nothing back.
+  const suspended = (remote.suspensions ?? 0) > Number(local.suspended) ? Number(remote.suspensions) : local.suspended;
   const unchanged =
+    suspended === local.suspended &&
     crashCount === local.crashCount &&
     epoch === local.epoch &&
     standing === local.standing &&
     abortedThrough === local.abortedThrough &&
     recipients === local.recipients;
-  return unchanged ? local : { ...local, epoch, standing, abortedThrough, recipients, crashCount };
+  return unchanged ? local : { ...local, epoch, standing, abortedThrough, recipients, crashCount, suspended };
 }
 
 function mergeRecipients(

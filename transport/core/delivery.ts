@@ -1,12 +1,11 @@
 /**
- * From released to final (semantics.md section 5): categorise, queue per next hop, retry, expire, fork DSNs, and the move into Safety Net with
+ * From released to final (semantics.md section 5): categorise, queue per next hop, retry, fork DSNs, and the move into Safety Net with
  * its discard status in one commit. Owns: that a recipient is final only by what a store, a relay, an expiry or an administrator said, and
  * that finality is durable before anybody hears of it.
  */
 
 import type { CopyId, RecipientOutcome, RecipientState } from '../../common/message.ts';
 import type { CopyState } from '../store/database.ts';
-import { setAge } from './ages.ts';
 import {
   allFinal,
   type Copy,
@@ -16,6 +15,7 @@ import {
   deliveryStarted,
   isFinal,
   isSuccess,
+  isSuspended,
   retryAt,
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
@@ -25,7 +25,6 @@ import type { Hop, OpenDelivery } from './hop.ts';
 import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { begins, newPace, restMs, waitMs } from './pace.ts';
-import { isPoison } from './poison.ts';
 import { isJustAwake } from './presence.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn, reportExpansions } from './reports.ts';
@@ -36,7 +35,7 @@ import { transition } from './transitions.ts';
 
 const MAX_REPLY_LENGTH = 200;
 
-const resolve = ({ document, self }: Server, { facts }: Copy, address: string): Resolution =>
+export const resolve = ({ document, self }: Server, { facts }: Copy, address: string): Resolution =>
   resolveRecipient(document, address, { site: self.site, sizeBytes: facts.sizeBytes });
 
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
@@ -87,7 +86,7 @@ export const finalNow = (
 /** Puts what is still pending into the queues of its next hops. */
 export function enqueue(turn: Turn, copy: Copy): void {
   const { server } = turn;
-  if (copy.state.queue !== 'delivery' || copy.state.suspended || copy.doubt !== null) return;
+  if (copy.state.queue !== 'delivery' || isSuspended(copy.state) || copy.doubt !== null) return;
   if (server.damaged.has(copy.facts.id)) return;
   const hops = new Set<string>();
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
@@ -114,7 +113,7 @@ export function pump(turn: Turn, key: string): void {
   const { server } = turn;
   const hop = server.hops.get(key);
   // protocol.md 15: who is drained opens no new delivery.
-  if (hop === undefined || server.self.state === 'draining') return;
+  if (hop === undefined || server.self.state === 'draining' || server.suspendedQueues.has(key)) return;
   // After a failed connection one delivery probes, the others wait.
   const { maxConcurrentDeliveriesPerDestination } = server.document.policies.queues;
   const { maxConcurrentDeliveries = null, messagesPerMinute = null } = limitsOf(hop) ?? {};
@@ -127,7 +126,7 @@ export function pump(turn: Turn, key: string): void {
     const copy = server.copies.get(id);
     if (copy === undefined || copy.state.queue !== 'delivery' || copy.state.epoch.owner !== server.me) continue;
     // A higher owner was seen: what is open comes to its end, nothing is opened any more (semantics.md S7).
-    if (copy.doubt !== null || copy.demoteTo !== null || server.damaged.has(id)) continue;
+    if (copy.doubt !== null || copy.demoteTo !== null || server.damaged.has(id) || isSuspended(copy.state)) continue;
     const began = startDelivery(turn, copy, hop);
     if (began && messagesPerMinute !== null) begins(hop.pace, messagesPerMinute, turn.nowMs);
   }
@@ -218,7 +217,9 @@ export function mayBegin(server: Server, requestId: number, nowMs: number): bool
   const open = server.deliveries.get(requestId);
   const copy = open === undefined ? undefined : server.copies.get(open.id);
   if (server.mutants.has('waiting-delivery-begins')) return true;
-  return copy !== undefined && copy.doubt === null && copy.demoteTo === null && !isJustAwake(server, nowMs);
+  if (open === undefined || copy === undefined || isSuspended(copy.state)) return false;
+  if (server.suspendedQueues.has(open.hop)) return false;
+  return copy.doubt === null && copy.demoteTo === null && !isJustAwake(server, nowMs);
 }
 
 /** Not begun, or (`results`) only in part: it goes on when everybody has been asked. */
@@ -360,7 +361,7 @@ function scheduleRetry(turn: Turn, copy: Copy, hop: string): void {
     detail: server.hops.get(hop)?.lastError ?? '',
   });
   if (down) {
-    server.hops.get(hop)?.ready.add(copy.facts.id);
+    if (!isSuspended(copy.state)) server.hops.get(hop)?.ready.add(copy.facts.id);
     return;
   }
   retryAt(copy, hop, turn.nowMs + waitMs);
@@ -416,60 +417,6 @@ function finalize(turn: Turn, copy: Copy): void {
 
 /** Who will have it in Shadow Safety Net: known for as long as it rests here (rehome.ts). */
 const homes = (copy: Copy): CopyState['placements'] => confirmedPlacements(copy.state);
-
-// --- age -------------------------------------------------------------------------------------------------------------
-
-/** Delay DSN after `delayNotification`, expiry after `messageExpiration` (Exchange: DelayNotificationTimeout, MessageExpirationTimeout). */
-export function ageDue(turn: Turn, id: CopyId): void {
-  const { server } = turn;
-  const copy = server.copies.get(id);
-  // Poison waits for a person (protocol.md 18).
-  if (copy === undefined || copy.state.epoch.owner !== server.me || isPoison(copy.state)) return;
-  const { messageExpirationMs, delayNotificationMs } = server.document.policies.queues;
-  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
-  if (ageMs >= messageExpirationMs) return expire(turn, copy);
-  setAge(turn, Math.max(1, (ageMs >= delayNotificationMs ? messageExpirationMs : delayNotificationMs) - ageMs), id);
-  if (ageMs < delayNotificationMs || copy.state.delayed || copy.state.queue === 'submission') return;
-  setState(turn, copy, { ...copy.state, delayed: true }, 'lazy');
-  for (const [index, recipient] of (copy.state.recipients ?? []).entries())
-    if (!isFinal(recipient)) forkDsn(turn, copy, 'delayed', index);
-}
-
-/** protocol.md 14: a report of failure waits for whoever may have delivered it, until that member counts as lost. */
-function isUnanswered(turn: Turn, copy: Copy): boolean {
-  const { unasked, lastHeardMs, startedAtMs, document } = turn.server;
-  if (wrong(turn, 'expires-unanswered')) return false;
-  for (const [member, claims] of unasked) {
-    const silentMs = turn.nowMs - Math.max(startedAtMs, lastHeardMs.get(member) ?? 0);
-    const isMember = document.members.some((entry) => entry.name === member && entry.state !== 'gone');
-    if (isMember && claims.has(copy.facts.id) && silentMs < document.policies.shadowRedundancy.resubmitTimeSpanMs)
-      return true;
-  }
-  return false;
-}
-
-function expire(turn: Turn, copy: Copy): void {
-  const { server } = turn;
-  if (copy.delivering.size > 0 || copy.state.standing === 'intake' || copy.doubt !== null || isUnanswered(turn, copy)) {
-    setAge(turn, 1_000, copy.facts.id);
-    return;
-  }
-  transition(server.coverage, 'Expired', copy.state.queue, 'primary', 'delivery');
-  const expired: number[] = [];
-  const recipients = (
-    copy.state.recipients ??
-    copy.facts.envelope.recipients.map((entry): RecipientState => ({ address: entry.address, outcome: 'pending' }))
-  ).map((recipient, index) => {
-    if (isFinal(recipient)) return recipient;
-    expired.push(index);
-    return finalNow(turn, recipient, 'expired', recipient.reply ?? '');
-  });
-  for (const hop of server.hops.values()) hop.ready.delete(copy.facts.id);
-  setState(turn, copy, { ...copy.state, queue: 'delivery', recipients }, 'commit');
-  late(turn, { copy: null, kind: 'Count', what: 'expired' });
-  for (const index of expired) forkDsn(turn, copy, 'expired', index);
-  finishIfFinal(turn, copy);
-}
 
 /** Rows 14: after a change of the document, routes are looked up anew. */
 export function routingChanged(turn: Turn): void {

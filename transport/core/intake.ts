@@ -302,8 +302,14 @@ export function shadowEnded(
     restEnded(turn, opening, facts, stream);
     return answer('stored');
   }
-  const { standing, abortedThrough, recipients, crashes: crashCount = 0 } = opening.state;
-  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients, crashCount });
+  const {
+    standing,
+    abortedThrough,
+    recipients,
+    crashes: crashCount = 0,
+    suspensions: suspended = false,
+  } = opening.state;
+  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients, crashCount, suspended });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
   const copy = newCopy(facts, state);
   addCopy(server, copy);

@@ -7,6 +7,7 @@ import type { Recovered } from '../store/database.ts';
 import { latchOf } from './drain.ts';
 import { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
+import { suspendedIn } from './orders.ts';
 import { Placings } from './placings.ts';
 import { newRisk, type RiskOptions } from './poison.ts';
 import { newRehoming } from './rehome.ts';
@@ -89,6 +90,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     guarded: new Map(),
     resolveWaiters: new Map(),
     hops: new Map(),
+    suspendedQueues: suspendedIn(options.document),
     deliveries: new Map(),
     composing: new Set(),
     nextRequest: 0,

@@ -157,6 +157,7 @@ export function listReceived(turn: Turn, member: string, list: List, stored: Sto
 /** Whether the holder would learn anything: after a restart a hundred thousand answers would say what the lists said. */
 function isNews({ facts, state }: Copy, item: List['items'][number]): boolean {
   const { recipients } = state;
+  if (state.suspended !== false) return true;
   if (facts.kind === 'dsn' || item.standing !== state.standing || !sameEpoch(item.epoch, state.epoch)) return true;
   if (recipients === null) return false;
   // Resolved as they came in, nobody final: that is what the holder would do itself (protocol.md 18).
@@ -352,7 +353,9 @@ export function stateReceived(turn: Turn, member: string, state: State): void {
   const recipients =
     merged.recipients !== null && isMine ? reopened(turn, merged, merged.recipients) : merged.recipients;
   if (copy.state.queue === 'shadow') transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
-  setState(turn, copy, { ...merged, recipients }, reparented ? 'commit' : 'lazy');
+  // What a person held back stays so after a takeover, also by who loses its power right now.
+  const isHeldBack = merged.suspended !== copy.state.suspended;
+  setState(turn, copy, { ...merged, recipients }, reparented || isHeldBack ? 'commit' : 'lazy');
   if (reparented) announceHeld(turn, copy);
   else ownerHasReport(turn, copy);
 }

@@ -2,17 +2,16 @@
  * Messages that end the process (protocol.md 18; rows 22 to 24). Owns: the one door to the risky steps - categorising, and making a report from the original -
  * behind which the runtime has marked the copy by a write that survives the death of the process. Promise: after such a death only marked copies are suspects;
  * a suspect goes through the door alone; only a death while it was alone counts, and two make it poison: it waits for a person and does not expire.
- * What a person decides stands in the topology document, and is done once here.
+ * What a person decides about it stands in the topology document (orders.ts).
  */
-import type { MessageOrder } from '../../common/config.ts';
-import type { CopyId, RecipientState } from '../../common/message.ts';
+import type { CopyId } from '../../common/message.ts';
 import type { CopyState } from '../store/database.ts';
-import { armAge } from './ages.ts';
-import { type Copy, IN_TRANSIT, isFinal } from './copy.ts';
-import { categorize, finalNow, finishIfFinal } from './delivery.ts';
+import type { Copy } from './copy.ts';
+import { categorize } from './delivery.ts';
 import type { ComposeDsn } from './events.ts';
+import { carryOut } from './orders.ts';
 import { tellHolders } from './ownership.ts';
-import { commit, early, late, type Server, setState, type Turn, wrong } from './state.ts';
+import { early, late, type Server, setState, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 export const POISON_DEATHS = 2;
@@ -164,58 +163,4 @@ function putAside(turn: Turn, copy: Copy): void {
   late(turn, { copy: id, kind: 'Track', event: 'POISON', facts: copy.facts, id });
   tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
   carryOut(turn);
-}
-
-// --- what people decide ----------------------------------------------------------------------------------------------
-
-/** With every document, every second, and when something comes to be poison. */
-export function carryOut(turn: Turn): void {
-  const { server } = turn;
-  const orders = server.document.messageOrders ?? [];
-  for (const order of orders) {
-    const copy = server.copies.get(order.message);
-    if (copy === undefined || server.risk.done.has(order.id) || copy.state.epoch.owner !== server.me) continue;
-    if (order.action === 'resume' ? !resume(turn, copy) : !remove(turn, copy)) continue;
-    server.risk.done.add(order.id);
-    const known = new Set(orders.map(({ id }) => id));
-    for (const id of server.risk.done) if (!known.has(id)) server.risk.done.delete(id);
-    commit(turn, { kind: 'fact', key: ORDERS_FACT, value: [...server.risk.done] });
-    audit(turn, copy, order);
-  }
-}
-
-function audit(turn: Turn, { facts }: Copy, { action, id, by }: MessageOrder): void {
-  const event = action === 'resume' ? 'RESUBMIT' : 'REMOVE';
-  late(turn, { copy: facts.id, kind: 'Track', event, facts, id: facts.id, detail: `${action} by ${by}, order ${id}` });
-}
-
-/** Row 23: as if nothing had happened. Should its owner be lost, who takes over has heard of the deaths and asks a person again. */
-function resume(turn: Turn, copy: Copy): boolean {
-  if (copy.state.queue !== 'poison') return false;
-  transition(turn.server.coverage, 'AdminResumed', 'poison', 'primary', 'submission');
-  setState(turn, copy, { ...copy.state, queue: 'submission', crashCount: 0 }, 'commit', []);
-  armAge(turn, copy);
-  // Alone, and not before it is durable that this order is carried out: should the process die of it again, nobody orders that twice.
-  turn.server.risk.suspects.add(copy.facts.id);
-  enterRisk(turn, copy);
-  return true;
-}
-
-/** Row 24: what is not final yet will not be delivered, and nobody is told. While a store has it the order waits. */
-function remove(turn: Turn, copy: Copy): boolean {
-  const { state, facts } = copy;
-  const isBusy =
-    copy.delivering.size > 0 || copy.doubt !== null || copy.demoteTo !== null || state.standing === 'intake';
-  if (isBusy || !IN_TRANSIT.has(state.queue)) return false;
-  transition(turn.server.coverage, 'AdminRemoved', state.queue, 'primary', 'delivery');
-  const known: readonly RecipientState[] =
-    state.recipients ??
-    facts.envelope.recipients.map(({ address }): RecipientState => ({ address, outcome: 'pending' }));
-  const recipients = known.map((one) =>
-    isFinal(one) ? one : finalNow(turn, one, 'removed', 'removed by an administrator'),
-  );
-  for (const hop of turn.server.hops.values()) hop.ready.delete(facts.id);
-  setState(turn, copy, { ...state, queue: 'delivery', crashCount: 0, recipients }, 'commit');
-  finishIfFinal(turn, copy);
-  return true;
 }

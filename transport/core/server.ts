@@ -16,7 +16,6 @@ import { claimReceived, grantReceived } from './claims.ts';
 import { everyRecipient, newCopy, roleOf } from './copy.ts';
 import { damageTick } from './damage.ts';
 import {
-  ageDue,
   deliveryDone,
   deliveryWithheld,
   finishIfFinal,
@@ -28,6 +27,7 @@ import {
 import { beginDoubt, doubtsTimedOut, flushClaims } from './doubt.ts';
 import { drainTick, releaseAcked, releaseReceived, resignReceived } from './drain.ts';
 import { type CoreEvent, emptyStep, type StepResult } from './events.ts';
+import { ageDue } from './expiry.ts';
 import { spansSites } from './homes.ts';
 import { inquiryAnswered } from './inquiry.ts';
 import {
@@ -40,6 +40,7 @@ import {
   shadowOpened,
 } from './intake.ts';
 import { type CoreOptions, type Now, newServer } from './new-server.ts';
+import { carryOut, suspendedIn } from './orders.ts';
 import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
 import {
   attemptTimedOut,
@@ -52,7 +53,7 @@ import {
   reshadow,
   reshadowRound,
 } from './placing.ts';
-import { carryOut, countDeath, openDoor, type RiskOptions } from './poison.ts';
+import { countDeath, openDoor, type RiskOptions } from './poison.ts';
 import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
 import {
   anotherSite,
@@ -336,6 +337,7 @@ function topologyChanged(turn: Turn, document: TopologyDocument): void {
   server.document = document;
   Object.assign(server, placeOf(document, server.name));
   if (!spanned && spansSites(server)) anotherSite(turn);
+  server.suspendedQueues = suspendedIn(document);
   for (const { name } of before) if (!server.boundary.some((member) => member.name === name)) memberGone(turn, name);
   sweepTombstones(turn);
   routingChanged(turn);

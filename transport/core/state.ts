@@ -223,6 +223,8 @@ export interface Server {
   readonly guarded: Map<CopyId, number>;
   readonly resolveWaiters: Map<CopyId, ResolveWaiter[]>;
   readonly hops: Map<string, Hop>;
+  /** Next hops to which nothing is sent, by the word of a person in the document. */
+  suspendedQueues: ReadonlySet<string>;
   readonly deliveries: Map<number, OpenDelivery>;
   readonly composing: Set<CopyId>;
   nextRequest: number;

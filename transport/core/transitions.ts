@@ -57,6 +57,8 @@ export type TransitionEvent =
   | 'CrashedRepeatedly'
   | 'AdminResumed'
   | 'AdminRemoved'
+  | 'AdminSuspended'
+  | 'AdminContinued'
   | 'Quarantined'
   | 'Refetched'
   | 'ResubmitRequested'
@@ -187,6 +189,8 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     'an order in the document, no delivery open; then row 20 or 21',
     'FINAL(removed), audit',
   ),
+  row(25, 'AdminSuspended', [...TRANSIT], 'primary', ['same'], 'an order in the document, released', 'flag, audit'),
+  row(25, 'AdminContinued', [...TRANSIT], 'primary', ['same'], 'an order in the document, suspended', 'flag, audit'),
   row(
     26,
     'DiscardNotified',

@@ -1,6 +1,7 @@
 /**
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
- *   GET /v1/status   /v1/next-hops   /v1/messages?queue=&after=&limit=   /v1/messages/ID
+ *   GET /v1/status   /v1/next-hops   /v1/messages/ID
+ *       /v1/messages?queue=&nextHop=&sender=&recipient=&domain=&error=&attempt=&olderThanMs=&youngerThanMs=&minBytes=&maxBytes=&after=&limit=
  *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/route?to=ADDRESS&size=BYTES
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
@@ -18,7 +19,7 @@ import type { Logger } from '../../common/platform/log.ts';
 import { adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Queue, SafetyNetPosition } from '../store/database.ts';
 import type { TrackingSearch } from './tracking.ts';
-import type { SafetyNetQuestion, TransportView } from './view.ts';
+import type { MessageFilter, SafetyNetQuestion, TransportView } from './view.ts';
 
 export interface AdminIdentity {
   readonly ca: string;
@@ -129,6 +130,39 @@ function idsOf(query: URLSearchParams): readonly CopyId[] {
 
 const textOf = (query: URLSearchParams, name: string): string | null => query.get(name) || null;
 
+function countOf(query: URLSearchParams, name: string): number | null {
+  const text = textOf(query, name);
+  if (text === null) return null;
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new BadParameter(`${name}: a whole number, 0 or more`);
+  return value;
+}
+
+const FILTERS = new Set(
+  'queue nextHop sender recipient domain error attempt olderThanMs youngerThanMs minBytes maxBytes after limit'.split(
+    ' ',
+  ),
+);
+
+/** A filter that is not known is no filter that matches everything. */
+function messageFilter(query: URLSearchParams): MessageFilter {
+  for (const name of query.keys()) if (!FILTERS.has(name)) throw new BadParameter(`${name}: there is no such filter`);
+  const sender = textOf(query, 'sender');
+  return {
+    queue: oneOf(query, 'queue', QUEUES),
+    nextHop: textOf(query, 'nextHop'),
+    sender: sender === '<>' ? '' : sender,
+    recipient: textOf(query, 'recipient'),
+    domain: textOf(query, 'domain'),
+    error: textOf(query, 'error'),
+    attempt: textOf(query, 'attempt'),
+    olderThanMs: countOf(query, 'olderThanMs'),
+    youngerThanMs: countOf(query, 'youngerThanMs'),
+    minBytes: countOf(query, 'minBytes'),
+    maxBytes: countOf(query, 'maxBytes'),
+  };
+}
+
 function safetyNetQuestion(query: URLSearchParams): SafetyNetQuestion {
   const role = oneOf(query, 'role', ['primary', 'shadow']);
   const database = textOf(query, 'database');
@@ -160,9 +194,7 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
       return ok({ nextHops: view.nextHops() });
     case '/v1/messages': {
       const after = query.get('after') as CopyId | null;
-      return ok({
-        messages: view.messages(oneOf(query, 'queue', QUEUES), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)),
-      });
+      return ok(view.messages(messageFilter(query), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)));
     }
     case '/v1/safety-net':
       return ok(await view.safetyNet(safetyNetQuestion(query), limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)));

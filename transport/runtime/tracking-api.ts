@@ -20,6 +20,10 @@ export type TrackingEventName =
   | 'QUARANTINE'
   | 'REFETCH'
   | 'REMOVE'
+  | 'SUSPEND'
+  | 'RESUME'
+  /** About a delivery queue; the id is that of the order. */
+  | 'QUEUE'
   | 'DUPLICATEDELIVER'
   | 'POISON'
   | 'LOAD'

@@ -1,6 +1,5 @@
 /** The running transport as people see it (view.ts): computed when asked, from the core's memory and the queue database. */
 import type { CopyId } from '../../common/message.ts';
-import { type Copy, roleOf } from '../core/copy.ts';
 import { lostMessages } from '../core/damage.ts';
 import { drainView } from '../core/drain.ts';
 import { resubmitViews } from '../core/resubmission.ts';
@@ -8,11 +7,12 @@ import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
 import type { HostsOf } from './delivery-api.ts';
 import { knownCopies } from './known-copies.ts';
+import { type Clocks, listMessages, listNextHops } from './message-listing.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
 import { routeView } from './route-view.ts';
 import { countSafetyNet, listSafetyNet } from './safety-net-listing.ts';
 import type { TransportServer } from './server.ts';
-import type { MessageDetail, MessageSummary, NextHopView, TransportStatus, TransportView } from './view.ts';
+import type { MessageDetail, TransportStatus, TransportView } from './view.ts';
 
 const QUEUES: readonly Queue[] = [
   'submission',
@@ -29,8 +29,8 @@ const NO_HOSTS: HostsOf = async () => ({ hosts: [], problem: null, policy: null 
 export function transportView(server: TransportServer, hostsOf: HostsOf = NO_HOSTS): TransportView {
   return {
     status: () => statusOf(server),
-    nextHops: () => nextHops(server),
-    messages: (queue, after, limit) => messages(server, queue, after, limit),
+    nextHops: () => listNextHops(server.core, clocksOf(server)),
+    messages: (filter, after, limit) => listMessages(server.core, filter, after, limit, clocksOf(server)),
     message: (id) => message(server, id),
     safetyNet: (question, limit) => listSafetyNet(server.deps.database, question, limit),
     countSafetyNet: (question) => countSafetyNet(server.deps.database, question),
@@ -73,35 +73,9 @@ function statusOf(server: TransportServer): TransportStatus {
   };
 }
 
-function nextHops(server: TransportServer): NextHopView[] {
-  const { core, deps } = server;
-  const offsetMs = deps.clock.wallMs() - deps.clock.monotonicMs();
-  return [...core.hops.values()].map((hop) => ({
-    queue: 'delivery' as const,
-    nextHop: hop.key,
-    messages: hop.ready.size + hop.active,
-    nextRetryMs: hop.retryAtMs === null ? null : Math.round(hop.retryAtMs + offsetMs),
-    lastError: hop.lastError,
-  }));
-}
-
-function messages(server: TransportServer, queue: Queue | null, after: CopyId | null, limit: number): MessageSummary[] {
-  const chosen: Copy[] = [];
-  for (const copy of server.core.copies.values())
-    if ((queue === null || copy.state.queue === queue) && (after === null || copy.facts.id > after)) chosen.push(copy);
-  chosen.sort((a, b) => (a.facts.id < b.facts.id ? -1 : 1));
-  return chosen.slice(0, limit).map((copy) => ({
-    id: copy.facts.id,
-    queue: copy.state.queue,
-    role: roleOf(copy.state, server.core.me),
-    from: copy.facts.envelope.reversePath,
-    recipients:
-      copy.state.recipients ??
-      copy.facts.envelope.recipients.map((entry) => ({ address: entry.address, outcome: 'pending' as const })),
-    sizeBytes: copy.facts.sizeBytes,
-    acceptedAtMs: copy.facts.acceptedAtMs,
-    holders: copy.state.placements.map((placement) => ({ member: placement.member, status: placement.status })),
-  }));
+function clocksOf({ deps: { clock } }: TransportServer): Clocks {
+  const nowMs = clock.monotonicMs();
+  return { nowMs, offsetMs: clock.wallMs() - nowMs };
 }
 
 async function message(server: TransportServer, id: CopyId): Promise<MessageDetail | null> {

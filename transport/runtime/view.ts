@@ -95,13 +95,20 @@ export interface TransportStatus {
   readonly space: StoreSpace;
 }
 
-/** One delivery queue (next hop), Exchange's Get-Queue. */
+/** One delivery queue (next hop), Exchange's Get-Queue; or one in which nothing is sent, by its own name. */
 export interface NextHopView {
   readonly queue: Queue;
   readonly nextHop: string;
+  /** All that wait there or are being delivered. */
   readonly messages: number;
+  /** Deliveries under way. */
+  readonly active: number;
+  /** Put off by what was said about them, not about the next hop. */
+  readonly deferred: number;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
+  /** By the word of a person. */
+  readonly suspended: boolean;
 }
 
 export interface MessageSummary {
@@ -113,6 +120,39 @@ export interface MessageSummary {
   readonly sizeBytes: number;
   readonly acceptedAtMs: number;
   readonly holders: readonly { readonly member: string; readonly status: string }[];
+  /** Delivery queues in which it waits here. */
+  readonly nextHops: readonly string[];
+  readonly lastError: string | null;
+  /** Wall clock; null when nothing is put off. */
+  readonly nextAttemptMs: number | null;
+  /** Itself, not its queue. */
+  readonly suspended: boolean;
+}
+
+/** Null: whatever it is. Addresses are compared without case. */
+export interface MessageFilter {
+  readonly queue: Queue | null;
+  readonly nextHop: string | null;
+  /** Reverse-path; empty: of the null reverse-path. */
+  readonly sender: string | null;
+  readonly recipient: string | null;
+  /** Of a recipient. */
+  readonly domain: string | null;
+  /** Part of the last error. */
+  readonly error: string | null;
+  /** Of the message itself, or of what it is a resubmission of. */
+  readonly attempt: string | null;
+  readonly olderThanMs: number | null;
+  readonly youngerThanMs: number | null;
+  /** More than, and less than. */
+  readonly minBytes: number | null;
+  readonly maxBytes: number | null;
+}
+
+export interface MessageListing {
+  readonly messages: readonly MessageSummary[];
+  /** Null: this was the last page. A page may be empty and still have a next one. */
+  readonly next: CopyId | null;
 }
 
 export interface MessageDetail {
@@ -169,7 +209,7 @@ export interface TransportView {
   status(): TransportStatus;
   nextHops(): readonly NextHopView[];
   /** In id order, starting after `after`. */
-  messages(queue: Queue | null, after: CopyId | null, limit: number): readonly MessageSummary[];
+  messages(filter: MessageFilter, after: CopyId | null, limit: number): MessageListing;
   message(id: CopyId): Promise<MessageDetail | null>;
   /** In the order in which they came to rest. */
   safetyNet(question: SafetyNetQuestion, limit: number): Promise<SafetyNetListing>;

@@ -66,7 +66,8 @@ export interface CopyState {
   readonly finalAtMs: number | null;
   /** Why it was accepted or is held with one copy only; null when protected. */
   readonly unprotected: string | null;
-  readonly suspended: boolean;
+  /** How often it was suspended and resumed, together: odd while it is suspended; false: never. */
+  readonly suspended: number | false;
   readonly crashCount: number;
   /** A delay DSN was sent. */
   readonly delayed: boolean;

@@ -1,0 +1,153 @@
+/** `mailcluster message list` and `mailcluster queue`: filters, pages over all members, what a person is told; over real admin APIs. */
+import { afterEach, expect, test } from 'vitest';
+import type { CopyId } from '../../common/message.ts';
+import { messageCommand } from '../../operator/cli/messages.ts';
+import { queueCommand, queueLookCommand } from '../../operator/cli/queues.ts';
+import { AdminWorld, CONTENTS, detail, ID, NOW_MS, summary } from './admin-world.ts';
+import { run } from './cli-run.ts';
+
+const worlds: AdminWorld[] = [];
+afterEach(async () => {
+  for (const world of worlds.splice(0)) await world.close();
+});
+
+async function open(): Promise<AdminWorld> {
+  const world = await AdminWorld.open();
+  worlds.push(world);
+  return world;
+}
+
+test('queue shows next hops, retries and errors; an unreachable member does not spoil it, but the exit code says so', async () => {
+  const world = await open();
+  await world.cluster();
+  await world.stopAdmin('b');
+  const { code, out, err } = await run(queueCommand, world);
+  expect(out).toBe(`TRANSPORT  QUEUE     NEXT HOP  MESSAGES  NEXT RETRY  LAST ERROR
+a          delivery  db01/sea         2  in 1m       451 4.3.2 try later
+`);
+  expect(err).toBe('b is unreachable: ECONNREFUSED\n');
+  // A script must not take half an answer for all of it.
+  expect(code).toBe(1);
+});
+
+test('message list joins the copies of a message, primary first', async () => {
+  const world = await open();
+  await world.cluster();
+  const { out, code } = await run(messageCommand, world, 'list');
+  expect(out).toBe(
+    `ID                          COPIES              FROM             TO               SIZE  AGE
+${ID}  delivery@a, shadow@b  ann@example.org  bob@contoso.com  4.0 KiB   9s
+`
+      .replace('COPIES              FROM', 'COPIES                FROM')
+      .replace('TO               SIZE', 'TO                  SIZE'),
+  );
+  expect(code).toBe(0);
+  expect((await run(messageCommand, world, 'list', '--queue', 'poison')).out).toBe('No messages.\n');
+  expect(JSON.parse((await run(messageCommand, world, 'list', '-o', 'json')).out)).toMatchObject({
+    messages: [
+      {
+        id: ID,
+        copies: [
+          { member: 'a', role: 'primary' },
+          { member: 'b', role: 'shadow' },
+        ],
+      },
+    ],
+  });
+});
+
+test('message list pages over all members at once: each message once, with all its copies, in order', async () => {
+  const world = await open();
+  const id = (n: number): CopyId => `01J${String(n).padStart(23, '0')}` as CopyId;
+  const numbers = Array.from({ length: 2_500 }, (_, n) => n);
+  const of = (queue: 'delivery' | 'shadow', wanted: (n: number) => boolean) =>
+    numbers.filter(wanted).map((n) => summary(queue, id(n)));
+  // b has a third of them only.
+  await world.cluster({
+    a: { ...CONTENTS.a, messages: of('delivery', () => true) },
+    b: { ...CONTENTS.b, messages: of('shadow', (n) => n % 3 === 0) },
+  });
+  type Page = { readonly messages: { id: string; copies: object[] }[]; readonly next: string | null };
+  const ask = async (...args: string[]): Promise<Page> =>
+    JSON.parse((await run(messageCommand, world, 'list', '-o', 'json', ...args)).out);
+  const all = await ask('--limit', '5000');
+  expect(all.messages.map((one) => one.id)).toEqual(numbers.map(id));
+  expect(all.messages.map(({ copies }) => copies.length)).toEqual(numbers.map((n) => (n % 3 === 0 ? 2 : 1)));
+  expect(all.next).toBeNull();
+  const first = await ask('--limit', '1200');
+  const rest = await ask('--limit', '5000', '--after', String(first.next));
+  expect([first.messages.length, first.next, rest.messages.length]).toEqual([1_200, id(1_199), 1_300]);
+  const { out } = await run(messageCommand, world, 'list', '--limit', '2');
+  expect(out).toContain(`Only the first 2; --limit shows more, --after ${id(1)} those behind.\n`);
+});
+
+test('message list: filters reach every member, what cannot be one is said', async () => {
+  const world = await open();
+  await world.cluster();
+  const filters = ['--domain', 'contoso.com', '--older-than', '1h30m', '--larger-than', '10Ki', '--error', 'no route'];
+  await run(messageCommand, world, 'list', ...filters, '--sender', '<>');
+  const asked = world.asked.filter(({ what }) => what === 'messages').map(({ arguments: [filter] }) => filter);
+  const one = { domain: 'contoso.com', olderThanMs: 5_400_000, minBytes: 10_240, error: 'no route', sender: '' };
+  expect(asked).toEqual([expect.objectContaining(one), expect.objectContaining(one)]);
+  for (const [args, said] of [
+    [['--older-than', 'yesterday'], '--older-than: a duration like 30s, 10m or 2h, not yesterday'],
+    [['--larger-than', 'huge'], '--larger-than: bytes, or a size like 10Ki, not huge'],
+    [['--sender', ''], '--sender: is empty'],
+  ] as const)
+    expect(await run(messageCommand, world, 'list', ...args)).toMatchObject({
+      code: 'USAGE',
+      err: expect.stringContaining(said),
+    });
+  await world.stopAdmin('b');
+  expect(await run(messageCommand, world, 'list', '--domain', 'contoso.com')).toMatchObject({
+    code: 1,
+    out: expect.stringContaining(ID),
+    err: 'b is unreachable: ECONNREFUSED\n',
+  });
+});
+
+test('queue show: the last error in full, who waits and why; an unknown queue is said to be one', async () => {
+  const world = await open();
+  const waiting = {
+    ...summary('delivery'),
+    lastError: '451 4.3.2 \u001b[31mtry later',
+    nextAttemptMs: NOW_MS + 60_000,
+  };
+  await world.cluster({ ...CONTENTS, a: { ...CONTENTS.a, messages: [waiting] } });
+  const { out, code } = await run(queueCommand, world, 'show', 'db01/sea');
+  expect(code).toBe(0);
+  expect(out).toContain(`Queue db01/sea on a: 2 messages, 0 being delivered, 0 put off
+  next retry  in 1m
+  last error  451 4.3.2 try later
+`);
+  expect(out).toMatch(new RegExp(`^${ID} +a +bob@contoso.com +in 1m +451 4.3.2 \\?\\[31mtry later$`, 'm'));
+  expect(await run(queueCommand, world, 'show', 'db09/sea')).toMatchObject({
+    code: 1,
+    out: '',
+    err: 'No transport that answered has a queue db09/sea; there is db01/sea.\n',
+  });
+  expect(await run(queueCommand, world, 'empty')).toMatchObject({ code: 'USAGE' });
+  // Who looks at a message sees that a person holds it back.
+  const state = { ...detail('delivery').state, suspended: 1 };
+  const held = await open();
+  const own = {
+    messages: [{ ...waiting, suspended: true }],
+    details: new Map([[ID, { ...detail('delivery'), state }]]),
+  };
+  await held.cluster({ ...CONTENTS, a: { ...CONTENTS.a, ...own } });
+  expect((await run(messageCommand, held, 'list')).out).toContain('delivery (suspended)@a, shadow@b');
+  expect((await run(messageCommand, held, 'show', ID)).out).toContain('suspended  by a person');
+});
+
+test('wrong usage', async () => {
+  const world = await open();
+  for (const [command, args] of [
+    [messageCommand, ['list', '--limit', '0']],
+    [messageCommand, ['suspend', 'no-id']],
+    [queueCommand, ['suspend']],
+    [queueCommand, ['retry', 'q', 'r']],
+    [queueCommand, ['suspend', `connector:${'x'.repeat(200)}`]],
+    [queueLookCommand, ['suspend', 'connector:out']],
+  ] as const)
+    expect([args, (await run(command, world, ...args)).code]).toEqual([args, 'USAGE']);
+});

@@ -1,0 +1,119 @@
+/** Messages and queues as a person asks for them (transport/runtime/message-listing.ts), on a core without a runtime. */
+import { expect, test } from 'vitest';
+import type { CopyId } from '../../common/message.ts';
+import { type Clocks, LOOKED_AT, listMessages, listNextHops } from '../../transport/runtime/message-listing.ts';
+import type { MessageFilter, MessageSummary } from '../../transport/runtime/view.ts';
+import { CoreBench, copyId, envelopeFor, factsOf, PEER, stateOf, WALL_MS } from './core-bench.ts';
+
+const ANY: MessageFilter = {
+  ...{ queue: null, nextHop: null, sender: null, recipient: null, domain: null, error: null, attempt: null },
+  ...{ olderThanMs: null, youngerThanMs: null, minBytes: null, maxBytes: null },
+};
+
+const clocks = (bench: CoreBench): Clocks => ({ nowMs: bench.nowMs, offsetMs: WALL_MS });
+const page = (bench: CoreBench, filter: Partial<MessageFilter> = {}, after: string | null = null, limit = 100) =>
+  listMessages(bench.server, { ...ANY, ...filter }, after as CopyId | null, limit, clocks(bench));
+const ids = (messages: readonly MessageSummary[]): readonly string[] => messages.map(({ id }) => id);
+
+/** Three messages of other senders, recipients, sizes and ages. */
+function three(): CoreBench {
+  const stored = [
+    { facts: factsOf('M1', { envelope: envelopeFor(['x@far.example'], 'Ann@far.example') }), state: stateOf() },
+    {
+      facts: factsOf('M2', { envelope: envelopeFor(['x@far.example', 'y@Other.example'], ''), sizeBytes: 5_000 }),
+      state: stateOf(),
+    },
+    { facts: factsOf('M3', { acceptedAtMs: WALL_MS - 60_000, ancestor: copyId('M0') }), state: stateOf() },
+  ];
+  const bench = new CoreBench({ members: 2, stored });
+  bench.join(PEER);
+  bench.pass(6_000);
+  return bench;
+}
+
+test.each<[Partial<MessageFilter>, readonly string[]]>([
+  [{}, ['M1', 'M2', 'M3']],
+  [{ sender: 'ann@FAR.example' }, ['M1']],
+  [{ sender: '' }, ['M2']],
+  [{ recipient: 'Y@other.example' }, ['M2']],
+  [{ domain: 'OTHER.example' }, ['M2']],
+  [{ domain: 'far.example', minBytes: 10 }, ['M2']],
+  [{ maxBytes: 5_000 }, ['M1', 'M3']],
+  [{ olderThanMs: 60_000 }, ['M3']],
+  [{ youngerThanMs: 60_000 }, ['M1', 'M2']],
+  [{ attempt: 'M0' }, ['M3']],
+  [{ attempt: 'M1' }, ['M1']],
+  [{ queue: 'delivery' }, ['M1', 'M2', 'M3']],
+  [{ queue: 'poison' }, []],
+])('filter %j', (filter, expected) => {
+  const { messages, next } = page(three(), filter);
+  expect([ids(messages), next]).toEqual([expected, null]);
+});
+
+test('what was said of a message, or of its next hop, is its last error; queues count what is put off', () => {
+  const bench = three();
+  const queues = () => listNextHops(bench.server, clocks(bench));
+  const [first] = bench.seen('Deliver');
+  if (first === undefined) throw new Error('nothing is delivered');
+  const [queue] = queues();
+  const hop = queue?.nextHop ?? '';
+  expect(queue).toMatchObject({ queue: 'delivery', messages: 3, deferred: 0, lastError: null });
+  // The message alone is put off: its queue goes on, and does not forget it.
+  bench.delivered(first, [{ index: 0, kind: 'deferred', reply: '452 4.2.2 over quota', host: false }]);
+  expect(ids(page(bench, { error: 'OVER quota' }).messages)).toEqual([first.facts.id]);
+  const [put] = page(bench, { error: 'over quota', nextHop: hop }).messages;
+  expect(put).toMatchObject({ nextHops: [hop], lastError: '452 4.2.2 over quota' });
+  expect(put?.nextAttemptMs).toBeGreaterThan(WALL_MS + bench.nowMs);
+  expect(queues()[0]).toMatchObject({ messages: 3, deferred: 1 });
+  // Nobody answers: that is why the others wait.
+  const long = `no connection ${'x'.repeat(900)}`;
+  const second = bench.seen('Deliver').find(({ facts }) => facts.id !== first.facts.id);
+  if (second === undefined) throw new Error('the second waits');
+  bench.delivered(
+    second,
+    second.recipients.map((index) => ({ index, kind: 'unknown', reason: long }) as const),
+  );
+  expect(queues().find(({ nextHop }) => nextHop === hop)?.lastError).toBe(long);
+  expect(ids(page(bench, { error: 'no connection' }).messages)).toContain(second.facts.id);
+  expect(page(bench, { nextHop: 'mailbox:none/none' }).messages).toEqual([]);
+});
+
+test('queues in which nothing is sent are named with what is in them', () => {
+  const stored = [{ facts: factsOf('M1'), state: stateOf({ queue: 'poison', crashCount: 2 }) }];
+  const bench = new CoreBench({ members: 2, stored });
+  bench.join(PEER);
+  bench.pass(6_000);
+  expect(listNextHops(bench.server, clocks(bench))).toMatchObject([
+    { queue: 'poison', nextHop: 'poison', messages: 1, lastError: null },
+  ]);
+});
+
+test('pages: every message once, in order, and none costs more than its share', () => {
+  const count = 3 * LOOKED_AT;
+  const id = (n: number): string => `M${String(n).padStart(6, '0')}`;
+  // In another order than that of the ids.
+  const stored = Array.from({ length: count }, (_, n) => {
+    const own = id((n * 7_919) % count);
+    return {
+      facts: factsOf(own, { envelope: envelopeFor(['x@far.example'], `s${own}@far.example`) }),
+      state: stateOf(),
+    };
+  });
+  const bench = new CoreBench({ members: 2, stored });
+  const walk = (filter: Partial<MessageFilter>, limit: number) => {
+    const found: string[] = [];
+    let [after, pages]: [string | null, number] = [null, 0];
+    do {
+      const { messages, next }: ReturnType<typeof page> = page(bench, filter, after, limit);
+      expect(messages.length).toBeLessThanOrEqual(limit);
+      found.push(...ids(messages));
+      after = next;
+      pages += 1;
+    } while (after !== null);
+    return { found, pages };
+  };
+  const all = Array.from({ length: count }, (_, n) => id(n));
+  expect(walk({}, 700).found).toEqual(all);
+  // Pages without any match have a next one all the same.
+  expect(walk({ sender: `s${id(count - 1)}@far.example` }, 10)).toEqual({ found: [id(count - 1)], pages: 3 });
+});

@@ -1,0 +1,148 @@
+/**
+ * What people decide about messages and delivery queues (semantics.md D10; rows 23 to 25). Their orders stand in the topology document, which every member has: whoever
+ * owns a message when it finds the order carries it out, once; every member looks after its own queues. Owns: that an order is durably done before anybody hears of it,
+ * and the audit record of each. A suspended message is told to its holders, so that a takeover does not set it free; what is under way to a store comes to its end.
+ */
+import type { MessageOrder, QueueOrder, TopologyDocument } from '../../common/config.ts';
+import type { CopyId, RecipientState } from '../../common/message.ts';
+import { armAge } from './ages.ts';
+import { type Copy, IN_TRANSIT, isFinal, isSuspended, retryAt } from './copy.ts';
+import { enqueue, finalNow, finishIfFinal, hopDue, pump } from './delivery.ts';
+import { tellHolders } from './ownership.ts';
+import { enterRisk, ORDERS_FACT } from './poison.ts';
+import { commit, late, type Server, setState, type Turn } from './state.ts';
+import { transition } from './transitions.ts';
+
+export const suspendedIn = ({ queueOrders = [] }: TopologyDocument): ReadonlySet<string> =>
+  new Set(queueOrders.flatMap(({ queue, action }) => (action === 'suspend' ? [queue] : [])));
+
+/** Every second, and when something comes to be poison. */
+export function carryOut(turn: Turn): void {
+  const { server } = turn;
+  const { messageOrders = [], queueOrders = [] } = server.document;
+  for (const order of messageOrders) {
+    const copy = server.copies.get(order.message);
+    if (copy === undefined || server.risk.done.has(order.id) || copy.state.epoch.owner !== server.me) continue;
+    const done = obey(turn, copy, order);
+    if (done === 'not now') continue;
+    settleOrder(turn, order.id);
+    if (done === 'done') audit(turn, copy, order);
+  }
+  for (const order of queueOrders) {
+    if (server.risk.done.has(order.id)) continue;
+    obeyForQueue(turn, order);
+    settleOrder(turn, order.id);
+    const detail = `${order.action} of queue ${order.queue} by ${order.by}, order ${order.id}`;
+    late(turn, {
+      copy: null,
+      kind: 'Track',
+      event: 'QUEUE',
+      facts: null,
+      id: order.id as CopyId,
+      peer: order.queue,
+      detail,
+    });
+  }
+}
+
+/** It is durable with what it changed: nobody does it twice. */
+function settleOrder(turn: Turn, id: string): void {
+  const { risk, document } = turn.server;
+  risk.done.add(id);
+  const known = new Set([...(document.messageOrders ?? []), ...(document.queueOrders ?? [])].map((one) => one.id));
+  for (const one of risk.done) if (!known.has(one)) risk.done.delete(one);
+  commit(turn, { kind: 'fact', key: ORDERS_FACT, value: [...risk.done] });
+}
+
+const EVENTS = { resume: 'RESUBMIT', remove: 'REMOVE', suspend: 'SUSPEND', continue: 'RESUME' } as const;
+
+function audit(turn: Turn, { facts, state }: Copy, { action, id, by }: MessageOrder): void {
+  // Out of poison it is submitted again; else it only goes on.
+  const event = EVENTS[action === 'resume' && state.suspended !== false ? 'continue' : action];
+  late(turn, { copy: facts.id, kind: 'Track', event, facts, id: facts.id, detail: `${action} by ${by}, order ${id}` });
+}
+
+/** `known`: who owned it before me has done it, and said so. */
+type Done = 'done' | 'known' | 'not now';
+
+function obey(turn: Turn, copy: Copy, { action }: MessageOrder): Done {
+  if (action === 'remove') return remove(turn, copy) ? 'done' : 'not now';
+  if (action === 'suspend') return suspend(turn, copy);
+  if (copy.state.queue === 'poison') return resume(turn, copy) ? 'done' : 'not now';
+  if (isSuspended(copy.state)) return setSuspended(turn, copy, 'AdminContinued');
+  return copy.state.suspended === false ? 'not now' : 'known';
+}
+
+// --- one message -----------------------------------------------------------------------------------------------------
+
+/** Row 25. While a higher owner is known it is that one's to do; poison waits for a person anyway. */
+function suspend(turn: Turn, copy: Copy): Done {
+  const { state } = copy;
+  if (state.standing === 'intake' || state.queue === 'poison') return 'not now';
+  return isSuspended(state) ? 'known' : setSuspended(turn, copy, 'AdminSuspended');
+}
+
+function setSuspended(turn: Turn, copy: Copy, event: 'AdminSuspended' | 'AdminContinued'): Done {
+  const { server } = turn;
+  const { facts, state } = copy;
+  if (!IN_TRANSIT.has(state.queue) || copy.demoteTo !== null) return 'not now';
+  transition(server.coverage, event, state.queue, 'primary', state.queue);
+  setState(turn, copy, { ...state, suspended: Number(state.suspended) + 1 }, 'commit');
+  tellHolders(turn, facts, copy.state, copy.registered, 'pending');
+  if (event === 'AdminSuspended') for (const hop of server.hops.values()) hop.ready.delete(facts.id);
+  else {
+    enqueue(turn, copy);
+    armAge(turn, copy);
+  }
+  return 'done';
+}
+
+/** Row 23: as if nothing had happened. Should its owner be lost, who takes over has heard of the deaths and asks a person again. */
+function resume(turn: Turn, copy: Copy): boolean {
+  if (copy.state.queue !== 'poison') return false;
+  transition(turn.server.coverage, 'AdminResumed', 'poison', 'primary', 'submission');
+  setState(turn, copy, { ...copy.state, queue: 'submission', crashCount: 0 }, 'commit', []);
+  armAge(turn, copy);
+  // Alone, and not before it is durable that this order is carried out: should the process die of it again, nobody orders that twice.
+  turn.server.risk.suspects.add(copy.facts.id);
+  enterRisk(turn, copy);
+  return true;
+}
+
+/** Row 24: what is not final yet will not be delivered, and nobody is told. While a store has it the order waits. */
+function remove(turn: Turn, copy: Copy): boolean {
+  const { state, facts } = copy;
+  const isBusy =
+    copy.delivering.size > 0 || copy.doubt !== null || copy.demoteTo !== null || state.standing === 'intake';
+  if (isBusy || !IN_TRANSIT.has(state.queue)) return false;
+  transition(turn.server.coverage, 'AdminRemoved', state.queue, 'primary', 'delivery');
+  const known: readonly RecipientState[] =
+    state.recipients ??
+    facts.envelope.recipients.map(({ address }): RecipientState => ({ address, outcome: 'pending' }));
+  const recipients = known.map((one) =>
+    isFinal(one) ? one : finalNow(turn, one, 'removed', 'removed by an administrator'),
+  );
+  for (const hop of turn.server.hops.values()) hop.ready.delete(facts.id);
+  setState(turn, copy, { ...state, queue: 'delivery', crashCount: 0, recipients }, 'commit');
+  finishIfFinal(turn, copy);
+  return true;
+}
+
+// --- one queue -------------------------------------------------------------------------------------------------------
+
+/** Suspended or not follows from the document alone (`suspendedIn`): here is what begins, or is tried, at once. */
+function obeyForQueue(turn: Turn, { queue, action }: QueueOrder): void {
+  if (action === 'suspend') return;
+  if (action === 'retry') {
+    for (const copy of waitingFor(turn.server, queue)) {
+      retryAt(copy, queue, turn.nowMs);
+      enqueue(turn, copy);
+    }
+    return hopDue(turn, queue);
+  }
+  pump(turn, queue);
+}
+
+/** Put off there, and mine to deliver. */
+const waitingFor = ({ copies, me }: Server, queue: string): readonly Copy[] =>
+  [...copies.values()].filter(({ state, retryAtMs }) => retryAtMs.has(queue) && state.epoch.owner === me);

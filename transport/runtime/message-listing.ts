@@ -1,0 +1,174 @@
+/**
+ * Messages and delivery queues as a person asks for them: filters, pages, what each waits for (view.ts). Owns: that a page costs the loop a bounded time however
+ * many messages there are - cheap facts first, the envelope and the way of at most `LOOKED_AT` copies. Promise: pages are in the order of the ids, no copy that is there
+ * all the while is left out. Reads only.
+ */
+import type { CopyId, RecipientState } from '../../common/message.ts';
+import { type Copy, isFinal, isSuspended, roleOf } from '../core/copy.ts';
+import { resolveRecipient, splitAddress } from '../core/routing.ts';
+import { type Server, trustedTime } from '../core/state.ts';
+import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
+import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from './view.ts';
+
+/** Copies of one page whose envelope is read: inflated, 20 microseconds each. */
+export const LOOKED_AT = 1_000;
+
+export interface Clocks {
+  readonly nowMs: number;
+  /** Wall time less monotonic time. */
+  readonly offsetMs: number;
+}
+
+export function listMessages(
+  core: Server,
+  filter: MessageFilter,
+  after: CopyId | null,
+  limit: number,
+  clocks: Clocks,
+): MessageListing {
+  const candidates = firstById(core, filter, after, clocks);
+  const messages: MessageSummary[] = [];
+  for (const [index, copy] of candidates.entries()) {
+    if (index === LOOKED_AT || messages.length === limit)
+      return { messages, next: candidates[index - 1]?.facts.id ?? null };
+    const summary = summaryOf(core, copy, clocks);
+    if (matches(summary, filter)) messages.push(summary);
+  }
+  return { messages, next: null };
+}
+
+/** One more than is looked at, so that it is known whether there are others behind. */
+function firstById(core: Server, filter: MessageFilter, after: CopyId | null, { nowMs }: Clocks): readonly Copy[] {
+  const trustedMs = trustedTime(core, nowMs);
+  const byId = (a: Copy, b: Copy): number => (a.facts.id < b.facts.id ? -1 : 1);
+  let found: Copy[] = [];
+  let last: CopyId | null = null;
+  for (const copy of core.copies.values()) {
+    const { id } = copy.facts;
+    if ((after !== null && id <= after) || (last !== null && id > last)) continue;
+    if (!mayMatch(copy, filter, trustedMs) || found.push(copy) < 2 * LOOKED_AT) continue;
+    found = found.sort(byId).slice(0, LOOKED_AT + 1);
+    last = found.at(-1)?.facts.id ?? null;
+  }
+  return found.sort(byId).slice(0, LOOKED_AT + 1);
+}
+
+function mayMatch({ facts, state }: Copy, filter: MessageFilter, trustedMs: number): boolean {
+  const { queue, attempt, olderThanMs, youngerThanMs, minBytes, maxBytes } = filter;
+  const ageMs = trustedMs - facts.acceptedAtMs;
+  return (
+    (queue === null || state.queue === queue) &&
+    (attempt === null || facts.id === attempt || facts.ancestor === attempt) &&
+    (olderThanMs === null || ageMs > olderThanMs) &&
+    (youngerThanMs === null || ageMs < youngerThanMs) &&
+    (minBytes === null || facts.sizeBytes > minBytes) &&
+    (maxBytes === null || facts.sizeBytes < maxBytes)
+  );
+}
+
+const same = (a: string, b: string): boolean => a.toLowerCase() === b.toLowerCase();
+
+function matches({ from, recipients, nextHops, lastError }: MessageSummary, filter: MessageFilter): boolean {
+  const { sender, recipient, domain, nextHop, error } = filter;
+  return (
+    (sender === null || same(from, sender)) &&
+    (recipient === null || recipients.some(({ address }) => same(address, recipient))) &&
+    (domain === null || recipients.some(({ address }) => splitAddress(address).domain === domain.toLowerCase())) &&
+    (nextHop === null || nextHops.includes(nextHop)) &&
+    (error === null || lastError?.toLowerCase().includes(error.toLowerCase()) === true)
+  );
+}
+
+function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSummary {
+  const { facts, state } = copy;
+  const { envelope } = facts;
+  const nextHops = nextHopsOf(core, copy);
+  const nextAttempts = nextHops.flatMap((key) => copy.retryAtMs.get(key) ?? core.hops.get(key)?.retryAtMs ?? []);
+  return {
+    id: facts.id,
+    queue: state.queue,
+    role: roleOf(state, core.me),
+    from: envelope.reversePath,
+    recipients:
+      state.recipients ??
+      envelope.recipients.map((entry): RecipientState => ({ address: entry.address, outcome: 'pending' })),
+    sizeBytes: facts.sizeBytes,
+    acceptedAtMs: facts.acceptedAtMs,
+    holders: state.placements.map(({ member, status }) => ({ member, status })),
+    nextHops,
+    lastError: lastErrorOf(core, copy, nextHops),
+    nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + offsetMs),
+    suspended: isSuspended(state),
+  };
+}
+
+/** Where it waits, or is being delivered to right now. */
+function nextHopsOf({ document, self, me }: Server, { facts, state }: Copy): readonly string[] {
+  if (state.queue !== 'delivery' || state.epoch.owner !== me) return [];
+  const hops = new Set<string>();
+  for (const recipient of state.recipients ?? []) {
+    if (isFinal(recipient)) continue;
+    const resolution = resolveRecipient(document, recipient.address, { site: self.site, sizeBytes: facts.sizeBytes });
+    if (resolution.kind === 'route') hops.add(resolution.hop);
+  }
+  return [...hops];
+}
+
+/** What was said of the message itself, else why its next hop cannot be used. */
+function lastErrorOf(core: Server, { state }: Copy, nextHops: readonly string[]): string | null {
+  const own = state.recipients?.find((one) => !isFinal(one) && one.reply !== undefined && one.reply !== '');
+  if (own?.reply !== undefined) return own.reply;
+  for (const key of nextHops) {
+    const hop = core.hops.get(key);
+    if (hop !== undefined && hop.failures > 0 && hop.lastError !== null) return hop.lastError;
+  }
+  return null;
+}
+
+// --- queues ----------------------------------------------------------------------------------------------------------
+
+/** Messages put off at each next hop, and when the first of them is due (monotonic). */
+function deferredByHop({ copies }: Server, nowMs: number): ReadonlyMap<string, { messages: number; firstMs: number }> {
+  const deferred = new Map<string, { messages: number; firstMs: number }>();
+  for (const { state, retryAtMs } of copies.values()) {
+    if (state.queue !== 'delivery') continue;
+    for (const [key, atMs] of retryAtMs) {
+      if (atMs <= nowMs) continue;
+      const known = deferred.get(key);
+      if (known === undefined) deferred.set(key, { messages: 1, firstMs: atMs });
+      else {
+        known.messages += 1;
+        known.firstMs = Math.min(known.firstMs, atMs);
+      }
+    }
+  }
+  return deferred;
+}
+
+const UNSENT = ['submission', 'unreachable', 'poison'] as const;
+
+/** Delivery queues, one for each next hop, then those in which nothing is sent. */
+export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonly NextHopView[] {
+  const deferred = deferredByHop(core, nowMs);
+  const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + offsetMs));
+  const totals = queueTotals(core);
+  const unsent = UNSENT.flatMap((queue): readonly NextHopView[] => {
+    const { messages } = totals.get(queue) ?? NOTHING_QUEUED;
+    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError: null, suspended: false };
+    return messages === 0 ? [] : [{ queue, nextHop: queue, messages, ...idle }];
+  });
+  const hops = [...core.hops.values()].map((hop): NextHopView => {
+    const { messages = 0, firstMs = null } = deferred.get(hop.key) ?? {};
+    return {
+      queue: 'delivery',
+      nextHop: hop.key,
+      messages: hop.ready.size + hop.active + messages,
+      active: hop.active,
+      deferred: messages,
+      nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
+      lastError: hop.lastError,
+      suspended: core.suspendedQueues.has(hop.key),
+    };
+  });
+  return [...hops, ...unsent];
+}
