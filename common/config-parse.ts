@@ -46,6 +46,7 @@ import {
 } from './config-grammar.ts';
 import type { CopyId, Identity } from './message.ts';
 import { recipients } from './recipients-parse.ts';
+import type { SiteLink } from './site-paths.ts';
 
 export type Parsed<T> =
   | { readonly kind: 'ok'; readonly value: T }
@@ -198,10 +199,26 @@ const resubmitRequest: Parse<ResubmitRequestConfig> = (value, path) => {
   return found;
 };
 
+const siteLinkFields = object<SiteLink>({
+  name: text,
+  sites: list(text),
+  cost: positive,
+  maxMessageBytes: nullable(positive),
+});
+
+const siteLink: Parse<SiteLink> = (value, path) => {
+  const found = siteLinkFields(value, path);
+  const [one, other] = found.sites;
+  if (found.sites.length !== 2 || one === other)
+    throw new Mismatch(`${path}.sites`, `expected two different sites, found ${show(found.sites)}`);
+  return found;
+};
+
 const topologyFields = object<TopologyDocument>({
   cluster: text,
   generation: positive,
   sites: named(object<TopologyDocument['sites'][number]>({ name: text, hubSite: flag }), 1),
+  siteLinks: optional(named(siteLink)),
   members: named(member),
   frontends: named(object<TopologyDocument['frontends'][number]>({ name: text, site: text })),
   policies,
@@ -223,7 +240,8 @@ const topologyFields = object<TopologyDocument>({
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
   const found = withDefaults(topologyFields, {
-    ...{ retired: [], resubmitRequests: [], messageOrders: [], queueOrders: undefined, recipients: undefined },
+    ...{ retired: [], resubmitRequests: [], messageOrders: [] },
+    ...{ queueOrders: undefined, recipients: undefined, siteLinks: undefined },
   })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));
@@ -233,6 +251,10 @@ const topology: Parse<TopologyDocument> = (value, path) => {
         throw new Mismatch(`${field}[${index}].site`, `${show(entry.site)} is not listed in sites`);
     }
   }
+  for (const [index, link] of (found.siteLinks ?? []).entries())
+    for (const [at, site] of link.sites.entries())
+      if (!sites.has(site))
+        throw new Mismatch(`siteLinks[${index}].sites[${at}]`, `${show(site)} is not listed in sites`);
   return found;
 };
 

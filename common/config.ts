@@ -4,6 +4,7 @@
  * Refuses: anything that does not match; the error names the path. All durations are milliseconds, all sizes bytes.
  */
 import type { CopyId, Identity } from './message.ts';
+import type { SiteLink } from './site-paths.ts';
 
 export interface MemberConfig {
   /** Name of the pod or process; the SAN of its certificate. */
@@ -176,6 +177,8 @@ export interface TopologyDocument {
   readonly cluster: string;
   readonly generation: number;
   readonly sites: readonly { readonly name: string; readonly hubSite: boolean }[];
+  /** What mail between boundaries may go over (`site-paths.ts`). Absent: no link is declared. */
+  readonly siteLinks?: readonly SiteLink[];
   readonly members: readonly MemberConfig[];
   readonly frontends: readonly { readonly name: string; readonly site: string }[];
   readonly policies: PoliciesConfig;

@@ -25,6 +25,7 @@ import type { MailboxDatabase, MailCluster } from './resource/generated.ts';
 import type { ConfigMap } from './resource/parse.ts';
 import { durationMs, sizeBytes } from './resource/quantity.ts';
 import { nextRequests, type WantedRequest } from './resubmit-requests.ts';
+import { siteLinks } from './site-links.ts';
 
 export interface Endpoint {
   readonly host: string;
@@ -187,10 +188,11 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     cluster: cluster.metadata.name,
     generation,
     sites: cluster.spec.sites.map(({ name, hubSite }) => ({ name, hubSite })).sort(byName),
+    // What is not asked for is left out (K12).
+    ...(cluster.spec.siteLinks.length === 0 ? {} : { siteLinks: siteLinks(cluster) }),
     ...found,
     frontends: plan.frontends.map(({ name, site }) => ({ name, site })).sort(byName),
     acceptedDomains: cluster.spec.acceptedDomains.map(({ name, type }) => ({ name, type })).sort(byName),
-    // What is not asked for is left out (K12).
     ...(cluster.spec.recipients === undefined ? {} : { recipients: recipientsConfig(cluster.spec.recipients) }),
     sendConnectors: sendConnectors(cluster),
     retired: allRetired(previous?.retired ?? [], decisions.retired),

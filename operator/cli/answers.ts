@@ -63,6 +63,13 @@ export interface NextHopAnswer {
   readonly lastError: string | null;
 }
 
+export interface PathAnswer {
+  readonly to: string;
+  readonly what: string;
+  readonly why: string;
+  readonly ifDown: readonly { readonly site: string; readonly what: string }[];
+}
+
 export interface RouteAnswer {
   readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
   readonly site: string;
@@ -73,6 +80,8 @@ export interface RouteAnswer {
   readonly hosts: readonly string[];
   readonly hostsProblem: string | null;
   readonly policy: string | null;
+  /** Absent from transports before this was told. */
+  readonly path?: PathAnswer | null;
   readonly waiting: number;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;

@@ -1,7 +1,7 @@
 /** `mailcluster route`: where a message to an address would go, and why, as each transport would decide now. Reads only. Exit 1 when it would go nowhere. */
 import { gather } from '../local/cluster.ts';
 import { parseSize } from '../resource/quantity.ts';
-import type { RouteAnswer } from './answers.ts';
+import type { PathAnswer, RouteAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
@@ -48,7 +48,7 @@ type Told = { readonly member: string; readonly value: RouteAnswer };
 const heading = (group: readonly Told[]): string =>
   `${group.map(({ member, value }) => `${member} (site ${value.site})`).join(', ')}:\n`;
 
-function rendered({ kind, what, why, nextHop, hosts, hostsProblem, policy, others }: RouteAnswer): string {
+function rendered({ kind, what, why, nextHop, hosts, hostsProblem, policy, others, path }: RouteAnswer): string {
   const words = { mailbox: 'Goes to', connector: 'Goes through', unreachable: 'Nowhere:', refused: 'Refused:' };
   const lines = [
     `  ${words[kind]} ${what}`,
@@ -57,11 +57,21 @@ function rendered({ kind, what, why, nextHop, hosts, hostsProblem, policy, other
     ...(policy === null ? [] : [`  MTA-STS policy of the domain: ${policy}`]),
     ...(hosts.length === 0 ? [] : ['  Hosts, in this order:', ...hosts.map((host) => `    ${host}`)]),
     ...(hostsProblem === null ? [] : [`  No host now: ${hostsProblem}`]),
+    ...pathLines(path ?? null),
     ...(others.length === 0
       ? []
       : ['  Otherwise:', ...others.map((one) => `    ${one.name}: ${one.why || 'not usable'}`)]),
   ];
   return lines.map((line) => `${printable(line)}\n`).join('');
+}
+
+function pathLines(path: PathAnswer | null): readonly string[] {
+  if (path === null) return [];
+  return [
+    `  Path over site links to ${path.to}, which no mail takes yet: ${path.what}`,
+    `    because ${path.why}`,
+    ...path.ifDown.map(({ site, what }) => `    with ${site} down: ${what}`),
+  ];
 }
 
 function waiting(group: readonly Told[], nowMs: number): string {
@@ -80,7 +90,8 @@ export const routeCommand: Command = {
   help: `Usage: mailcluster route --to ADDRESS [--size N] [--state DIR] [-o json]
 
 Asks every transport: which MailboxDatabase copy, or which send connector and hosts, it would use now, why, and what else there would be. DNS and policies of
-MTA-STS are asked as for a message; no mail server is connected to. Exits with 1 when a transport would send it nowhere, or did not answer.
+MTA-STS are asked as for a message; no mail server is connected to. Of mail for another boundary it says the least-cost path over siteLinks, why it is that one,
+and what would be done with each site on it down; mail does not take paths yet, it goes from each transport to the store or relay itself. Exits with 1 when a transport would send it nowhere, or did not answer.
 
   --to ADDRESS       the recipient
   --size N           of the message, in bytes or like 10Mi (default 1)

@@ -5,6 +5,7 @@
 import { checkConnectors, noteConnectors } from './connector-checks.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
 import type { ConfigMap, Resource, Secret } from './parse.ts';
+import { notePaths } from './path-checks.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
 import { durationMs } from './quantity.ts';
 import { checkRecipients } from './recipients-check.ts';
@@ -63,6 +64,7 @@ export function crossCheck(all: readonly Located<Resource>[], missingReferences:
     noteDomains(context, cluster);
     checkConnectors(cluster.resource, context.sayTo(context.problems, cluster.document));
     noteConnectors(cluster.resource, context.sayTo(context.notes, cluster.document));
+    notePaths(cluster.resource, context.sayTo(context.notes, cluster.document));
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
   for (const request of context.of('ResubmitRequest')) checkRequest(context, request);

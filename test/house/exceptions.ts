@@ -30,6 +30,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/bench/idle.ts', 'what silent peers cost'],
     ['test/bench/bad-clients.ts', 'what thousands of bad clients take from a front end'],
     ['test/bench/operator.ts', 'what the operator takes with one MailCluster and with many'],
+    ['test/bench/routes.ts', 'least-cost paths over many sites'],
     ['test/bench/store-memory.ts', 'what queued copies cost the store'],
     ['test/bench/store-net.ts', 'what copies at rest cost the store'],
     ['test/house/generate.ts', 'make docs'],

@@ -179,6 +179,7 @@ export const ROUTE: RouteView = {
   ...{ kind: 'connector', site: 'seattle', what: 'send connector out, to its smart hosts', why: 'cost 1' },
   ...{ nextHop: 'connector:out', others: [{ name: 'dear', why: 'cost 9 is higher' }], policy: null },
   ...{ hosts: ['relay:25, TLS when offered'], hostsProblem: null, waiting: 0, nextRetryMs: null, lastError: null },
+  path: null,
 };
 
 /** The cursor of a page is its number. */

@@ -129,7 +129,11 @@ test('route tells transports that decide alike once, and those that do not apart
     { what: 'route', arguments: ['bob@far.example', 2_048] },
     { what: 'route', arguments: ['bob@far.example', 2_048] },
   ]);
-  const nowhere = { kind: 'unreachable', what: 'it waits', why: '', nextHop: null, hosts: [], others: [] } as const;
+  const path = { to: 'site denver', sites: ['portland', 'denver'], cost: 50, stops: [], why: 'pdx-den 50' };
+  const nowhere = {
+    ...({ kind: 'unreachable', what: 'it waits', why: '', nextHop: null, hosts: [], others: [] } as const),
+    path: { ...path, what: 'portland, denver; cost 50', ifDown: [{ site: 'denver', what: 'it waits in portland' }] },
+  };
   const apart = await open();
   await apart.cluster({
     a: { ...CONTENTS.a, route: { waiting: 3, nextRetryMs: NOW_MS + 5_000, lastError: '4.4.1 relay: refused' } },
@@ -139,6 +143,10 @@ test('route tells transports that decide alike once, and those that do not apart
   expect(told.code).toBe(1);
   expect(told.out).toContain('  On a 3 messages for it, next attempt in 5s, last error: 4.4.1 relay: refused\n');
   expect(told.out).toContain('\nb (site portland):\n  Nowhere: it waits\n');
+  expect(told.out).toContain(`  Path over site links to site denver, which no mail takes yet: portland, denver; cost 50
+    because pdx-den 50
+    with denver down: it waits in portland
+`);
   const read: unknown = JSON.parse((await run(routeCommand, apart, '--to', 'bob@far.example', '-o', 'json')).out);
   expect(read).toMatchObject({ to: 'bob@far.example', sizeBytes: 1, routes: [{ member: 'a' }, { member: 'b' }] });
 });

@@ -16,6 +16,7 @@ const TOPOLOGY: TopologyDocument = {
     { name: 'seattle', hubSite: false },
     { name: 'denver', hubSite: true },
   ],
+  siteLinks: [{ name: 'sea-den', sites: ['denver', 'seattle'], cost: 50, maxMessageBytes: 26_214_400 }],
   members: [
     {
       name: 'm0',
@@ -200,6 +201,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
 const LATER = new Set([
+  'siteLinks',
   ...['session', 'sendLimits', 'credentialsDirectory'],
   'mx',
   'proxyFrom',
@@ -256,7 +258,7 @@ describe.each([
     const empty = (path: readonly (string | number)[]) => {
       const name = String(path.at(-1));
       if (name in settings) return settings[name];
-      if (name === 'queueOrders') return undefined;
+      if (name === 'queueOrders' || name === 'siteLinks') return undefined;
       return path.length === 1 && !['ledger', 'signer', 'sharedLimits', 'credentialsDirectory'].includes(name)
         ? []
         : null;
@@ -292,6 +294,10 @@ describe('mismatches', () => {
     [['members', 0, 'site'], 'boston', 'members[0].site', 'not listed in sites'],
     [['frontends', 0, 'site'], 'boston', 'frontends[0].site', 'not listed in sites'],
     [['sites'], [], 'sites', 'at least 1'],
+    [['siteLinks', 0, 'sites', 1], 'boston', 'siteLinks[0].sites[1]', 'not listed in sites'],
+    [['siteLinks', 0, 'sites'], ['seattle'], 'siteLinks[0].sites', 'two different sites'],
+    [['siteLinks', 0, 'sites', 1], 'denver', 'siteLinks[0].sites', 'two different sites'],
+    [['siteLinks', 0, 'cost'], 0, 'siteLinks[0].cost', 'at least 1'],
     [['databases', 0, 'activeCopy'], 'pdx', 'databases[0].activeCopy', 'not the name of a copy'],
     [['databases', 0, 'domains', 0], 'Contoso.com', 'databases[0].domains[0]', 'lower case'],
     [['databases', 0, 'addresses', 0], 'bob@Contoso.com', 'databases[0].addresses[0]', 'lower-case address'],

@@ -75,7 +75,7 @@ describe('D4: which connector', () => {
 
 describe('the explanation is the decision, with its reasons', () => {
   const explain = (address: string, site: string, sizeBytes = 1) =>
-    explainRoute(document, address, { site, sizeBytes });
+    explainRoute(document, address, { site, boundary: 'dag/dag1', sizeBytes });
 
   test('of a connector: the one that is used, then the others in their order', () => {
     expect(explain('x@eu.partner.example', 'east', 2 * MiB)).toMatchObject({

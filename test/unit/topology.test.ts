@@ -222,6 +222,22 @@ describe('the document', () => {
     expect(without.kind === 'changed' && 'recipients' in without.document).toBe(false);
   });
 
+  it('has the links between sites, sorted, the same after it was read again; nothing of it for who has none', () => {
+    const spec =
+      '  siteLinks: [{ name: b, sites: [seattle, portland], cost: 10, maxMessageSize: 25Mi }, { name: a, sites: [portland, seattle] }]';
+    const first = next(null, { spec });
+    if (first.kind !== 'changed') throw new Error(first.kind);
+    expect(first.document.siteLinks).toEqual([
+      { name: 'a', sites: ['portland', 'seattle'], cost: 1, maxMessageBytes: null },
+      { name: 'b', sites: ['portland', 'seattle'], cost: 10, maxMessageBytes: 26_214_400 },
+    ]);
+    const read = parseTopologyDocument(JSON.parse(JSON.stringify(first.document)));
+    if (read.kind !== 'ok') throw new Error(read.problem);
+    expect(next(read.value, { spec }).kind).toBe('unchanged');
+    const without = next(null);
+    expect(without.kind === 'changed' && 'siteLinks' in without.document).toBe(false);
+  });
+
   it('is about its own databases only', () => {
     const { cluster, databases, configMaps } = resources();
     const [own] = databases;

@@ -3,6 +3,7 @@
  * nothing is decided here. PURE.
  */
 import type { TopologyDocument } from '../../common/config.ts';
+import { boundaryGoal, explainPath, type PathExplanation, type Place, sitesGoal } from './boundary-path.ts';
 import { type Candidate, candidates, type Origin } from './connectors.ts';
 import type { Route } from './events.ts';
 import { databaseOf, qualified, resolveRecipient, splitAddress } from './routing.ts';
@@ -17,9 +18,11 @@ export interface RouteExplanation {
   /** What else there is, in the order in which it would be used, and why it is not now. */
   readonly others: readonly { readonly name: string; readonly why: string }[];
   readonly route: Route | null;
+  /** To the boundary that holds the mailbox, or the sites that have a connector, where that is another; null where mail does not cross. */
+  readonly path: PathExplanation | null;
 }
 
-export function explainRoute(document: TopologyDocument, recipient: string, origin: Origin): RouteExplanation {
+export function explainRoute(document: TopologyDocument, recipient: string, origin: Origin & Place): RouteExplanation {
   const limit = document.policies.limits.maxMessageBytes;
   if (origin.sizeBytes > limit)
     return nowhere(
@@ -47,9 +50,13 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
     return {
       ...nowhere('unreachable', 'it waits in the queue unreachable', resolution.reason),
       others: others(offered, origin),
+      path: pathToConnector(document, offered, origin),
     };
   const { route, hop: nextHop } = resolution;
-  if (route.kind === 'mailbox') return { ...toMailbox(document, address, route), nextHop, route };
+  if (route.kind === 'mailbox') {
+    const path = pathToDatabase(document, address, origin);
+    return { ...toMailbox(document, address, route), nextHop, route, path };
+  }
   const [chosen, ...rest] = [...offered.filter(isUsable), ...offered.filter((one) => !isUsable(one))];
   const way = route.kind === 'mx' ? `the hosts that DNS names for ${domain}` : 'its smart hosts';
   return {
@@ -59,14 +66,37 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
     nextHop,
     others: rest.map((one) => ({ name: one.connector.name, why: whyNot(one, chosen, origin) })),
     route,
+    path: null,
   };
+}
+
+function pathToDatabase(document: TopologyDocument, address: string, from: Origin & Place): PathExplanation | null {
+  const boundary = databaseOf(document, address)?.boundary ?? from.boundary;
+  return boundary === from.boundary ? null : explainPath(document, from, boundaryGoal(boundary), from.sizeBytes);
+}
+
+/** Of the connectors of other sites: the best match, then the lowest sum of its cost and that of the path, then the name. */
+function pathToConnector(
+  document: TopologyDocument,
+  offered: readonly Candidate[],
+  from: Origin & Place,
+): PathExplanation | null {
+  const elsewhere = offered.filter(({ verdict }) => verdict === 'otherSite');
+  const paths = elsewhere
+    .filter(({ score }) => score === elsewhere[0]?.score)
+    .map(({ connector, cost }) => {
+      const path = explainPath(document, from, sitesGoal(connector.sites), from.sizeBytes);
+      return { path, sum: path.cost === null ? Number.POSITIVE_INFINITY : cost + path.cost };
+    });
+  // `offered` is in the order of their names where all else is equal, and sorting keeps that.
+  return paths.toSorted((a, b) => (a.sum === b.sum ? 0 : a.sum - b.sum))[0]?.path ?? null;
 }
 
 const isUsable = ({ verdict }: Candidate): boolean => verdict === 'usable';
 
 const nowhere = (kind: 'unreachable' | 'refused', what: string, why: string): RouteExplanation => ({
   ...{ kind, what, why },
-  ...{ nextHop: null, others: [], route: null },
+  ...{ nextHop: null, others: [], route: null, path: null },
 });
 
 const others = (offered: readonly Candidate[], origin: Origin): RouteExplanation['others'] =>

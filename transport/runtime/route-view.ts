@@ -11,8 +11,8 @@ export async function routeView(
   sizeBytes: number,
 ): Promise<RouteView> {
   const { core, deps } = server;
-  const { site } = core.self;
-  const { route, ...told } = explainRoute(core.document, address, { site, sizeBytes });
+  const { site, boundary } = core.self;
+  const { route, ...told } = explainRoute(core.document, address, { site, boundary, sizeBytes });
   const hop = told.nextHop === null ? undefined : core.hops.get(told.nextHop);
   const offsetMs = deps.clock.wallMs() - deps.clock.monotonicMs();
   const hosts = route === null || route.kind === 'mailbox' ? null : await hostsOf(route);

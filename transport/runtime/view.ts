@@ -3,6 +3,7 @@
  * Implemented by the runtime (`server.ts`); served by `admin.ts`.
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
+import type { PathExplanation } from '../core/boundary-path.ts';
 import type {
   CopyFacts,
   CopyState,
@@ -203,6 +204,7 @@ export interface RouteView {
   readonly waiting: number;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
+  readonly path: PathExplanation | null;
 }
 
 export interface TransportView {

@@ -1,0 +1,143 @@
+/** The path of mail for another boundary, and what `mailcluster route` says about it (semantics.md D3). */
+import { describe, expect, test } from 'vitest';
+import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
+import { boundaryGoal, boundaryPath, explainPath, sitesGoal } from '../../transport/core/boundary-path.ts';
+import { explainRoute } from '../../transport/core/route-explanation.ts';
+import { simTopology } from '../sim/topology.ts';
+
+const MiB = 1 << 20;
+const base = simTopology({ sites: [1], dag: true, frontends: 1 });
+
+function member(name: string, dag: string | null, site: string, state: MemberConfig['state'] = 'active'): MemberConfig {
+  const boundary = dag === null ? `site/${site}` : `dag/${dag}`;
+  return { name, dag, site, boundary, address: { host: name, port: 1 }, state };
+}
+
+const link = (name: string, cost: number, maxMessageBytes: number | null = null) => ({
+  ...{ name, cost, maxMessageBytes },
+  sites: name.split('-').slice(0, 2),
+});
+
+/** As in examples/hub-site.yaml, with a dear link past the hub and a site that is only passed. */
+const document: TopologyDocument = {
+  ...base,
+  policies: { ...base.policies, limits: { ...base.policies.limits, maxMessageBytes: 35 * MiB } },
+  sites: ['sea', 'pdx', 'den', 'chi', 'bos'].map((name) => ({ name, hubSite: name === 'den' || name === 'pdx' })),
+  siteLinks: [link('sea-pdx', 10), link('pdx-den', 50, 25 * MiB), link('den-chi', 20), link('chi-bos', 20)],
+  members: [
+    ...[member('w0', 'west', 'sea'), member('w1', 'west', 'pdx'), member('d0', null, 'den')],
+    ...[member('d1', null, 'den', 'gone'), member('e0', 'east', 'bos')],
+  ],
+  acceptedDomains: [{ name: 'east.example', type: 'Authoritative' }],
+  databases: base.databases.slice(0, 1).map((one) => ({
+    ...{ ...one, name: 'east01', boundary: 'dag/east', domains: ['east.example'], addresses: [] },
+    copies: [{ name: 'bos', site: 'bos', lmtp: { host: 'store', port: 24 }, replayLagMs: 0 }],
+    activeCopy: 'bos',
+  })),
+  sendConnectors: [],
+};
+const SEA = { site: 'sea', boundary: 'dag/west' };
+const BOS = { site: 'bos', boundary: 'dag/east' };
+const toEast = (more: Partial<TopologyDocument> = {}, sizeBytes = 1, from = SEA) =>
+  explainPath({ ...document, ...more }, from, boundaryGoal('dag/east'), sizeBytes);
+
+describe('D3: where it stops', () => {
+  test('at hubs with transports of others, and at the end; not where it is passed, nor in its own boundary', () => {
+    expect(boundaryPath(document, SEA, boundaryGoal('dag/east'), 1)).toMatchObject({
+      kind: 'path',
+      path: { sites: ['sea', 'pdx', 'den', 'chi', 'bos'], cost: 100 },
+      stops: [
+        { site: 'den', boundary: 'site/den', isHub: true },
+        { site: 'bos', boundary: 'dag/east', isHub: false },
+      ],
+    });
+  });
+
+  test('on the way back the hub of the other boundary is a stop, the end is its nearest site', () => {
+    expect(boundaryPath(document, BOS, boundaryGoal('dag/west'), 1)).toMatchObject({
+      path: { sites: ['bos', 'chi', 'den', 'pdx'] },
+      stops: [{ site: 'den' }, { site: 'pdx', isHub: false }],
+    });
+  });
+
+  test('not at a hub whose transports are leaving', () => {
+    const members = document.members.map((one) => (one.name === 'd0' ? { ...one, state: 'draining' as const } : one));
+    expect(toEast({ members })).toMatchObject({ stops: [{ site: 'bos' }] });
+  });
+
+  test('two boundaries in one site: there without a link', () => {
+    const members = [...document.members, member('x0', null, 'sea')];
+    expect(explainPath({ ...document, members }, SEA, boundaryGoal('site/sea'), 1)).toMatchObject({
+      ...{ sites: ['sea'], cost: 0, stops: [{ site: 'sea', boundary: 'site/sea', isHub: false }] },
+      ...{ why: 'there is a transport of it in this site', ifDown: [] },
+    });
+  });
+
+  test('of the sites of a connector the nearest', () => {
+    const found = explainPath(document, SEA, sitesGoal(['bos', 'den']), 1);
+    expect(found).toMatchObject({ to: 'site bos, den', sites: ['sea', 'pdx', 'den'], cost: 60 });
+  });
+});
+
+describe('what is said', () => {
+  test('the path, why, and each site down', () => {
+    expect(toEast()).toMatchObject({
+      what: 'sea, pdx, den (hub, it stops there), chi, bos; cost 100',
+      why: 'sea-pdx 10 + pdx-den 50 + den-chi 20 + chi-bos 20; there is no other path',
+      ifDown: [
+        { site: 'pdx', what: 'no change, it does not stop there; without its links there is no path' },
+        { site: 'den', what: 'it waits in pdx; without its links there is no path' },
+        { site: 'chi', what: 'no change, it does not stop there; without its links there is no path' },
+        { site: 'bos', what: 'it waits in den; without its links there is no path' },
+      ],
+    });
+  });
+
+  const links = document.siteLinks ?? [];
+  test.each([
+    ['a dearer one', link('pdx-bos', 91), 'the next is sea, pdx, bos (cost 101)'],
+    ['as dear, over more links', link('pdx-den-other', 50), 'its name comes later', 25 * MiB],
+    ['a link that is too narrow', link('pdx-bos', 95), 'pdx-den takes at most 26214400 bytes', 25 * MiB + 1],
+    [
+      'no difference but the name',
+      link('den-bos-b', 40),
+      'sea, pdx, den, chi, bos (cost 100) costs as much, over more',
+    ],
+  ])('why: %s', (_title, more, why, sizeBytes = 1) =>
+    expect(toEast({ siteLinks: [...links, more] }, sizeBytes).why).toContain(why),
+  );
+
+  test.each<[string, Partial<TopologyDocument>, number, string]>([
+    ['too large', {}, 26 * MiB, 'every path from sea to dag/east takes at most 26214400 bytes, this is 27262976'],
+    ['a link is missing', { siteLinks: links.slice(0, 3) }, 1, 'no site link leads from sea to dag/east'],
+    ['none is declared', { siteLinks: [] }, 1, 'spec.siteLinks is empty'],
+    ['nobody is there', { members: document.members.slice(0, 4) }, 1, 'dag/east has no active transport'],
+  ])('no path: %s', (_title, more, size, why) =>
+    expect(toEast(more, size)).toMatchObject({ sites: [], cost: null, what: 'none', why }),
+  );
+});
+
+describe('of a route', () => {
+  const explain = (address: string, from = SEA, sizeBytes = 1, more: Partial<TopologyDocument> = {}) =>
+    explainRoute({ ...document, ...more }, address, { ...from, sizeBytes });
+
+  test('mail goes as before, to the store itself; the path is told beside it, for who crosses', () => {
+    expect(explain('ann@east.example')).toMatchObject({
+      ...{ kind: 'mailbox', nextHop: 'mailbox:east01/bos', path: { to: 'dag/east', cost: 100 } },
+    });
+    expect(explain('ann@east.example', BOS)).toMatchObject({ nextHop: 'mailbox:east01/bos', path: null });
+    expect(explain('ann@east.example', SEA, 26 * MiB)).toMatchObject({ kind: 'mailbox', path: { what: 'none' } });
+  });
+
+  test('a connector of other sites: it waits, and the path to the nearest by both costs', () => {
+    const out = (name: string, sites: readonly string[], cost: number) => ({
+      ...{ name, sites, addressSpaces: [{ domain: '*', cost }], smartHosts: [{ host: name, port: 25 }] },
+      ...({ mx: null, tls: 'None' } as const),
+    });
+    const sendConnectors = [out('near', ['den'], 50), out('far', ['bos'], 1), out('dear', ['pdx'], 95)];
+    const waits = explain('x@far.example', SEA, 1, { sendConnectors });
+    expect(waits).toMatchObject({ kind: 'unreachable', path: { to: 'site bos', cost: 100 } });
+    expect(explain('x@far.example', { site: 'den', boundary: 'site/den' }, 1, { sendConnectors }).path).toBeNull();
+    expect(explain('x@far.example').path).toBeNull();
+  });
+});
