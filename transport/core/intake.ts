@@ -302,16 +302,8 @@ export function shadowEnded(
     restEnded(turn, opening, facts, stream);
     return answer('stored');
   }
-  const {
-    standing,
-    abortedThrough,
-    recipients,
-    crashes: crashCount = 0,
-    suspensions: suspended = false,
-  } = opening.state;
-  const state = freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients, crashCount, suspended });
   transition(server.coverage, 'ShadowReceived', '-', 'shadow', 'shadow');
-  const copy = newCopy(facts, state);
+  const copy = newCopy(facts, shadowState(opening.state));
   addCopy(server, copy);
   if (server.tombstones.delete(opening.id)) note(turn, { kind: 'forget', id: opening.id });
   commit(turn, { kind: 'commit', facts: copy.facts, state: copy.state, stream });
@@ -321,6 +313,12 @@ export function shadowEnded(
   if (registered !== undefined) tellHolders(turn, facts, copy.state, registered, 'owner');
   // Its owner answers when its own is durable.
   if (facts.kind === 'dsn') announceHeld(turn, copy);
+}
+
+/** As its owner has it: what it went through, and what was decided about it, comes with it. */
+function shadowState({ epoch, standing, abortedThrough, recipients, crashes, suspensions }: SharedState): CopyState {
+  const decided: Partial<CopyState> = { crashCount: crashes ?? 0, suspended: suspensions ?? false };
+  return freshState({ queue: 'shadow', epoch, standing, abortedThrough, recipients, ...decided });
 }
 
 function heldAlready(turn: Turn, copy: Copy, opening: IncomingShadow, digest: string): 'stored' | 'owned' {
