@@ -68,9 +68,9 @@ export interface MailClusterSpec {
       /** What becomes of the volumes when the MailCluster is deleted. */
       readonly whenDeleted: 'Retain' | 'Delete';
     };
-    /** Resources of the container. */
-    readonly resources?: {
-      readonly requests?: Readonly<Record<string, string | number>>;
+    /** Resources of the container. A pod without a CPU request hardly runs on a busy node: it starts in minutes, and others take it for lost. */
+    readonly resources: {
+      readonly requests: Readonly<Record<string, string | number>>;
       readonly limits?: Readonly<Record<string, string | number>>;
     };
     /** What a transport accepts from a front end or a peer. */
@@ -131,9 +131,9 @@ export interface MailClusterSpec {
       readonly externalTrafficPolicy: 'Local' | 'Cluster';
       readonly annotations?: Readonly<Record<string, string>>;
     };
-    /** Resources of the container. */
-    readonly resources?: {
-      readonly requests?: Readonly<Record<string, string | number>>;
+    /** Resources of the container. A pod without a CPU request hardly runs on a busy node: it starts in minutes, and others take it for lost. */
+    readonly resources: {
+      readonly requests: Readonly<Record<string, string | number>>;
       readonly limits?: Readonly<Record<string, string | number>>;
     };
     /** What one front end lets a client do. */

@@ -148,7 +148,8 @@ describe('the CRDs', () => {
 
   it('give an object the default that its fields have', () => {
     const different = nodes.filter(([, node]) => {
-      if (node.type !== 'object' || node.defaultValue === undefined) return false;
+      // A map (`requests`) has no fields.
+      if (node.type !== 'object' || node.additional !== null || node.defaultValue === undefined) return false;
       const filled = checkStructure(node, {}, []).value;
       return JSON.stringify(sorted(filled)) !== JSON.stringify(sorted(node.defaultValue));
     });
