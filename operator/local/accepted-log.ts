@@ -17,23 +17,31 @@ export interface Acceptance {
   readonly recipients: number;
 }
 
+/** Of a question to a transport it would make several, or none. */
+const ID = /^[0-9A-Za-z_-]{1,64}$/;
 const LOG = /^(.+)\.log(\.1)?$/;
 
-function acceptanceOf(line: string): Acceptance | 'dropped' | null {
+/** What a line of a log says of a message; null: nothing. */
+export function acceptanceOf(line: string): Acceptance | 'dropped' | 'unreadable' | null {
+  // What a line is about stands at its end.
+  if (line.startsWith('{"') && !line.endsWith('}')) return 'unreadable';
   if (!line.includes('"message accepted"')) return line.includes('"log lines dropped"') ? 'dropped' : null;
   try {
-    const { msg, attemptId, time, name, from, recipients } = JSON.parse(line) as Readonly<Record<string, unknown>>;
-    if (msg !== 'message accepted' || typeof attemptId !== 'string' || typeof time !== 'string') return null;
+    const value: unknown = JSON.parse(line);
+    if (typeof value !== 'object' || value === null) return 'unreadable';
+    const { msg, attemptId, time, name, from, recipients } = value as Readonly<Record<string, unknown>>;
+    if (msg !== 'message accepted') return null;
+    const atMs = typeof time === 'string' ? Date.parse(time) : Number.NaN;
+    if (typeof attemptId !== 'string' || !ID.test(attemptId) || Number.isNaN(atMs)) return 'unreadable';
     return {
       id: attemptId,
-      atMs: Date.parse(time),
+      atMs,
       frontend: String(name),
       from: typeof from === 'string' ? from : '?',
       recipients: typeof recipients === 'number' ? recipients : 0,
     };
   } catch (error) {
-    // Half a line, of a front end that was killed.
-    if (error instanceof SyntaxError) return null;
+    if (error instanceof SyntaxError) return 'unreadable';
     throw error;
   }
 }
@@ -89,6 +97,8 @@ export class AcceptedLog {
         const found = acceptanceOf(line);
         if (found === 'dropped')
           this.gaps.push(`${program} dropped log lines once: some of what it acknowledged is missing`);
+        else if (found === 'unreadable')
+          this.gaps.push(`${name} has lines that cannot be read: what they acknowledged is not known`);
         else if (found !== null && found.atMs >= sinceMs) yield found;
       }
     } catch (error) {

@@ -7,6 +7,7 @@ import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { memberCommand } from '../../operator/cli/member.ts';
 import { messageCommand } from '../../operator/cli/messages.ts';
 import { statusCommand } from '../../operator/cli/status.ts';
+import { acceptanceOf } from '../../operator/local/accepted-log.ts';
 import { simTopology } from '../sim/topology.ts';
 import { AdminWorld, CONTENTS, ID, type MemberContents, NOW_MS, status } from './admin-world.ts';
 
@@ -135,6 +136,27 @@ test('exactly the lost ones are listed, with what is known of them', async () =>
   expect((asJson.lost as { id: string }[]).map((one) => one.id).sort()).toEqual(['2', '3', '4', '5', '6'].map(id));
   const since = await run(messageCommand, world, 'lost', '--since', String(NOW_MS), '-o', 'json');
   expect(JSON.parse(since.out)).toMatchObject({ checked: 0, lost: [] });
+});
+
+test('a damaged line about a message that was acknowledged is said: nobody can look for what it does not name', async () => {
+  const world = await open({ known: [{ id: id('1'), where: 'transit' }] });
+  const whole = JSON.stringify(accepted(id('2')));
+  const damaged = [
+    whole.slice(0, -3),
+    whole.replace(/"time":"[^"]+"/, '"time":"2026-99-02"'),
+    whole.replace(/"time":"[^"]+"/, '"time":7'),
+    whole.replace(/"attemptId":"[^"]+"/, '"attemptId":"A,B"'),
+    whole.replace(/"attemptId":"[^"]+"/, '"attemptId":null'),
+    '"message accepted"',
+  ];
+  for (const line of damaged) expect([line, acceptanceOf(line)]).toEqual([line, 'unreadable']);
+  await mkdir(join(world.directory, 'logs'), { recursive: true });
+  const lines = [JSON.stringify(accepted(id('1'))), ...damaged, ''];
+  await writeFile(join(world.directory, 'logs', 'front-0.log'), lines.join('\n'));
+  const { code, out } = await run(messageCommand, world, 'lost');
+  expect(code).toBe(0);
+  expect(out).toContain('1 acknowledged message compared with what every transport knows: 0 lost');
+  expect(out).toContain('front-0.log has lines that cannot be read: what they acknowledged is not known');
 });
 
 test('what cannot be decided is said: a member that is silent, a log that is not there, messages older than anything kept', async () => {

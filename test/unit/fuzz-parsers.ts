@@ -19,10 +19,14 @@ import { ReplyParser, ReplySyntaxError } from '../../common/smtp/reply-parser.ts
 import { checkClientFinal, parseScramKeys, readClientFirst, serverFirst } from '../../common/smtp/scram.ts';
 import { parseUsers, UsersFileError } from '../../common/smtp/users.ts';
 import { CommandLines, commandText, DataScanner } from '../../common/smtp/wire.ts';
+import { renderTimeline, timeline } from '../../operator/cli/timeline.ts';
+import { acceptanceOf } from '../../operator/local/accepted-log.ts';
 import { parseRunFile } from '../../operator/local/run-file.ts';
 import { createReader, parseResources } from '../../operator/resource/load.ts';
+import { recordsOf, TrackingLines } from '../../transport/runtime/tracking-lines.ts';
 import { HEADER, parseRecord, SALT_BYTES, segmentBlock } from '../../transport/store/record.ts';
 import { simTopology } from '../sim/topology.ts';
+import { hearAsPeer, SESSION_SEEDS } from './fuzz-peer-session.ts';
 import { helloOf, sampleContact, sampleEnd, sampleEnvelope, sampleOpen, sampleResult } from './peer-samples.ts';
 
 export interface FuzzedParser {
@@ -132,6 +136,27 @@ function record(input: Buffer): void {
   parseRecord(source, 1, SALT, 1, 4_096);
 }
 
+/** As `trace` shows it, and `message lost` looks for it. */
+function tracking(input: Buffer): void {
+  const lines = new TrackingLines();
+  const records = pieces(input).flatMap((piece) => [...lines.push(piece)].flatMap((line) => [...recordsOf(line)]));
+  renderTimeline(timeline([records], []));
+  for (const line of input.toString('utf8').split('\n')) {
+    const found = acceptanceOf(line);
+    if (typeof found === 'object' && found !== null) new Date(found.atMs).toISOString();
+  }
+}
+
+const TRACKED = {
+  ...{ atMs: 1_700_000_000_000, event: 'DELIVER', source: 't-0', attemptId: '01J00000000000000000000001', peer: 't-1' },
+  ...{ messageId: '<a@b>', from: 'a@b', recipients: ['c@d'], detail: '250 2.0.0 ok' },
+  history: [{ atMs: 1, event: 'FRONTEND', source: 'f-0', detail: 'x' }],
+};
+const ACCEPTED = {
+  ...{ time: '2026-01-02T03:03:05.000Z', name: 'front-0', attemptId: '01J00000000000000000000001' },
+  ...{ from: 'a@b', recipients: 2, msg: 'message accepted' },
+};
+
 const READER = createReader();
 const RESOURCES = ['two-site-dag.yaml', 'mx.yaml', 'recipients.yaml'].map((name) =>
   readFileSync(join(import.meta.dirname, '../../examples', name)),
@@ -199,6 +224,13 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
     run: frames,
   },
   {
+    name: 'peer-session',
+    seeds: SESSION_SEEDS.map((frames) => wire(...frames)),
+    run: (input) => {
+      for (const dialled of [true, false]) hearAsPeer(pieces(input), dialled);
+    },
+  },
+  {
     name: 'lmtp-replies',
     seeds: bytes('250-2.1.5 a\r\n250 2.1.5 b\r\n', '220 x LMTP\r\n550-5.1.1 no\r\n550 5.1.1 one\r\n', '354\r\n'),
     run: (input) => {
@@ -212,6 +244,12 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
     name: 'store-records',
     seeds: [segmentBlock(SALT, { version: 1, generation: 3, previous: null, syncedThrough: 9 }), Buffer.alloc(256, 1)],
     run: record,
+  },
+  {
+    name: 'tracking',
+    seeds: bytes(`${JSON.stringify(TRACKED)}\n${JSON.stringify(TRACKED)}\n`, `${JSON.stringify(ACCEPTED)}\n`),
+    maxCpuMs: 500,
+    run: tracking,
   },
   {
     name: 'topology',

@@ -183,6 +183,39 @@ test('a new process begins a new file, reads the old ones, and steps over half a
   expect(await world.settle(second.search('NEW'))).toEqual([record('NEW')]);
 });
 
+test('a damaged line is stepped over, whatever it became; the others are found, and outcomes as well', async () => {
+  const world = new World();
+  const whole = JSON.stringify(record('A1', { event: 'DELIVER', recipients: ['a@x', 'b@x'] }));
+  const damaged = [
+    '"atMs":null',
+    '"atMs":9e99',
+    '"recipients":7',
+    '"recipients":[{}]',
+    '"history":null',
+    '"history":{"a":1}',
+    '"history":[null]',
+    '"history":[{"atMs":1,"event":2,"source":"x"}]',
+    '"messageId":{}',
+    '"event":["DELIVER"]',
+    '"source":null',
+    '"detail":[1]',
+  ].map((field) => whole.replace('}', `,${field}}`));
+  const handle = await world.settle(
+    (async () => {
+      const files = world.disk.files(world.life);
+      await files.makeDirectory(DIRECTORY);
+      return await files.open(`${DIRECTORY}/tracking-000001.jsonl`, 'create');
+    })(),
+  );
+  const lines = [...damaged, '{"attemptId":"A1"', 'null', '"A1"', '\u0000A1', whole, ''];
+  await world.settle(handle.writev([Buffer.from(lines.join('\n'))], 0));
+  const tracking = await world.open();
+  expect(await world.settle(tracking.search('A1'))).toEqual([JSON.parse(whole)]);
+  expect(await world.settle(tracking.outcomes(new Set(['A1'])))).toEqual([
+    { id: 'A1', final: false, recipients: ['a@x', 'b@x'] },
+  ]);
+});
+
 test('lines longer than one read are found whole', async () => {
   const world = new World();
   const tracking = await world.open();

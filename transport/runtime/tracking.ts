@@ -10,6 +10,7 @@ import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Tracking, TrackingRecord } from './tracking-api.ts';
+import { recordsOf, TrackingLines } from './tracking-lines.ts';
 
 export interface TrackingFilesOptions {
   readonly directory: string;
@@ -190,12 +191,10 @@ class TrackingDirectory implements TrackingFiles {
   async outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]> {
     const found = new Map<string, { final: boolean; readonly recipients: Set<string> }>();
     await this.#eachLine((line) => {
-      const id = ATTEMPT.exec(line)?.[1];
-      if (id === undefined || !ids.has(id)) return;
-      for (const { event, recipients } of singly(
-        parseRecord(line) ?? { atMs: 0, event: 'LOAD', source: '', attemptId: id },
-      )) {
-        if (!WHOLE.has(event) && !EACH.has(event)) continue;
+      const named = ATTEMPT.exec(line)?.[1];
+      if (named === undefined || !ids.has(named)) return;
+      for (const { event, recipients, attemptId: id } of recordsOf(line)) {
+        if (!ids.has(id) || (!WHOLE.has(event) && !EACH.has(event))) continue;
         const outcome = found.get(id) ?? { final: false, recipients: new Set() };
         found.set(id, outcome);
         outcome.final ||= WHOLE.has(event);
@@ -214,8 +213,8 @@ class TrackingDirectory implements TrackingFiles {
     const found: TrackingRecord[] = [];
     const take = (line: string): void => {
       if (found.length >= limit || !escaped.some((needle) => line.includes(needle))) return;
-      const record = parseRecord(line);
-      if (record !== null && matches(record)) found.push(...singly(record));
+      const records = recordsOf(line);
+      if (records.some(matches)) found.push(...records);
     };
     await this.#eachLine(take);
     return found;
@@ -243,16 +242,13 @@ class TrackingDirectory implements TrackingFiles {
     }
     try {
       const chunk = Buffer.alloc(READ_BYTES);
-      let rest: Buffer = Buffer.alloc(0);
+      const lines = new TrackingLines();
       for (let position = 0; position < file.sizeBytes; ) {
         const wanted = Math.min(chunk.length, file.sizeBytes - position);
         const got = await handle.read(chunk, 0, wanted, position);
         if (got === 0) break;
         position += got;
-        const bytes: Buffer = Buffer.concat([rest, chunk.subarray(0, got)]);
-        const end = bytes.lastIndexOf(0x0a) + 1;
-        rest = bytes.subarray(end);
-        for (const line of bytes.toString('utf8', 0, end).split('\n')) take(line);
+        for (const line of lines.push(chunk.subarray(0, got))) take(line);
       }
     } finally {
       await handle.close();
@@ -268,26 +264,6 @@ class TrackingDirectory implements TrackingFiles {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-}
-
-/** A record and the history it carries, one by one; the names a person may search by stand on each. */
-function singly({ history = [], ...record }: TrackingRecord): readonly TrackingRecord[] {
-  const { attemptId, messageId } = record;
-  const names = messageId === undefined ? { attemptId } : { attemptId, messageId };
-  return [...history.map((event) => ({ ...event, ...names })), record];
-}
-
-/** Null for half a line or anything else that is not a record. */
-function parseRecord(line: string): TrackingRecord | null {
-  try {
-    const value: unknown = JSON.parse(line);
-    const usable =
-      typeof value === 'object' && value !== null && 'atMs' in value && 'event' in value && 'attemptId' in value;
-    return usable ? (value as TrackingRecord) : null;
-  } catch (error) {
-    if (error instanceof SyntaxError) return null;
-    throw error;
   }
 }
 
