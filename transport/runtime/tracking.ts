@@ -229,7 +229,7 @@ class TrackingDirectory implements TrackingFiles {
       ...(current === null ? [] : [{ number: current.number, sizeBytes: current.sizeBytes }]),
     ];
     for (const file of files) await this.#readLines(file, take);
-    for (const line of waiting) take(line);
+    for (const line of waiting) take(line.trimEnd());
   }
 
   async #readLines(file: Kept, take: (line: string) => void): Promise<void> {
