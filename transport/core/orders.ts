@@ -103,8 +103,10 @@ function setSuspended(turn: Turn, copy: Copy, event: 'AdminSuspended' | 'AdminCo
   setState(turn, copy, { ...state, suspended: Number(state.suspended) + 1 }, 'commit');
   tellHolders(turn, facts, copy.state, copy.registered, 'pending');
   if (event === 'AdminSuspended') for (const hop of server.hops.values()) hop.ready.delete(facts.id);
-  // Its age was looked at all the while: overdue, it is tried once before the next look.
-  else enqueue(turn, copy);
+  else {
+    enqueue(turn, copy);
+    armAge(turn, copy);
+  }
   return 'done';
 }
 
