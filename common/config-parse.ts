@@ -160,7 +160,7 @@ const retired = object<RetiredIdentity>({
 const messageOrder = object<MessageOrder>({
   id: text,
   message: identity as unknown as Parse<CopyId>,
-  action: oneOf('suspend', 'resume', 'remove'),
+  action: oneOf('suspend', 'resume', 'remove', 'removeWithNdr'),
   by: text,
 });
 

@@ -201,7 +201,7 @@ export interface TopologyDocument {
 export interface MessageOrder {
   readonly id: string;
   readonly message: CopyId;
-  readonly action: 'suspend' | 'resume' | 'remove';
+  readonly action: 'suspend' | 'resume' | 'remove' | 'removeWithNdr';
   /** For the audit. */
   readonly by: string;
 }

@@ -1,9 +1,8 @@
 /**
- * `mailcluster message suspend|resume|remove`: what a person decides about one message (protocol.md 18, rows 23 to 25), as an order document. Decides nothing: the
+ * `mailcluster message suspend|resume`: what a person decides about one message (protocol.md 18, rows 23 and 25), as an order document. Decides nothing: the
  * transport that owns the message carries it out, and records who ordered it. Exit 1 when it was refused or not answered.
  */
 import { userInfo } from 'node:os';
-import type { MessageOrder } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
 import { openCluster } from '../local/cluster.ts';
 import { isIdentity } from '../local/orders.ts';
@@ -11,7 +10,7 @@ import { type CommandContext, parse, UsageError } from './command.ts';
 import { give, newId } from './ordering.ts';
 
 export async function orderMessage(
-  action: MessageOrder['action'],
+  action: 'suspend' | 'resume',
   args: readonly string[],
   context: CommandContext,
 ): Promise<number> {
@@ -34,7 +33,6 @@ export async function orderMessage(
   const does = {
     suspend: `The owner of ${message} delivers nothing more of it until "mailcluster message resume ${message}"`,
     resume: `If ${message} is suspended, or in the queue poison, its owner delivers it again`,
-    remove: `The owner of ${message} gives up what is not delivered of it, without a report to the sender`,
   } as const;
   context.output.out(`${does[action]}; "mailcluster trace ${message}" shows it.\n`);
   return 0;

@@ -19,14 +19,15 @@ import { renderCopy } from './message-detail.ts';
 import {
   FILTER_HELP,
   filterOf,
-  type Holding,
   MESSAGE_FILTERS,
   type Message,
   messagesOf,
   type Unreachable,
 } from './message-filter.ts';
 import { orderMessage } from './message-order.ts';
-import { count, duration, json, size, table } from './output.ts';
+import { REMOVE_HELP, removeMessages } from './message-remove.ts';
+import { messageTable } from './message-table.ts';
+import { count, json } from './output.ts';
 import type { Members } from './place.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 
@@ -67,30 +68,6 @@ async function listMessages(args: readonly string[], context: CommandContext): P
   return unreachable.length === 0 ? 0 : 1;
 }
 
-export function messageTable(groups: readonly Message[], nowMs: number): string {
-  const first = ([copy]: Message): Holding | undefined => copy;
-  const error = { title: 'LAST ERROR', value: (copies: Message) => first(copies)?.lastError ?? null };
-  return table<Message>(
-    [
-      { title: 'ID', value: (copies) => first(copies)?.id ?? null },
-      { title: 'COPIES', value: (copies) => copies.map(place).join(', ') },
-      { title: 'FROM', value: (copies) => first(copies)?.from || '<>' },
-      { title: 'TO', value: (copies) => recipientsInShort(first(copies)?.recipients.map((one) => one.address) ?? []) },
-      { title: 'SIZE', value: (copies) => size(first(copies)?.sizeBytes ?? 0), right: true },
-      { title: 'AGE', value: (copies) => duration(nowMs - (first(copies)?.acceptedAtMs ?? nowMs)), right: true },
-      ...(groups.some((copies) => first(copies)?.lastError) ? [error] : []),
-    ],
-    groups,
-  );
-}
-
-const place = ({ queue, member, suspended }: Holding): string =>
-  `${queue}${suspended === true ? ' (suspended)' : ''}@${member}`;
-
-function recipientsInShort(addresses: readonly string[]): string {
-  return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
-}
-
 async function findCopies(cluster: Members, id: string): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {
   return gather(await cluster.askAll<MessageDetailAnswer>(`/v1/messages/${encodeURIComponent(id)}`));
 }
@@ -116,14 +93,15 @@ export const messageCommand: Command = {
        mailcluster message show ID [--state DIR] [-o json]
        mailcluster message suspend ID [--state DIR]
        mailcluster message resume ID [--state DIR]
-       mailcluster message remove ID [--state DIR]
+       mailcluster message remove ID|FILTER... [--with-ndr] [--dry-run|--yes] [--all] [--state DIR] [-o json]
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
 ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
 error. It exits with 1 when a transport did not answer, "show" when no transport holds the message. "suspend" holds a message back until "resume", also over restarts
 and takeovers; what is being delivered comes to its end, and it does not expire meanwhile (its age goes on). "resume" also lets a message in the queue poison go on: its
-transport died twice with nothing else in hand, so look at it first. "remove" gives up what is not delivered of a message; nobody gets a report. "lost" compares what the front ends acknowledged (their logs) with what
+transport died twice with nothing else in hand, so look at it first. "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
+${REMOVE_HELP}
 
 ${FILTER_HELP}
   --limit N              at most N messages (default 100, at most 100000)
@@ -134,12 +112,14 @@ ${COMMON_HELP}
 Examples:
   mailcluster message list --queue shadow
   mailcluster message list --domain example.org --older-than 2h --error "connection refused"
+  mailcluster message remove --sender spam@example.org --with-ndr --yes
   mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
   run: (args, context) => {
     const [what, ...rest] = args;
     if (what === 'list') return listMessages(rest, context);
     if (what === 'show') return showMessage(rest, context);
-    if (what === 'suspend' || what === 'resume' || what === 'remove') return orderMessage(what, rest, context);
+    if (what === 'suspend' || what === 'resume') return orderMessage(what, rest, context);
+    if (what === 'remove') return removeMessages(rest, context);
     if (what === 'lost') return lostMessages(rest, context);
     throw new UsageError('say "message list", "message show ID", "message suspend|resume|remove ID" or "message lost"');
   },

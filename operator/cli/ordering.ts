@@ -15,24 +15,34 @@ const PATIENCE_MS = 30_000;
 export const newId = (): string => newOrderId(systemRandom);
 
 /** True when it is in force; else what is wrong was said. */
-export async function give(order: Order, cluster: Cluster, context: CommandContext): Promise<boolean> {
+export const give = (order: Order, cluster: Cluster, context: CommandContext): Promise<boolean> =>
+  giveAll([order], cluster, context);
+
+/** All of them are written before the first answer is awaited: they come into force together, or nearly so. True when each is. */
+export async function giveAll(orders: readonly Order[], cluster: Cluster, context: CommandContext): Promise<boolean> {
   const paths = statePaths(cluster.run.state);
   const { err } = context.output;
   const book = new OrderBook(paths, (line) => err(`${line}\n`));
-  await book.write(order);
-  for (let waitedMs = 0; waitedMs < PATIENCE_MS; waitedMs += LOOK_MS) {
-    const answer = await book.answerTo(order.id);
-    if (answer !== null) {
-      if (!answer.ok) {
-        await book.forgetAnswer(order.id);
-        err(`Refused: ${answer.text}.\n`);
-      }
-      return answer.ok;
+  for (const order of orders) await book.write(order);
+  let isFine = true;
+  let waitedMs = 0;
+  for (const order of orders) {
+    let answer = await book.answerTo(order.id);
+    while (answer === null && waitedMs < PATIENCE_MS) {
+      await context.pause(LOOK_MS);
+      waitedMs += LOOK_MS;
+      answer = await book.answerTo(order.id);
     }
-    await context.pause(LOOK_MS);
+    if (answer === null) {
+      err(
+        `"mailcluster run" (process ${cluster.run.pid}) has not answered in ${PATIENCE_MS / 1_000} s. The order is kept in ${join(paths.orders, orderFile(order))} and comes into force as soon as it runs; remove that file to take it back.\n`,
+      );
+      return false;
+    }
+    if (answer.ok) continue;
+    isFine = false;
+    await book.forgetAnswer(order.id);
+    err(`Refused: ${answer.text}.\n`);
   }
-  err(
-    `"mailcluster run" (process ${cluster.run.pid}) has not answered in ${PATIENCE_MS / 1_000} s. The order is kept in ${join(paths.orders, orderFile(order))} and comes into force as soon as it runs; remove that file to take it back.\n`,
-  );
-  return false;
+  return isFine;
 }

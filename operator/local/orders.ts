@@ -106,7 +106,7 @@ const TEXTS: Readonly<Record<Order['kind'], readonly string[]>> = {
   resubmit: [],
 };
 
-const MESSAGE_ACTIONS: readonly MessageOrder['action'][] = ['suspend', 'resume', 'remove'];
+const MESSAGE_ACTIONS: readonly MessageOrder['action'][] = ['suspend', 'resume', 'remove', 'removeWithNdr'];
 const QUEUE_ACTIONS: readonly QueueOrder['action'][] = ['suspend', 'resume', 'retry'];
 
 /** A string says what is wrong. `readResource` checks a ResubmitRequest against its CRD. */

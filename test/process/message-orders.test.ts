@@ -54,7 +54,12 @@ test(
     const order = async (...words: string[]) => await mailcluster('message', ...words, '--state', system.state);
     expect(await order('remove', 'no-id')).toMatchObject({ code: 2, stderr: expect.stringContaining('250 reply') });
     expect(await order('resume', kept)).toMatchObject({ code: 0, stdout: expect.stringContaining(kept) });
-    expect(await order('remove', gone)).toMatchObject({ code: 0, stdout: expect.stringContaining(gone) });
+    const removed = await order('remove', gone);
+    // Each copy is accounted for.
+    expect(removed.code).toBe(0);
+    expect(removed.stdout.match(new RegExp(`^${gone} .* removed `, 'gm'))).toHaveLength(2);
+    // A second time there is nothing left to remove.
+    expect(await order('remove', gone)).toMatchObject({ code: 1, stderr: expect.stringContaining(gone) });
     await until(`${gone} to be gone`, async () => !(await list()).some(({ id }) => id === gone), PATIENCE);
     const left = await list();
     expect(left.map(({ id, copies }) => [id, copies.length])).toEqual([[kept, 2]]);
@@ -116,6 +121,53 @@ test(
     const { stdout } = await run('trace', held);
     for (const said of [`suspend by ${userInfo().username}`, `resume by ${userInfo().username}`])
       expect(stdout).toContain(said);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'message remove by filter: listed first, then every copy of all that match, with a report to each sender',
+  async () => {
+    const system = await startCluster((directory) => twoSites(directory, { perSite: 1, lmtp: '127.0.0.1:1' }));
+    cluster = system;
+    const messages = [0, 1, 2].map((n) =>
+      makeMessage(`bulk${n}`, n < 2 ? 'ann@example.com' : 'bob@example.com', 2_000),
+    );
+    expect(notAccepted(await sendAll({ targets: () => system.targets(), messages, sessions: 1 }))).toEqual([]);
+    const run = async (...words: string[]) => await mailcluster('message', ...words, '--state', system.state);
+    const ids = async (...words: string[]): Promise<readonly string[]> =>
+      (JSON.parse((await run('list', '-o', 'json', ...words)).stdout) as Listed).messages
+        .filter(({ copies }) => copies.length === 2)
+        .map(({ id }) => id);
+    const to = ['--recipient', 'ann@example.com', '--next-hop'];
+    const { stdout } = await mailcluster('queue', 'list', '--state', system.state, '-o', 'json');
+    const [queue] = (JSON.parse(stdout) as Queues).nextHops;
+    await until('three messages, twice each', async () => (await ids()).length === 3, PATIENCE);
+    const meant = await until(
+      'two messages for ann',
+      async () => {
+        const { messages: found } = JSON.parse(
+          (await run('list', '-o', 'json', '--recipient', 'ann@example.com')).stdout,
+        ) as Listed;
+        return found.length === 2 ? found.map(({ id }) => id) : null;
+      },
+      PATIENCE,
+    );
+    const listed = await run('remove', ...to, queue?.nextHop ?? '');
+    expect(listed).toMatchObject({ code: 0, stdout: expect.stringContaining('2 messages would be') });
+    expect(await ids()).toHaveLength(3);
+    const done = await run('remove', ...to, queue?.nextHop ?? '', '--with-ndr', '--yes', '-o', 'json');
+    const { copies } = JSON.parse(done.stdout) as { copies: { id: string; member: string; fate: string }[] };
+    expect([done.code, copies.length, new Set(copies.map(({ fate }) => fate))]).toEqual([0, 4, new Set(['removed'])]);
+    expect(new Set(copies.map(({ id }) => id))).toEqual(new Set(meant));
+    const { stdout: story } = await run('show', meant[0] ?? '');
+    expect(story).toBe('');
+    const trace = await mailcluster('trace', meant[0] ?? '', '--state', system.state);
+    expect(trace.stdout).toContain(`remove with NDR by ${userInfo().username}`);
+    // The third stays, beside one report for each that was removed.
+    const left = (JSON.parse((await run('list', '-o', 'json')).stdout) as Listed).messages;
+    expect(left.filter(({ id }) => meant.includes(id))).toEqual([]);
+    expect((await run('list', '--sender', '<>')).stdout.match(/<>/g)).toHaveLength(2);
   },
   TIMEOUT_MS,
 );

@@ -1,4 +1,5 @@
 /** `mailcluster message list` and `mailcluster queue`: filters, pages over all members, what a person is told; over real admin APIs. */
+import { readdir } from 'node:fs/promises';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
 import { messageCommand } from '../../operator/cli/messages.ts';
@@ -137,6 +138,38 @@ test('queue show: the last error in full, who waits and why; an unknown queue is
   await held.cluster({ ...CONTENTS, a: { ...CONTENTS.a, ...own } });
   expect((await run(messageCommand, held, 'list')).out).toContain('delivery (suspended)@a, shadow@b');
   expect((await run(messageCommand, held, 'show', ID)).out).toContain('suspended  by a person');
+});
+
+test('message remove: several are only listed, everything needs --all, an ID is one; nothing is ordered meanwhile', async () => {
+  const world = await open();
+  const id = (n: number): CopyId => `01J${String(n).padStart(23, '0')}` as CopyId;
+  const [one, two] = [summary('delivery', id(1)), { ...summary('delivery', id(2)), nextHops: ['db02/sea'] }];
+  await world.cluster({ a: { ...CONTENTS.a, messages: [one, two] }, b: { ...CONTENTS.b, messages: [] } });
+  const remove = async (...args: string[]) => await run(messageCommand, world, 'remove', ...args);
+  const listed = await remove('--domain', 'contoso.com');
+  expect(listed).toMatchObject({ code: 0, err: '' });
+  for (const said of [id(1), id(2), 'Nothing was removed: 2 messages would be; --yes does it.'])
+    expect(listed.out).toContain(said);
+  expect(await remove('--next-hop', 'db02/sea', '--dry-run')).toMatchObject({
+    code: 0,
+    out: expect.stringContaining('Nothing was removed: 1 message would be; --yes does it.'),
+  });
+  // It is a filter, and matches everything all the same.
+  expect(await remove('--domain', 'contoso.com', '--yes')).toMatchObject({
+    code: 1,
+    err: 'Refused: these 2 are all messages there are; say --all as well if you mean it.\n',
+  });
+  expect(await remove(ID)).toMatchObject({ code: 1, err: `No transport that answered has ${ID} in transit.\n` });
+  expect(await remove('--next-hop', 'nowhere')).toMatchObject({ code: 1, err: 'No messages match.\n' });
+  for (const [args, said] of [
+    [[], 'say --all if you mean it'],
+    [['--yes'], 'say --all if you mean it'],
+    [['no-id'], 'it stands in the 250 reply'],
+    [[ID, '--domain', 'x'], 'an ID, or filters, not both'],
+    [['--domain', 'x', '--dry-run', '--yes'], 'contradict each other'],
+  ] as const)
+    expect(await remove(...args)).toMatchObject({ code: 'USAGE', err: expect.stringContaining(said) });
+  expect(await readdir(world.directory)).not.toContain('orders');
 });
 
 test('wrong usage', async () => {

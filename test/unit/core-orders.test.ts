@@ -3,7 +3,19 @@ import { describe, expect, test } from 'vitest';
 import type { MessageOrder, QueueOrder } from '../../common/config.ts';
 import { isSuspended } from '../../transport/core/copy.ts';
 import { mayBegin } from '../../transport/core/delivery.ts';
-import { A, B, CoreBench, copyId, epochOf, factsOf, OTHER, PEER, sharedOf, stateOf } from './core-bench.ts';
+import {
+  A,
+  B,
+  CoreBench,
+  copyId,
+  envelopeFor,
+  epochOf,
+  factsOf,
+  OTHER,
+  PEER,
+  sharedOf,
+  stateOf,
+} from './core-bench.ts';
 
 const HOUR_MS = 3_600_000;
 
@@ -169,6 +181,41 @@ describe('a suspended message', () => {
     held.candidateStored(open);
     held.pass(1_100);
     expect(isSuspended(held.copy('M1'))).toBe(true);
+  });
+});
+
+describe('a message that is removed', () => {
+  test('with NDR: its sender is told once, and nobody hears that it is final before the report is safe', () => {
+    const { bench } = deferred();
+    orders(bench, ['removeWithNdr', 'o1']);
+    expect(bench.copy('M1').recipients).toMatchObject([
+      { outcome: 'failed', reply: '550 5.7.1 Removed by an administrator' },
+    ]);
+    const { id } = bench.lastSeen('ComposeDsn');
+    expect(bench.sent('STATE').filter(({ frame }) => frame.state.verdict === 'final')).toEqual([]);
+    const report = { stream: 99, id, parent: copyId('M1'), digest: 'e'.repeat(64), sizeBytes: 10 };
+    bench.event({ kind: 'DsnComposed', ...report, envelope: envelopeFor(['sender@far.example'], '') });
+    const open = bench.candidateOpened();
+    bench.candidateStored({ ...open, state: { ...open.state, digest: 'e'.repeat(64) } });
+    bench.pass(10_000);
+    expect(bench.seen('ComposeDsn')).toHaveLength(1);
+    expect(audits(bench)).toEqual(['REMOVE remove with NDR by ann, order o1']);
+  });
+
+  test('with NDR: who asked for none, and <>, gets none; it is gone at once', () => {
+    for (const [recipient, from] of [
+      [{ address: 'x@far.example', notify: 'NEVER' }, 'sender@far.example'],
+      [{ address: 'x@far.example' }, ''],
+    ] as const) {
+      const bench = new CoreBench({ members: 2 });
+      bench.join(PEER);
+      bench.accept('M1', [recipient], { from });
+      bench.delivered(bench.lastSeen('Deliver'), [
+        { index: 0, kind: 'deferred', reply: '451 4.2.0 later', host: false },
+      ]);
+      orders(bench, ['removeWithNdr', 'o1']);
+      expect([bench.server.copies.has(copyId('M1')), bench.seen('ComposeDsn')]).toEqual([false, []]);
+    }
   });
 });
 

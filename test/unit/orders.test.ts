@@ -145,7 +145,7 @@ describe('orders about delivery queues', () => {
     expect(parse(queue('suspend', 'q'))).toEqual(queue('suspend', 'q'));
     expect(parse({ ...queue('suspend', 'q'), action: 'drop' })).toBe('action: suspend, resume, retry');
     expect(parse({ ...queue('suspend', 'q'), queue: 7 })).toBe('queue: not a text');
-    expect(parse({ ...message(1), action: 'drop' })).toBe('action: suspend, resume, remove');
+    expect(parse({ ...message(1), action: 'drop' })).toBe('action: suspend, resume, remove, removeWithNdr');
     expect(parse({ ...message(1), action: 'suspend' })).toMatchObject({ action: 'suspend' });
   });
 });

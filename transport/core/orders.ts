@@ -10,6 +10,7 @@ import { type Copy, IN_TRANSIT, isFinal, isSuspended, retryAt } from './copy.ts'
 import { enqueue, finalNow, finishIfFinal, hopDue, pump } from './delivery.ts';
 import { tellHolders } from './ownership.ts';
 import { enterRisk, ORDERS_FACT } from './poison.ts';
+import { forkDsn } from './reports.ts';
 import { commit, late, type Server, setState, type Turn } from './state.ts';
 import { transition } from './transitions.ts';
 
@@ -54,19 +55,31 @@ function settleOrder(turn: Turn, id: string): void {
   commit(turn, { kind: 'fact', key: ORDERS_FACT, value: [...risk.done] });
 }
 
-const EVENTS = { resume: 'RESUBMIT', remove: 'REMOVE', suspend: 'SUSPEND', continue: 'RESUME' } as const;
+const EVENTS = {
+  ...{ resume: 'RESUBMIT', suspend: 'SUSPEND', continue: 'RESUME' },
+  ...{ remove: 'REMOVE', removeWithNdr: 'REMOVE' },
+} as const;
+const WORDS = { suspend: 'suspend', resume: 'resume', remove: 'remove', removeWithNdr: 'remove with NDR' } as const;
 
 function audit(turn: Turn, { facts, state }: Copy, { action, id, by }: MessageOrder): void {
   // Out of poison it is submitted again; else it only goes on.
   const event = EVENTS[action === 'resume' && state.suspended !== false ? 'continue' : action];
-  late(turn, { copy: facts.id, kind: 'Track', event, facts, id: facts.id, detail: `${action} by ${by}, order ${id}` });
+  late(turn, {
+    copy: facts.id,
+    kind: 'Track',
+    event,
+    facts,
+    id: facts.id,
+    detail: `${WORDS[action]} by ${by}, order ${id}`,
+  });
 }
 
 /** `known`: who owned it before me has done it, and said so. */
 type Done = 'done' | 'known' | 'not now';
 
 function obey(turn: Turn, copy: Copy, { action }: MessageOrder): Done {
-  if (action === 'remove') return remove(turn, copy) ? 'done' : 'not now';
+  if (action === 'remove' || action === 'removeWithNdr')
+    return remove(turn, copy, action === 'removeWithNdr') ? 'done' : 'not now';
   if (action === 'suspend') return suspend(turn, copy);
   if (copy.state.queue === 'poison') return resume(turn, copy) ? 'done' : 'not now';
   if (isSuspended(copy.state)) return setSuspended(turn, copy, 'AdminContinued');
@@ -109,8 +122,11 @@ function resume(turn: Turn, copy: Copy): boolean {
   return true;
 }
 
-/** Row 24: what is not final yet will not be delivered, and nobody is told. While a store has it the order waits. */
-function remove(turn: Turn, copy: Copy): boolean {
+/** For the sender: RFC 3463 7.1, refused by policy. */
+const REMOVED_REPLY = '550 5.7.1 Removed by an administrator';
+
+/** Row 24: what is not final yet will not be delivered; the sender is told when it is wanted. While a store has it the order waits. */
+function remove(turn: Turn, copy: Copy, withNdr: boolean): boolean {
   const { state, facts } = copy;
   const isBusy =
     copy.delivering.size > 0 || copy.doubt !== null || copy.demoteTo !== null || state.standing === 'intake';
@@ -119,11 +135,16 @@ function remove(turn: Turn, copy: Copy): boolean {
   const known: readonly RecipientState[] =
     state.recipients ??
     facts.envelope.recipients.map(({ address }): RecipientState => ({ address, outcome: 'pending' }));
-  const recipients = known.map((one) =>
-    isFinal(one) ? one : finalNow(turn, one, 'removed', 'removed by an administrator'),
-  );
+  const open = known.flatMap((one, index) => (isFinal(one) ? [] : [index]));
+  const recipients = known.map((one) => {
+    if (isFinal(one)) return one;
+    return withNdr
+      ? finalNow(turn, one, 'failed', REMOVED_REPLY)
+      : finalNow(turn, one, 'removed', 'removed by an administrator');
+  });
   for (const hop of turn.server.hops.values()) hop.ready.delete(facts.id);
   setState(turn, copy, { ...state, queue: 'delivery', crashCount: 0, recipients }, 'commit');
+  if (withNdr) for (const index of open) forkDsn(turn, copy, 'failed', index);
   finishIfFinal(turn, copy);
   return true;
 }

@@ -1,0 +1,27 @@
+/** Messages over all members as a table for people, one line each with all its copies. Pure. */
+import type { Holding, Message } from './message-filter.ts';
+import { duration, size, table } from './output.ts';
+
+export function messageTable(groups: readonly Message[], nowMs: number): string {
+  const first = ([copy]: Message): Holding | undefined => copy;
+  const error = { title: 'LAST ERROR', value: (copies: Message) => first(copies)?.lastError ?? null };
+  return table<Message>(
+    [
+      { title: 'ID', value: (copies) => first(copies)?.id ?? null },
+      { title: 'COPIES', value: (copies) => copies.map(place).join(', ') },
+      { title: 'FROM', value: (copies) => first(copies)?.from || '<>' },
+      { title: 'TO', value: (copies) => recipientsInShort(first(copies)?.recipients.map((one) => one.address) ?? []) },
+      { title: 'SIZE', value: (copies) => size(first(copies)?.sizeBytes ?? 0), right: true },
+      { title: 'AGE', value: (copies) => duration(nowMs - (first(copies)?.acceptedAtMs ?? nowMs)), right: true },
+      ...(groups.some((copies) => first(copies)?.lastError) ? [error] : []),
+    ],
+    groups,
+  );
+}
+
+const place = ({ queue, member, suspended }: Holding): string =>
+  `${queue}${suspended === true ? ' (suspended)' : ''}@${member}`;
+
+function recipientsInShort(addresses: readonly string[]): string {
+  return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
+}
