@@ -56,8 +56,11 @@ function settleOrder(turn: Turn, id: string): void {
 }
 
 const EVENTS = {
-  ...{ resume: 'RESUBMIT', suspend: 'SUSPEND', continue: 'RESUME' },
-  ...{ remove: 'REMOVE', removeWithNdr: 'REMOVE' },
+  resume: 'RESUBMIT',
+  suspend: 'SUSPEND',
+  continue: 'RESUME',
+  remove: 'REMOVE',
+  removeWithNdr: 'REMOVE',
 } as const;
 const WORDS = { suspend: 'suspend', resume: 'resume', remove: 'remove', removeWithNdr: 'remove with NDR' } as const;
 
