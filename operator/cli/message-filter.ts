@@ -1,7 +1,7 @@
 /**
- * Which messages are meant, and the walk over all members that finds them. Owns: the filters as options, and the joining of what members list into messages with
- * their copies. Promise: in the order of ids, a page per member in hand; a member that does not answer, or knows no filters, ends its part and is named - it never
- * passes for one that lists everything.
+ * Which messages are meant, and the walk over all members that finds them. Owns: the filters as options, and the joining of what members list
+ * into messages with their copies. Promise: in the order of ids, a page per member in hand; a member that does not answer, or knows no filters,
+ * ends its part and is named - it never passes for one that lists everything.
  */
 import type { ParseArgsOptionsConfig } from 'node:util';
 import type { Asked } from '../admin-client.ts';

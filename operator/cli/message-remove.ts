@@ -1,7 +1,8 @@
 /**
- * `mailcluster message remove`: one message, or all that match. Owns: that nobody removes more than they have seen - several matches are only listed until `--yes`
- * says otherwise, everything there is needs `--all` as well - and the account of it: each copy that was there is named, with what became of it or that it was not reached
- * (protocol.md 11). Decides nothing: the owner of each message carries its order out. Exit 1 when an order was refused, or a copy is still there at the end.
+ * `mailcluster message remove`: one message, or all that match. Owns: that nobody removes more than they have seen - several matches are only
+ * listed until `--yes` says otherwise, everything there is needs `--all` as well - and the account of it: each copy that was there is named, with
+ * what became of it or that it was not reached (protocol.md 11). Decides nothing: the owner of each message carries its order out. Exit 1 when an
+ * order was refused, or a copy is still there at the end.
  */
 import { userInfo } from 'node:os';
 import type { MessageOrder } from '../../common/config.ts';
@@ -27,8 +28,9 @@ import { count, json, table } from './output.ts';
 const MOST = 200;
 const PAGE = 1_000;
 
-export const REMOVE_HELP = `"remove" gives up what is not delivered of a message: by its id, or of every message that matches. It says of each copy whether it is gone. Several matches are only
-listed (--dry-run) until --yes; a filter that matches every message there is needs --all as well; at most ${MOST} at once, the first by id.
+export const REMOVE_HELP = `"remove" gives up what is not delivered of a message: by its id, or of every message that matches. It says of each copy whether it is gone.
+Several matches are only listed (--dry-run) until --yes; a filter that matches every message there is needs --all as well; at most ${MOST} at
+once, the first by id.
 
   --with-ndr             "remove": the sender gets a report, 550 5.7.1; without it nobody does
   --dry-run, --yes, --all

@@ -115,7 +115,7 @@ describe('a suspended message', () => {
     const deliver = bench.lastSeen('Deliver');
     expect(bench.copy('M1').recipients).toMatchObject([{ outcome: 'pending' }]);
     bench.delivered(deliver, [{ index: 0, kind: 'deferred', reply: '451 4.2.0 later', host: false }]);
-    bench.pass(10_000);
+    bench.pass(2_000);
     expect(bench.seen('ComposeDsn').map(({ dsn }) => dsn)).toEqual(['delayed', 'expired']);
   });
 

@@ -56,8 +56,11 @@ function settleOrder(turn: Turn, id: string): void {
 }
 
 const EVENTS = {
-  ...{ resume: 'RESUBMIT', suspend: 'SUSPEND', continue: 'RESUME' },
-  ...{ remove: 'REMOVE', removeWithNdr: 'REMOVE' },
+  resume: 'RESUBMIT',
+  suspend: 'SUSPEND',
+  continue: 'RESUME',
+  remove: 'REMOVE',
+  removeWithNdr: 'REMOVE',
 } as const;
 const WORDS = { suspend: 'suspend', resume: 'resume', remove: 'remove', removeWithNdr: 'remove with NDR' } as const;
 
@@ -103,8 +106,10 @@ function setSuspended(turn: Turn, copy: Copy, event: 'AdminSuspended' | 'AdminCo
   setState(turn, copy, { ...state, suspended: Number(state.suspended) + 1 }, 'commit');
   tellHolders(turn, facts, copy.state, copy.registered, 'pending');
   if (event === 'AdminSuspended') for (const hop of server.hops.values()) hop.ready.delete(facts.id);
-  // Its age was looked at all the while: overdue, it is tried once before the next look.
-  else enqueue(turn, copy);
+  else {
+    enqueue(turn, copy);
+    armAge(turn, copy);
+  }
   return 'done';
 }
 

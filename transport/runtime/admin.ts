@@ -138,7 +138,7 @@ function countOf(query: URLSearchParams, name: string): number | null {
   return value;
 }
 
-const FILTERS = new Set(
+const FILTERS: ReadonlySet<string> = new Set(
   'queue nextHop sender recipient domain error attempt olderThanMs youngerThanMs minBytes maxBytes after limit'.split(
     ' ',
   ),
