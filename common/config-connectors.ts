@@ -1,8 +1,15 @@
 /**
- * The parser of send connectors in the topology document (`config.ts`). Owns: what must hold inside one connector. Promise: as `config-parse.ts`; documents of
+ * The parsers of send connectors and DKIM keys in the topology document (`config.ts`). Owns: what must hold inside one connector. Promise: as `config-parse.ts`; documents of
  * programs before a setting read as if it had not been used. PURE.
  */
-import type { ConnectorLimits, ConnectorSession, MxConfig, SendConnectorConfig } from './config.ts';
+import type {
+  ConnectorLimits,
+  ConnectorSession,
+  DkimConfig,
+  DkimKeyConfig,
+  MxConfig,
+  SendConnectorConfig,
+} from './config.ts';
 import {
   count,
   endpoint,
@@ -10,6 +17,7 @@ import {
   list,
   lowerCase,
   Mismatch,
+  milliseconds,
   network,
   nullable,
   object,
@@ -62,3 +70,11 @@ export const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
     throw new Mismatch(`${path}.session.credentials`, `need tls Required, found ${found.tls}`);
   return found;
 };
+
+export const dkim = object<DkimConfig>({
+  failurePolicy: oneOf('Defer', 'SendUnsigned'),
+  keys: list(
+    object<DkimKeyConfig>({ domain: lowerCase, selector: text, secret: text, key: text, signsFromMs: milliseconds }),
+  ),
+  relayFrom: list(object<DkimConfig['relayFrom'][number]>({ listener: text, networks: list(network) })),
+});

@@ -21,7 +21,7 @@ import type {
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
-import { sendConnector } from './config-connectors.ts';
+import { dkim, sendConnector } from './config-connectors.ts';
 import {
   boundary,
   count,
@@ -235,13 +235,14 @@ const topologyFields = object<TopologyDocument>({
   messageOrders: list(messageOrder),
   queueOrders: optional(list(queueOrder)),
   recipients: optional(recipients),
+  dkim: optional(dkim),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
   const found = withDefaults(topologyFields, {
     ...{ retired: [], resubmitRequests: [], messageOrders: [] },
-    ...{ queueOrders: undefined, recipients: undefined, siteLinks: undefined },
+    ...{ queueOrders: undefined, recipients: undefined, dkim: undefined, siteLinks: undefined },
   })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));

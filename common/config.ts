@@ -88,6 +88,24 @@ export interface SendConnectorConfig {
   readonly sendLimits?: ConnectorLimits | null;
 }
 
+/** A key of DKIM: TXT record at `selector._domainkey.domain`, private key under `key` in the Secret. */
+export interface DkimKeyConfig {
+  readonly domain: string;
+  readonly selector: string;
+  readonly secret: string;
+  readonly key: string;
+  /** Wall clock from which on it signs for its domain, until another begins. */
+  readonly signsFromMs: number;
+}
+
+export interface DkimConfig {
+  /** What becomes of a message whose key cannot be used. */
+  readonly failurePolicy: 'Defer' | 'SendUnsigned';
+  readonly keys: readonly DkimKeyConfig[];
+  /** Whose clients may relay: their mail is ours. */
+  readonly relayFrom: readonly { readonly listener: string; readonly networks: readonly string[] }[];
+}
+
 /** An address that stands for others: an alias, a group, or with `envelopeSender` a mailing list (RFC 5321 3.9). */
 export interface ExpansionConfig {
   /** Compared without case, like all addresses here. */
@@ -196,6 +214,8 @@ export interface TopologyDocument {
   readonly queueOrders?: readonly QueueOrder[];
   /** Absent: addresses are what they are. */
   readonly recipients?: RecipientsConfig;
+  /** Absent: nothing is signed. */
+  readonly dkim?: DkimConfig;
 }
 
 export interface MessageOrder {

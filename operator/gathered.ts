@@ -112,6 +112,8 @@ export interface SecretView {
   readonly keys: readonly string[];
   /** Why its `tls.crt` and `tls.key` cannot be used together; null where they can, or one is not there. */
   readonly tlsProblem: string | null;
+  /** Keys whose values can sign with DKIM. */
+  readonly signingKeys: readonly string[];
 }
 
 /** The authority that signs the pods' certificates: the Secret `authorityName()`. */

@@ -107,6 +107,7 @@ export const REASONS = [
   'AuthorityMissing',
   'AuthorityInvalid',
   'InvalidCertificate',
+  'InvalidDkimKey',
   'AuthorityExpiring',
   'CertificateExpiring',
   'FormerAuthorityNeeded',

@@ -1,8 +1,9 @@
 /**
- * What the operator sees of a Secret of people: its keys, and whether certificate and key in it can be used. Owns: that look, when the Secret arrives; its values are
+ * What the operator sees of a Secret of people: its keys, and what of it can be used as a certificate or to sign. Owns: that look, when the Secret arrives; its values are
  * not kept (`world.ts`). PURE.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { dkimKeyProblem } from '../common/dkim-key.ts';
 import type { SecretView } from './gathered.ts';
 import type { Watched } from './world.ts';
 
@@ -28,8 +29,20 @@ export function tlsProblem(data: unknown): string | null {
   return certificate.checkPrivateKey(key) ? null : 'tls.key is not the key of tls.crt';
 }
 
+/** Keys of a Secret whose values can sign with DKIM. */
+export function signingKeys(data: unknown): readonly string[] {
+  return Object.entries((data ?? {}) as Data).flatMap(([key, value]) =>
+    value !== undefined && readAs(dkimKeyProblem, value) === null ? [key] : [],
+  );
+}
+
 /** Of a Secret as it is kept. */
-export function secretView({ metadata, data, tlsProblem: problem }: Watched): SecretView {
+export function secretView({ metadata, data, tlsProblem: problem, signingKeys: signing }: Watched): SecretView {
   const keys = Object.keys((data as object | undefined) ?? {});
-  return { name: metadata.name, keys, tlsProblem: typeof problem === 'string' ? problem : null };
+  return {
+    name: metadata.name,
+    keys,
+    tlsProblem: typeof problem === 'string' ? problem : null,
+    signingKeys: Array.isArray(signing) ? signing.map(String) : [],
+  };
 }

@@ -37,7 +37,7 @@ import type { CacheChange, Indexer } from './kube/object-cache.ts';
 import { Reflector } from './kube/reflector.ts';
 import { LABEL, named } from './resources/names.ts';
 import type { ClaimObject, PodObject } from './resources/objects.ts';
-import { tlsProblem } from './secret-view.ts';
+import { signingKeys, tlsProblem } from './secret-view.ts';
 
 export interface WorldSide {
   readonly api: KubeApi;
@@ -266,7 +266,9 @@ function trimmed(kind: ResourceKind, object: Watched): Watched {
     // The authority alone is read; of all others the names of their keys, and whether they are of use.
     const isAuthority = isOurs && metadata.name === named.authority(metadata.labels?.[LABEL.cluster] ?? '');
     if (isAuthority) return { ...bare, type: object.type, data: object.data };
-    return { ...bare, type: object.type, data: emptied(object.data), tlsProblem: tlsProblem(object.data) };
+    const { data } = object;
+    const use = { tlsProblem: tlsProblem(data), signingKeys: signingKeys(data) };
+    return { ...bare, type: object.type, data: emptied(data), ...use };
   }
   if (kind === CONFIG_MAP && !isOurs) return { ...bare, data: emptied(object.data) };
   if (kind === POD) return { ...bare, metadata: identified(metadata), ...podParts(object) };

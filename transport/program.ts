@@ -4,7 +4,7 @@
  */
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { TopologyDocument, TransportConfig } from '../common/config.ts';
+import type { DkimConfig, TopologyDocument, TransportConfig } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
 import { documentRefusal } from '../common/document-refusal.ts';
 import type { CopyId } from '../common/message.ts';
@@ -123,6 +123,7 @@ function deliveryAgent(
   database: QueueDatabase,
   onDamaged: (id: CopyId) => void,
   ledger: Ledger,
+  dkim: () => DkimConfig | null,
 ): { readonly agent: DeliveryAgent; readonly hostsOf: HostsOf } {
   const { clock, random, log, metrics } = ports;
   const agent = createDeliveryAgent({
@@ -136,6 +137,7 @@ function deliveryAgent(
     readBody: (id) => database.readBody(id),
     onDamaged,
     credentials: credentialsIn(config.credentialsDirectory ?? null),
+    dkim: { config: dkim, directory: config.credentialsDirectory ?? null },
   });
   const kept = withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
   return { agent: kept, hostsOf: agent.hostsOf };
@@ -211,7 +213,14 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
-  const { agent: delivery, hostsOf } = deliveryAgent(config, ports, database, (id) => damaged(id), ledger);
+  const { agent: delivery, hostsOf } = deliveryAgent(
+    config,
+    ports,
+    database,
+    (id) => damaged(id),
+    ledger,
+    () => server.core.document.dkim ?? null,
+  );
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());
   const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document, memoryUse };

@@ -234,6 +234,12 @@ export const METRIC_CATALOG = declare({
     help: 'When the oldest message of a queue was accepted, by kind; NaN: it is empty.',
     labels: ['kind'],
   },
+  dkim_signatures_total: {
+    type: 'counter',
+    help: 'Messages of domains with a DKIM key that were to leave: signed, sent unsigned, or deferred because the key could not be used.',
+    labels: ['outcome'],
+    values: { outcome: ['signed', 'unsigned', 'deferred'] },
+  },
   delivery_duration_seconds: {
     type: 'histogram',
     help: 'Duration of one delivery attempt, by route.',

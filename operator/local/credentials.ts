@@ -128,6 +128,8 @@ export interface WantedSecrets {
   readonly addressLists?: NonNullable<MailCluster['spec']['recipients']>['addressLists'];
   /** With `username` and `password` for smart hosts. */
   readonly connectors: readonly string[];
+  /** Secrets and their keys with private keys of DKIM. */
+  readonly dkim?: readonly { readonly name: string; readonly key: string }[];
   /** Secret and key with the URL of a Redis server. */
   readonly redisUrl: { readonly name: string; readonly key: string } | null;
 }
@@ -220,6 +222,11 @@ export class SecretStore {
     for (const name of wanted.connectors)
       for (const [key, value] of basicAuthOf(find(name)))
         await put(join(this.#paths.secrets, CONNECTORS, name, key), value, async () => value);
+    for (const { name, key } of wanted.dkim ?? []) {
+      const value = find(name).data[key];
+      if (value === undefined) throw new SecretProblem(`Secret ${name} needs the key ${key} (a private key of DKIM)`);
+      await put(join(this.#paths.secrets, CONNECTORS, name, key), value, async () => value);
+    }
     // Only now, when all of them are right.
     for (const { file, source, text } of texts) {
       await makeDirectory(dirname(file));

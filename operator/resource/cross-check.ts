@@ -2,7 +2,9 @@
  * What spans two objects and so cannot be a rule of a CRD (kubernetes.md, first paragraph): `validate` and `run` refuse it here,
  * the operator shows it as a condition. Owns: those checks; of one object only what a rule may not cost (connector-checks.ts). PURE.
  */
+import { dkimKeys } from '../dkim.ts';
 import { checkConnectors, noteConnectors } from './connector-checks.ts';
+import { checkDkim, dkimKeyPath, noteDkim, sayDkimKey } from './dkim-checks.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { notePaths } from './path-checks.ts';
@@ -26,17 +28,22 @@ export interface CrossCheck {
   readonly notes: readonly Problem[];
 }
 
+/** Why a text cannot sign with DKIM; null: it can. */
+export type KeyProblem = (text: string) => string | null;
+
 type Say = (path: Path, problem: string, fix: string) => void;
 
 class Context {
   readonly problems: Problem[] = [];
   readonly notes: Problem[] = [];
   readonly missing: 'error' | 'note';
+  readonly keyProblem: KeyProblem;
   readonly #all: readonly Located<Resource>[];
 
-  constructor(all: readonly Located<Resource>[], missing: 'error' | 'note') {
+  constructor(all: readonly Located<Resource>[], missing: 'error' | 'note', keyProblem: KeyProblem) {
     this.#all = all;
     this.missing = missing;
+    this.keyProblem = keyProblem;
   }
 
   of<K extends Resource['kind']>(kind: K): readonly Located<Extract<Resource, { kind: K }>>[] {
@@ -55,8 +62,13 @@ class Context {
   }
 }
 
-export function crossCheck(all: readonly Located<Resource>[], missingReferences: 'error' | 'note'): CrossCheck {
-  const context = new Context(all, missingReferences);
+/** `keyProblem`: for who knows the values of Secrets. */
+export function crossCheck(
+  all: readonly Located<Resource>[],
+  missingReferences: 'error' | 'note',
+  keyProblem: KeyProblem = () => null,
+): CrossCheck {
+  const context = new Context(all, missingReferences, keyProblem);
   for (const cluster of context.of('MailCluster')) {
     checkClusterReferences(context, cluster);
     checkAddressLists(context, cluster);
@@ -65,6 +77,7 @@ export function crossCheck(all: readonly Located<Resource>[], missingReferences:
     checkConnectors(cluster.resource, context.sayTo(context.problems, cluster.document));
     noteConnectors(cluster.resource, context.sayTo(context.notes, cluster.document));
     notePaths(cluster.resource, context.sayTo(context.notes, cluster.document));
+    checkDkimKeys(context, cluster);
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
   for (const request of context.of('ResubmitRequest')) checkRequest(context, request);
@@ -128,6 +141,19 @@ function checkClusterReferences(context: Context, entry: Located<MailCluster>): 
   if (redis.urlSecretRef) {
     const { name, key } = redis.urlSecretRef;
     checkReference(context, entry, 'Secret', { name, keys: [key], path: ['spec', 'redis', 'urlSecretRef'] });
+  }
+}
+
+function checkDkimKeys(context: Context, entry: Located<MailCluster>): void {
+  const say = context.sayTo(context.problems, entry.document);
+  checkDkim(entry.resource, say);
+  noteDkim(entry.resource, context.sayTo(context.notes, entry.document));
+  for (const [at, { secretRef }] of dkimKeys(entry.resource).entries()) {
+    const { name, key } = secretRef;
+    const path: Path = [...dkimKeyPath(at), 'secretRef'];
+    const secret = checkReference(context, entry, 'Secret', { name, keys: [key], path });
+    const problem = secret === null ? null : context.keyProblem(secret.data[key] ?? '');
+    if (problem !== null) sayDkimKey(at, name, key, problem, say);
   }
 }
 

@@ -326,6 +326,25 @@ export interface MailClusterSpec {
     /** Sites whose transports send through it; all when empty. */
     readonly sites: readonly string[];
   }[];
+  /** Signatures (RFC 6376) of mail that leaves through send connectors, where its client may relay or has authenticated, or it was made here; nothing is signed when absent. */
+  readonly dkim?: {
+    /** What becomes of a message whose key cannot be used. Defer: it waits, and its error says why. SendUnsigned: it goes without. */
+    readonly failurePolicy: 'Defer' | 'SendUnsigned';
+    /** Keys by the domain of the author (From:). Of several for one domain that one signs whose signsFrom is the latest not in the future. */
+    readonly keys: readonly {
+      /** Domain of the authors whose mail it signs, without those below it; d= of the signature. */
+      readonly domain: string;
+      /** Its public key is the TXT record at SELECTOR._domainkey.DOMAIN. */
+      readonly selector: string;
+      /** Secret and key with the private key in PEM, RSA of 1024 bits or more or Ed25519; re-read for each message. */
+      readonly secretRef: {
+        readonly name: string;
+        readonly key: string;
+      };
+      /** It signs from then on (RFC 3339) in place of the one before it; at once when absent. Publish the TXT record before. */
+      readonly signsFrom?: string;
+    }[];
+  };
   /** Shared limits and the ledger of external deliveries; mail flows without it. */
   readonly redis: {
     /** Managed: the operator runs one (on one machine: as None). External: yours. None: every front end counts for itself. */

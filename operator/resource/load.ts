@@ -5,6 +5,7 @@
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { dkimKeyProblem } from '../../common/dkim-key.ts';
 import { createCelRules } from './cel.ts';
 import { crossCheck, type Located } from './cross-check.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
@@ -75,7 +76,7 @@ export function parseResources(sources: readonly Source[], reader: Reader, optio
   problems.push(...duplicateObjects(located));
   // Objects that refer to a broken one would only repeat its problem.
   if (problems.length > 0) return { ok: false, problems };
-  const crossed = crossCheck(located, options.missingReferences ?? 'error');
+  const crossed = crossCheck(located, options.missingReferences ?? 'error', dkimKeyProblem);
   if (crossed.problems.length > 0) return { ok: false, problems: crossed.problems };
   const resources = located.map((entry) => entry.resource);
   return {

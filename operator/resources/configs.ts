@@ -3,7 +3,7 @@
  * pod to pod is `$(NAME)`, filled in from the pod's environment by `common/pod-config.ts`; no secret is in it. PURE.
  */
 import type { AddressListFile, FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
-import { connectorSecrets } from '../connectors.ts';
+import { transportSecrets } from '../connectors.ts';
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { frontendLimits, type PlannedListener } from '../topology.ts';
@@ -98,7 +98,7 @@ export function transportConfig(
     hostname: `${NAME}.${serviceDomain(group, owner, operator)}`,
     store: STORE,
     ledger: ledger(cluster, owner, operator),
-    ...(connectorSecrets(cluster).length === 0 ? {} : { credentialsDirectory: PATH.connectors }),
+    ...(transportSecrets(cluster).length === 0 ? {} : { credentialsDirectory: PATH.connectors }),
     logLevel: cluster.spec.logLevel,
   };
 }

@@ -3,7 +3,7 @@
  * shape. Promise: the controller never deletes a claim and never restarts a pod by itself (Retain, OnDelete): both are the plan's, after
  * proof. PURE.
  */
-import { connectorSecrets } from '../connectors.ts';
+import { transportSecrets } from '../connectors.ts';
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { configFile, transportConfig } from './configs.ts';
@@ -49,7 +49,7 @@ function optional(name: string, secretName: string, path: string): Mount {
 
 /** Volumes have numbers: a name of a Secret can be longer than that of a volume. Mail to other places does not wait for a password. */
 export const connectorMounts = (cluster: MailCluster): readonly Mount[] =>
-  connectorSecrets(cluster).map((secret, at) => optional(`connector-${at}`, secret, `${PATH.connectors}/${secret}`));
+  transportSecrets(cluster).map((secret, at) => optional(`connector-${at}`, secret, `${PATH.connectors}/${secret}`));
 
 export function statefulSet(
   cluster: MailCluster,

@@ -21,6 +21,7 @@ const SPANS_OBJECTS = [
   'database-of-unknown-dag',
   'database-of-unknown-standalone-site',
   'defined-twice',
+  'dkim-key-not-pem',
   'domain-not-accepted',
   'group-contains-itself',
   'domain-relayed-elsewhere',

@@ -48,6 +48,18 @@ export const BASES: readonly Base[] = [
           sites: ['denver'],
         },
       ],
+      dkim: {
+        failurePolicy: 'SendUnsigned',
+        keys: [
+          { domain: 'contoso.com', selector: 's1', secretRef: { name: 'dkim', key: 's1.key' } },
+          {
+            domain: 'contoso.com',
+            selector: 's2',
+            secretRef: { name: 'dkim', key: 's2.key' },
+            signsFrom: '2026-01-01T00:00:00Z',
+          },
+        ],
+      },
       redis: { mode: 'None' },
     },
   },

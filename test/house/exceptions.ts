@@ -17,6 +17,7 @@ export interface Exceptions {
 export const EXCEPTIONS: Exceptions = {
   entries: new Map([
     ['transport/inspect.ts', 'offline tools of the queue database, started by `mailcluster store`'],
+    ['transport/runtime/dkim-worker.ts', 'the thread that signs'],
     ['operator/cli/kubectl-main.ts', 'the second entry of the commands, started by operator/cli/kubectl-mailcluster'],
     ['examples/demo.ts', 'make demo'],
     ['test/run.ts', 'make test'],
@@ -29,6 +30,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/bench/resubmit.ts', 'resubmission out of a large Safety Net'],
     ['test/bench/idle.ts', 'what silent peers cost'],
     ['test/bench/bad-clients.ts', 'what thousands of bad clients take from a front end'],
+    ['test/bench/dkim.ts', 'what signing takes from the event loop'],
     ['test/bench/operator.ts', 'what the operator takes with one MailCluster and with many'],
     ['test/bench/routes.ts', 'least-cost paths over many sites'],
     ['test/bench/store-memory.ts', 'what queued copies cost the store'],

@@ -36,6 +36,7 @@ const HOMES: readonly { readonly name: string; readonly where: RegExp; readonly 
   { name: 'pino', where: /^common\/platform\//, oneFile: true },
   { name: 'prom-client', where: /^common\/platform\//, oneFile: true },
   { name: 'ioredis', where: /^common\/platform\/redis-connection\.ts$/, oneFile: true },
+  { name: 'mailauth', where: /^transport\/runtime\/dkim-signature\.ts$/, oneFile: true },
   { name: 'ws', where: /^operator\/kube\/port-forward\.ts$/, oneFile: true },
   { name: '@kubernetes/client-node', where: /^operator\/kube\//, oneFile: false },
 ];

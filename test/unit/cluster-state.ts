@@ -101,7 +101,7 @@ export class ClusterState {
   authority: Gathered['authority'] = { kind: 'absent' };
   /** Members that still have one of an authority that is being replaced. */
   formerCertificates: ReadonlySet<string> = new Set();
-  secrets: { name: string; keys: string[]; tlsProblem?: string }[] = [];
+  secrets: { name: string; keys: string[]; tlsProblem?: string; signingKeys?: string[] }[] = [];
   configMaps: Gathered['configMaps'] = [];
   kinds = { podMonitor: false, certificate: false };
   readonly objects = new Map<string, KubeObject>();
@@ -226,7 +226,11 @@ export class ClusterState {
           problems: [],
           status: this.requestStatus[one.metadata.name] ?? null,
         })),
-      secrets: this.secrets.map(({ tlsProblem = null, ...one }) => ({ ...one, tlsProblem })),
+      secrets: this.secrets.map(({ tlsProblem = null, signingKeys = [], ...one }) => ({
+        ...one,
+        tlsProblem,
+        signingKeys,
+      })),
       configMaps: this.configMaps,
       authority: this.authority,
       owned: structuredClone([...this.objects.values()].filter(({ kind }) => kind !== 'ResubmitRequest')),

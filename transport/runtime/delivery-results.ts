@@ -30,7 +30,7 @@ export function toResult(index: number, outcome: RecipientOutcome, context: Resu
       if (outcome.reply.code >= 500) return { index, kind: 'failed', reply: bare(outcome.reply) };
       return { index, kind: 'deferred', reply: formatReply(outcome.reply), scope: scopeOf(outcome, context.route) };
     case 'broken':
-      if (context.contentError !== null) return damaged(index, context.contentError);
+      if (context.contentError !== null) return { index, ...unreadable(context.contentError) };
       return hostProblem(index, context.peer, outcome.error);
     case 'unknown':
       return { index, kind: 'unknown', reason: `${context.peer}: ${outcome.error.message}` };
@@ -79,9 +79,8 @@ function scopeOf(
 }
 
 /** Our own disk, not the next hop. */
-function damaged(index: number, error: Error): RecipientResult {
-  return { index, kind: 'deferred', reply: `4.3.0 stored message cannot be read: ${error.message}`, scope: 'message' };
-}
+export const unreadable = (error: Error) =>
+  ({ kind: 'deferred', reply: `4.3.0 stored message cannot be read: ${error.message}`, scope: 'message' }) as const;
 
 /** RFC 3463 3.5: no answer from host, bad connection; 4.7.5 cryptographic failure. A wrong password is no fault of the message: 4.7.0, whatever the server says. */
 function enhancedFor(error: Error): string {

@@ -29,11 +29,13 @@ import type {
   RecipientResult,
 } from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
-import { allDeferred, brokeDown, mayTryNextHost, toResult } from './delivery-results.ts';
+import { allDeferred, brokeDown, mayTryNextHost, toResult, unreadable } from './delivery-results.ts';
 import { DeliveryTurns } from './delivery-turns.ts';
+import { DkimSigning, type DkimSigningOptions, type Signature } from './dkim-signing.ts';
 import { chooseTargets, MxLookup } from './mx-lookup.ts';
 import { StsPolicies } from './sts-policies.ts';
 
+type Deferred = Extract<RecipientResult, { kind: 'deferred' }>;
 type MxRoute = Extract<DeliveryRoute, { kind: 'mx' }>;
 type NoDestination =
   | { readonly kind: 'failed'; readonly reply: Reply }
@@ -54,6 +56,8 @@ export interface DeliveryAgentOptions {
   readonly onDamaged: (id: CopyId) => void;
   /** What smart hosts are told; none when absent. */
   readonly credentials?: ReadCredentials;
+  /** DKIM keys in force and the directory of their Secrets; nothing is signed when absent. */
+  readonly dkim?: Pick<DkimSigningOptions, 'config' | 'directory'>;
   readonly settings?: Partial<DeliverySettings>;
 }
 
@@ -92,6 +96,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   readonly #pool: DeliveryPool;
   readonly #turns = new DeliveryTurns();
   readonly #policies: StsPolicies;
+  readonly #signing: DkimSigning;
   readonly #underWay = new Set<Promise<void>>();
   /** `host:port` -> monotonic time until which the host comes last. */
   readonly #avoidUntilMs = new Map<string, number>();
@@ -103,6 +108,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const trust = this.#settings.ca === undefined ? {} : { ca: this.#settings.ca };
     const { clock, log } = options;
     this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
+    const { config, directory } = options.dkim ?? { config: () => null, directory: null };
+    this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, config, directory });
     this.#pool = new DeliveryPool({
       clock: options.clock,
       hostname: options.hostname,
@@ -145,17 +152,22 @@ class SocketDeliveryAgent implements DeliveryAgent {
 
   async close(): Promise<void> {
     this.#pool.close();
+    await this.#signing.close();
     await Promise.allSettled(this.#underWay);
   }
 
   async #deliver(request: DeliveryRequest): Promise<RecipientResult[]> {
+    const signature = await this.#signature(request);
+    if (typeof signature !== 'string') return request.recipients.map(({ index }) => ({ index, ...signature }));
     const results = new Map<number, RecipientResult>();
     let last: RecipientResult | undefined;
     for (const batch of this.#batches(request)) {
       // What concerns the host or the message concerns the other recipients as well.
       const over = last?.kind === 'withheld' || (last?.kind === 'deferred' && last.scope === 'host') ? last : null;
       const said: RecipientResult[] =
-        over === null ? await this.#transact(request, batch) : batch.map(({ index }) => ({ ...over, index }));
+        over === null
+          ? await this.#transact(request, batch, signature)
+          : batch.map(({ index }) => ({ ...over, index }));
       for (const result of said) results.set(result.index, result);
       last = said.at(-1);
     }
@@ -172,13 +184,17 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   /** One transaction: the first destination that can be used decides. */
-  async #transact(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): Promise<RecipientResult[]> {
+  async #transact(
+    request: DeliveryRequest,
+    batch: readonly DeliveryRecipient[],
+    signature: string,
+  ): Promise<RecipientResult[]> {
     const destinations = await this.#destinations(request.route);
     if (!Array.isArray(destinations)) return batch.map(({ index }) => ({ ...destinations, index }));
     let results: RecipientResult[] | null = null;
     for (const destination of destinations) {
       const peer = `${destination.host}:${destination.port}`;
-      const sent = await this.#send(destination, this.#message(request, batch), request.mayBegin);
+      const sent = await this.#send(destination, this.#message(request, batch, signature), request.mayBegin);
       if (sent === null) return batch.map(({ index }) => ({ index, kind: 'withheld' }));
       if (sent instanceof ClientError) {
         this.#avoid(peer);
@@ -264,20 +280,36 @@ class SocketDeliveryAgent implements DeliveryAgent {
     this.#avoidUntilMs.set(peer, this.#options.clock.monotonicMs() + this.#settings.avoidHostMs);
   }
 
-  #message(request: DeliveryRequest, batch: readonly DeliveryRecipient[]): OutgoingMessage {
+  /** Field of DKIM, empty for none; or what all recipients get in place of a transaction. */
+  async #signature({ route, copyId, envelope }: DeliveryRequest): Promise<string | Omit<Deferred, 'index'>> {
+    if (route.kind === 'mailbox') return '';
+    try {
+      const found: Signature = await this.#signing.signatureOf(envelope, () =>
+        outgoing(this.#options.readBody(copyId)),
+      );
+      return 'field' in found ? found.field : { kind: 'deferred', reply: found.deferred, scope: 'message' };
+    } catch (thrown) {
+      const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+      this.#reportContentError(copyId, error);
+      return unreadable(error);
+    }
+  }
+
+  #message(request: DeliveryRequest, batch: readonly DeliveryRecipient[], signature: string): OutgoingMessage {
     const { copyId, deliveryId, contentKey } = request;
     const envelope = envelopeFor(request.envelope, batch[0]?.recipient);
     const { hostname, member, readBody } = this.#options;
     const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, hostname, member });
+    const front = Buffer.concat([trace, Buffer.from(signature, 'latin1')]);
     return {
       reversePath: envelope.reversePath,
       body: envelope.body,
       smtputf8: envelope.smtputf8,
       ...(envelope.ret === undefined ? {} : { ret: envelope.ret }),
       ...(envelope.envid === undefined ? {} : { envid: envelope.envid }),
-      sizeBytes: trace.length + request.sizeBytes + 2, // and the CRLF that a last line may lack
+      sizeBytes: front.length + request.sizeBytes + 2, // and the CRLF that a last line may lack
       recipients: batch.map(({ recipient }) => recipient),
-      content: () => outgoingContent(trace, readBody(copyId)),
+      content: () => after(front, outgoing(readBody(copyId))),
     };
   }
 
@@ -312,9 +344,13 @@ function outcomeAt(sent: SendOutcome, at: number): SendOutcome['recipients'][num
   return sent.recipients[at] ?? { kind: 'broken', error: new ClientError('ABORTED', 'no outcome') };
 }
 
-/** The message as the next hop gets it: our trace fields in front, foreign ones by which a store knows messages taken out. */
-async function* outgoingContent(trace: Buffer, body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  yield trace;
+async function* after(front: Buffer, content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  yield front;
+  yield* content;
+}
+
+/** The message as the next hop gets it, but for our own fields: foreign ones by which a store knows messages are taken out. */
+async function* outgoing(body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const first = new HeaderFieldRemover(DELIVERY_HEADER);
   const second = new HeaderFieldRemover(CONTENT_HEADER);
   for await (const chunk of body) for (const piece of first.push(chunk)) yield* second.push(piece);

@@ -1,0 +1,108 @@
+/**
+ * The DKIM signature (RFC 6376) of one message, made in a thread of its own (`dkim-worker.ts`). Owns: whose signature it is to be, reading the key, the fields that are signed.
+ * Promises: memory is one header and a few chunks; what is wrong with a key is a text that names Secret and key and holds nothing of it. Refuses RSA keys below 1,024 bits (RFC 8301 3.2).
+ */
+import { readFile } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { domainToASCII } from 'node:url';
+import { dkimSign } from 'mailauth/lib/dkim/sign.js';
+import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
+import { dkimKeyProblem } from '../../common/dkim-key.ts';
+
+export interface SigningKey {
+  readonly domain: string;
+  readonly selector: string;
+  /** For people: where the key is. */
+  readonly secret: string;
+  readonly key: string;
+  readonly file: string;
+}
+
+export interface SigningJob {
+  /** One for each domain. */
+  readonly keys: readonly SigningKey[];
+  readonly signedAtMs: number;
+}
+
+export type Signed =
+  /** `field` ends in CRLF. */
+  | { readonly kind: 'signed'; readonly field: string }
+  /** There is no key for the domain of its author. */
+  | { readonly kind: 'not ours' }
+  | { readonly kind: 'unusable'; readonly problem: string };
+
+/** RFC 6376 5.4.1, without those that hops on the way change; those that are not there are not signed. */
+const SIGNED_FIELDS =
+  'From:Sender:Reply-To:Subject:Date:Message-ID:To:Cc:MIME-Version:Content-Type:Content-Transfer-Encoding:Content-ID:Content-Description:' +
+  'In-Reply-To:References:List-Id:List-Help:List-Unsubscribe:List-Unsubscribe-Post:List-Subscribe:List-Post:List-Owner:List-Archive';
+
+export async function sign({ keys, signedAtMs }: SigningJob, content: AsyncIterable<Buffer>): Promise<Signed> {
+  const arriving = content[Symbol.asyncIterator]();
+  const { header, chunks } = await readHeader(arriving);
+  const domains = await authorDomains(header);
+  const key = keys.find(({ domain }) => domains.includes(domain));
+  if (key === undefined) return { kind: 'not ours' };
+  const privateKey = await readKey(key);
+  if (typeof privateKey !== 'string') return privateKey;
+  const whole = (async function* (): AsyncGenerator<Buffer> {
+    yield* chunks.splice(0);
+    for (let next = await arriving.next(); next.done !== true; next = await arriving.next()) yield next.value;
+  })();
+  const how = { signingDomain: key.domain, selector: key.selector, privateKey };
+  const { signatures, errors } = await dkimSign(Readable.from(whole, { objectMode: false }), {
+    ...{ canonicalization: 'relaxed/relaxed', strict: true, headerList: SIGNED_FIELDS, signTime: new Date(signedAtMs) },
+    // Its types want them here, its code reads them there.
+    ...how,
+    signatureData: [how],
+  });
+  const [failed] = errors;
+  if (failed !== undefined || signatures === '')
+    return unusable(key, `cannot sign: ${failed?.err.message ?? 'no signature was made'}`);
+  return { kind: 'signed', field: signatures };
+}
+
+/** The header with its empty line, and all chunks that were read for it. */
+async function readHeader(
+  arriving: AsyncIterator<Buffer>,
+): Promise<{ readonly header: string; readonly chunks: Buffer[] }> {
+  const chunks: Buffer[] = [];
+  let header = '\r\n';
+  for (let next = await arriving.next(); next.done !== true; next = await arriving.next()) {
+    const from = Math.max(0, header.length - 3);
+    chunks.push(next.value);
+    header += next.value.toString('latin1');
+    const end = header.indexOf('\r\n\r\n', from);
+    if (end >= 0) return { header: header.slice(0, end + 4), chunks };
+  }
+  return { header, chunks };
+}
+
+/** Of a message with several From fields nobody can say who is meant (RFC 5322 3.6): it has no author. */
+async function authorDomains(header: string): Promise<readonly string[]> {
+  const fields = header.match(/(?<=\r\n)from[ \t]*:.*(?:\r\n[ \t].*)*/gi) ?? [];
+  const [from] = fields;
+  if (from === undefined || fields.length > 1) return [];
+  // No signature in it, so nobody is asked about one: the library's reading of the addresses is what is wanted.
+  const { headerFrom } = await dkimVerify(Buffer.from(`${from}\r\n\r\n`, 'latin1'));
+  return headerFrom.map((address) => {
+    const domain = address.slice(address.lastIndexOf('@') + 1).toLowerCase();
+    return domainToASCII(domain) || domain;
+  });
+}
+
+/** Read anew for each message: another key in the Secret needs no restart. */
+async function readKey(key: SigningKey): Promise<string | Signed> {
+  try {
+    const text = await readFile(key.file, 'utf8');
+    const problem = dkimKeyProblem(text);
+    return problem === null ? text : unusable(key, problem);
+  } catch (error) {
+    const isAbsent = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+    return unusable(key, isAbsent ? 'is not there' : 'cannot be read');
+  }
+}
+
+const unusable = ({ domain, selector, secret, key }: SigningKey, why: string): Signed => ({
+  kind: 'unusable',
+  problem: `${selector}._domainkey.${domain}: key ${key} of Secret ${secret} ${why}`,
+});
