@@ -57,7 +57,7 @@ test(
           `sendConnectors: [{ name: out, addressSpaces: [{ domain: "*" }], smartHosts: [{ host: 127.0.0.1, port: ${host.port} }], tls: None }]`,
           `dkim: { keys: [${keys}] }`,
         ],
-        shadowRedundancy: 'resubmitTimeSpan: 5s',
+        shadowRedundancy: 'resubmitTimeSpan: 10s',
       });
       return `${text}---\n${JSON.stringify(secret)}\n`;
     };
