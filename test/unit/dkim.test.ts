@@ -219,9 +219,17 @@ describe('no signature', () => {
 
 describe('a key that cannot be used', () => {
   const broken: readonly (readonly [string, () => Promise<void>, string])[] = [
-    ['no key', () => writeFile(join(secrets, 'dkim', 's1.key'), 'v=DKIM1; p=x'), 'Secret dkim is no private key in PEM'],
+    [
+      'no key',
+      () => writeFile(join(secrets, 'dkim', 's1.key'), 'v=DKIM1; p=x'),
+      'Secret dkim is no private key in PEM',
+    ],
     ['of 512 bits', () => makeKey('s1', 'rsa', 'contoso.com', 512), 'Secret dkim is an RSA key of 512 bits'],
-    ['32 characters, which the library takes for an Ed25519 key', () => writeFile(join(secrets, 'dkim', 's1.key'), 'x'.repeat(32)), 'is no private key in PEM'],
+    [
+      '32 characters, which the library takes for an Ed25519 key',
+      () => writeFile(join(secrets, 'dkim', 's1.key'), 'x'.repeat(32)),
+      'is no private key in PEM',
+    ],
     ['a directory', () => mkdir(join(secrets, 'dkim', 's1.key')), 'Secret dkim cannot be read'],
   ];
   test.each(broken)('%s: the message waits, or goes without', async (_title, make, says) => {
