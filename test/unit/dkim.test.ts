@@ -83,7 +83,8 @@ function agentFor({ config: current, message = `${MESSAGE}hello\r\n`, nowMs = NO
     onDamaged: onDamaged ?? ((id) => expect.fail(`damaged: ${id}`)),
     dkim: { config: current, directory: secrets },
   });
-  return kept({ start: agent.start.bind(agent), [Symbol.asyncDispose]: () => agent.close() });
+  kept({ [Symbol.asyncDispose]: () => agent.close() });
+  return agent;
 }
 
 function deliver(
