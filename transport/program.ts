@@ -121,9 +121,8 @@ function deliveryAgent(
   config: TransportConfig,
   ports: TransportPorts,
   database: QueueDatabase,
-  onDamaged: (id: CopyId) => void,
   ledger: Ledger,
-  dkim: () => DkimConfig | null,
+  { damaged, dkim }: { damaged(id: CopyId): void; dkim(): DkimConfig | null },
 ): { readonly agent: DeliveryAgent; readonly hostsOf: HostsOf } {
   const { clock, random, log, metrics } = ports;
   const agent = createDeliveryAgent({
@@ -135,7 +134,7 @@ function deliveryAgent(
     hostname: config.hostname,
     member: config.name,
     readBody: (id) => database.readBody(id),
-    onDamaged,
+    onDamaged: damaged,
     credentials: credentialsIn(config.credentialsDirectory ?? null),
     dkim: { config: dkim, directory: config.credentialsDirectory ?? null },
   });
@@ -213,14 +212,8 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
-  const { agent: delivery, hostsOf } = deliveryAgent(
-    config,
-    ports,
-    database,
-    (id) => damaged(id),
-    ledger,
-    () => server.core.document.dkim ?? null,
-  );
+  const later = { damaged: (id: CopyId) => damaged(id), dkim: () => server.core.document.dkim ?? null };
+  const { agent: delivery, hostsOf } = deliveryAgent(config, ports, database, ledger, later);
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());
   const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document, memoryUse };
@@ -265,9 +258,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const stack = started.move();
   return {
     facts: {
-      peerPort: server.port,
-      adminPort: admin.port,
-      metricsPort: exported.port,
+      ...{ peerPort: server.port, adminPort: admin.port, metricsPort: exported.port },
       identity: database.identity,
     },
     reload,

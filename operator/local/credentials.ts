@@ -153,6 +153,16 @@ export class SecretProblem extends Error {
   readonly code = 'SECRET';
 }
 
+/** Passwords of send connectors and keys of DKIM: Secret, key, value. */
+function* forTransports(wanted: WantedSecrets, find: (name: string) => Secret): Generator<[string, string, string]> {
+  for (const name of wanted.connectors) for (const [key, value] of basicAuthOf(find(name))) yield [name, key, value];
+  for (const { name, key } of wanted.dkim ?? []) {
+    const value = find(name).data[key];
+    if (value === undefined) throw new SecretProblem(`Secret ${name} needs the key ${key} (a private key of DKIM)`);
+    yield [name, key, value];
+  }
+}
+
 /** Remembers what it wrote, so that unchanged passwords are not hashed and written again. */
 export class SecretStore {
   readonly #paths: StatePaths;
@@ -219,14 +229,8 @@ export class SecretStore {
       if (password !== null && passwordFile !== null) await put(passwordFile, password, async () => password);
       ledger = { ...server, passwordFile };
     }
-    for (const name of wanted.connectors)
-      for (const [key, value] of basicAuthOf(find(name)))
-        await put(join(this.#paths.secrets, CONNECTORS, name, key), value, async () => value);
-    for (const { name, key } of wanted.dkim ?? []) {
-      const value = find(name).data[key];
-      if (value === undefined) throw new SecretProblem(`Secret ${name} needs the key ${key} (a private key of DKIM)`);
+    for (const [name, key, value] of forTransports(wanted, find))
       await put(join(this.#paths.secrets, CONNECTORS, name, key), value, async () => value);
-    }
     // Only now, when all of them are right.
     for (const { file, source, text } of texts) {
       await makeDirectory(dirname(file));

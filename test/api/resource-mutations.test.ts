@@ -137,9 +137,10 @@ const RULES: ReadonlySet<string> = new Set([...loadSchemas().values()].flatMap((
 
 /**
  * What no rule can judge: what needs the objects it refers to, which are not here; and what is too dear for one (64 connectors of 64 sites against 64 DAGs
- * of 64 groups of members are 16 million steps, and an API server takes no rule above 10 million; `connector-checks.ts`).
+ * of 64 groups of members are 16 million steps, and an API server takes no rule above 10 million; `connector-checks.ts`, `dkim-checks.ts`).
  */
-const OURS_ALONE = /^(there is no|MailCluster \S+ has no) |^send connector \S+ is for .*, where there is no transport$/;
+const OURS_ALONE =
+  /^(there is no|MailCluster \S+ has no) |^send connector \S+ is for .*, where there is no transport$|^selectors .* sign from the same moment/;
 
 /** What is different here and there about one object; null: nothing. */
 async function difference(
