@@ -253,7 +253,7 @@ export async function awaitCondition(
   access: ApiAccess,
   namespace: string,
   type: string,
-  wanted: { readonly status?: string; readonly reason?: string },
+  wanted: { readonly status?: string; readonly reason?: string; readonly message?: string },
   patience = PATIENCE,
 ): Promise<KubeObject> {
   const fits = (found: KubeObject | null): boolean =>

@@ -116,7 +116,7 @@ export class MailClusterInPods {
 
   status = (): Promise<KubeObject> => statusOf(this.access, this.namespace);
 
-  condition = (type: string, wanted: { readonly status?: string; readonly reason?: string }): Promise<KubeObject> =>
+  condition = (type: string, wanted: Parameters<typeof awaitCondition>[3]): Promise<KubeObject> =>
     awaitCondition(this.access, this.namespace, type, wanted, LONG);
 
   settled = (): Promise<KubeObject> =>
