@@ -123,14 +123,14 @@ async function sent(how: How): Promise<string> {
 }
 
 describe('a signature', () => {
-  test.each([
+  test.for([
     ['rsa', 'hello\r\n'],
     ['ed25519', 'hello\r\n'],
     ['rsa', '.\r\n..\r\n. a  \t b \r\n\r\n \r\n\r\n\r\n'],
     ['rsa', 'no line end'],
     ['rsa', ''],
     ['ed25519', 'caf\xe9 \x80\xff in 8 bits\r\n'],
-  ] as const)('by %s of %j is good for dkimpy and for mailauth', async (type, body) => {
+  ] as const)('by %s of %j is good for dkimpy and for mailauth', async ([type, body], context) => {
     await makeKey('s1', type);
     const text = await sent({ config: () => config(key('s1')), message: MESSAGE + body });
     const message = Buffer.from(text, 'latin1');
@@ -141,7 +141,7 @@ describe('a signature', () => {
     expect(results).toMatchObject([{ signingDomain: 'contoso.com', selector: 's1', status: { result: 'pass' } }]);
     const independent = await dkimpy();
     // The verdict of mailauth alone would be that of the code that signed.
-    if ('missing' in independent) return;
+    if ('missing' in independent) return context.skip(independent.missing);
     expect(await independent.verify(message, records)).toEqual([{ domain: 'contoso.com', selector: 's1', good: true }]);
     const other = Buffer.from(text.replace('folded', 'forged'), 'latin1');
     expect(await independent.verify(other, records)).not.toMatchObject([{ good: true }]);
@@ -177,12 +177,12 @@ describe('a signature', () => {
     expect([first, second]).toEqual(['rsa-sha256', 'ed25519-sha256']);
   });
 
-  test('of 40 MB is made while 256 KiB of it are on their way', async () => {
+  test('of 40 MB is made while 256 KiB of it are on their way', async (context) => {
     await makeKey('s1');
     const body = Array.from({ length: 640 }, (_, at) => Buffer.alloc(65_536, `${at} ${'x'.repeat(60)}\r\n`));
     const text = await sent({ config: () => config(key('s1')), message: [Buffer.from(MESSAGE), ...body] });
     const independent = await dkimpy();
-    if ('missing' in independent) return;
+    if ('missing' in independent) return context.skip(independent.missing);
     expect(await independent.verify(Buffer.from(text, 'latin1'), records)).toMatchObject([{ good: true }]);
   });
 });
