@@ -3,13 +3,13 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId, Identity } from '../../common/message.ts';
-import { LOCAL_PLACE } from '../../operator/cli/local-place.ts';
 import { memberCommand } from '../../operator/cli/member.ts';
 import { messageCommand } from '../../operator/cli/messages.ts';
 import { statusCommand } from '../../operator/cli/status.ts';
 import { acceptanceOf } from '../../operator/local/accepted-log.ts';
 import { simTopology } from '../sim/topology.ts';
 import { AdminWorld, CONTENTS, ID, type MemberContents, NOW_MS, status } from './admin-world.ts';
+import { run } from './cli-run.ts';
 
 const worlds: AdminWorld[] = [];
 afterEach(async () => {
@@ -42,28 +42,6 @@ async function open(a: Partial<MemberContents> = {}, b: Partial<MemberContents> 
   await world.cluster({ a: { ...CONTENTS.a, ...a }, b: { ...CONTENTS.b, ...b } });
   await world.topology(topology());
   return world;
-}
-
-async function run(command: typeof messageCommand, world: AdminWorld, ...args: readonly string[]) {
-  let [out, err] = ['', ''];
-  const output = {
-    out: (text: string) => {
-      out += text;
-    },
-    err: (text: string) => {
-      err += text;
-    },
-  };
-  const context = {
-    output,
-    place: LOCAL_PLACE,
-    atEnd: () => undefined,
-    environment: { MAILCLUSTER_STATE: world.directory },
-    nowMs: () => NOW_MS,
-    pause: async () => undefined,
-    interruption: () => new AbortController().signal,
-  };
-  return { code: await command.run(args, context), out, err };
 }
 
 test('every acknowledged message is accounted for: in transit, at rest, as a tombstone, or by tracking', async () => {

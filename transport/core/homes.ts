@@ -17,21 +17,20 @@ export function hasHome(server: Server, { identity, member }: Placement): boolea
 export const spansSites = ({ boundary, self }: Server): boolean => boundary.some(({ site }) => site !== self.site);
 
 /** Both copies in one site although policy wants two and there are two (semantics.md, promise 1): a site that is lost takes its mailboxes and both copies with them. */
-function isNarrow({ document, boundary, self }: Server, homes: readonly Placement[]): boolean {
+function isNarrow(turn: Turn, placements: readonly Placement[]): boolean {
+  const { server } = turn;
+  const { boundary, self, document } = server;
+  const homes = placements.filter((placement) => hasHome(server, placement));
   if (homes.length === 0 || document.policies.shadowRedundancy.preference === 'LocalOnly') return false;
   // Who is drained takes nothing now; the drain may be cancelled (seed 466 with SMTP clients).
-  const others = boundary.filter(({ site }) => site !== self.site);
-  return others.length > 0 && !homes.some(({ member }) => others.some(({ name }) => name === member));
+  const isElsewhere = ({ member }: Placement): boolean =>
+    boundary.some(({ name, site }) => name === member && site !== self.site);
+  return spansSites(server) && !homes.some(isElsewhere) && !wrong(turn, 'one-site-suffices');
 }
 
 /** What has just come to rest here as its primary is not where it should be. */
 export const seeksHome = (turn: Turn, { placements }: CopyState): boolean =>
-  placements.length === 0 ||
-  (!wrong(turn, 'one-site-suffices') &&
-    isNarrow(
-      turn.server,
-      placements.filter((one) => hasHome(turn.server, one)),
-    ));
+  placements.length === 0 || isNarrow(turn, placements);
 
 export type Need = 'none' | 'protect' | 'spread' | 'handOver' | 'inherit' | 'askOwner';
 
@@ -40,8 +39,7 @@ export function needOf(turn: Turn, { state }: StoredCopy): Need {
   const { owner } = state.epoch;
   const isShadow = state.queue === 'shadowSafetyNet' && owner !== server.me;
   if (isShadow && server.lost.has(owner) && !wrong(turn, 'shadow-at-rest-orphaned')) return 'inherit';
-  const homes = state.placements.filter((placement) => hasHome(server, placement));
-  const isAlone = homes.length === 0;
+  const isAlone = !state.placements.some((placement) => hasHome(server, placement));
   if (isDraining(server)) {
     if (isShadow) return 'askOwner';
     // A second copy first, then the first one may go: there are two where there can be.
@@ -49,5 +47,5 @@ export function needOf(turn: Turn, { state }: StoredCopy): Need {
   }
   if (server.boundary.length === 0 || isShadow) return 'none';
   if (isAlone) return 'protect';
-  return isNarrow(server, homes) && !wrong(turn, 'one-site-suffices') ? 'spread' : 'none';
+  return isNarrow(turn, state.placements) ? 'spread' : 'none';
 }
