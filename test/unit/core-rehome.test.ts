@@ -99,6 +99,22 @@ describe('promise 1: what rests in one site only', () => {
     expect(bench.index.facts.has('rehoming')).toBe(false);
   });
 
+  test('a second site comes: a walk is owed until somebody of it is there, whatever else happens meanwhile, and a restart owes it as well', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    const { document } = new CoreBench({ shape: { sites: [2, 1] } });
+    bench.event({
+      kind: 'TopologyChanged',
+      document: { ...document, generation: bench.server.document.generation + 1 },
+    });
+    bench.event({ kind: 'RestingChanged', id: copyId('M9') });
+    expect(bench.index.facts.has('rehoming')).toBe(true);
+    const before = walks(bench);
+    bench.join(FAR);
+    bench.passHearing(2_000, { [PEER]: [FAR], [FAR]: [PEER] });
+    expect(walks(bench)).toBe(before + 1);
+  });
+
   test('LocalOnly: is where it should be', () => {
     const bench = new CoreBench({
       shape: { sites: [2, 1] },
