@@ -104,6 +104,25 @@ describe('a suspended message', () => {
     expect(bench.resting.has(copyId('M1'))).toBe(true);
   });
 
+  test('its owner hears of it from a holder while it waits for its turn: it does not begin', () => {
+    const bench = new CoreBench({ members: 2 });
+    bench.join(PEER);
+    bench.accept('M1', ['x@far.example']);
+    bench.list(PEER, [{ id: copyId('M1'), epoch: epochOf(A), standing: 'released' }]);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'unknown', reason: 'gone' }]);
+    bench.effects = [];
+    const item = {
+      id: copyId('M1'),
+      granted: true,
+      verdict: 'pending' as const,
+      state: sharedOf('M1', { suspensions: 1 }),
+    };
+    bench.event({ kind: 'GrantReceived', member: PEER, grant: { items: [item] } });
+    expect(isSuspended(bench.copy('M1'))).toBe(true);
+    bench.pass(HOUR_MS);
+    expect(bench.seen('Deliver')).toEqual([]);
+  });
+
   test('does not expire; its age goes on, and decides once it is let go: tried once, then reported', () => {
     const { bench } = deferred({ queues: { messageExpirationMs: HOUR_MS, delayNotificationMs: HOUR_MS / 2 } });
     orders(bench, ['suspend', 'o1']);
