@@ -1,6 +1,6 @@
 /**
- * `make test`: every stage in the order of architecture.md section 5, one verdict line. Owns: the list of stages and their deadlines.
- * A stage that runs nothing fails, a stage over its deadline is killed by process group and fails, and what was skipped for want
+ * `make test`: every stage in the order of architecture.md section 5, one verdict line. Owns: the list of stages and their deadlines. The simulator's seeds
+ * run in idle time beside the stages after it, which wait more than they compute; its output comes when it is done. A stage that runs nothing fails, a stage over its deadline is killed by process group and fails, and what was skipped for want
  * of a package or of root is counted and named at the end. `node test/run.ts [--list] [--soak SEEDS] [STAGE...]`.
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -10,6 +10,8 @@ import { type Counts, type Program, ProgramRunner } from './house/program.ts';
 interface Stage {
   readonly name: string;
   readonly deadlineMs: number;
+  /** Beside the stages after it, with the processor time that they leave. */
+  readonly inIdleTime?: boolean;
   /** A program with a deadline of its own does not use up that of the stage. */
   readonly programs: readonly (Program & { readonly deadlineMs?: number })[];
 }
@@ -50,7 +52,7 @@ function stages(): readonly Stage[] {
     { name: 'dialog', deadlineMs: 3 * MINUTE, programs: [vitest('test/dialog/')] },
     { name: 'scenario', deadlineMs: 3 * MINUTE, programs: [vitest('test/scenario/')] },
     { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
-    { name: 'simulator', deadlineMs: 25 * MINUTE, programs: simulator() },
+    { name: 'simulator', deadlineMs: 55 * MINUTE, inIdleTime: true, programs: simulator() },
     { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
     { name: 'api', deadlineMs: 18 * MINUTE, programs: [clusterPrograms('api'), vitest('test/api/', THREE)] },
     {
@@ -103,7 +105,8 @@ const add = (a: Counts, b: Counts): Counts => ({
   skipped: a.skipped + b.skipped,
 });
 
-const say = (counts: Counts): string => `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`;
+const sayCounts = (counts: Counts): string =>
+  `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`;
 
 const NONE: Counts = { passed: 0, failed: 0, skipped: 0 };
 
@@ -112,13 +115,13 @@ interface StageResult {
   readonly notes: readonly string[];
 }
 
-async function runStage(stage: Stage, runner: ProgramRunner): Promise<StageResult> {
+async function runStage(stage: Stage, runner: ProgramRunner, say: (line: string) => void): Promise<StageResult> {
   const startMs = performance.now();
   let usedMs = 0;
   const notes: string[] = [];
   let counts = NONE;
   for (const program of stage.programs) {
-    console.log(`\n=== ${stage.name}: ${program.title}`);
+    say(`\n=== ${stage.name}: ${program.title}`);
     const programStartMs = performance.now();
     const leftMs = program.deadlineMs ?? Math.max(1, stage.deadlineMs - usedMs);
     const outcome = await runner.run(program, leftMs, ROOT);
@@ -133,8 +136,40 @@ async function runStage(stage: Stage, runner: ProgramRunner): Promise<StageResul
     notes.push(`FAILED ${stage.name}: the stage has no tests`);
   }
   const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
-  console.log(`--- ${stage.name}: ${say(counts)} in ${seconds} s`);
-  return { counts, notes: [...notes, `stage ${stage.name.padEnd(9)} ${seconds.padStart(6)} s  ${say(counts)}`] };
+  const verdict = `${sayCounts(counts)} in ${seconds} s${stage.inIdleTime ? ', beside what came after' : ''}`;
+  say(`--- ${stage.name}: ${verdict}`);
+  return { counts, notes: [...notes, `stage ${stage.name.padEnd(9)} ${seconds.padStart(6)} s  ${sayCounts(counts)}`] };
+}
+
+/** In the order of the list; a stage for idle time begins at its turn, and is shown at the end. */
+async function runStages(chosen: readonly Stage[]): Promise<readonly StageResult[]> {
+  const runners: ProgramRunner[] = [];
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => {
+      for (const runner of runners) runner.interrupt();
+    });
+  const foreground = new ProgramRunner();
+  runners.push(foreground);
+  const results: (StageResult | Promise<StageResult>)[] = [];
+  const toShow: (() => Promise<unknown>)[] = [];
+  for (const [at, stage] of chosen.entries()) {
+    if (!stage.inIdleTime || at === chosen.length - 1) {
+      results.push(await runStage(stage, foreground, console.log));
+      continue;
+    }
+    console.log(`\n=== ${stage.name}: in the time that the next stages leave; shown after them`);
+    const shown: string[] = [];
+    const background = new ProgramRunner({ inIdleTime: true, write: (chunk) => shown.push(chunk.toString('utf8')) });
+    runners.push(background);
+    const result = runStage(stage, background, (line) => shown.push(`${line}\n`));
+    results.push(result);
+    toShow.push(async () => {
+      await result;
+      process.stdout.write(shown.join(''));
+    });
+  }
+  for (const show of toShow) await show();
+  return await Promise.all(results);
 }
 
 async function main(): Promise<number> {
@@ -147,14 +182,11 @@ async function main(): Promise<number> {
     soak === null
       ? stages().filter((stage) => names.length === 0 || names.includes(stage.name))
       : [{ name: 'soak', deadlineMs: 48 * 60 * MINUTE, programs: simulator(soak) }];
-  const runner = new ProgramRunner();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => runner.interrupt());
-  const results: StageResult[] = [];
-  for (const stage of chosen) results.push(await runStage(stage, runner));
+  const results = await runStages(chosen);
   console.log('');
   for (const { notes } of results) for (const note of notes) console.log(note);
   const total = results.map((result) => result.counts).reduce(add, NONE);
-  console.log(say(total));
+  console.log(sayCounts(total));
   return total.failed === 0 ? 0 : 1;
 }
 

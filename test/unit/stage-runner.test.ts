@@ -63,6 +63,15 @@ describe('running a program', () => {
     expect(outcome.counts).toEqual({ passed: 2, failed: 0, skipped: 1 });
   });
 
+  it('gives a program for idle time the processors that nobody else wants, and its output to whom it is told', async () => {
+    const shown: string[] = [];
+    const runner = new ProgramRunner({ inIdleTime: true, write: (chunk) => shown.push(String(chunk)) });
+    const script = `console.log(require('node:child_process').execFileSync('chrt', ['-p', String(process.pid)], { encoding: 'utf8' }));
+      console.log('1 passed, 0 failed')`;
+    expect((await runner.run(program(script), 20_000, directory)).counts.passed).toBe(1);
+    expect(shown.join('')).toContain('SCHED_IDLE');
+  });
+
   it('counts a tool by its exit code', async () => {
     expect((await run(program('', 'exit'))).counts).toEqual({ passed: 1, failed: 0, skipped: 0 });
     expect((await run(program('process.exit(3)', 'exit'))).problem).toBe('exit code 3');
