@@ -95,17 +95,17 @@ const MOUNT_WITH_FILES =
   'if [ "$1" != / ]; then mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr || exit; fi; shift; ' +
   'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@"';
 
-/** Runs a program with the files of the prefix in place. `unprivileged`: as `nobody` when we are root; else always as ourselves. */
+/** Runs a program with the files of the prefix in place; it ends when this process does, however that is. `unprivileged`: as `nobody` when we are root; else always as ourselves. */
 export function commandIn(prefix: Prefix, program: readonly string[], unprivileged: boolean): Command {
-  const nobody = ['setpriv', `--reuid=${NOBODY.uid}`, `--regid=${NOBODY.gid}`, '--clear-groups'];
-  const before = isRoot() && unprivileged ? nobody : [];
-  const words = [...before, ...program];
+  const nobody = [`--reuid=${NOBODY.uid}`, `--regid=${NOBODY.gid}`, '--clear-groups'];
+  const asNobody = isRoot() && unprivileged ? nobody : [];
+  const words = ['setpriv', ...asNobody, '--pdeathsig', 'KILL', '--', ...program];
   const [file = '', ...args] = words;
   if (prefix.root === '/') return { file, args };
   if (isRoot()) return { file: 'unshare', args: ['-m', 'sh', '-c', MOUNT, 'sh', prefix.root, ...words] };
   // Root of a user namespace may mount; a second one inside gives the program its own uid back.
   const self = ['unshare', '-U', `--map-user=${process.getuid?.()}`, `--map-group=${process.getgid?.()}`];
-  return { file: 'unshare', args: ['-r', '-m', 'sh', '-c', MOUNT, 'sh', prefix.root, ...self, ...program] };
+  return { file: 'unshare', args: ['-r', '-m', 'sh', '-c', MOUNT, 'sh', prefix.root, ...self, ...words] };
 }
 
 /** Runs a program as root with the files of the prefix in place and `files` (place -> file of ours) over those of the machine. */
