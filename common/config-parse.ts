@@ -328,14 +328,16 @@ const transportFields = object<TransportConfig>({
 });
 const transport = withDefaults(transportFields, { ledger: null, signer: null, credentialsDirectory: null });
 
-const listener = object<ListenerConfig>({
+const listenerFields = object<ListenerConfig>({
   name: text,
   host: text,
   port,
   tls: oneOf('None', 'StartTls', 'StartTlsRequired', 'Implicit'),
   relayFrom: list(network),
   usersFile: nullable(text),
+  authRequired: optional(flag),
 });
+const listener = withDefaults(listenerFields, { authRequired: undefined });
 
 const limitFields = object<FrontendLimits>({
   maxMessageBytes: positive,

@@ -292,6 +292,8 @@ export interface ListenerConfig {
   readonly relayFrom: readonly string[];
   /** File of a users Secret (`user: password-hash` per line), or null when AUTH is not offered. */
   readonly usersFile: string | null;
+  /** True: mail only from clients that have authenticated or are in `relayFrom` (RFC 6409 section 4.3). Absent: from everybody. */
+  readonly authRequired?: boolean;
 }
 
 export interface AddressListFile {

@@ -54,6 +54,8 @@ export class FrontendEdge implements EdgeHandlers {
   readonly #deps: FrontendEdgeDeps;
   readonly #networks: ReadonlyMap<string, BlockList>;
   readonly #users = new Map<string, Users>();
+  /** Listeners for those who have authenticated. */
+  readonly #closed: ReadonlySet<string>;
   readonly #sessions = new Map<string, SessionFacts>();
   #topology: TopologyDocument;
   #lists: ReadonlyMap<string, AddressList> = new Map();
@@ -62,6 +64,7 @@ export class FrontendEdge implements EdgeHandlers {
   /** Throws when a `relayFrom` is not a network. */
   constructor(deps: FrontendEdgeDeps, topology: TopologyDocument) {
     this.#deps = deps;
+    this.#closed = new Set(deps.listeners.filter((one) => one.authRequired === true).map(({ name }) => name));
     this.#networks = new Map(deps.listeners.map((listener) => [listener.name, relayNetworks(listener)]));
     this.#topology = topology;
     this.#policy = new RecipientPolicy(topology);
@@ -96,6 +99,7 @@ export class FrontendEdge implements EdgeHandlers {
 
   async onMailFrom(session: EdgeSession, _mail: MailFrom): Promise<Reply | null> {
     this.#forgetRecipients(session);
+    if (this.#isStranger(session)) return reply('authRequired');
     // R10: said at MAIL FROM, so that nobody sends a body for nothing.
     const { clients, limits, proxy } = this.#deps;
     const resource = proxy.pressedBy;
@@ -104,6 +108,11 @@ export class FrontendEdge implements EdgeHandlers {
     if (user === null || !clients.maySendNoMore(user, limits)) return null;
     this.#reached('maxMessageRatePerUser', session, user);
     return reply('tooManyMessages', { limit: limits.maxMessageRatePerUser });
+  }
+
+  /** Somebody whose mail this listener does not take (RFC 6409 section 4.3). */
+  #isStranger({ id, listener, client }: EdgeSession): boolean {
+    return client.user === null && this.#closed.has(listener) && !(this.#sessions.get(id)?.trusted ?? false);
   }
 
   async onRcptTo(session: EdgeSession, _mail: MailFrom, recipient: EnvelopeRecipient): Promise<Reply | null> {

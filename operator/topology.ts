@@ -9,6 +9,7 @@ import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type {
   FrontendLimits,
+  ListenerConfig,
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
@@ -42,6 +43,13 @@ export interface PlannedTransport {
 }
 
 export type PlannedListener = MailCluster['spec']['frontend']['listeners'][number];
+
+/** Submission (RFC 6409, RFC 8314). */
+const SUBMISSION_PORTS: ReadonlySet<number> = new Set([587, 465]);
+
+/** What the configuration of a front end says about `auth.required`: nothing when everybody may come. */
+export const forUsersOnly = ({ auth, port }: PlannedListener): Pick<ListenerConfig, 'authRequired'> =>
+  auth !== undefined && (auth.required ?? SUBMISSION_PORTS.has(port)) ? { authRequired: true } : {};
 
 export interface PlannedFrontend {
   readonly name: string;

@@ -96,6 +96,7 @@ export const REPLIES = rows({
 
   // Permanent: security
   startTlsFirst: row(530, '5.7.0', 'Send STARTTLS first'),
+  authRequired: row(530, '5.7.0', 'Authentication required'), // RFC 4954 section 6
   encryptionRequired: row(538, '5.7.11', 'Encryption required for authentication'),
   alreadyAuthenticated: row(503, '5.5.1', 'Already authenticated'),
   authInTransaction: row(503, '5.5.1', 'AUTH not allowed during a mail transaction'),

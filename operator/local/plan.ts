@@ -7,7 +7,7 @@ import type { FrontendConfig, ListenerConfig, TransportConfig } from '../../comm
 import { connectorSecrets } from '../connectors.ts';
 import { dkimKeys } from '../dkim.ts';
 import type { MailboxDatabase, MailCluster } from '../resource/generated.ts';
-import { frontendLimits, maildirPath, type PlannedFrontend, type PlannedTransport } from '../topology.ts';
+import { forUsersOnly, frontendLimits, maildirPath, type PlannedFrontend, type PlannedTransport } from '../topology.ts';
 import { CONNECTORS, type SecretFiles, tlsFiles, type WantedSecrets } from './credentials.ts';
 import { LOOPBACK } from './ports.ts';
 import type { StatePaths } from './state-directory.ts';
@@ -161,6 +161,7 @@ export function frontendConfig(
       tls: listener.tls,
       relayFrom: listener.relayFrom,
       usersFile: users ?? null,
+      ...forUsersOnly(listener),
     };
   });
   return {

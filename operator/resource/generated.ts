@@ -114,6 +114,8 @@ export interface MailClusterSpec {
       readonly relayFrom: readonly string[];
       /** Offer AUTH; who passes may send to foreign domains. */
       readonly auth?: {
+        /** Refuse mail from whoever has not authenticated and is not in relayFrom, mail for our own domains too (530 5.7.0; RFC 6409 section 4.3). When absent: true on ports 587 and 465, false on others. */
+        readonly required?: boolean;
         /** Secret whose keys are user names; a value is a password, or its hash as `mailcluster password` makes it. */
         readonly secretRef: {
           readonly name: string;

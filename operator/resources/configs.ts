@@ -6,7 +6,7 @@ import type { AddressListFile, FrontendConfig, ListenerConfig, TransportConfig }
 import { transportSecrets } from '../connectors.ts';
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
-import { frontendLimits, type PlannedListener } from '../topology.ts';
+import { forUsersOnly, frontendLimits, type PlannedListener } from '../topology.ts';
 import {
   named,
   type Owner,
@@ -147,6 +147,7 @@ export function frontendConfig(
         relayFrom: one.relayFrom,
         // A mounted Secret, one key per user (common/smtp/users-directory.ts).
         usersFile: one.auth === undefined ? null : `${PATH.users}/${one.auth.secretRef.name}`,
+        ...forUsersOnly(one),
       }),
     ),
     ...(proxyProtocol === undefined ? {} : { proxyFrom: proxyProtocol.trustedCIDRs }),

@@ -6,7 +6,7 @@
  *   @proxyFrom 127.0.0.0/8                  load balancers that say whose connection it is
  *   @limit maxErrors 3                      @hops 3           @split  (run again for every byte at which a send can be cut in two)
  *   @policy                                 the real front end decides about senders, recipients and AUTH (`policy-rig.ts`)
- *   @relayFrom 127.0.0.0/8                  with it: clients that may relay
+ *   @relayFrom 127.0.0.0/8                  with it: clients that may relay         @authRequired  all others must authenticate
  *   C: text        send the text and CRLF; C lines without anything between them leave in one write
  *   C> text        the same without CRLF    escapes everywhere: \r \n \0 \t \\ \xHH and {1000*x} for a run
  *   S: pattern     the next reply line; * stands for anything
@@ -38,6 +38,7 @@ export interface Dialog {
   readonly title: string;
   readonly tls: 'None' | 'StartTls' | 'StartTlsRequired' | 'Implicit';
   readonly users: ReadonlyMap<string, string> | null;
+  readonly authRequired: boolean;
   readonly limits: Readonly<Record<string, number>>;
   readonly hops: number;
   readonly proxyFrom: string | null;
@@ -70,6 +71,7 @@ export function parseDialog(text: string): Dialog {
     title: '',
     tls: 'None',
     users: null,
+    authRequired: false,
     hops: 50,
     proxyFrom: null,
     policy: false,
@@ -86,6 +88,7 @@ export function parseDialog(text: string): Dialog {
     else if (word === '@proxyFrom') dialog = { ...dialog, proxyFrom: rest };
     else if (word === '@policy') dialog = { ...dialog, policy: true };
     else if (word === '@relayFrom') dialog = { ...dialog, relayFrom: rest.split(' ') };
+    else if (word === '@authRequired') dialog = { ...dialog, authRequired: true };
     else if (word === '@split') dialog = { ...dialog, split: true };
     else if (word === '@tls') dialog = { ...dialog, tls: TLS.find((tls) => tls === rest) ?? fail(line, raw) };
     else if (word === '@users') {

@@ -64,7 +64,10 @@ export class PolicyRig {
       {
         ...{ name: 'fe-1', clock, random: systemRandom, log: silentLogger, metrics: silentMetrics },
         listeners: [
-          { ...{ name, host: '127.0.0.1', port: 0, tls: dialog.tls, usersFile: null }, relayFrom: dialog.relayFrom },
+          {
+            ...{ name, host: '127.0.0.1', port: 0, tls: dialog.tls, usersFile: null },
+            ...{ relayFrom: dialog.relayFrom, authRequired: dialog.authRequired },
+          },
         ],
         clients: new ClientLimits(clock, null),
         limits: { ...LIMITS, ...dialog.limits },

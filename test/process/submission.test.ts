@@ -146,11 +146,15 @@ describe('msmtp with GNU gsasl', () => {
     'without AUTH nothing leaves the cluster, with it everything may; without TLS there is no AUTH; our name is proved by its certificate',
     async (context) => {
       const foreign = { recipient: 'victim@foreign.example' };
-      for (const listener of ['smtp', 'submission', 'submissions'] as const) {
-        const { code, conversation } = await submit(context, listener, 'no', 'off', foreign);
-        expect(conversation).toMatch(/550 5\.7\.1 Relaying denied/);
-        expect(code).toBe(65);
-      }
+      const relayed = await submit(context, 'smtp', 'no', 'off', foreign);
+      expect(relayed.conversation).toMatch(/550 5\.7\.1 Relaying denied/);
+      expect(relayed.code).toBe(65);
+      for (const listener of ['submission', 'submissions'] as const)
+        for (const what of [foreign, {}]) {
+          const { code, conversation } = await submit(context, listener, 'no', 'off', what);
+          expect(conversation).toMatch(/530 5\.7\.0 Authentication required/);
+          expect(code).toBe(65);
+        }
       const known = await submit(context, 'submissions', 'abroad', { mechanism: 'plain', ...PLAIN }, foreign);
       expect(known.code, known.conversation).toBe(0);
       const plainText = await submit(context, 'submission', 'no', { mechanism: 'plain', ...PLAIN }, { tls: 'none' });

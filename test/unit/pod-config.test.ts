@@ -63,6 +63,29 @@ describe('a pod', () => {
     expect(Math.min(...ports)).toBeGreaterThan(1024);
   });
 
+  it('submission ports are for those who authenticate, unless the listener says otherwise; others say nothing', () => {
+    const auth = (required = ''): string => `auth: { secretRef: { name: u }${required} }`;
+    const listeners = [
+      '{ name: smtp, port: 25 }',
+      `{ name: mixed, port: 2525, tls: StartTls, ${auth()} }`,
+      `{ name: own, port: 2526, tls: StartTls, ${auth(', required: true')} }`,
+      `{ name: submission, port: 587, tls: StartTlsRequired, ${auth()} }`,
+      `{ name: submissions, port: 465, tls: Implicit, ${auth(', required: false')} }`,
+    ];
+    const rendered = frontendConfig(
+      spec(`  frontend: { listeners: [${listeners.join(', ')}] }\n`),
+      OWNER,
+      OPERATOR,
+      'seattle',
+    );
+    const closed = rendered.listeners.filter((one) => 'authRequired' in one);
+    expect(closed.map(({ name, authRequired }) => [name, authRequired])).toEqual([
+      ['own', true],
+      ['submission', true],
+    ]);
+    expect(parseFrontendConfig(podConfig(rendered, POD, null, silent))).toMatchObject({ kind: 'ok' });
+  });
+
   it('listens on all addresses of its family', () => {
     expect(podConfig({ host: '$(ANY_ADDRESS)' }, { ...POD, POD_IP: 'fd00::7' }, null, silent)).toEqual({ host: '::' });
   });
