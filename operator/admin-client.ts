@@ -130,8 +130,9 @@ export function get(url: string, tls: AdminTls | null, member: string, options: 
 function shownBy(socket: TLSSocket, tls: AdminTls | null, agent: Agent | undefined): Shown {
   const known = agent instanceof MemberAgent ? agent.shown.get(socket) : undefined;
   if (known !== undefined) return known;
-  const certificate = tls === null ? undefined : socket.getPeerX509Certificate();
-  if (tls === null || certificate === undefined) return { certificateNotAfterMs: null, certificateFormer: false };
+  const raw = tls === null ? undefined : socket.getPeerCertificate().raw;
+  if (tls === null || raw === undefined) return { certificateNotAfterMs: null, certificateFormer: false };
+  const certificate = new X509Certificate(raw);
   const shown = {
     certificateNotAfterMs: Date.parse(certificate.validTo),
     certificateFormer: isFormer(certificate, tls.ca),

@@ -23,6 +23,7 @@ import { EXCEPTIONS } from './house/exceptions.ts';
 import { generated } from './house/generate.ts';
 import {
   decidingIsPure,
+  freesCertificates,
   goodName,
   hasHeader,
   isProduct,
@@ -120,6 +121,7 @@ describe('files', () => {
   it('have names that say something', () =>
     expect(files.filter((path) => path.endsWith('.ts')).flatMap(goodName)).toEqual([]));
   it('say in a header what they are', () => expect(complaints(hasHeader)).toEqual([]));
+  it('keep no certificate of a peer for good', () => expect(complaints(freesCertificates)).toEqual([]));
 
   it('are small (median up to 200 lines, none over 500, functions up to 70)', () => {
     const sizes = sources.filter((source) => isProduct(source.path)).map((source) => source.lines);

@@ -349,7 +349,7 @@ class TlsNetworkOverSockets implements TlsNetwork {
   }
 
   #onSocket(socket: tls.TLSSocket, onConnection: (connection: Connection) => void): void {
-    const peer = peerOfSubjectAltName(socket.getPeerX509Certificate()?.subjectAltName, this.#options.cluster);
+    const peer = peerOfSubjectAltName(socket.getPeerCertificate().subjectaltname, this.#options.cluster);
     const problem =
       typeof peer === 'string'
         ? peer

@@ -14,6 +14,10 @@ export type Admission =
   | { readonly kind: 'admitted'; readonly release: () => void }
   | { readonly kind: 'refused'; readonly limit: 'maxConnections' | ClientLimit };
 
+/** From this share of `maxConnections` on, silence is cut shorter (semantics.md section 9; Postfix: stress-adaptive behaviour). */
+const CROWDED_SHARE = 0.8;
+const CROWDED_IDLE_MS = 10_000;
+
 export class ConnectionLedger {
   readonly #clients: ClientLimits;
   #total = 0;
@@ -24,6 +28,12 @@ export class ConnectionLedger {
 
   get total(): number {
     return this.#total;
+  }
+
+  /** How long a client may be silent now, ms: those who say nothing must not keep out those who would. */
+  idleTimeoutMs({ maxConnections, idleTimeoutMs }: Pick<FrontendLimits, 'maxConnections' | 'idleTimeoutMs'>): number {
+    const isCrowded = this.#total > CROWDED_SHARE * maxConnections;
+    return isCrowded ? Math.min(idleTimeoutMs, CROWDED_IDLE_MS) : idleTimeoutMs;
   }
 
   /** Counts one connection in until `release` (idempotent) is called. */

@@ -32,6 +32,8 @@ export interface ConversationSetting {
   readonly limits: FrontendLimits;
   readonly maxReceivedHops: number;
   readonly tlsAvailable: boolean;
+  /** How long a client may be silent between commands, as things are now. */
+  readonly idleTimeoutMs: () => number;
   readonly handlers: EdgeHandlers;
   readonly clock: Clock;
   readonly log: Logger;

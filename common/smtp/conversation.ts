@@ -142,7 +142,7 @@ export class Conversation implements EdgeSession {
       const pending = this.#auth === null ? this.#command(line) : this.#authLine(this.#auth, line);
       if (pending !== undefined) await pending;
       if (this.#ended) return null;
-      this.#idleAtMs = this.#setting.clock.monotonicMs() + this.#setting.limits.idleTimeoutMs;
+      this.#idleAtMs = this.#setting.clock.monotonicMs() + this.#setting.idleTimeoutMs();
       if (this.#data !== null) {
         const rest = this.#lines.takeRest();
         return rest.length > 0 ? rest : null;
@@ -469,7 +469,7 @@ export class Conversation implements EdgeSession {
   }
 
   #restartIdle(): void {
-    this.#idleAtMs = this.#setting.clock.monotonicMs() + this.#setting.limits.idleTimeoutMs;
+    this.#idleAtMs = this.#setting.clock.monotonicMs() + this.#setting.idleTimeoutMs();
     this.#deadline.set(this.#idleAtMs);
   }
 

@@ -119,6 +119,7 @@ class Edge implements UnboundEdge {
       tlsAvailable: options.tls !== null,
       clock: options.clock ?? systemClock,
       commandLabels: new Map(),
+      idleTimeoutMs: () => this.ledger.idleTimeoutMs(this.setting.limits),
     };
     this.#library = new Library(this, options);
   }

@@ -154,7 +154,7 @@ export interface MailClusterSpec {
       readonly maxErrors: number;
       /** NOOP, RSET, VRFY without mail before 421. */
       readonly maxJunkCommands: number;
-      /** Silence of a client before 421. */
+      /** Silence of a client before 421; 10 s at most while the front end has more than 80 % of maxConnections. */
       readonly idleTimeout: string;
       /** Longest time for one message body. */
       readonly dataTimeout: string;

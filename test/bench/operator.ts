@@ -256,7 +256,7 @@ async function looksWithin(before: ReadonlyMap<number, number>): Promise<Readonl
 
 /** Words for all of them: `99.1 % within 1 s`. */
 async function looksSince(before: ReadonlyMap<number, number>): Promise<string> {
-  const shares = [...(await looksWithin(before))].filter(([le]) => Number.isFinite(le));
+  const shares = [...(await looksWithin(before))].filter(([le]) => le >= 0.1 && le <= 10);
   return shares.map(([le, share]) => `${(share * 100).toFixed(2)} % within ${le} s`).join(', ');
 }
 

@@ -176,6 +176,8 @@ export class MailOnNodes {
     this.ledger.push(...report.entries);
     console.log(`${what}: ${summary(report)}`);
     for (const line of report.refusedAnew.slice(0, 5)) console.log(`  refused on a new connection: ${line}`);
+    for (const line of report.refusedInSession.slice(0, 5))
+      console.log(`  refused in a session, and offered again: ${line}`);
     return report;
   }
 

@@ -181,6 +181,11 @@ export function switchesExplained(source: Source): string[] {
   });
 }
 
+/** `getPeerX509Certificate` of a client keeps 4 KB for each connection for good (Node 24; docs/performance.md, "Operator"): `getPeerCertificate().raw` does not. */
+export function freesCertificates({ path, text }: Source): string[] {
+  return isProduct(path) && text.includes('.getPeerX509Certificate(') ? [`${path}: getPeerX509Certificate leaks`] : [];
+}
+
 export function hasHeader(source: Source): string[] {
   const first = source.text.replace(/^#!.*\n/, '').trimStart();
   return first.startsWith('/**') || first.startsWith('//') ? [] : [`${source.path}: no header comment`];

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Exceptions } from '../house/exceptions.ts';
 import {
   decidingIsPure,
+  freesCertificates,
   goodName,
   hasHeader,
   namedExportsOnly,
@@ -66,6 +67,7 @@ const bad: readonly (readonly [string, (source: Source) => string[], string, str
   ['only', switchesExplained, 'test/a.test.ts', '// skip: because\nit.only("a", () => {});'],
   ['an unexplained skip', switchesExplained, 'test/a.test.ts', 'describe.skip("a", () => {});'],
   ['an unexplained skipIf', switchesExplained, 'test/a.test.ts', 'it.skipIf(true)("a", () => {});'],
+  ['a certificate of a peer', freesCertificates, 'operator/a.ts', 'socket.getPeerX509Certificate();'],
   ['no header', hasHeader, 'common/a.ts', 'export const a = 1;'],
   ['a long file', (s) => smallEnough(s, NONE), 'common/a.ts', '\n'.repeat(501)],
   ['a long function', (s) => smallEnough(s, NONE), 'common/a.ts', `export function f() {${'\n'.repeat(70)}}`],

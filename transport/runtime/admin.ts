@@ -222,8 +222,8 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
 }
 
 async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
-  const certificate = (request.socket as TLSSocket).getPeerX509Certificate();
-  const client = adminClientOfSubjectAltName(certificate?.subjectAltName, options.cluster);
+  const { subjectaltname } = (request.socket as TLSSocket).getPeerCertificate();
+  const client = adminClientOfSubjectAltName(subjectaltname, options.cluster);
   if (typeof client === 'string') {
     options.logger.warn({ client, remoteAddress: request.socket.remoteAddress }, 'admin request refused');
     return { status: 403, code: 'WRONG_ROLE', message: 'a certificate of the role operator or viewer is needed' };
