@@ -72,6 +72,13 @@ export class CertManager {
     if (answer.status !== 200) throw new Error(`${name} cannot be renewed: ${answer.status} ${answer.body.message}`);
   }
 
+  /** Of a Certificate; null: nobody has looked at it yet. */
+  async readiness(namespace: string, name: string): Promise<string | null> {
+    const { body } = await this.#access.client.call('GET', certificatePath(namespace, name));
+    const conditions = (body?.status?.conditions ?? []) as KubeObject[];
+    return conditions.find(({ type }) => type === 'Ready')?.status ?? null;
+  }
+
   #made(identifiers: KeyIdentifiers): Daemon {
     const { directory, kubeconfig } = this.#access;
     return new Daemon({
