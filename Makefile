@@ -39,9 +39,11 @@ demo: setup ## Two sites, four transports, two front ends on this machine: send,
 test: setup ## Everything: tidy, types, lint, unit, contract, dialog, scenario, model, simulator, process, api, cluster
 	@node test/run.ts
 
-e2e: setup ## As root: the whole cluster suite on three real kubelets (half an hour); its short list is stage cluster of make test
+e2e: setup ## As root: the whole cluster suite on three real kubelets (half an hour), and cert-manager; its short list is stage cluster of make test
 	@test/cluster/build.sh --stage all
-	@node node_modules/vitest/vitest.mjs run test/e2e/ --no-file-parallelism
+	@test/cluster/build.sh --stage cert-manager
+	@node node_modules/vitest/vitest.mjs run --project api test/e2e/api/
+	@node node_modules/vitest/vitest.mjs run --project cluster test/e2e/ --no-file-parallelism
 
 image: setup ## The container image as an OCI archive in .state/image, without daemon, registry or network; prints size and digest
 	@node --disable-warning=ExperimentalWarning charts/image/main.ts $(if $(OUT),--out $(OUT)) $(if $(REFERENCE),--reference $(REFERENCE))

@@ -1,6 +1,7 @@
 /**
  * How vitest runs our tests: explicit imports, every file in its own process, a count line that `test/run.ts` adds up. Files of `test/api`
- * share one control plane, which comes up before the first of them and only for them; files of `test/e2e` share one cluster of real kubelets.
+ * share one control plane, which comes up before the first of them and only for them; files of `test/e2e` share one cluster of real kubelets, but for those of
+ * `test/e2e/api`, which are of that level and too long for `make test`.
  */
 import { defineConfig } from 'vitest/config';
 import { CountsReporter } from './test/house/counts-reporter.ts';
@@ -22,7 +23,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'api',
-          include: ['test/api/**/*.test.ts'],
+          include: ['test/api/**/*.test.ts', 'test/e2e/api/**/*.test.ts'],
           globalSetup: ['test/cluster/shared-cluster.ts'],
           testTimeout: 60_000,
           hookTimeout: 180_000,
@@ -32,7 +33,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'cluster',
-          include: ['test/e2e/**/*.test.ts'],
+          include: ['test/e2e/{short,whole}/**/*.test.ts'],
           globalSetup: ['test/e2e/cluster-setup.ts'],
           fileParallelism: false,
           hookTimeout: 300_000,

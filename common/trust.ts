@@ -10,3 +10,7 @@ export const TRUST_WORD = /^[0-9a-f]{16}$/;
 
 /** The authorities in a CA file; another order is another word. */
 export const trustOf = (caPem: string): string => createHash('sha256').update(caPem).digest('hex').slice(0, 16);
+
+/** Each as it stands there. */
+export const certificatesIn = (pem: string): readonly string[] =>
+  pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];

@@ -9,6 +9,7 @@ import { Agent, request as httpsRequest } from 'node:https';
 import { createSecureContext, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
 import { systemClock } from '../common/platform/clock.ts';
 import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
+import { certificatesIn } from '../common/trust.ts';
 
 export type Asked<T> =
   | {
@@ -25,7 +26,6 @@ export type Asked<T> =
   | { readonly kind: 'unreachable'; readonly member: string; readonly reason: string };
 
 const DEADLINE_MS = 5_000;
-const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 const MAX_ANSWER_BYTES = 64 << 20;
 
 /** Of the certificate that a member showed. */
@@ -143,7 +143,7 @@ function shownBy(socket: TLSSocket, tls: AdminTls | null, agent: Agent | undefin
 
 /** The first of the trusted ones signs now. */
 function isFormer(certificate: X509Certificate, trustPem: string): boolean {
-  const [present, ...former] = trustPem.match(CERTIFICATE) ?? [];
+  const [present, ...former] = certificatesIn(trustPem);
   if (present === undefined || former.length === 0) return false;
   return !certificate.verify(new X509Certificate(present).publicKey);
 }

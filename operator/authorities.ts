@@ -6,10 +6,11 @@
 import { X509Certificate } from 'node:crypto';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Random } from '../common/platform/random.ts';
+import { certificatesIn } from '../common/trust.ts';
 import { type AdminTls, withContext } from './admin-client.ts';
 import type { Gathered } from './gathered.ts';
-import { SECRET } from './kube/kinds.ts';
-import { type Authority, issueCertificate, loadAuthority } from './pki.ts';
+import { CONFIG_MAP, SECRET } from './kube/kinds.ts';
+import { type Authority, isPair, issueCertificate, loadAuthority, rootOf } from './pki.ts';
 import { named, TRUST_KEY } from './resources/names.ts';
 import type { Watched, World } from './world.ts';
 
@@ -38,7 +39,7 @@ const textOf = (secret: Watched, key: string): string | null => {
   return value === undefined ? null : Buffer.from(value, 'base64').toString('utf8');
 };
 
-async function load(secret: Watched): Promise<Loaded> {
+async function load(secret: Watched, known: readonly string[], side: AuthoritiesSide): Promise<Loaded> {
   const [certificatePem, keyPem] = [textOf(secret, 'tls.crt'), textOf(secret, 'tls.key')];
   if (certificatePem === null || keyPem === null) return { ok: false, problem: 'needs the keys tls.crt and tls.key' };
   try {
@@ -46,12 +47,12 @@ async function load(secret: Watched): Promise<Loaded> {
     if (!certificate.ca) return { ok: false, problem: 'tls.crt is no certificate of an authority' };
     const authority = await loadAuthority({ certificatePem, keyPem });
     if (!(await isPair(authority))) return { ok: false, problem: 'tls.key is not the key of tls.crt' };
-    // cert-manager puts the issuer's chain there; ours is its own root. What is being replaced stays trusted beside it.
-    const trustPem = [certificatePem, textOf(secret, TRUST_KEY) ?? ''].filter((one) => one !== '');
+    const beside = besides(certificatePem, textOf(secret, TRUST_KEY) ?? '', known);
+    const trustPem = [await rootOf(authority, known, side), ...beside];
     return {
       ok: true,
       authority,
-      trustPem: [...new Set(trustPem.map((one) => `${one.trim()}\n`))].join(''),
+      trustPem: [...new Set(trustPem)].map((one) => `${one}\n`).join(''),
       notAfterMs: Date.parse(certificate.validTo),
     };
   } catch (error) {
@@ -62,10 +63,30 @@ async function load(secret: Watched): Promise<Loaded> {
   }
 }
 
-async function isPair(authority: Authority): Promise<boolean> {
-  const made = await issueCertificate(authority, { cluster: 'check', role: null, name: 'check', hosts: [], days: 1 });
-  return new X509Certificate(made.certificatePem).verify(new X509Certificate(authority.certificatePem).publicKey);
+/** What is being replaced stays trusted beside it. An issuer above it is not: whom else that vouches for is no member of ours. */
+function besides(certificatePem: string, caPem: string, known: readonly string[]): readonly string[] {
+  const parsed = (pem: string): X509Certificate => new X509Certificate(pem);
+  const [own, ...others] = [...certificatesIn(certificatePem), ...certificatesIn(caPem)].map(parsed);
+  const above = new Set(own === undefined ? [] : [own]);
+  for (const one of above)
+    for (const other of others) if (one.checkIssued(other) && one.verify(other.publicKey)) above.add(other);
+  const issuers = new Set([...above].map(({ fingerprint256 }) => fingerprint256));
+  const kept = certificatesIn(caPem).filter((pem) => !issuers.has(parsed(pem).fingerprint256));
+  // The root that stood for it while it signed stands for what it has signed.
+  return kept.map((pem) => known.find((root) => isSameAuthority(parsed(root), parsed(pem))) ?? pem);
 }
+
+function isReadable(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).ca;
+  } catch (error) {
+    // Somebody wrote into what we made; the plan puts it right.
+    return error === null;
+  }
+}
+
+const isSameAuthority = (one: X509Certificate, other: X509Certificate): boolean =>
+  one.subject === other.subject && one.publicKey.equals(other.publicKey);
 
 export class Authorities {
   readonly #side: AuthoritiesSide;
@@ -120,8 +141,14 @@ export class Authorities {
     const version = `${secret.metadata.uid} ${secret.metadata.resourceVersion}`;
     const kept = this.#kept.get(key);
     if (kept?.version === version) return kept;
-    const fresh: Kept = { version, loaded: load(secret), tls: null };
+    const fresh: Kept = { version, loaded: load(secret, this.#trusted(namespace, cluster), this.#side), tls: null };
     this.#kept.set(key, fresh);
     return fresh;
+  }
+  /** What pods trust already: a root that we made is there, and nowhere else. */
+  #trusted(namespace: string, cluster: string): readonly string[] {
+    const { data } = this.#side.world.get(CONFIG_MAP, namespace, named.trust(cluster)) ?? {};
+    const text = (data as Readonly<Record<string, string>> | undefined)?.[TRUST_KEY];
+    return certificatesIn(text ?? '').filter(isReadable);
   }
 }

@@ -3,14 +3,15 @@
  * `peer-identity.ts`, usable as server and client). Everything is PEM in and PEM out; where files lie is the caller's business.
  * Refuses names that a certificate cannot carry. Fails with the error of the crypto library for PEM that is not what it should be.
  */
-import { webcrypto } from 'node:crypto';
+import { X509Certificate as NodeCertificate, webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
-import type { Extension, JsonGeneralName, X509Certificate } from '@peculiar/x509';
+import type { Extension, JsonGeneralName, JsonName, X509Certificate } from '@peculiar/x509';
 import { generateKeys, KEY_ALGORITHM, keyToPem, SIGNING, x509 } from '../common/platform/certificate-request.ts';
 import { type Clock, systemClock } from '../common/platform/clock.ts';
 import type { PeerRole } from '../common/platform/net.ts';
 import { peerUri, type ViewerRole } from '../common/platform/peer-identity.ts';
 import { type Random, systemRandom } from '../common/platform/random.ts';
+import { certificatesIn } from '../common/trust.ts';
 
 export interface CertificatePems {
   readonly certificatePem: string;
@@ -65,13 +66,22 @@ function validity(
 
 /** A new authority for one cluster. */
 export async function createAuthority(cluster: string, ports: PkiPorts = {}): Promise<Authority> {
-  const { clock = systemClock, random = systemRandom } = ports;
-  const lib = await x509();
   const keys = await generateKeys();
-  const certificate = await lib.X509CertificateGenerator.createSelfSigned(
+  const certificate = await selfSigned([{ CN: [`MailCluster ${cluster}`] }], keys, ports);
+  const keyPem = await keyToPem(keys.privateKey);
+  return { certificate, key: keys.privateKey, keyPem, certificatePem: `${certificate.toString('pem')}\n` };
+}
+
+async function selfSigned(
+  name: JsonName,
+  keys: webcrypto.CryptoKeyPair,
+  { clock = systemClock, random = systemRandom }: PkiPorts,
+): Promise<X509Certificate> {
+  const lib = await x509();
+  return await lib.X509CertificateGenerator.createSelfSigned(
     {
       serialNumber: serialNumber(random),
-      name: [{ CN: [`MailCluster ${cluster}`] }],
+      name,
       ...validity(clock.wallMs(), CA_DAYS * DAY_MS),
       signingAlgorithm: SIGNING,
       keys,
@@ -83,8 +93,43 @@ export async function createAuthority(cluster: string, ports: PkiPorts = {}): Pr
     },
     webcrypto,
   );
-  const keyPem = await keyToPem(keys.privateKey);
-  return { certificate, key: keys.privateKey, keyPem, certificatePem: `${certificate.toString('pem')}\n` };
+}
+
+/**
+ * What to trust for whatever this authority signs, and nothing else: a root of its name and its key (docs/decisions/0032-*). The certificate of the authority itself where
+ * that is one, else the first of the certificates `known` that is and lives as long, else a new one.
+ */
+export async function rootOf(authority: Authority, known: readonly string[], ports: PkiPorts = {}): Promise<string> {
+  const probe = new NodeCertificate((await probeOf(authority)).certificatePem);
+  const [own = ''] = certificatesIn(authority.certificatePem);
+  const untilMs = Date.parse(new NodeCertificate(own).validTo);
+  const found = [own, ...known].find((pem) => isRootOf(pem, probe, untilMs));
+  if (found !== undefined) return found;
+  const publicKey = await authority.certificate.publicKey.export(KEY_ALGORITHM, ['verify'], webcrypto);
+  const name = authority.certificate.subjectName.toJSON();
+  return (await selfSigned(name, { publicKey, privateKey: authority.key }, ports)).toString('pem');
+}
+
+/** A certificate by this authority, to see what vouches for such. */
+const probeOf = (authority: Authority): Promise<CertificatePems> =>
+  issueCertificate(authority, { cluster: 'check', role: null, name: 'check', hosts: [], days: 1 });
+
+/** Whether key and certificate of an authority belong together. */
+export async function isPair(authority: Authority): Promise<boolean> {
+  const { publicKey } = new NodeCertificate(authority.certificatePem);
+  return new NodeCertificate((await probeOf(authority)).certificatePem).verify(publicKey);
+}
+
+function isRootOf(pem: string, probe: NodeCertificate, untilMs: number): boolean {
+  try {
+    const one = new NodeCertificate(pem);
+    // By names, key identifiers and usages, as OpenSSL compares them in a handshake; then by the signatures.
+    const vouches = [one, probe].every((issued) => issued.checkIssued(one) && issued.verify(one.publicKey));
+    return one.ca && vouches && Date.parse(one.validTo) >= untilMs;
+  } catch (error) {
+    // What people put beside an authority is not ours to judge here.
+    return error === null;
+  }
 }
 
 /** The authority whose PEMs were kept. */

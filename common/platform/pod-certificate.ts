@@ -12,7 +12,7 @@ import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { request as httpsRequest } from 'node:https';
 import { dirname } from 'node:path';
 import type { SignerConfig, TlsFiles } from '../config.ts';
-import { TRUST_HEADER, trustOf } from '../trust.ts';
+import { certificatesIn, TRUST_HEADER, trustOf } from '../trust.ts';
 import { createCertificateRequest, generateKeys, keyToPem } from './certificate-request.ts';
 import type { Clock, Timer } from './clock.ts';
 import type { Logger } from './log.ts';
@@ -89,8 +89,7 @@ function goodUntil(certificatePem: string | null, keyPem: string, caPem: string)
   try {
     const certificate = new X509Certificate(certificatePem);
     if (!certificate.checkPrivateKey(createPrivateKey(keyPem))) return null;
-    const authorities = caPem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
-    const signed = authorities.some((pem) => certificate.verify(new X509Certificate(pem).publicKey));
+    const signed = certificatesIn(caPem).some((pem) => certificate.verify(new X509Certificate(pem).publicKey));
     return signed ? Date.parse(certificate.validTo) : null;
   } catch (error) {
     // Not a certificate any more: a new one replaces it.

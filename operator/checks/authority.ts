@@ -62,12 +62,10 @@ export function authority({ situation }: View): readonly Finding[] {
 }
 
 /** While one authority replaces another: whether the former can go (docs/internals.md). */
-function replacement({ gathered, owner, cluster, members }: View['situation']): readonly Finding[] {
+function replacement({ gathered, owner, members }: View['situation']): readonly Finding[] {
   const { authority: found } = gathered;
   if (found.kind !== 'present' || (found.view.trustPem.match(/BEGIN CERTIFICATE/g) ?? []).length < 2) return [];
-  // The chain of an issuer stays beside its authority for good: there only who shows a former one is told.
-  const isKept = cluster.spec.certificates?.issuerRef !== undefined;
-  const needing = members.filter(({ report }) => (report === null ? !isKept : report.certificateFormer));
+  const needing = members.filter(({ report }) => report?.certificateFormer ?? true);
   if (needing.length === 0) return [];
   const names = needing.map(({ name }) => name).join(', ');
   const message = `${names} may have a certificate of the former authority: keep ca.crt in Secret ${named.authority(owner.name)} until this is over`;

@@ -14,10 +14,9 @@ import type { Situation } from './situation.ts';
 const PATIENCE_MS = 120_000;
 
 /** The certificates of the bundle of now, where they are more than one for a while; null: nothing is being replaced. */
-function replacing({ gathered, cluster }: Situation): string | null {
+function replacing({ gathered }: Situation): string | null {
   const { authority } = gathered;
-  // The chain of an issuer stays beside its authority for good.
-  if (authority.kind !== 'present' || cluster.spec.certificates?.issuerRef !== undefined) return null;
+  if (authority.kind !== 'present') return null;
   const { trustPem } = authority.view;
   return (trustPem.match(/BEGIN CERTIFICATE/g) ?? []).length < 2 ? null : trustOf(trustPem);
 }

@@ -54,6 +54,7 @@ case $1 in
     echo build >>"$DIR/builds"
     for ((i = 1; i <= $#; i++)); do [[ \${!i} == -o ]] && { j=$((i + 1)); out=\${!j}; }; done
     [[ -z $BUILD_FAILS ]] || { echo "$BUILD_FAILS" >&2; exit 1; }
+    [[ \${!#} != . ]] || { echo whole >"$out/cert-manager"; chmod +x "$out/cert-manager"; exit; }
     echo half >"$out/kubectl"
     until [[ -e $DIR/go-on || ! -d $DIR ]]; do sleep 0.05; done
     for p in server kube-apiserver kube-controller-manager kube-scheduler kubectl helm; do echo whole >"$out/$p"; chmod +x "$out/$p"; done ;;
@@ -206,6 +207,19 @@ describe('the cache', () => {
     expect(await where('1.26.8')).toBe(first);
     expect(await builds()).toBe(1);
     expect(await where('1.26.9')).not.toBe(first);
+    expect(await builds()).toBe(2);
+  });
+
+  it('cert-manager has a directory of its own', async () => {
+    await installGo();
+    await goOn();
+    const where = async (...args: readonly string[]) => (await run(args)).output.trim().split('\n').at(-1);
+    const programs = await where('api');
+    const built = await where('cert-manager');
+    expect(await readdir(built ?? '')).toEqual(['.made-from', 'cert-manager']);
+    expect([await where('--where'), await where('--where', 'cert-manager')]).toEqual([programs, built]);
+    await rm(join(directory, 'bin/go'));
+    expect(await run(['--where', 'cert-manager'])).toEqual({ code: 0, output: `${built}\n` });
     expect(await builds()).toBe(2);
   });
 

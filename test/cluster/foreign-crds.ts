@@ -3,6 +3,7 @@
  * cache. Says what is missing where neither it nor Go and its module proxy are there.
  */
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -31,7 +32,7 @@ const SOURCES: readonly Source[] = [
     module: 'github.com/cert-manager/cert-manager@v1.18.2',
     sum: 'h1:H2P75ycGcTMauV3gvpkDqLdS3RSXonWF2S49QGA1PZE=',
     directory: 'deploy/crds',
-    files: ['crd-certificates.yaml', 'crd-issuers.yaml'],
+    files: ['certificates', 'certificaterequests', 'clusterissuers', 'issuers'].map((name) => `crd-${name}.yaml`),
   },
 ];
 const FETCH_MS = 120_000;
@@ -65,7 +66,8 @@ export async function installCrd({ client }: ApiAccess, crd: KubeObject): Promis
 
 async function fetched({ module, sum, directory, files }: Source): Promise<string | { readonly missing: string }> {
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'mailcluster');
-  const kept = join(cache, `crds-${Buffer.from(sum).toString('hex').slice(0, 24)}`);
+  const key = createHash('sha256').update(JSON.stringify({ sum, files })).digest('hex').slice(0, 24);
+  const kept = join(cache, `crds-${key}`);
   const isKept = await Promise.all(files.map((file) => readFile(join(kept, file)))).then(
     () => true,
     () => false,

@@ -41,9 +41,19 @@ export async function findHelm(): Promise<string | { readonly missing: string }>
   return existsSync(program) ? program : { missing: 'helm not built yet: make cluster-build' };
 }
 
-export async function programDirectory(): Promise<string | { readonly missing: string }> {
+/** The controllers of cert-manager: built on their own, since they share nothing with the rest. */
+export async function findCertManager(): Promise<string | { readonly missing: string }> {
+  const directory = await programDirectory('cert-manager');
+  if (typeof directory !== 'string') return directory;
+  const program = join(directory, 'cert-manager');
+  return existsSync(program) ? program : { missing: 'not built yet: test/cluster/build.sh cert-manager' };
+}
+
+export async function programDirectory(
+  what: 'all' | 'cert-manager' = 'all',
+): Promise<string | { readonly missing: string }> {
   try {
-    const { stdout } = await run(join(import.meta.dirname, 'build.sh'), ['--where']);
+    const { stdout } = await run(join(import.meta.dirname, 'build.sh'), ['--where', what]);
     return stdout.trim();
   } catch (error) {
     const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : String(error);

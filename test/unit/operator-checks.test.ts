@@ -204,18 +204,6 @@ describe('one authority replaces another', () => {
     expect(certificates(model)?.message).toMatch(/every pod trusts both/);
     expect(model.condition('Progressing')).toMatchObject({ status: 'True', reason: 'Converged' });
   });
-
-  it('with an issuer its chain stays for good: only who shows a former one is told', () => {
-    const model = running(`${TWO_SITES}  certificates: { issuerRef: { name: corp } }\n`);
-    model.kinds.certificate = true;
-    const pem = '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n';
-    model.authority = { kind: 'present', view: { trustPem: pem + pem, notAfterMs: model.nowMs + 1e10 } };
-    converge(model);
-    expect(certificates(model)).toMatchObject({ status: 'True' });
-    model.formerCertificates = new Set(model.memberNames.slice(0, 1));
-    round(model);
-    expect(certificates(model)).toMatchObject({ reason: 'FormerAuthorityNeeded' });
-  });
 });
 
 describe('volumes', () => {
