@@ -3,7 +3,6 @@
  * run in idle time beside the stages after it, which wait more than they compute; its output comes when it is done. A stage that runs nothing fails, a stage over its deadline is killed by process group and fails, and what was skipped for want
  * of a package or of root is counted and named at the end. `node test/run.ts [--list] [--soak SEEDS] [STAGE...]`.
  */
-import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Counts, type Program, ProgramRunner } from './house/program.ts';
 
@@ -50,7 +49,8 @@ function stages(): readonly Stage[] {
     { name: 'unit', deadlineMs: 6 * MINUTE, programs: [vitest('test/unit/')] },
     { name: 'contract', deadlineMs: 6 * MINUTE, programs: [vitest('test/contract/')] },
     { name: 'dialog', deadlineMs: 3 * MINUTE, programs: [vitest('test/dialog/')] },
-    { name: 'scenario', deadlineMs: 3 * MINUTE, programs: [vitest('test/scenario/')] },
+    // Tests of the simulator itself have deadlines of their own, its seeds have none.
+    { name: 'scenario', deadlineMs: 4 * MINUTE, programs: [vitest('test/scenario/'), vitest('test/sim/')] },
     { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
     { name: 'simulator', deadlineMs: 55 * MINUTE, inIdleTime: true, programs: simulator() },
     { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
@@ -71,14 +71,9 @@ const clusterPrograms = (what: 'api' | 'all') => ({
   deadlineMs: 25 * MINUTE,
 });
 
-/** Tests of the simulator itself, then the seeds as a program of its own. */
 function simulator(seeds?: string): readonly Program[] {
   const program = 'test/sim/run.ts';
-  const tests = readdirSync(join(ROOT, 'test/sim')).some((name) => name.endsWith('.test.ts'));
-  return [
-    ...(tests && seeds === undefined ? [vitest('test/sim/')] : []),
-    ...(existsSync(join(ROOT, program)) ? [node(program, program, ...(seeds ? ['--seeds', seeds] : []))] : []),
-  ];
+  return [node(program, program, ...(seeds ? ['--seeds', seeds] : []))];
 }
 
 interface Arguments {
