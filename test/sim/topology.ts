@@ -12,6 +12,8 @@ export interface ShapeOptions {
   readonly delayNotificationMs?: number;
   /** No way out to other domains: the first document lacks the send connector. */
   readonly withoutConnector?: boolean;
+  /** Mail may cross: site N is linked with N + 1, those named are hubs, and the second mailbox database is of the boundary of the last site. */
+  readonly hubs?: readonly number[];
 }
 
 /** What a failover may lose is within these two, clocks that differ by a second included. */
@@ -20,8 +22,16 @@ export const REPLAY_LAG_MS = 8_000;
 
 export const DATABASE_HOST = 'store';
 
+const chain = (sites: TopologyDocument['sites']): NonNullable<TopologyDocument['siteLinks']> =>
+  sites.slice(1).map(({ name }, index) => ({
+    name: `link-${index}`,
+    sites: [sites[index]?.name ?? '', name],
+    cost: 10,
+    maxMessageBytes: null,
+  }));
+
 export function simTopology(options: ShapeOptions): TopologyDocument {
-  const sites = options.sites.map((_, index) => ({ name: `site-${index}`, hubSite: false }));
+  const sites = options.sites.map((_, index) => ({ name: `site-${index}`, hubSite: options.hubs?.includes(index) ?? false }));
   const members: MemberConfig[] = [];
   for (const [index, count] of options.sites.entries())
     for (let ordinal = 0; ordinal < count; ordinal++) {
@@ -39,6 +49,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
     cluster: 'sim',
     generation: 1,
     sites,
+    ...(options.hubs === undefined ? {} : { siteLinks: chain(sites) }),
     members,
     frontends: Array.from({ length: options.frontends }, (_, index) => ({
       name: `f-${index}`,
@@ -73,7 +84,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
     acceptedDomains: [{ name: 'sim.example', type: 'Authoritative' }],
     databases: ['alpha', 'beta'].map((name, index) => ({
       name,
-      boundary: members[0]?.boundary ?? 'dag/dag1',
+      boundary: members.at(options.hubs === undefined ? 0 : -index)?.boundary ?? 'dag/dag1',
       domains: [],
       addresses: Array.from({ length: 8 }, (_, user) => `${name}-${user}@sim.example`),
       caseSensitiveLocalParts: false,

@@ -1,7 +1,7 @@
 /**
  * The least-cost path of a message to another boundary (semantics.md D3), as siteLinks, hubs and members of the document say. Owns: where it would stop - at
  * hubs on the path that have transports, and at the end; where it would wait when one of them is away. Promise: costs alone choose the path, who is reachable
- * now does not (as with Exchange). Decides nothing about mail yet: a transport delivers to stores and relays itself (docs/decisions/0030-paths-between-boundaries.md). PURE.
+ * now does not (as with Exchange); of the links the core asks `nextStop`, people `explainPath`. PURE.
  */
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import { choosePath, type SiteLink, type SitePath, secondPath } from '../../common/site-paths.ts';
@@ -13,8 +13,10 @@ export interface Stop {
 }
 
 export type BoundaryPath =
-  | { readonly kind: 'path'; readonly path: SitePath; readonly stops: readonly Stop[]; readonly why: string }
-  | { readonly kind: 'none'; readonly reason: string };
+  | { readonly kind: 'path'; readonly path: SitePath; readonly stops: readonly Stop[] }
+  | { readonly kind: 'none'; readonly reason: string }
+  /** A smaller message would find one. */
+  | { readonly kind: 'tooLarge'; readonly reason: string; readonly mostBytes: number };
 
 /** Where a message is. */
 export interface Place {
@@ -50,11 +52,11 @@ export function boundaryPath(document: TopologyDocument, from: Place, goal: Goal
   if (choice.kind === 'none') return { kind: 'none', reason: `no site link leads from ${from.site} to ${goal.name}` };
   if (choice.kind === 'tooLarge')
     return {
-      kind: 'none',
+      ...{ kind: 'tooLarge', mostBytes: choice.mostBytes },
       reason: `every path from ${from.site} to ${goal.name} takes at most ${choice.mostBytes} bytes, this is ${sizeBytes}`,
     };
   const { kind: _, ...path } = choice;
-  return { kind: 'path', path, stops: stopsOf(document, path, from, goal), why: whyThis(links, path, sizeBytes) };
+  return { kind: 'path', path, stops: stopsOf(document, path, from, goal) };
 }
 
 /** At each only where the message is not already: transports of its own boundary share it. */
@@ -107,9 +109,10 @@ export interface PathExplanation {
 export function explainPath(document: TopologyDocument, from: Place, goal: Goal, sizeBytes: number): PathExplanation {
   const found = boundaryPath(document, from, goal, sizeBytes);
   const to = goal.name;
-  if (found.kind === 'none')
+  if (found.kind !== 'path')
     return { ...{ to, sites: [], cost: null, stops: [], what: 'none', why: found.reason }, ifDown: [] };
-  const { path, stops, why } = found;
+  const { path, stops } = found;
+  const why = whyThis(document.siteLinks ?? [], path, sizeBytes);
   const named = path.sites.map((site) =>
     stops.some((stop) => stop.isHub && stop.site === site) ? `${site} (hub, it stops there)` : site,
   );
@@ -151,4 +154,12 @@ function pathWithout(
   const members = document.members.filter((member) => member.site !== site);
   const other = boundaryPath({ ...document, siteLinks, members }, from, goal, sizeBytes);
   return other.kind === 'path' ? inWords(other.path) : 'there is no path';
+}
+
+/** Names of who may take a message at this stop, those of its site first. At a hub, and where the site is what it goes to, nobody else. */
+export function takersAt({ members }: TopologyDocument, stop: Stop, isAnySite: boolean): readonly string[] {
+  const able = members.filter((member) => isThere(member) && member.boundary === stop.boundary);
+  const near = able.filter(({ site }) => site === stop.site);
+  const others = isAnySite && !stop.isHub ? able.filter(({ site }) => site !== stop.site) : [];
+  return [...near, ...others].map(({ name }) => name);
 }

@@ -9,6 +9,15 @@ export interface Origin {
   /** Of the transport that delivers. */
   readonly site: string;
   readonly sizeBytes: number;
+  /** Set for what may go to another boundary (semantics.md D3). */
+  readonly crossing?: Crossing;
+}
+
+export interface Crossing {
+  /** Of the transport that delivers. */
+  readonly boundary: string;
+  /** Where it was before. */
+  readonly passed: readonly string[];
 }
 
 export interface Candidate {

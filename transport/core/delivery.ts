@@ -16,6 +16,7 @@ import {
   isFinal,
   isSuccess,
   isSuspended,
+  passedBoundaries,
   retryAt,
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
@@ -35,8 +36,14 @@ import { transition } from './transitions.ts';
 
 const MAX_REPLY_LENGTH = 200;
 
-export const resolve = ({ document, self }: Server, { facts }: Copy, address: string): Resolution =>
-  resolveRecipient(document, address, { site: self.site, sizeBytes: facts.sizeBytes });
+export function resolve({ document, self }: Server, { facts }: Copy, address: string): Resolution {
+  const { site, boundary } = self;
+  const origin = { site, sizeBytes: facts.sizeBytes };
+  // What is resubmitted never crosses (semantics.md D3): it goes where it was delivered before.
+  if (document.siteLinks === undefined || facts.kind === 'resubmission')
+    return resolveRecipient(document, address, origin);
+  return resolveRecipient(document, address, { ...origin, crossing: { boundary, passed: passedBoundaries(facts) } });
+}
 
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
 export function categorize(turn: Turn, copy: Copy): void {
@@ -132,7 +139,7 @@ export function pump(turn: Turn, key: string): void {
   }
 }
 
-const limitsOf = ({ route }: Hop) => (route.kind === 'mailbox' ? null : (route.sendLimits ?? null));
+const limitsOf = ({ route }: Hop) => ('sendLimits' in route ? (route.sendLimits ?? null) : null);
 
 /** So long no delivery begins here; a timer that comes earlier is enough. */
 function mustWait(turn: Turn, { pace, key }: Hop, forMs: number): boolean {
@@ -333,6 +340,7 @@ function isRerouted(turn: Turn, copy: Copy, { hop, route, recipients }: OpenDeli
 }
 
 function withPlace(recipient: RecipientState, route: Route): RecipientState {
+  if (route.kind === 'boundary') return recipient;
   return route.kind === 'mailbox'
     ? { ...recipient, database: route.database, databaseCopy: route.copy, activation: route.activation }
     : { ...recipient, connector: route.connector };

@@ -210,6 +210,12 @@ export type Route =
       readonly session?: ConnectorSession | null;
       readonly sendLimits?: ConnectorLimits | null;
     }
+  /** Transports of another boundary, in the order in which to ask them (semantics.md D3). */
+  | {
+      readonly kind: 'boundary';
+      readonly boundary: string;
+      readonly members: readonly string[];
+    }
   /** A next hop for each domain, so that none holds up another (semantics.md D6). */
   | {
       readonly kind: 'mx';

@@ -89,6 +89,9 @@ export class Peers {
     for (const member of this.#boundary()) if (this.#deps.name < member.name) this.#dial(member.name, 0);
     for (const [name, session] of this.#members)
       if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
+    for (const [name, session] of this.#frontends)
+      if (session.remote.role === 'transport' && !this.#isElsewhere(name))
+        session.close('no longer of another boundary');
   }
 
   /** Resolves when every active member of the boundary is connected, or after `withinMs`: mail taken earlier would find no shadow. */
@@ -241,7 +244,7 @@ export class Peers {
       handlers: {
         onReady: (session) => this.#ready(session),
         onControl: (session, frame) => {
-          this.#heard(session);
+          if (!this.bringsMail(session)) this.#heard(session);
           this.#handlers.onControl(session, frame);
         },
         onStream: (session, stream) => this.#handlers.onStream(session, stream),
@@ -260,7 +263,7 @@ export class Peers {
   #ready(session: PeerSession): void {
     const { name, role } = session.remote;
     this.#deps.log.info({ peer: name, role }, 'peer session ready');
-    if (role === 'frontend') {
+    if (this.bringsMail(session)) {
       this.#frontends.set(name, session);
     } else if (session.hello.database !== null) {
       this.#members.set(name, session);
@@ -274,10 +277,10 @@ export class Peers {
       this.#deps.metrics.set('peer_up', 1, { peer: name });
       this.#onMet?.();
     }
-    this.#heard(session);
+    if (!this.bringsMail(session) || role === 'frontend') this.#heard(session);
     this.#sendContact(session);
     // Whom we know decides whether we take mail: front ends need not wait for the next round to hear of it.
-    if (role !== 'frontend') for (const frontend of this.#frontends.values()) this.#sendContact(frontend);
+    if (!this.bringsMail(session)) for (const frontend of this.#frontends.values()) this.#sendContact(frontend);
   }
 
   #closed(connection: Connection, session: PeerSession | null, reason: string, dialled: boolean): void {
@@ -287,7 +290,7 @@ export class Peers {
       this.#deps.metrics.increment('peer_protocol_errors_total', {
         reason: session === null ? 'handshake' : 'session',
       });
-    if (role === 'frontend') {
+    if (role === 'frontend' || (session !== null && this.bringsMail(session))) {
       if (this.#frontends.get(name) === session) this.#frontends.delete(name);
       return;
     }
@@ -340,6 +343,7 @@ export class Peers {
       return refuse('wrong cluster', `${hello.cluster} is not ${this.#document.cluster}`);
     if (from.role === 'frontend') return { kind: 'accept' };
     if (from.role !== 'transport') return refuse('wrong role', `${from.role} has no business on the peer port`);
+    if (this.#isRelay(hello, from.name)) return { kind: 'accept' };
     // protocol.md section 1: a receiver refuses when its own document does not list the sender in the same boundary.
     if (this.#member(from.name) === undefined)
       return refuse(
@@ -358,6 +362,22 @@ export class Peers {
     if (mine === null || this.#deps.mutants?.has('snapshot-unfenced') === true) return { kind: 'accept' };
     this.#fence(`${from.name} saw ${mine}`);
     return refuse('fenced', mine);
+  }
+
+  /** A transport of another boundary that brings mail: it speaks of no copy, so it has no queue database here (semantics.md D3, S14). */
+  #isRelay(hello: Hello, name: string): boolean {
+    return hello.database === null && this.#document.siteLinks !== undefined && this.#isElsewhere(name);
+  }
+
+  #isElsewhere(name: string): boolean {
+    const self = this.#document.members.find((member) => member.name === this.#deps.name);
+    const member = this.#document.members.find((one) => one.name === name);
+    return member !== undefined && member.state !== 'gone' && member.boundary !== self?.boundary;
+  }
+
+  /** Who brings mail: front ends, and transports of other boundaries. */
+  bringsMail(session: PeerSession): boolean {
+    return session.remote.role === 'frontend' || session.hello.database === null;
   }
 
   /** Two members cannot have one queue database (semantics.md S6). */

@@ -1,0 +1,258 @@
+/**
+ * The hop to another boundary (semantics.md D3): a message is brought to one of its transports by the intake stream, as a front end would, and has two copies
+ * there before it counts as relayed here. Owns: the id and the tries under which it is offered. Promise: as the delivery port (`delivery-api.ts`): one result for
+ * each recipient, `relayed` only when two copies are durable over there or policy there took it with one. Every offer of one message to one boundary has the same
+ * id, so whatever is offered twice - a retry, a takeover - is one copy there (protocol.md 7); a later offer is a higher try.
+ */
+import type { TopologyDocument } from '../../common/config.ts';
+import type { CopyId, Envelope, Reply } from '../../common/message.ts';
+import type { Refuse, Resolved, Result, TrackingEvent } from '../../common/peer/messages.ts';
+import type { OutgoingStream, PeerSession } from '../../common/peer/session-api.ts';
+import { formatReply } from '../../common/smtp/client.ts';
+import { CROSSED } from '../core/copy.ts';
+import type { Route } from '../core/events.ts';
+import type { CopyFacts } from '../store/database.ts';
+import { BodyPump, type BodySource } from './body-pump.ts';
+import type { RecipientResult } from './delivery-api.ts';
+import type { TransportDeps } from './deps.ts';
+import { RelaySessions } from './relay-sessions.ts';
+
+const OPEN_TIMEOUT_MS = 10_000;
+/** protocol.md 5: above the cap within which a transport resolves what it is in doubt about (45 s). */
+const RESULT_TIMEOUT_MS = 55_000;
+const RESOLVE_MS = 5_000;
+const MAX_EVENTS = 64;
+/** Tries of one open of the queue database of one owner: what comes after it, and who takes over, begins above. */
+const TRIES = 2 ** 12;
+const OPENS = 2 ** 16;
+
+export interface RelayRequest {
+  readonly facts: CopyFacts;
+  readonly deliveryId: CopyId;
+  /** Of the copy's epoch. */
+  readonly term: number;
+  readonly route: Extract<Route, { readonly kind: 'boundary' }>;
+  readonly recipients: readonly number[];
+  readonly mayBegin: () => boolean;
+}
+
+export interface RelayPorts {
+  readonly deps: TransportDeps;
+  readonly document: () => TopologyDocument;
+  readonly hashId: (text: string) => CopyId;
+  readonly bodyOf: (facts: CopyFacts) => BodySource;
+  readonly damaged: (id: CopyId, error: unknown) => void;
+}
+
+/** What one offer came to. */
+type Outcome =
+  | { readonly kind: 'relayed'; readonly reply: string }
+  | { readonly kind: 'withheld' }
+  | { readonly kind: 'tooLarge'; readonly reply: Reply }
+  | { readonly kind: 'next'; readonly why: string }
+  /** Not here and not now: nobody else is asked. */
+  | { readonly kind: 'later'; readonly why: string }
+  | { readonly kind: 'unknown'; readonly why: string };
+
+/** What a stream ended with, before anybody was asked. */
+type Said =
+  | { readonly kind: 'refuse'; readonly refuse: Refuse }
+  | { readonly kind: 'result'; readonly result: Result }
+  | { readonly kind: 'lost'; readonly why: string; readonly hasEnded: boolean };
+
+interface Offered {
+  tries: number;
+  /** Who was sent the end of which try, and has not said what became of it. */
+  asked: { readonly member: string; readonly through: number } | null;
+}
+
+export class BoundaryRelay {
+  readonly #ports: RelayPorts;
+  readonly #sessions: RelaySessions;
+  /** Only of what is on the way: forgotten with its result, or with the process, after which tries begin above. */
+  readonly #offered = new Map<CopyId, Offered>();
+  readonly #underWay = new Set<Promise<unknown>>();
+
+  constructor(ports: RelayPorts) {
+    this.#ports = ports;
+    this.#sessions = new RelaySessions(ports.deps, ports.document);
+  }
+
+  start(request: RelayRequest, done: (results: readonly RecipientResult[]) => void): void {
+    const work = this.#relay(request)
+      .then((outcome) => done(request.recipients.map((index) => resultOf(index, outcome))))
+      .finally(() => this.#underWay.delete(work));
+    this.#underWay.add(work);
+  }
+
+  async stop(): Promise<void> {
+    this.#sessions.stop();
+    await Promise.allSettled(this.#underWay);
+  }
+
+  async #relay(request: RelayRequest): Promise<Outcome> {
+    const { facts, deliveryId, route } = request;
+    const addresses = request.recipients.map((index) => facts.envelope.recipients[index]?.address ?? '').sort();
+    const id = this.#ports.hashId(`${deliveryId}/to ${route.boundary}/${addresses.join(',')}`);
+    const offered = this.#offered.get(id) ?? { tries: 0, asked: null };
+    this.#offered.set(id, offered);
+    const outcome = (await this.#resolved(id, offered)) ?? (await this.#offerInTurn(request, id, offered));
+    if (outcome.kind === 'relayed' || outcome.kind === 'tooLarge') this.#offered.delete(id);
+    return outcome;
+  }
+
+  /** An earlier end is unanswered: asked about first. Null: it is to be offered. */
+  async #resolved(id: CopyId, offered: Offered): Promise<Outcome | null> {
+    const { asked } = offered;
+    const member = this.#ports.document().members.find(({ name }) => name === asked?.member);
+    if (asked === null || member === undefined) return null;
+    const resolve = { id, through: asked.through, deadlineMs: RESOLVE_MS };
+    const told = await this.#sessions.with(member, async (reached) =>
+      typeof reached === 'string' ? null : this.#sessions.resolve(reached, resolve),
+    );
+    // Who cannot be asked may have it: a higher try finds it there, or supersedes it (protocol.md 7).
+    if (told === null || told.answer === 'unknown' || told.answer === 'open') return null;
+    return this.#answered(told, member.name, offered);
+  }
+
+  #answered({ answer }: Resolved, member: string, offered: Offered): Outcome | null {
+    if (answer === 'aborted') {
+      offered.asked = null;
+      return null;
+    }
+    // Alone it is not two copies yet; its owner or its successor will say.
+    if (answer === 'stored') return { kind: 'later', why: `451 4.4.0 ${member} holds it as a shadow` };
+    return { kind: 'relayed', reply: `250 2.0.0 ${answer} at ${member}` };
+  }
+
+  async #offerInTurn(request: RelayRequest, id: CopyId, offered: Offered): Promise<Outcome> {
+    const { members } = this.#ports.document();
+    let why = `451 4.4.1 ${request.route.boundary} has no transport that can be asked`;
+    for (const name of request.route.members) {
+      const member = members.find((one) => one.name === name && one.state === 'active');
+      if (member === undefined) continue;
+      const outcome = await this.#sessions.with(member, async (reached): Promise<Outcome> => {
+        if (typeof reached === 'string') return { kind: 'next', why: `451 4.4.1 ${name}: ${reached}` };
+        if (!request.mayBegin()) return { kind: 'withheld' };
+        return this.#offer(reached, request, id, offered);
+      });
+      if (outcome.kind !== 'next') return outcome;
+      why = outcome.why;
+    }
+    return { kind: 'next', why };
+  }
+
+  async #offer(session: PeerSession, request: RelayRequest, id: CopyId, offered: Offered): Promise<Outcome> {
+    const { name } = session.remote;
+    offered.tries += 1;
+    const opens = this.#ports.deps.database.chain.at(-1)?.openCounter ?? 0;
+    const through = (Math.min(request.term, OPENS) * OPENS + Math.min(opens, OPENS - 1)) * TRIES + offered.tries;
+    const said = await this.#send(session, request, id, through, () => {
+      offered.asked = { member: name, through };
+    });
+    if (said.kind === 'refuse') return refusedBy(name, said.refuse);
+    if (said.kind === 'lost' && !said.hasEnded) return { kind: 'next', why: `451 4.4.2 ${name}: ${said.why}` };
+    if (said.kind === 'result') {
+      const { outcome, reply } = said.result;
+      if (outcome === 'protected' || outcome === 'unprotected')
+        return { kind: 'relayed', reply: `250 2.0.0 ${outcome} at ${name}` };
+      if (outcome === 'refused') {
+        offered.asked = null;
+        return { kind: 'later', why: reply === null ? `451 4.3.0 refused by ${name}` : formatReply(reply) };
+      }
+    }
+    const told = session.closed ? null : await this.#sessions.resolve(session, { id, through, deadlineMs: RESOLVE_MS });
+    const answer = told === null ? null : this.#answered(told, name, offered);
+    return answer ?? { kind: 'unknown', why: `${name} did not say what became of it` };
+  }
+
+  /** One stream, from OPEN to whatever ends it. `ends` runs right before END may leave. */
+  async #send(
+    session: PeerSession,
+    request: RelayRequest,
+    id: CopyId,
+    through: number,
+    ends: () => void,
+  ): Promise<Said> {
+    const { clock } = this.#ports.deps;
+    const { promise, resolve } = Promise.withResolvers<Said>();
+    const { facts } = request;
+    const owner = session.hello.database?.identity;
+    if (owner === undefined || session.closed) return { kind: 'lost', why: 'connection gone', hasEnded: false };
+    let pump: BodyPump | null = null;
+    let stream: OutgoingStream | null = null;
+    const late = (why: string): void => {
+      const hasEnded = pump?.ended === true;
+      if (!hasEnded) stream?.drop(why);
+      resolve({ kind: 'lost', why, hasEnded });
+    };
+    let timer = clock.setTimer(OPEN_TIMEOUT_MS, () => late('no answer to OPEN'));
+    const envelope = envelopeOf(facts.envelope, request.recipients);
+    stream = session.openStream(
+      { id, epoch: { try: through, term: 0, owner }, kind: 'intake', envelope, state: null },
+      {
+        onOpenOk: () => {
+          timer.cancel();
+          timer = clock.setTimer(RESULT_TIMEOUT_MS, () => late('no answer in time'));
+          if (stream === null) return;
+          pump = new BodyPump(stream, this.#ports.bodyOf(facts), (error) => {
+            this.#ports.damaged(facts.id, error);
+            late('body unreadable');
+          });
+          ends();
+          pump.end({ sizeBytes: facts.sizeBytes, digest: facts.digest, events: this.#eventsOf(request) });
+        },
+        onCredit: () => pump?.pump(),
+        onRefuse: (refuse) => resolve({ kind: 'refuse', refuse }),
+        onResult: (result) => resolve({ kind: 'result', result }),
+        onLost: (why) => resolve({ kind: 'lost', why, hasEnded: pump?.ended === true }),
+      },
+    );
+    const said = await promise;
+    timer.cancel();
+    (pump as BodyPump | null)?.stop();
+    return said;
+  }
+
+  /** Where it was goes along: a circle is seen by it. */
+  #eventsOf({ facts: { events }, deliveryId }: RelayRequest): readonly TrackingEvent[] {
+    const { deps, document } = this.#ports;
+    const source = document().members.find(({ name }) => name === deps.name)?.boundary ?? '';
+    const crossed = events.filter(({ event }) => event === CROSSED);
+    const others = events.filter(({ event }) => event !== CROSSED).slice(-MAX_EVENTS);
+    return [
+      ...others,
+      ...crossed,
+      { event: CROSSED, atMs: deps.clock.wallMs(), source, detail: deliveryId },
+    ];
+  }
+}
+
+/** Only of who goes this way; reports about lists were made where the message came in. */
+function envelopeOf({ expanded: _, ...envelope }: Envelope, recipients: readonly number[]): Envelope {
+  return { ...envelope, recipients: recipients.flatMap((index) => envelope.recipients[index] ?? []) };
+}
+
+function refusedBy(name: string, { reply, tryOther }: Refuse): Outcome {
+  if (reply.code >= 500 && reply.enhanced === '5.3.4') return { kind: 'tooLarge', reply };
+  const why = `${formatReply(reply)} (${name})`;
+  return tryOther ? { kind: 'next', why } : { kind: 'later', why };
+}
+
+function resultOf(index: number, outcome: Outcome): RecipientResult {
+  switch (outcome.kind) {
+    case 'relayed':
+      // The envelope went along, so whoever delivers owes the report of success (RFC 3461 5.2.1).
+      return { index, kind: 'relayed', reply: outcome.reply, dsnPassedOn: true };
+    case 'withheld':
+      return { index, kind: 'withheld' };
+    case 'tooLarge':
+      return { index, kind: 'failed', reply: outcome.reply };
+    case 'unknown':
+      return { index, kind: 'unknown', reason: outcome.why };
+    case 'next':
+      return { index, kind: 'deferred', reply: outcome.why, scope: 'host' };
+    case 'later':
+      return { index, kind: 'deferred', reply: outcome.why, scope: 'message' };
+  }
+}
