@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import { boundaryGoal, boundaryPath, explainPath, sitesGoal } from '../../transport/core/boundary-path.ts';
 import { explainRoute } from '../../transport/core/route-explanation.ts';
+import { resolveRecipient } from '../../transport/core/routing.ts';
 import { simTopology } from '../sim/topology.ts';
 
 const MiB = 1 << 20;
@@ -36,6 +37,7 @@ const document: TopologyDocument = {
   })),
   sendConnectors: [],
 };
+const links = document.siteLinks ?? [];
 const SEA = { site: 'sea', boundary: 'dag/west' };
 const BOS = { site: 'bos', boundary: 'dag/east' };
 const toEast = (more: Partial<TopologyDocument> = {}, sizeBytes = 1, from = SEA) =>
@@ -93,7 +95,6 @@ describe('what is said', () => {
     });
   });
 
-  const links = document.siteLinks ?? [];
   test.each([
     ['a dearer one', link('pdx-bos', 91), 'the next is sea, pdx, bos (cost 101)'],
     ['as dear, over more links', link('pdx-den-other', 50), 'its name comes later', 25 * MiB],
@@ -121,22 +122,40 @@ describe('of a route', () => {
   const explain = (address: string, from = SEA, sizeBytes = 1, more: Partial<TopologyDocument> = {}) =>
     explainRoute({ ...document, ...more }, address, { ...from, sizeBytes });
 
-  test('mail goes as before, to the store itself; the path is told beside it, for who crosses', () => {
+  test('to the first stop on the path; where nothing crosses to the store itself', () => {
     expect(explain('ann@east.example')).toMatchObject({
-      ...{ kind: 'mailbox', nextHop: 'mailbox:east01/bos', path: { to: 'dag/east', cost: 100 } },
+      ...{ kind: 'boundary', nextHop: 'boundary:site/den/den', path: { to: 'dag/east', cost: 100 } },
+      route: { kind: 'boundary', boundary: 'site/den', members: ['d0'] },
     });
     expect(explain('ann@east.example', BOS)).toMatchObject({ nextHop: 'mailbox:east01/bos', path: null });
-    expect(explain('ann@east.example', SEA, 26 * MiB)).toMatchObject({ kind: 'mailbox', path: { what: 'none' } });
+    const den = { site: 'den', boundary: 'site/den' };
+    expect(explain('ann@east.example', den)).toMatchObject({ route: { boundary: 'dag/east', members: ['e0'] } });
+    expect(explain('ann@east.example', SEA, 26 * MiB)).toMatchObject({
+      ...{ kind: 'refused', what: expect.stringMatching(/^552 5\.3\.4 every path from sea to dag\/east takes at most/) },
+      path: { what: 'none' },
+    });
+    expect(explain('ann@east.example', SEA, 1, { siteLinks: links.slice(1) })).toMatchObject({
+      ...{ kind: 'unreachable', why: 'no site link leads from sea to dag/east' },
+    });
+    const { siteLinks: _, ...without } = document;
+    expect(explainRoute(without, 'ann@east.example', { ...SEA, sizeBytes: 1 })).toMatchObject({ kind: 'mailbox' });
   });
 
-  test('a connector of other sites: it waits, and the path to the nearest by both costs', () => {
+  test('what comes back to a boundary it has passed waits: two documents differ', () => {
+    const crossing = { boundary: 'dag/west', passed: ['site/den'] };
+    expect(resolveRecipient(document, 'ann@east.example', { site: 'sea', sizeBytes: 1, crossing })).toEqual({
+      ...{ kind: 'unreachable', reason: 'it is in a loop: site/den, dag/west, site/den' },
+    });
+  });
+
+  test('a connector of other sites: to the nearest by both costs', () => {
     const out = (name: string, sites: readonly string[], cost: number) => ({
       ...{ name, sites, addressSpaces: [{ domain: '*', cost }], smartHosts: [{ host: name, port: 25 }] },
       ...({ mx: null, tls: 'None' } as const),
     });
     const sendConnectors = [out('near', ['den'], 50), out('far', ['bos'], 1), out('dear', ['pdx'], 95)];
     const waits = explain('x@far.example', SEA, 1, { sendConnectors });
-    expect(waits).toMatchObject({ kind: 'unreachable', path: { to: 'site bos', cost: 100 } });
+    expect(waits).toMatchObject({ kind: 'boundary', nextHop: 'boundary:site/den/den', path: { to: 'site bos', cost: 100 } });
     expect(explain('x@far.example', { site: 'den', boundary: 'site/den' }, 1, { sendConnectors }).path).toBeNull();
     expect(explain('x@far.example').path).toBeNull();
   });

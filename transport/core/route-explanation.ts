@@ -9,7 +9,7 @@ import type { Route } from './events.ts';
 import { databaseOf, qualified, resolveRecipient, splitAddress } from './routing.ts';
 
 export interface RouteExplanation {
-  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  readonly kind: 'mailbox' | 'connector' | 'boundary' | 'unreachable' | 'refused';
   /** One sentence: where, or what the sender would hear. */
   readonly what: string;
   readonly why: string;
@@ -31,7 +31,8 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
       'transport.limits.maxMessageSize',
     );
   const address = qualified(document, recipient);
-  const resolution = resolveRecipient(document, address, origin);
+  const { boundary, ...from } = origin;
+  const resolution = resolveRecipient(document, address, { ...from, crossing: { boundary, passed: [] } });
   const { domain } = splitAddress(address);
   const offered = candidates(document, domain, origin);
   if (resolution.kind === 'unknown' || resolution.kind === 'tooLarge') {
@@ -42,20 +43,26 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
         `${domain} is Authoritative, and no MailboxDatabase holds ${address}`,
       );
     return {
-      ...nowhere('refused', resolution.reply, 'every send connector for it is for smaller messages'),
+      ...nowhere('refused', resolution.reply, 'every send connector, or every path, is for smaller messages'),
       others: others(offered, origin),
+      path: pathToDatabase(document, address, origin) ?? pathToConnector(document, offered, origin),
     };
   }
   if (resolution.kind === 'unreachable')
     return {
       ...nowhere('unreachable', 'it waits in the queue unreachable', resolution.reason),
       others: others(offered, origin),
-      path: pathToConnector(document, offered, origin),
+      path: pathToDatabase(document, address, origin) ?? pathToConnector(document, offered, origin),
     };
   const { route, hop: nextHop } = resolution;
   if (route.kind === 'mailbox') {
     const path = pathToDatabase(document, address, origin);
     return { ...toMailbox(document, address, route), nextHop, route, path };
+  }
+  if (route.kind === 'boundary') {
+    const path = pathToDatabase(document, address, origin) ?? pathToConnector(document, offered, origin);
+    const what = `transports of ${route.boundary}: ${route.members.join(', ')}`;
+    return { ...{ kind: 'boundary', what, why: path?.why ?? '', nextHop }, others: others(offered, origin), route, path };
   }
   const [chosen, ...rest] = [...offered.filter(isUsable), ...offered.filter((one) => !isUsable(one))];
   const way = route.kind === 'mx' ? `the hosts that DNS names for ${domain}` : 'its smart hosts';

@@ -90,8 +90,7 @@ export class Peers {
     for (const [name, session] of this.#members)
       if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
     for (const [name, session] of this.#frontends)
-      if (session.remote.role === 'transport' && !this.#isElsewhere(name))
-        session.close('no longer of another boundary');
+      if (session.remote.role === 'transport' && !this.#isRelay(session.hello, name)) session.close('no longer brings mail');
   }
 
   /** Resolves when every active member of the boundary is connected, or after `withinMs`: mail taken earlier would find no shadow. */
@@ -365,14 +364,10 @@ export class Peers {
   }
 
   /** A transport of another boundary that brings mail: it speaks of no copy, so it has no queue database here (semantics.md D3, S14). */
-  #isRelay(hello: Hello, name: string): boolean {
-    return hello.database === null && this.#document.siteLinks !== undefined && this.#isElsewhere(name);
-  }
-
-  #isElsewhere(name: string): boolean {
-    const self = this.#document.members.find((member) => member.name === this.#deps.name);
-    const member = this.#document.members.find((one) => one.name === name);
-    return member !== undefined && member.state !== 'gone' && member.boundary !== self?.boundary;
+  #isRelay({ database }: Hello, name: string): boolean {
+    const { siteLinks, members } = this.#document;
+    if (database !== null || siteLinks === undefined || this.#member(name) !== undefined) return false;
+    return name !== this.#deps.name && members.some((one) => one.name === name && one.state !== 'gone');
   }
 
   /** Who brings mail: front ends, and transports of other boundaries. */
