@@ -49,7 +49,13 @@ const heading = (group: readonly Told[]): string =>
   `${group.map(({ member, value }) => `${member} (site ${value.site})`).join(', ')}:\n`;
 
 function rendered({ kind, what, why, nextHop, hosts, hostsProblem, policy, others, path }: RouteAnswer): string {
-  const words = { mailbox: 'Goes to', connector: 'Goes through', boundary: 'Goes to', unreachable: 'Nowhere:', refused: 'Refused:' };
+  const words = {
+    mailbox: 'Goes to',
+    connector: 'Goes through',
+    boundary: 'Goes to',
+    unreachable: 'Nowhere:',
+    refused: 'Refused:',
+  };
   const lines = [
     `  ${words[kind]} ${what}`,
     ...(why === '' ? [] : [`    because ${why}`]),

@@ -31,7 +31,10 @@ const chain = (sites: TopologyDocument['sites']): NonNullable<TopologyDocument['
   }));
 
 export function simTopology(options: ShapeOptions): TopologyDocument {
-  const sites = options.sites.map((_, index) => ({ name: `site-${index}`, hubSite: options.hubs?.includes(index) ?? false }));
+  const sites = options.sites.map((_, index) => ({
+    name: `site-${index}`,
+    hubSite: options.hubs?.includes(index) ?? false,
+  }));
   const members: MemberConfig[] = [];
   for (const [index, count] of options.sites.entries())
     for (let ordinal = 0; ordinal < count; ordinal++) {

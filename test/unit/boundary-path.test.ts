@@ -131,7 +131,10 @@ describe('of a route', () => {
     const den = { site: 'den', boundary: 'site/den' };
     expect(explain('ann@east.example', den)).toMatchObject({ route: { boundary: 'dag/east', members: ['e0'] } });
     expect(explain('ann@east.example', SEA, 26 * MiB)).toMatchObject({
-      ...{ kind: 'refused', what: expect.stringMatching(/^552 5\.3\.4 every path from sea to dag\/east takes at most/) },
+      ...{
+        kind: 'refused',
+        what: expect.stringMatching(/^552 5\.3\.4 every path from sea to dag\/east takes at most/),
+      },
       path: { what: 'none' },
     });
     expect(explain('ann@east.example', SEA, 1, { siteLinks: links.slice(1) })).toMatchObject({
@@ -155,7 +158,11 @@ describe('of a route', () => {
     });
     const sendConnectors = [out('near', ['den'], 50), out('far', ['bos'], 1), out('dear', ['pdx'], 95)];
     const waits = explain('x@far.example', SEA, 1, { sendConnectors });
-    expect(waits).toMatchObject({ kind: 'boundary', nextHop: 'boundary:site/den/den', path: { to: 'site bos', cost: 100 } });
+    expect(waits).toMatchObject({
+      kind: 'boundary',
+      nextHop: 'boundary:site/den/den',
+      path: { to: 'site bos', cost: 100 },
+    });
     expect(explain('x@far.example', { site: 'den', boundary: 'site/den' }, 1, { sendConnectors }).path).toBeNull();
     expect(explain('x@far.example').path).toBeNull();
   });

@@ -62,7 +62,12 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
   if (route.kind === 'boundary') {
     const path = pathToDatabase(document, address, origin) ?? pathToConnector(document, offered, origin);
     const what = `transports of ${route.boundary}: ${route.members.join(', ')}`;
-    return { ...{ kind: 'boundary', what, why: path?.why ?? '', nextHop }, others: others(offered, origin), route, path };
+    return {
+      ...{ kind: 'boundary', what, why: path?.why ?? '', nextHop },
+      others: others(offered, origin),
+      route,
+      path,
+    };
   }
   const [chosen, ...rest] = [...offered.filter(isUsable), ...offered.filter((one) => !isUsable(one))];
   const way = route.kind === 'mx' ? `the hosts that DNS names for ${domain}` : 'its smart hosts';

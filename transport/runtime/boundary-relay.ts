@@ -220,11 +220,7 @@ export class BoundaryRelay {
     const source = document().members.find(({ name }) => name === deps.name)?.boundary ?? '';
     const crossed = events.filter(({ event }) => event === CROSSED);
     const others = events.filter(({ event }) => event !== CROSSED).slice(-MAX_EVENTS);
-    return [
-      ...others,
-      ...crossed,
-      { event: CROSSED, atMs: deps.clock.wallMs(), source, detail: deliveryId },
-    ];
+    return [...others, ...crossed, { event: CROSSED, atMs: deps.clock.wallMs(), source, detail: deliveryId }];
   }
 }
 

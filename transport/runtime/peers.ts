@@ -90,7 +90,8 @@ export class Peers {
     for (const [name, session] of this.#members)
       if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
     for (const [name, session] of this.#frontends)
-      if (session.remote.role === 'transport' && !this.#isRelay(session.hello, name)) session.close('no longer brings mail');
+      if (session.remote.role === 'transport' && !this.#isRelay(session.hello, name))
+        session.close('no longer brings mail');
   }
 
   /** Resolves when every active member of the boundary is connected, or after `withinMs`: mail taken earlier would find no shadow. */
