@@ -23,6 +23,8 @@ export interface Traits {
   /** Like the kinds that need it: fifty seconds of faults. */
   readonly long?: boolean;
   readonly policies?: Partial<PoliciesConfig['shadowRedundancy']>;
+  /** Site links, hubs and several boundaries: mail crosses. What there is of them is drawn from a stream of its own; no seed draws this by itself. */
+  readonly crossing?: boolean;
   /** A person suspends and resumes messages; no seed draws this. */
   readonly suspends?: boolean;
 }

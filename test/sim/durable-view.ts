@@ -64,6 +64,9 @@ export class DurableView {
   onAcceptedAlone: (id: CopyId, by: Volume) => void = () => undefined;
   /** Called when an owner makes another member the owner. */
   onGivingUp: (id: CopyId, by: Volume) => void = () => undefined;
+  /** Called with everything that is durably held for the first time, and with what an owner decides about its recipients, in the very step. */
+  onCommitted: (volume: Volume, stored: StoredCopy) => void = () => undefined;
+  onOutcomes: (volume: Volume, before: StoredCopy, after: CopyState) => void = () => undefined;
   /** Called when recipients of a copy are given up for its age. */
   onExpiring: (id: CopyId, by: Volume) => void = () => undefined;
   /** Every (copy, epoch, digest) an identity ever had durably. */
@@ -212,6 +215,7 @@ export class DurableView {
     for (const stored of recovered.copies) {
       if (stored.facts.kind === 'dsn') this.dsns.add(stored.facts.id);
       this.#remember(volume, stored);
+      this.onCommitted(volume, stored);
     }
     volume.asked = new Set([...unsure].filter((id) => !live.has(id)));
     return [...volume.asked];
@@ -238,6 +242,8 @@ export class DurableView {
         this.#placementsAreTrue(volume, idOf(write) as CopyId, write.state);
       if (write.kind === 'seen') this.#seenGrows(volume, write.seen);
       if (write.kind === 'state') this.#decided(volume, write);
+      const moved = write.kind === 'move' ? volume.live.get(write.id) : undefined;
+      if (write.kind === 'move' && moved !== undefined) this.onOutcomes(volume, moved, write.state);
     }
     return this.#mark;
   }
@@ -247,6 +253,7 @@ export class DurableView {
     if (before === undefined) return;
     const { state } = before;
     const after = patched(state, write);
+    this.onOutcomes(volume, before, after);
     const { owner } = after.epoch;
     if (state.queue === 'shadow' && owner === volume.identity && after.epoch.try === state.epoch.try)
       this.onPromoting(write.id, volume, state.epoch.owner);
@@ -330,6 +337,7 @@ export class DurableView {
     if (kind === 'resubmission' && !this.resubmissions.has(id))
       this.resubmissions.set(id, { stored, member: volume.member });
     this.#remember(volume, stored);
+    this.onCommitted(volume, stored);
   }
 
   #removed(volume: Volume, id: CopyId): void {

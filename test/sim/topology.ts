@@ -14,6 +14,10 @@ export interface ShapeOptions {
   readonly withoutConnector?: boolean;
   /** Mail may cross: site N is linked with N + 1, those named are hubs, and the second mailbox database is of the boundary of the last site. */
   readonly hubs?: readonly number[];
+  /** With hubs: the first and the last site are linked as well, at this cost. */
+  readonly shortCut?: number;
+  /** With hubs: the only site from which mail goes out to other domains. */
+  readonly connectorSite?: number;
 }
 
 /** What a failover may lose is within these two, clocks that differ by a second included. */
@@ -22,13 +26,17 @@ export const REPLAY_LAG_MS = 8_000;
 
 export const DATABASE_HOST = 'store';
 
-const chain = (sites: TopologyDocument['sites']): NonNullable<TopologyDocument['siteLinks']> =>
-  sites.slice(1).map(({ name }, index) => ({
-    name: `link-${index}`,
-    sites: [sites[index]?.name ?? '', name],
-    cost: 10,
-    maxMessageBytes: null,
-  }));
+type SiteLinks = NonNullable<TopologyDocument['siteLinks']>;
+
+/** Site N with N + 1, and the last with the first where that has a cost. */
+export function linksOf(sites: TopologyDocument['sites'], shortCut: number | undefined, cost = 10): SiteLinks {
+  const link = (name: string, from: number, to: number, its: number): SiteLinks[number] => ({
+    ...{ name, cost: its, maxMessageBytes: null },
+    sites: [sites[from]?.name ?? '', sites[to]?.name ?? ''],
+  });
+  const chain = sites.slice(1).map((_, index) => link(`link-${index}`, index, index + 1, cost));
+  return shortCut === undefined ? chain : [...chain, link('link-short', 0, sites.length - 1, shortCut)];
+}
 
 export function simTopology(options: ShapeOptions): TopologyDocument {
   const sites = options.sites.map((_, index) => ({
@@ -52,7 +60,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
     cluster: 'sim',
     generation: 1,
     sites,
-    ...(options.hubs === undefined ? {} : { siteLinks: chain(sites) }),
+    ...(options.hubs === undefined ? {} : { siteLinks: linksOf(sites, options.shortCut) }),
     members,
     frontends: Array.from({ length: options.frontends }, (_, index) => ({
       name: `f-${index}`,
@@ -93,7 +101,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
       caseSensitiveLocalParts: false,
       copies: ['main', 'standby'].map((copy, order) => ({
         name: copy,
-        site: 'site-0',
+        site: (options.hubs === undefined ? members[0] : members.at(-index))?.site ?? 'site-0',
         lmtp: { host: DATABASE_HOST, port: 24 + 2 * index + order },
         replayLagMs: REPLAY_LAG_MS,
       })),
@@ -114,7 +122,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
               smartHosts: [{ host: 'relay', port: 25 }],
               mx: null,
               tls: 'None',
-              sites: [],
+              sites: options.connectorSite === undefined ? [] : [`site-${options.connectorSite}`],
             },
           ],
   };

@@ -1,16 +1,19 @@
 /**
  * The hop to another boundary (semantics.md D3): a message is brought to one of its transports by the intake stream, as a front end would, and has two copies
- * there before it counts as relayed here. Owns: the id and the tries under which it is offered. Promise: as the delivery port (`delivery-api.ts`): one result for
- * each recipient, `relayed` only when two copies are durable over there or policy there took it with one. Every offer of one message to one boundary has the same
- * id, so whatever is offered twice - a retry, a takeover - is one copy there (protocol.md 7); a later offer is a higher try.
+ * there before it counts as relayed here. Owns: the id and the tries under which it is offered, and who is asked. Promise: as the delivery port
+ * (`delivery-api.ts`): one result for each recipient, `relayed` only when two copies are durable over there or policy there took it with one. What nobody answered
+ * is asked about (RESOLVE), never guessed. Every offer of one message for the same recipients to one boundary has the same id, whoever makes it, so whatever is
+ * offered twice - a retry, a takeover, by way of another stop - is one copy there (protocol.md 7); a later offer is a higher try. Where nobody can be reached at the
+ * next stop it waits at the one before (Exchange: queueing at the point of failure).
  */
-import type { TopologyDocument } from '../../common/config.ts';
+import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Reply } from '../../common/message.ts';
 import type { Refuse, Resolved, Result, TrackingEvent } from '../../common/peer/messages.ts';
 import type { OutgoingStream, PeerSession } from '../../common/peer/session-api.ts';
+import { randomFraction } from '../../common/platform/random.ts';
 import { formatReply } from '../../common/smtp/client.ts';
 import { CROSSED } from '../core/copy.ts';
-import type { Route } from '../core/events.ts';
+import type { BoundaryStop, Route } from '../core/events.ts';
 import type { CopyFacts } from '../store/database.ts';
 import { BodyPump, type BodySource } from './body-pump.ts';
 import type { RecipientResult } from './delivery-api.ts';
@@ -22,15 +25,14 @@ const OPEN_TIMEOUT_MS = 10_000;
 const RESULT_TIMEOUT_MS = 55_000;
 const RESOLVE_MS = 5_000;
 const MAX_EVENTS = 64;
-/** Tries of one open of the queue database of one owner: what comes after it, and who takes over, begins above. */
-const TRIES = 2 ** 12;
-const OPENS = 2 ** 16;
+/** As for a front end (picker.ts): an open stream costs more than a queued message. */
+const STREAM_WEIGHT = 8;
 
 export interface RelayRequest {
   readonly facts: CopyFacts;
   readonly deliveryId: CopyId;
-  /** Of the copy's epoch. */
-  readonly term: number;
+  /** Another owner, or another life of this one, may have offered it before. */
+  readonly mayBeRepeat: boolean;
   readonly route: Extract<Route, { readonly kind: 'boundary' }>;
   readonly recipients: readonly number[];
   readonly mayBegin: () => boolean;
@@ -39,6 +41,8 @@ export interface RelayRequest {
 export interface RelayPorts {
   readonly deps: TransportDeps;
   readonly document: () => TopologyDocument;
+  /** Elapsed time that all members share more or less, and that restarts do not take back (semantics.md S16). */
+  readonly trustedMs: () => number;
   readonly hashId: (text: string) => CopyId;
   readonly bodyOf: (facts: CopyFacts) => BodySource;
   readonly damaged: (id: CopyId, error: unknown) => void;
@@ -49,7 +53,8 @@ type Outcome =
   | { readonly kind: 'relayed'; readonly reply: string }
   | { readonly kind: 'withheld' }
   | { readonly kind: 'tooLarge'; readonly reply: Reply }
-  | { readonly kind: 'next'; readonly why: string }
+  /** Another member may take it. `isAway`: this one cannot be reached. */
+  | { readonly kind: 'next'; readonly why: string; readonly isAway?: boolean }
   /** Not here and not now: nobody else is asked. */
   | { readonly kind: 'later'; readonly why: string }
   | { readonly kind: 'unknown'; readonly why: string };
@@ -61,7 +66,8 @@ type Said =
   | { readonly kind: 'lost'; readonly why: string; readonly hasEnded: boolean };
 
 interface Offered {
-  tries: number;
+  /** The highest try whose END may have left. */
+  through: number;
   /** Who was sent the end of which try, and has not said what became of it. */
   asked: { readonly member: string; readonly through: number } | null;
 }
@@ -72,6 +78,7 @@ export class BoundaryRelay {
   /** Only of what is on the way: forgotten with its result, or with the process, after which tries begin above. */
   readonly #offered = new Map<CopyId, Offered>();
   readonly #underWay = new Set<Promise<unknown>>();
+  #offers = 0;
 
   constructor(ports: RelayPorts) {
     this.#ports = ports;
@@ -91,14 +98,41 @@ export class BoundaryRelay {
   }
 
   async #relay(request: RelayRequest): Promise<Outcome> {
-    const { facts, deliveryId, route } = request;
-    const addresses = request.recipients.map((index) => facts.envelope.recipients[index]?.address ?? '').sort();
-    const id = this.#ports.hashId(`${deliveryId}/to ${route.boundary}/${addresses.join(',')}`);
-    const offered = this.#offered.get(id) ?? { tries: 0, asked: null };
-    this.#offered.set(id, offered);
-    const outcome = (await this.#resolved(id, offered)) ?? (await this.#offerInTurn(request, id, offered));
-    if (outcome.kind === 'relayed' || outcome.kind === 'tooLarge') this.#offered.delete(id);
+    const { route } = request;
+    let outcome = await this.#toStop(request, route);
+    for (const stop of route.before) {
+      if (outcome.kind !== 'next' || outcome.isAway !== true) break;
+      const instead = await this.#toStop(request, stop);
+      // Why it does not go on is said of where it should go.
+      if (instead.kind !== 'next' || instead.isAway !== true) outcome = instead;
+    }
     return outcome;
+  }
+
+  async #toStop(request: RelayRequest, stop: BoundaryStop): Promise<Outcome> {
+    const { facts, deliveryId } = request;
+    const { boundary, site } = stop;
+    const addresses = request.recipients.map((index) => facts.envelope.recipients[index]?.address ?? '').sort();
+    // Within one boundary it has this id already where it comes from.
+    const goal = boundary === this.#boundary() ? `${boundary}/${site}` : boundary;
+    const id = this.#ports.hashId(`${deliveryId}/to ${goal}/${addresses.join(',')}${this.#variation()}`);
+    const offered = this.#offered.get(id) ?? { through: 0, asked: null };
+    this.#offered.set(id, offered);
+    const outcome = (await this.#resolved(id, offered)) ?? (await this.#offerInTurn(request, stop, id, offered));
+    if (outcome.kind === 'relayed' || outcome.kind === 'tooLarge' || offered.through === 0) this.#offered.delete(id);
+    return outcome;
+  }
+
+  #boundary(): string {
+    const { deps, document } = this.#ports;
+    return document().members.find(({ name }) => name === deps.name)?.boundary ?? '';
+  }
+
+  /** Of a known-wrong variant: each offer is another message. */
+  #variation(): string {
+    if (this.#ports.deps.mutants?.has('crossing-id-of-each-offer') !== true) return '';
+    this.#offers += 1;
+    return `/${this.#offers}`;
   }
 
   /** An earlier end is unanswered: asked about first. Null: it is to be offered. */
@@ -125,33 +159,54 @@ export class BoundaryRelay {
     return { kind: 'relayed', reply: `250 2.0.0 ${answer} at ${member}` };
   }
 
-  async #offerInTurn(request: RelayRequest, id: CopyId, offered: Offered): Promise<Outcome> {
-    const { members } = this.#ports.document();
-    let why = `451 4.4.1 ${request.route.boundary} has no transport that can be asked`;
-    for (const name of request.route.members) {
-      const member = members.find((one) => one.name === name && one.state === 'active');
-      if (member === undefined) continue;
+  async #offerInTurn(request: RelayRequest, stop: BoundaryStop, id: CopyId, offered: Offered): Promise<Outcome> {
+    let why = `451 4.4.1 ${stop.boundary} has no transport that can be asked`;
+    // What somebody may have taken is for that boundary to sort out, not for another.
+    let isAway = offered.asked === null;
+    for (const member of this.#inTurn(stop)) {
       const outcome = await this.#sessions.with(member, async (reached): Promise<Outcome> => {
-        if (typeof reached === 'string') return { kind: 'next', why: `451 4.4.1 ${name}: ${reached}` };
+        if (typeof reached === 'string')
+          return { kind: 'next', why: `451 4.4.1 ${member.name}: ${reached}`, isAway: true };
         if (!request.mayBegin()) return { kind: 'withheld' };
         return this.#offer(reached, request, id, offered);
       });
       if (outcome.kind !== 'next') return outcome;
       why = outcome.why;
+      isAway &&= outcome.isAway === true;
     }
-    return { kind: 'next', why };
+    return { kind: 'next', why, isAway };
+  }
+
+  /** Those of the site first, of equals who has least to do, by what it last said (picker.ts). */
+  #inTurn({ site, members: names }: BoundaryStop): readonly MemberConfig[] {
+    const { members } = this.#ports.document();
+    const able = names.flatMap((name) => members.find((one) => one.name === name && one.state === 'active') ?? []);
+    const first = Math.floor(randomFraction(this.#ports.deps.random) * able.length);
+    const rank = (member: MemberConfig): number => {
+      const { load } = this.#sessions.loadOf(member.name);
+      const tired = load === null ? 0 : !load.accepting || load.backPressure === 'High' ? 4 : 0;
+      return (member.site === site ? 0 : 2) + tired + (load?.backPressure === 'Medium' ? 4 : 0);
+    };
+    const weight = ({ name }: MemberConfig): number => {
+      const { load, users } = this.#sessions.loadOf(name);
+      return (load?.queued ?? 0) + STREAM_WEIGHT * Math.max(load?.intake ?? 0, users);
+    };
+    return [...able.slice(first), ...able.slice(0, first)].sort((a, b) => rank(a) - rank(b) || weight(a) - weight(b));
   }
 
   async #offer(session: PeerSession, request: RelayRequest, id: CopyId, offered: Offered): Promise<Outcome> {
     const { name } = session.remote;
-    offered.tries += 1;
-    const opens = this.#ports.deps.database.chain.at(-1)?.openCounter ?? 0;
-    const through = (Math.min(request.term, OPENS) * OPENS + Math.min(opens, OPENS - 1)) * TRIES + offered.tries;
+    const through = this.#nextTry(request, offered);
     const said = await this.#send(session, request, id, through, () => {
+      offered.through = through;
       offered.asked = { member: name, through };
     });
+    if (said.kind === 'refuse' || (said.kind === 'lost' && !said.hasEnded)) offered.asked = null;
+    if (said.kind === 'refuse') offered.through = Math.max(offered.through, said.refuse.abortedThrough ?? 0);
     if (said.kind === 'refuse') return refusedBy(name, said.refuse);
     if (said.kind === 'lost' && !said.hasEnded) return { kind: 'next', why: `451 4.4.2 ${name}: ${said.why}` };
+    if (this.#ports.deps.mutants?.has('crossing-unconfirmed') === true)
+      return { kind: 'relayed', reply: `250 2.0.0 sent to ${name}` };
     if (said.kind === 'result') {
       const { outcome, reply } = said.result;
       if (outcome === 'protected' || outcome === 'unprotected')
@@ -164,6 +219,14 @@ export class BoundaryRelay {
     const told = session.closed ? null : await this.#sessions.resolve(session, { id, through, deadlineMs: RESOLVE_MS });
     const answer = told === null ? null : this.#answered(told, name, offered);
     return answer ?? { kind: 'unknown', why: `${name} did not say what became of it` };
+  }
+
+  /**
+   * It has to grow over retries, restarts and takeovers without a write of its own: time does. A clock that is behind costs time, nothing else - what is refused
+   * for a try too low says for which. Who cannot have been offered it before offers the first: nobody over there need be asked about it.
+   */
+  #nextTry({ mayBeRepeat }: RelayRequest, { through }: Offered): number {
+    return through === 0 && !mayBeRepeat ? 1 : Math.max(through + 1, this.#ports.trustedMs());
   }
 
   /** One stream, from OPEN to whatever ends it. `ends` runs right before END may leave. */
@@ -216,8 +279,8 @@ export class BoundaryRelay {
 
   /** Where it was goes along: a circle is seen by it. */
   #eventsOf({ facts: { events }, deliveryId }: RelayRequest): readonly TrackingEvent[] {
-    const { deps, document } = this.#ports;
-    const source = document().members.find(({ name }) => name === deps.name)?.boundary ?? '';
+    const { deps } = this.#ports;
+    const source = this.#boundary();
     const crossed = events.filter(({ event }) => event === CROSSED);
     const others = events.filter(({ event }) => event !== CROSSED).slice(-MAX_EVENTS);
     return [...others, ...crossed, { event: CROSSED, atMs: deps.clock.wallMs(), source, detail: deliveryId }];

@@ -101,7 +101,7 @@ function questionReceived({ resting, handle }: Inbound, session: PeerSession, fr
 }
 
 function resolveAsked({ peers, resting, handle }: Inbound, session: PeerSession, resolve: Resolve): void {
-  const { name: from } = session.remote;
+  const from = peers.nameOf(session);
   const role = peers.bringsMail(session) ? 'frontend' : 'transport';
   resting.inOrder(session, [resolve], (stored, unreadable) => {
     if (unreadable.size > 0) return;

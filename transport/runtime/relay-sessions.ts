@@ -4,9 +4,9 @@
  */
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
-import type { Resolve, Resolved } from '../../common/peer/messages.ts';
+import type { Load, Resolve, Resolved } from '../../common/peer/messages.ts';
 import { runPeerSession } from '../../common/peer/session.ts';
-import type { PeerSession } from '../../common/peer/session-api.ts';
+import { type PeerSession, REFUSED_BY_PEER } from '../../common/peer/session-api.ts';
 import type { Timer } from '../../common/platform/clock.ts';
 import type { Connection } from '../../common/platform/net.ts';
 import { reply } from '../../common/smtp/replies.ts';
@@ -15,6 +15,8 @@ import type { TransportDeps } from './deps.ts';
 const CONNECT_TIMEOUT_MS = 2_000;
 const HANDSHAKE_TIMEOUT_MS = 5_000;
 const IDLE_MS = 60_000;
+/** What a person who reads of a refusal should look at: mail waits meanwhile. */
+const MAY_BE_OLDER = 'its version is older than this one, or its topology document has no site links yet';
 
 /** A session, or why there is none. */
 export type Reached = PeerSession | string;
@@ -23,6 +25,13 @@ interface Link {
   readonly reached: Promise<Reached>;
   idle: Timer | null;
   users: number;
+  /** What it last said about itself; null before its first CONTACT. */
+  load: Load | null;
+}
+
+interface Ends {
+  readonly ready: (session: PeerSession) => void;
+  readonly gone: (reason: string) => void;
 }
 
 export class RelaySessions {
@@ -52,6 +61,12 @@ export class RelaySessions {
     }
   }
 
+  /** Of a member with which there is a session. */
+  loadOf(name: string): { readonly load: Load | null; readonly users: number } {
+    const { load = null, users = 0 } = this.#links.get(name) ?? {};
+    return { load, users };
+  }
+
   async #close(name: string, link: Link): Promise<void> {
     if (this.#links.get(name) === link) this.#links.delete(name);
     const reached = await link.reached;
@@ -60,7 +75,7 @@ export class RelaySessions {
 
   #connect(member: MemberConfig): Link {
     const { promise, resolve } = Promise.withResolvers<Reached>();
-    const link: Link = { reached: promise, idle: null, users: 0 };
+    const link: Link = { reached: promise, idle: null, users: 0, load: null };
     this.#links.set(member.name, link);
     const gone = (reason: string): void => {
       link.idle?.cancel();
@@ -68,13 +83,13 @@ export class RelaySessions {
       resolve(reason);
     };
     this.#deps.network.connect(member.address, { role: 'transport', name: member.name }, CONNECT_TIMEOUT_MS).then(
-      (connection) => this.#run(connection, resolve, gone),
+      (connection) => this.#run(connection, link, { ready: resolve, gone }),
       (error: unknown) => gone(error instanceof Error ? error.message : String(error)),
     );
     return link;
   }
 
-  #run(connection: Connection, ready: (session: PeerSession) => void, gone: (reason: string) => void): void {
+  #run(connection: Connection, link: Link, { ready, gone }: Ends): void {
     if (this.#stopped) {
       connection.destroy('stopping');
       return gone('stopping');
@@ -109,12 +124,13 @@ export class RelaySessions {
         onReady: ready,
         onControl: (session, frame) => {
           if (frame.kind === 'RESOLVED') this.#waiting.get(key(session.remote.name, frame.resolved))?.(frame.resolved);
+          if (frame.kind === 'CONTACT') link.load = frame.contact.load;
         },
         onStream: (_session, stream) => stream.refuse({ reply: reply('localError'), tryOther: false }),
         onClose: (session, reason) => {
           for (const [asked, answer] of this.#waiting)
             if (session !== null && asked.startsWith(`${session.remote.name} `)) answer(null);
-          gone(reason);
+          gone(session === null && reason.startsWith(REFUSED_BY_PEER) ? `${reason} (${MAY_BE_OLDER})` : reason);
         },
       },
     });

@@ -157,6 +157,7 @@ export class TransportServer {
     const { deps } = this;
     return new BoundaryRelay({
       ...{ deps, hashId, document: () => this.core.document },
+      trustedMs: () => trustedTime(this.core, deps.clock.monotonicMs()),
       bodyOf: ({ id, sizeBytes }) => storedBody(deps.database, id, sizeBytes),
       damaged: (id, error) => {
         deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
@@ -447,13 +448,13 @@ export class TransportServer {
     const done = (results: readonly RecipientResult[]): void => {
       if (!this.#stopped) this.#loop.handle(outcomeOf(effect.requestId, results));
     };
-    if (route.kind === 'boundary') {
-      const may = (): boolean => mayBegin(this.core, effect.requestId, this.deps.clock.monotonicMs());
-      const { recipients } = effect;
-      return this.#relay.start({ facts, deliveryId, term: epoch.term, route, recipients, mayBegin: may }, done);
-    }
     const mayBeRepeat =
       epoch.term > 0 || epoch.try !== 1 || facts.kind !== 'message' || copy === undefined || copy.wasDoubtful;
+    const may = (): boolean => mayBegin(this.core, effect.requestId, this.deps.clock.monotonicMs());
+    if (route.kind === 'boundary') {
+      const { recipients } = effect;
+      return this.#relay.start({ facts, deliveryId, mayBeRepeat, route, recipients, mayBegin: may }, done);
+    }
     const recipients = effect.recipients.flatMap((index) => {
       const recipient = facts.envelope.recipients[index];
       return recipient === undefined ? [] : [{ index, recipient }];
@@ -473,7 +474,7 @@ export class TransportServer {
         sizeBytes: facts.sizeBytes,
         route,
         recipients,
-        mayBegin: () => mayBegin(this.core, effect.requestId, this.deps.clock.monotonicMs()),
+        mayBegin: may,
       },
       (results) => this.#loop.handle(outcomeOf(effect.requestId, results)),
     );
