@@ -262,6 +262,8 @@ function checkRepeats(world: World, found: string[]): void {
     if (offer.place !== earlier.place || world.view.resubmissions.has(offer.copyId)) continue;
     // A replay into another boundary starts anew there; a report may have two makers, of which one died.
     if (world.boundaryOf(earlier.by) !== world.boundaryOf(offer.by)) continue;
+    // From there it may come over a link to where the lower try was delivered. That it comes by once only, and as one message, crossing-checks.ts looks at.
+    if (world.crossings.isArrival(offer.copyId) !== world.crossings.isArrival(earlier.copyId)) continue;
     const isOfReport = isReport(world, offer.copyId);
     const excused = world.troubles.some(
       (trouble) =>

@@ -39,6 +39,10 @@ export class Crossings {
     return this.#arrivals.get(id)?.from ?? id;
   }
 
+  isArrival(id: CopyId): boolean {
+    return this.#arrivals.has(id);
+  }
+
   /** Every copy by which a recipient of a message was, or is, served: where it was accepted, and where it went from there. */
   stagesOf(id: CopyId, address: string, index: number): readonly { readonly id: CopyId; readonly index: number }[] {
     const found = [{ id, index }];
@@ -92,7 +96,12 @@ export class Crossings {
       const from = deliveryIdOf(facts);
       const source = this.#world.boundaryOf(volume.member);
       const safe = [...this.#arrivals.values()].filter(
-        (one) => one.from === from && one.source === source && one.addresses.includes(address) && this.#isSafe(one),
+        // A replay may have been accepted in another boundary, too, and come from there.
+        (one) =>
+          one.from === from &&
+          (one.source === source || one.boundary !== source) &&
+          one.addresses.includes(address) &&
+          this.#isSafe(one),
       );
       for (const one of safe) this.#relayed.set(one.id, one);
       if (safe.length === 0)

@@ -13,7 +13,7 @@ export function scheduleCrossingFaults(doses: Doses): void {
   at('linksChange', 3, () => {
     world.documentDelayMs = random.integer(1_000, 8_000);
     const deed = { kind: 'links', cost: random.pick([10, 60]), shortCut: random.pick([5, 20, 100, 200]) } as const;
-    world.trace(`links cost ${deed.cost}, the short cut ${deed.shortCut}`);
+    world.trace(`the last link costs ${deed.cost}, the short cut ${deed.shortCut}`);
     publish(world, [deed]);
   });
   at('siteCut', 1, () => {

@@ -33,7 +33,7 @@ export type Deed =
   | { readonly kind: 'order'; readonly orders: NonNullable<TopologyDocument['messageOrders']> }
   /** About delivery queues. */
   | { readonly kind: 'queues'; readonly orders: NonNullable<TopologyDocument['queueOrders']> }
-  /** What links cost, and that of the short cut. */
+  /** What the last link of the chain costs, and the short cut. */
   | { readonly kind: 'links'; readonly cost: number; readonly shortCut: number }
   | { readonly kind: 'connect'; readonly connectors: readonly SendConnectorConfig[] };
 

@@ -199,6 +199,16 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
   },
   'damage-cuts-tail': { only: ['bitFlip', 'tornSector', 'killTransport'], times: 3, traits: { messages: 30 } },
   'no-reserve': { only: ['fullDisk', 'killTransport'], times: 3, traits: { messages: 30 } },
+  'crossing-unconfirmed': {
+    only: ['slowDisk', 'clog', 'cutPair', 'killTransport'],
+    traits: { crossing: true, messages: 20 },
+  },
+  'crossing-id-of-each-offer': {
+    only: ['siteCut', 'clog', 'cutPair', 'killTransport', 'slowDisk'],
+    times: 2,
+    traits: { crossing: true, messages: 20 },
+  },
+  'circle-unseen': { only: ['linksChange', 'storeDown'], times: 3, traits: { crossing: true, messages: 30 } },
   'identity-reused': { only: ['wipe', 'gone'], times: 2 },
 };
 

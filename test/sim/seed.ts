@@ -81,7 +81,7 @@ function drawCrossing(
   ] as const;
   const sites = random.pick(shapes);
   const isLong = sites.length > 2;
-  const hubs = isLong && random.chance(0.7) ? [...(random.chance(0.3) ? [0] : []), 1] : [];
+  const hubs = isLong && random.chance(0.7) ? [...(random.chance(0.5) ? [0] : []), 1] : [];
   const hasShortCut = isLong && random.chance(0.4);
   const shortCut = random.pick([5, 20, 100]);
   const out = random.pick([null, 0, sites.length - 1, sites.length - 1]);

@@ -28,13 +28,14 @@ export const DATABASE_HOST = 'store';
 
 type SiteLinks = NonNullable<TopologyDocument['siteLinks']>;
 
-/** Site N with N + 1, and the last with the first where that has a cost. */
+/** Site N with N + 1, the last of these at `cost`, and the last site with the first where that has a cost. */
 export function linksOf(sites: TopologyDocument['sites'], shortCut: number | undefined, cost = 10): SiteLinks {
   const link = (name: string, from: number, to: number, its: number): SiteLinks[number] => ({
     ...{ name, cost: its, maxMessageBytes: null },
     sites: [sites[from]?.name ?? '', sites[to]?.name ?? ''],
   });
-  const chain = sites.slice(1).map((_, index) => link(`link-${index}`, index, index + 1, cost));
+  const last = sites.length - 2;
+  const chain = sites.slice(1).map((_, at) => link(`link-${at}`, at, at + 1, at === last ? cost : 10));
   return shortCut === undefined ? chain : [...chain, link('link-short', 0, sites.length - 1, shortCut)];
 }
 
