@@ -25,6 +25,8 @@ export class Crossings {
   readonly #arrivals = new Map<CopyId, Arrival>();
   /** Of them, those by which somebody holds his own copy for done. */
   readonly #relayed = new Map<CopyId, Arrival>();
+  /** Boundaries in which a message was accepted from a client: two, when a front end replayed it and the lower try lived on. */
+  readonly #homes = new Map<CopyId, Set<string>>();
   /** By message, boundary and recipient. */
   readonly #ids = new Map<string, CopyId>();
 
@@ -58,6 +60,15 @@ export class Crossings {
     return [id, ...[...this.#arrivals.values()].flatMap((one) => (one.from === id ? [one.id] : []))];
   }
 
+  /**
+   * Reports there may be about one recipient. What two boundaries accepted, the one of a lower try and the one of its replay, is two messages where it crosses
+   * from one to the other; without links both make the same report.
+   */
+  mostReports(id: CopyId): number {
+    const arrived = [...this.#arrivals.values()].some(({ from }) => from === id);
+    return arrived ? (this.#homes.get(id)?.size ?? 1) : 1;
+  }
+
   /** Promised over there: like what was answered 250. */
   get relayed(): readonly Arrival[] {
     return [...this.#relayed.values()];
@@ -66,6 +77,10 @@ export class Crossings {
   #committed(volume: Volume, { facts }: StoredCopy): void {
     const passed = passedBoundaries(facts);
     const source = passed.at(-1);
+    if (passed.length === 0 && facts.kind === 'message') {
+      const homes = this.#homes.get(facts.id) ?? new Set<string>();
+      this.#homes.set(facts.id, homes.add(this.#world.boundaryOf(volume.member) ?? ''));
+    }
     if (source === undefined || facts.kind === 'resubmission') return;
     const boundary = this.#world.boundaryOf(volume.member) ?? '';
     const addresses = facts.envelope.recipients.map(({ address }) => address);

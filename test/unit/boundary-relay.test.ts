@@ -11,6 +11,7 @@ import { silentMetrics } from '../../common/platform/metrics.ts';
 import type { Route } from '../../transport/core/events.ts';
 import { BoundaryRelay } from '../../transport/runtime/boundary-relay.ts';
 import type { RecipientResult } from '../../transport/runtime/delivery-api.ts';
+import type { CopyFacts } from '../../transport/store/database.ts';
 import { MemoryDisk, openMemoryStore } from '../../transport/store/memory.ts';
 import { ScriptedTransport, simLives } from '../scenario/scripted-transport.ts';
 import { SimNetwork } from '../sim/net.ts';
@@ -62,10 +63,10 @@ async function bench(change: (document: TopologyDocument) => TopologyDocument = 
   const route: Extract<Route, { kind: 'boundary' }> = { kind: 'boundary', ...stop(2), before: [stop(1)] };
   const offer = async (more: { mayBeRepeat?: boolean; mayBegin?: boolean; id?: CopyId } = {}) => {
     const { mayBeRepeat = false, mayBegin = true, id = ID } = more;
-    const facts = {
-      ...{ id, ancestor: null, kind: 'message', envelope: sampleEnvelope, digest, sizeBytes: BODY.length },
+    const facts: CopyFacts = {
+      ...({ id, ancestor: null, kind: 'message', envelope: sampleEnvelope, digest, sizeBytes: BODY.length } as const),
       ...{ acceptedAtMs: 0, takenFrom: null, events: [{ event: 'RECEIVED', atMs: 1, source: 'fe-0' }] },
-    } as const;
+    };
     const result = Promise.withResolvers<readonly RecipientResult[]>();
     relay.start(
       { facts, deliveryId: id, mayBeRepeat, route, recipients: [0, 1], mayBegin: () => mayBegin },
@@ -203,6 +204,9 @@ describe('silence', () => {
       one.script.resolve = 'stored';
     }
     expect(await offer()).toMatchObject({ kind: 'deferred', scope: 'message' });
+    // Undecided is not taken (seed 1019 with links lost a message by it).
+    for (const one of there) one.script.resolve = 'open';
+    expect(await offer()).toMatchObject({ kind: 'unknown' });
     for (const one of there) one.script.resolve = 'final';
     expect(await offer()).toMatchObject({ kind: 'relayed', reply: expect.stringMatching(/^250 2\.0\.0 final at/) });
   });

@@ -145,18 +145,27 @@ export class BoundaryRelay {
       typeof reached === 'string' ? null : this.#sessions.resolve(reached, resolve),
     );
     // Who cannot be asked may have it: a higher try finds it there, or supersedes it (protocol.md 7).
-    if (told === null || told.answer === 'unknown' || told.answer === 'open') return null;
-    return this.#answered(told, member.name, offered);
+    return told === null ? null : this.#answered(told, member.name, offered);
   }
 
+  /** Null: nobody has it (`asked` is forgotten then), or that is not decided. Only what has its copies over there counts (simulator seed 1019 with links). */
   #answered({ answer }: Resolved, member: string, offered: Offered): Outcome | null {
-    if (answer === 'aborted') {
-      offered.asked = null;
-      return null;
+    switch (answer) {
+      case 'protected':
+      case 'unprotected':
+      case 'owned':
+      case 'final':
+        return { kind: 'relayed', reply: `250 2.0.0 ${answer} at ${member}` };
+      case 'stored':
+        // Alone it is not two copies yet; its owner or its successor will say.
+        return { kind: 'later', why: `451 4.4.0 ${member} holds it as a shadow` };
+      case 'aborted':
+        offered.asked = null;
+        return null;
+      case 'open':
+      case 'unknown':
+        return null;
     }
-    // Alone it is not two copies yet; its owner or its successor will say.
-    if (answer === 'stored') return { kind: 'later', why: `451 4.4.0 ${member} holds it as a shadow` };
-    return { kind: 'relayed', reply: `250 2.0.0 ${answer} at ${member}` };
   }
 
   async #offerInTurn(request: RelayRequest, stop: BoundaryStop, id: CopyId, offered: Offered): Promise<Outcome> {
