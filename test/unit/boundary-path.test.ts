@@ -148,17 +148,17 @@ describe('of a route', () => {
     const { siteLinks = [] } = document;
     const noHub = { ...document, siteLinks, sites: document.sites.map(({ name }) => ({ name, hubSite: false })) };
     const crossing = { boundary: 'dag/west', passed: [] as readonly string[] };
-    const before = (passed: readonly string[], members = document.members) =>
+    const way = (passed: readonly string[], members = document.members) =>
       resolveRecipient({ ...noHub, members }, 'ann@east.example', {
         ...{ site: 'sea', sizeBytes: 1 },
         crossing: { ...crossing, passed },
       });
     const den = { boundary: 'site/den', site: 'den', members: ['d0'] };
-    expect(before([])).toMatchObject({ hop: 'boundary:dag/east', route: { boundary: 'dag/east', before: [den] } });
-    expect(before(['site/den'])).toMatchObject({ route: { before: [] } });
+    expect(way([])).toMatchObject({ hop: 'boundary:dag/east', route: { boundary: 'dag/east', before: [den] } });
+    expect(way(['site/den'])).toMatchObject({ route: { before: [] } });
     const chicago = [...document.members, member('c0', null, 'chi'), member('c1', null, 'chi')];
     const chi = { boundary: 'site/chi', site: 'chi', members: ['c0', 'c1'] };
-    expect(before([], chicago)).toMatchObject({ route: { before: [chi, den] } });
+    expect(way([], chicago)).toMatchObject({ route: { before: [chi, den] } });
   });
 
   test('of 200 sites are known in 50 ms after a change', () => {
