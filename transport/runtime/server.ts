@@ -103,11 +103,7 @@ export class TransportServer {
         this.#loop.handle(event);
       },
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
-      damaged: (id, error) => {
-        deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
-        // Not (yet) there is not damaged: its COMMIT may still be on the way to the log.
-        if ((error as { code?: string }).code === 'DAMAGED') this.bodyDamaged(id);
-      },
+      damaged: (id, error) => this.#unreadable(id, error),
     });
     this.#scans = new SafetyNetScans(database, deps.log, (page) => {
       if (!this.#stopped) this.#loop.handle({ kind: 'SafetyNetPage', ...page });
@@ -159,10 +155,7 @@ export class TransportServer {
       ...{ deps, hashId, document: () => this.core.document },
       trustedMs: () => trustedTime(this.core, deps.clock.monotonicMs()),
       bodyOf: ({ id, sizeBytes }) => storedBody(deps.database, id, sizeBytes),
-      damaged: (id, error) => {
-        deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
-        if ((error as { code?: string }).code === 'DAMAGED') this.bodyDamaged(id);
-      },
+      damaged: (id, error) => this.#unreadable(id, error),
     });
   }
 
@@ -184,6 +177,12 @@ export class TransportServer {
 
   get port(): number {
     return this.peers.port;
+  }
+
+  #unreadable(id: CopyId, error: unknown): void {
+    this.deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
+    // Not (yet) there is not damaged: its COMMIT may still be on the way to the log.
+    if ((error as { code?: string }).code === 'DAMAGED') this.bodyDamaged(id);
   }
 
   /** The bytes of this copy cannot be read. */
