@@ -93,7 +93,9 @@ export class Crossings {
       // To another site of its own boundary it is another message there.
       const key = `${from} ${boundary} ${source === boundary} ${address}`;
       const known = this.#ids.get(key);
-      if (known !== undefined && known !== facts.id)
+      // What was refused there is nothing: it may come again among others.
+      const isRefused = known !== undefined && this.#world.view.aborts.has(known) && !this.#world.view.isFinal(known);
+      if (known !== undefined && known !== facts.id && !isRefused)
         this.#world.violate(`D3: ${from} for ${address} came to ${boundary} as ${known} and as ${facts.id}`);
       this.#ids.set(key, facts.id);
     }

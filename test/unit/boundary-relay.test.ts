@@ -61,19 +61,21 @@ async function bench(change: (document: TopologyDocument) => TopologyDocument = 
     members: [`t-${site}-0`, `t-${site}-1`],
   });
   const route: Extract<Route, { kind: 'boundary' }> = { kind: 'boundary', ...stop(2), before: [stop(1)] };
-  const offer = async (more: { mayBeRepeat?: boolean; mayBegin?: boolean; id?: CopyId } = {}) => {
-    const { mayBeRepeat = false, mayBegin = true, id = ID } = more;
+  interface More {
+    mayBeRepeat?: boolean;
+    mayBegin?: boolean;
+    id?: CopyId;
+    recipients?: readonly number[];
+  }
+  const offer = async ({ mayBeRepeat = false, mayBegin = true, id = ID, recipients = [0, 1] }: More = {}) => {
     const facts: CopyFacts = {
       ...({ id, ancestor: null, kind: 'message', envelope: sampleEnvelope, digest, sizeBytes: BODY.length } as const),
       ...{ acceptedAtMs: 0, takenFrom: null, events: [{ event: 'RECEIVED', atMs: 1, source: 'fe-0' }] },
     };
     const result = Promise.withResolvers<readonly RecipientResult[]>();
-    relay.start(
-      { facts, deliveryId: id, mayBeRepeat, route, recipients: [0, 1], mayBegin: () => mayBegin },
-      result.resolve,
-    );
+    relay.start({ facts, deliveryId: id, mayBeRepeat, route, recipients, mayBegin: () => mayBegin }, result.resolve);
     const results = await scheduler.await(result.promise);
-    expect(results.map(({ index }) => index)).toEqual([0, 1]);
+    expect(results.map(({ index }) => index)).toEqual(recipients);
     return results[0] as RecipientResult;
   };
   const named = (name: string): ScriptedTransport => {
@@ -159,6 +161,25 @@ describe('silence', () => {
     expect(await offer()).toMatchObject({ kind: 'relayed', reply: expect.stringMatching(/protected at/) });
     expect(opens()).toHaveLength(1);
     expect(taker?.resolves).toMatchObject([{ through: 1 }]);
+  });
+
+  test('who was offered together and is unanswered stays together', async () => {
+    const { offer, there, scheduler, opens } = await bench();
+    for (const one of there) one.script.onEnd = 'die-holding';
+    expect(await offer({ recipients: [0] })).toMatchObject({ kind: 'unknown' });
+    for (const one of there) {
+      one.kill();
+      one.script.onEnd = 'protected';
+      await one.start();
+    }
+    await scheduler.run(() => false, scheduler.nowMs + 1_000);
+    expect(await offer()).toMatchObject({ kind: 'relayed' });
+    // The first is asked about, the second a message of its own.
+    const held = there.flatMap((one) => [...one.held.values()]);
+    expect(held.map(({ envelope }) => envelope.recipients.map(({ address }) => address)).sort()).toEqual(
+      sampleEnvelope.recipients.map(({ address }) => [address]).sort(),
+    );
+    expect(opens()).toHaveLength(2);
   });
 
   test('what came to nothing there is offered again as a higher try of the same', async () => {

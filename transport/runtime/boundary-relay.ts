@@ -66,6 +66,9 @@ type Said =
   | { readonly kind: 'lost'; readonly why: string; readonly hasEnded: boolean };
 
 interface Offered {
+  readonly deliveryId: CopyId;
+  /** In order. */
+  readonly addresses: readonly string[];
   /** The highest try whose END may have left. */
   through: number;
   /** Who was sent the end of which try, and has not said what became of it. */
@@ -86,8 +89,12 @@ export class BoundaryRelay {
   }
 
   start(request: RelayRequest, done: (results: readonly RecipientResult[]) => void): void {
-    const work = this.#relay(request)
-      .then((outcome) => done(request.recipients.map((index) => resultOf(index, outcome))))
+    const part = async (recipients: readonly number[]): Promise<readonly RecipientResult[]> => {
+      const outcome = await this.#relay({ ...request, recipients });
+      return recipients.map((index) => resultOf(index, outcome));
+    };
+    const work = Promise.all(this.#partsOf(request).map(part))
+      .then((results) => done(results.flat().sort((a, b) => a.index - b.index)))
       .finally(() => this.#underWay.delete(work));
     this.#underWay.add(work);
   }
@@ -95,6 +102,22 @@ export class BoundaryRelay {
   async stop(): Promise<void> {
     this.#sessions.stop();
     await Promise.allSettled(this.#underWay);
+  }
+
+  /** Who was offered together and is unanswered stays together, under that id: with others it would be another message over there, and both might be delivered. */
+  #partsOf({ facts, deliveryId, recipients }: RelayRequest): readonly (readonly number[])[] {
+    let rest = recipients;
+    const parts: (readonly number[])[] = [];
+    const isOf = (index: number, addresses: readonly string[]): boolean =>
+      addresses.includes(facts.envelope.recipients[index]?.address ?? '');
+    for (const one of this.#offered.values()) {
+      if (one.asked === null || one.deliveryId !== deliveryId) continue;
+      const part = rest.filter((index) => isOf(index, one.addresses));
+      if (part.length === 0 || part.length !== one.addresses.length) continue;
+      parts.push(part);
+      rest = rest.filter((index) => !part.includes(index));
+    }
+    return rest.length === 0 ? parts : [...parts, rest];
   }
 
   async #relay(request: RelayRequest): Promise<Outcome> {
@@ -116,7 +139,7 @@ export class BoundaryRelay {
     // Within one boundary it has this id already where it comes from.
     const goal = boundary === this.#boundary() ? `${boundary}/${site}` : boundary;
     const id = this.#ports.hashId(`${deliveryId}/to ${goal}/${addresses.join(',')}${this.#variation()}`);
-    const offered = this.#offered.get(id) ?? { through: 0, asked: null };
+    const offered = this.#offered.get(id) ?? { deliveryId, addresses, through: 0, asked: null };
     this.#offered.set(id, offered);
     const outcome = (await this.#resolved(id, offered)) ?? (await this.#offerInTurn(request, stop, id, offered));
     if (outcome.kind === 'relayed' || outcome.kind === 'tooLarge' || offered.through === 0) this.#offered.delete(id);
