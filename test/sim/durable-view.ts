@@ -54,6 +54,8 @@ export class DurableView {
   readonly bereft = new Set<CopyId>();
   /** Promotions: a shadow copy that became its holder's own, and whose it was. */
   readonly promotions: { readonly id: CopyId; readonly by: string; readonly of: Identity }[] = [];
+  /** Copy and member: its owner of a higher try by the word of another, for it had lost its own record of that to a power cut. */
+  readonly named = new Set<`${CopyId} ${string}`>();
   /** Called with every promotion, for who knows the pods (watch.ts). */
   onPromotion: (id: CopyId, by: string, of: Identity) => void = () => undefined;
   /** Called when the primary of a higher try has its copy durably: a front end's replay (protocol.md 7). */
@@ -390,7 +392,8 @@ export class DurableView {
     if (compareEpochs(after.state.epoch, before.state.epoch) < 0)
       this.#violate(`S7: the epoch of ${id} on ${volume.member} went back`);
     const isSameTry = after.state.epoch.try === before.state.epoch.try;
-    if (before.state.queue !== 'shadow' || after.state.epoch.owner !== volume.identity || !isSameTry) return;
+    if (before.state.queue !== 'shadow' || after.state.epoch.owner !== volume.identity) return;
+    if (!isSameTry) return void this.named.add(`${id} ${volume.member}`);
     this.promotions.push({ id, by: volume.member, of: before.state.epoch.owner });
     this.onPromotion(id, volume.member, before.state.epoch.owner);
   }
