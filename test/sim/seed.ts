@@ -121,13 +121,19 @@ function drawPlan(random: SeededRandom, traits: Traits, ofLinks: SeededRandom | 
     ...(expiry ? { messageExpirationMs: 25_000, delayNotificationMs: 12_000 } : {}),
     traits,
   };
+  const crossing = ofLinks === null ? null : drawCrossing(ofLinks);
   return {
     ...plan,
     sites: traits.sites ?? plan.sites,
     dag: traits.dag ?? (traits.sites === undefined ? plan.dag : true),
     frontends: traits.frontends ?? plan.frontends,
-    policies: { ...plan.policies, ...traits.policies },
-    ...(ofLinks === null ? {} : drawCrossing(ofLinks)),
+    // Who is alone in the site with the only way out takes nothing under LocalOnly (seed 12127 with links: it waited before it for ever, as it should).
+    policies: {
+      ...plan.policies,
+      ...traits.policies,
+      ...(crossing?.dag === true ? ({ preference: 'PreferRemote' } as const) : {}),
+    },
+    ...crossing,
   };
 }
 
