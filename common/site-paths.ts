@@ -118,15 +118,15 @@ export function comparePaths(a: SitePath, b: SitePath): number {
   return 0;
 }
 
-/** To whichever of `targets` is nearest. Among them is `from`: it is there already. */
+/** To whichever of `targets` is nearest. Among them is `from`: it is there already. `tree`: of `pathsFrom`, where it is known. */
 export function choosePath(
   links: readonly SiteLink[],
   from: string,
   targets: Iterable<string>,
   sizeBytes: number,
+  tree: PathTree = pathsFrom(links, from, sizeBytes),
 ): PathChoice {
   const wanted = [...targets];
-  const tree = pathsFrom(links, from, sizeBytes);
   let path: SitePath | null = null;
   for (const target of wanted) {
     const one = pathIn(tree, target);

@@ -93,6 +93,8 @@ export interface Refuse {
   readonly held?: boolean;
   /** True when the report of another maker about the same failure is final here: no second copy of these bytes, yet nobody needs both. */
   readonly heldOtherwise?: boolean;
+  /** Tries up to this one are refused for good: a transport that relays may offer a higher one (semantics.md D3). */
+  readonly abortedThrough?: number;
 }
 
 export interface End {

@@ -251,6 +251,7 @@ export function refuse(o: Fields): Refuse {
     tryOther: boolean(o.tryOther, 'tryOther'),
     ...(o.held === undefined ? {} : { held: boolean(o.held, 'held') }),
     ...(o.heldOtherwise === undefined ? {} : { heldOtherwise: boolean(o.heldOtherwise, 'heldOtherwise') }),
+    ...(o.abortedThrough === undefined ? {} : { abortedThrough: integer(o.abortedThrough, 'abortedThrough') }),
   };
 }
 

@@ -244,14 +244,14 @@ export const METRIC_CATALOG = declare({
     type: 'histogram',
     help: 'Duration of one delivery attempt, by route.',
     labels: ['route'],
-    values: { route: ['mailbox', 'smartHost', 'mx'] },
+    values: { route: ['mailbox', 'smartHost', 'mx', 'boundary'] },
     buckets: LATENCY,
   },
   delivered_total: {
     type: 'counter',
     help: 'Recipients delivered or relayed, by route.',
     labels: ['route'],
-    values: { route: ['mailbox', 'smartHost', 'mx'] },
+    values: { route: ['mailbox', 'smartHost', 'mx', 'boundary'] },
   },
   deferred_total: {
     type: 'counter',
@@ -263,7 +263,7 @@ export const METRIC_CATALOG = declare({
     type: 'counter',
     help: 'Recipients that failed for good, by route.',
     labels: ['route'],
-    values: { route: ['mailbox', 'smartHost', 'mx'] },
+    values: { route: ['mailbox', 'smartHost', 'mx', 'boundary'] },
   },
   expired_total: { type: 'counter', help: 'Recipients given up because the message expired.', labels: [] },
   dsn_total: {

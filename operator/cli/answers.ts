@@ -71,7 +71,7 @@ export interface PathAnswer {
 }
 
 export interface RouteAnswer {
-  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  readonly kind: 'mailbox' | 'connector' | 'boundary' | 'unreachable' | 'refused';
   readonly site: string;
   readonly what: string;
   readonly why: string;

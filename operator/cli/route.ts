@@ -49,7 +49,13 @@ const heading = (group: readonly Told[]): string =>
   `${group.map(({ member, value }) => `${member} (site ${value.site})`).join(', ')}:\n`;
 
 function rendered({ kind, what, why, nextHop, hosts, hostsProblem, policy, others, path }: RouteAnswer): string {
-  const words = { mailbox: 'Goes to', connector: 'Goes through', unreachable: 'Nowhere:', refused: 'Refused:' };
+  const words = {
+    mailbox: 'Goes to',
+    connector: 'Goes through',
+    boundary: 'Goes to',
+    unreachable: 'Nowhere:',
+    refused: 'Refused:',
+  };
   const lines = [
     `  ${words[kind]} ${what}`,
     ...(why === '' ? [] : [`    because ${why}`]),
@@ -68,7 +74,7 @@ function rendered({ kind, what, why, nextHop, hosts, hostsProblem, policy, other
 function pathLines(path: PathAnswer | null): readonly string[] {
   if (path === null) return [];
   return [
-    `  Path over site links to ${path.to}, which no mail takes yet: ${path.what}`,
+    `  Path over site links to ${path.to}: ${path.what}`,
     `    because ${path.why}`,
     ...path.ifDown.map(({ site, what }) => `    with ${site} down: ${what}`),
   ];
@@ -91,7 +97,7 @@ export const routeCommand: Command = {
 
 Asks every transport: which MailboxDatabase copy, or which send connector and hosts, it would use now, why, and what else there would be. DNS and policies of
 MTA-STS are asked as for a message; no mail server is connected to. Of mail for another boundary it says the least-cost path over siteLinks, why it is that one,
-and what would be done with each site on it down; mail does not take paths yet, it goes from each transport to the store or relay itself. Exits with 1 when a transport would send it nowhere, or did not answer.
+and what would be done with each site on it down. Exits with 1 when a transport would send it nowhere, or did not answer.
 
   --to ADDRESS       the recipient
   --size N           of the message, in bytes or like 10Mi (default 1)

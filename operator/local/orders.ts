@@ -214,12 +214,16 @@ function queueRefusal(
   accepted: readonly Order[],
   { queue, action, id }: QueueOrderDocument,
 ): string | null {
-  const { databases, sendConnectors, queueOrders = [] } = document;
+  const { databases, sendConnectors, siteLinks, members, queueOrders = [] } = document;
   if (queueOrders.some((one) => one.id === id || (action === 'resume' && one.queue === queue))) return null;
   const suspended = accepted.filter((one) => one.kind === 'queue' && one.action === 'suspend').length;
   if (action === 'suspend' && suspended >= MOST_QUEUE_ORDERS)
     return `${MOST_QUEUE_ORDERS} queues are suspended already; resume one first`;
-  const own = databases.flatMap(({ name, copies }) => copies.map((copy) => `mailbox:${name}/${copy.name}`));
+  const across = siteLinks === undefined ? [] : members.flatMap((one) => [one.boundary, `${one.boundary}/${one.site}`]);
+  const own = [
+    ...databases.flatMap(({ name, copies }) => copies.map((copy) => `mailbox:${name}/${copy.name}`)),
+    ...[...new Set(across)].map((where) => `boundary:${where}`),
+  ];
   const connectors = sendConnectors.map(({ name, mx }) => ({ queue: `connector:${name}`, perDomain: mx !== null }));
   const isOfConnector = connectors.some((one) =>
     one.perDomain

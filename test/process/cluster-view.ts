@@ -59,7 +59,7 @@ export class ClusterView {
   async missingConnections(): Promise<number> {
     const { transports, frontends } = await this.runFile();
     const known = await Promise.all(frontends.map(({ metricsUrl }) => transportsAvailable(metricsUrl)));
-    const wanted = transports.length * (transports.length - 1) + transports.length * frontends.length;
+    const wanted = peersOf(transports) + transports.length * frontends.length;
     return wanted - known.reduce((sum, count) => sum + count, await this.total('mailcluster_peer_up'));
   }
 
@@ -71,8 +71,7 @@ export class ClusterView {
         const { transports, frontends } = await this.runFile();
         const known = frontends.map(({ metricsUrl }) => transportsAvailable(metricsUrl));
         if ((await Promise.all(known)).some((count) => count !== transports.length)) return false;
-        // All test clusters have one boundary: everybody has everybody else as a peer.
-        return (await this.total('mailcluster_peer_up')) === transports.length * (transports.length - 1);
+        return (await this.total('mailcluster_peer_up')) === peersOf(transports);
       },
       { deadlineMs: 30_000 },
     );
@@ -219,6 +218,16 @@ export class ClusterView {
       );
     }
   }
+}
+
+/** Within a boundary everybody has everybody else as a peer. */
+function peersOf(transports: RunFile['transports']): number {
+  const sizes = new Map<string, number>();
+  for (const { dag, site } of transports) {
+    const boundary = dag === null ? `site/${site}` : `dag/${dag}`;
+    sizes.set(boundary, (sizes.get(boundary) ?? 0) + 1);
+  }
+  return [...sizes.values()].reduce((sum, size) => sum + size * (size - 1), 0);
 }
 
 /** Everything in the Maildir stores below a directory. */

@@ -127,6 +127,7 @@ export class Script {
       sites: (options.get('sites') ?? '1+1').split('+').map(Number),
       dag: options.get('dag') !== 'no',
       frontends: Number(options.get('frontends') ?? 1),
+      ...(options.has('hubs') ? { hubs: (options.get('hubs') ?? '').split('+').filter(Boolean).map(Number) } : {}),
       ...(options.has('hold') ? { holdTimeMs: Number(options.get('hold')) } : {}),
       policies: {
         preference,

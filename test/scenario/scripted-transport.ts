@@ -32,6 +32,8 @@ export interface Script {
   load: Load;
   /** Overrides what the disk would say. */
   resolve: ResolvedAnswer | 'hang' | null;
+  /** What a HELLO is refused with; null: it is welcome. */
+  refuses: string | null;
 }
 
 export const CALM: Load = { queued: 0, intake: 0, backPressure: 'Normal', accepting: true };
@@ -68,6 +70,7 @@ export class ScriptedTransport {
     creditBytes: 65_536,
     load: CALM,
     resolve: null,
+    refuses: null,
   };
   readonly held = new Map<CopyId, Held>();
   readonly abortedThrough = new Map<CopyId, number>();
@@ -75,6 +78,8 @@ export class ScriptedTransport {
   readonly drops: string[] = [];
   readonly resolves: Resolve[] = [];
   ends = 0;
+  /** Sessions that ever began. */
+  sessions = 0;
   /** CHUNK frames taken. */
   frames = 0;
   identity: Identity;
@@ -107,7 +112,10 @@ export class ScriptedTransport {
           cluster: this.cluster,
           database: { identity: this.identity, chain: [{ openCounter: 1, nonce: 'n1' }], syncedSequence: 1 },
         }),
-        check: () => ({ kind: 'accept' }),
+        check: () =>
+          this.script.refuses === null
+            ? { kind: 'accept' }
+            : { kind: 'refuse', reason: this.script.refuses, detail: `says ${this.name}` },
         clock,
         log: silentLogger,
         keepAliveMs: 2_000,
@@ -117,6 +125,7 @@ export class ScriptedTransport {
         handlers: {
           onReady: (session) => {
             this.#sessions.add(session);
+            this.sessions += 1;
             this.#contact(session);
           },
           onControl: (session, frame) => {
@@ -130,6 +139,10 @@ export class ScriptedTransport {
       });
     });
     return listener.port;
+  }
+
+  get openSessions(): number {
+    return this.#sessions.size;
   }
 
   kill(): void {
@@ -166,6 +179,12 @@ export class ScriptedTransport {
     if (onOpen === 'busy' || onOpen === 'never') return this.#refuse(stream, onOpen);
     if (onOpen === 'die') return this.kill();
     if (onOpen === 'hang') return;
+    const abortedThrough = this.abortedThrough.get(id) ?? 0;
+    if (abortedThrough >= epoch.try)
+      return stream.refuse({
+        ...{ reply: { code: 451, enhanced: '4.4.0', text: 'not redundant' }, tryOther: false },
+        abortedThrough,
+      });
     const chunks: Buffer[] = [];
     let size = 0;
     stream.accept(

@@ -45,12 +45,18 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
       const isKnown = address.endsWith('@sim.example') || !isRetried(world, sent);
       if (visible > 1 && isKnown) found.push(`S8: message ${sent.number} is seen ${visible} times by ${address}`);
     }
-    if (isAccepted(sent) && delivered > 0) await checkResting(world, sent, found);
+    if (isAccepted(sent) && delivered > 0) await checkResting(world, restingOf(sent), found);
+  }
+  for (const arrival of world.crossings.relayed) {
+    const { id, addresses, digest, from } = arrival;
+    const isProtected = world.view.everHeld(id, digest) >= 2;
+    if (addresses.some((address) => isServedFrom(world, id, address)))
+      await checkResting(world, { id, what: `${id} of ${from}`, isProtected }, found);
   }
   checkOwned(world, found);
   checkSpread(world, found);
   for (const offer of world.store.offers)
-    if (!digests.has(offer.digest) && !world.view.dsns.has(offer.copyId))
+    if (!digests.has(offer.digest) && !isReport(world, offer.copyId))
       found.push(`S4: ${offer.address} got bytes nobody sent (${offer.copyId})`);
   found.push(...(world.clients?.check() ?? []));
   checkRepeats(world, found);
@@ -76,20 +82,42 @@ function drainOf(world: World, name: string): string {
 const isUndone = (world: World): boolean =>
   world.counts.has('clones') || world.counts.has('restored') || world.counts.has('damages');
 
+/** A report, wherever it was made. */
+const isReport = ({ view, crossings }: World, id: CopyId): boolean => view.dsns.has(crossings.originOf(id));
+
+/** Reports that there may be about a recipient: of the boundary in which the message was accepted, and of those it went to. */
+function reportIdsOf(world: World, { id, envelope }: Sent, index: number): readonly CopyId[] {
+  const address = envelope.recipients[index]?.address ?? '';
+  const stages = id === null ? [] : world.crossings.stagesOf(id, address, index);
+  return stages.map((stage) => dsnIdOf(stage.id, stage.index, 'failed'));
+}
+
 /** How often its sender was told that this recipient failed, for whatever reason. */
-function reportsOf(world: World, { id, envelope }: Sent, index: number): number {
-  if (id === null) return 0;
-  const dsn = dsnIdOf(id, index, 'failed');
+function reportsOf(world: World, sent: Sent, index: number): number {
+  const dsns = reportIdsOf(world, sent, index);
   return world.store.offers.filter(
-    (offer) => offer.visible && offer.copyId === dsn && offer.address === envelope.reversePath,
+    ({ visible, copyId, address }) =>
+      visible && dsns.includes(world.crossings.originOf(copyId)) && address === sent.envelope.reversePath,
   ).length;
 }
 
+/** Its last copy was destroyed out of contract, or a person removed it. */
+const isGivenUp = (world: World, id: CopyId): boolean => world.doomed.has(id) || world.poison.removed.has(id);
+
+/** The report itself expired, wherever it was. */
+const isReportExpired = ({ crossings, view }: World, dsn: CopyId): boolean =>
+  crossings.idsOf(dsn).some((id) => view.expired.has(`${id}/0`));
+
 /** It expired, and its sender heard so, or the report about it expired as well: nobody is told about a report (RFC 5321 4.5.5). */
-const isReportedExpired = (world: World, sent: Sent, index: number): boolean =>
-  sent.id !== null &&
-  world.view.expired.has(`${sent.id}/${index}`) &&
-  (reportsOf(world, sent, index) > 0 || world.view.expired.has(`${dsnIdOf(sent.id, index, 'failed')}/0`));
+function isReportedExpired(world: World, sent: Sent, index: number): boolean {
+  const { id, envelope } = sent;
+  const address = envelope.recipients[index]?.address ?? '';
+  const stages = id === null ? [] : world.crossings.stagesOf(id, address, index);
+  if (!stages.some((stage) => world.view.expired.has(`${stage.id}/${stage.index}`))) return false;
+  return (
+    reportsOf(world, sent, index) > 0 || reportIdsOf(world, sent, index).some((dsn) => isReportExpired(world, dsn))
+  );
+}
 
 /** Promise 2: each recipient of a message answered 250 is delivered, or its sender hears exactly once that it is not. */
 function checkFate(
@@ -102,16 +130,20 @@ function checkFate(
 ): void {
   const { id } = sent;
   const address = sent.envelope.recipients[index]?.address ?? '';
-  if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
+  if (id === null || world.crossings.stagesOf(id, address, index).some((one) => isGivenUp(world, one.id))) return;
   const reports = reportsOf(world, sent, index);
   const isExpired = isReportedExpired(world, sent, index);
   const what = `message ${sent.number} ${id} for ${address}`;
-  const report = dsnIdOf(id, index, 'failed');
-  const isReportDoomed = world.doomed.has(report) || (expectations.expiry && world.view.expired.has(`${report}/0`));
-  if (!isReportDoomed && (failing(address) ? reports !== 1 : reports > 0 && !isExpired))
-    found.push(`DSN: ${what}: its sender was told ${reports} times that it failed`);
+  const isReportDoomed = reportIdsOf(world, sent, index).some(
+    (report) =>
+      world.crossings.idsOf(report).some((one) => world.doomed.has(one)) ||
+      (expectations.expiry && isReportExpired(world, report)),
+  );
+  const most = world.crossings.mostReports(id);
+  const isWrong = failing(address) ? reports < 1 || reports > most : reports > 0 && !isExpired;
+  if (!isReportDoomed && isWrong) found.push(`DSN: ${what}: its sender was told ${reports} times that it failed`);
   if (isExpired && !expectations.expiry) found.push(`S16: ${what} expired`);
-  if (isExpired && reports > 1) found.push(`DSN: ${what}: expiry was reported ${reports} times`);
+  if (isExpired && reports > most) found.push(`DSN: ${what}: expiry was reported ${reports} times`);
   if (failing(address) || isExpired || world.store.seen(address, sent.digest) > 0) return;
   if (offers.length === 0) found.push(`lost: ${what} was answered 250 and neither delivered nor reported`);
   else if (isBeyondRequest(world, address, offers))
@@ -132,9 +164,24 @@ function isBeyondRequest(world: World, address: string, offers: readonly Offer[]
   return isConfined && offers.every((offer) => world.boundaryOf(offer.by) !== database?.boundary);
 }
 
+interface Resting {
+  readonly id: CopyId | null;
+  readonly what: string;
+  readonly isProtected: boolean;
+}
+
+const restingOf = ({ id, number, isProtected }: Sent): Resting => ({
+  id,
+  what: `message ${number} ${id}`,
+  isProtected,
+});
+
+/** A store or a relay has it from this copy. */
+const isServedFrom = ({ store }: World, id: CopyId, address: string): boolean =>
+  store.offers.some((offer) => offer.copyId === id && offer.address === address && !offer.replyLost);
+
 /** D8, S4, N1: what succeeded rests in Primary and Shadow Safety Net, by the word of the databases. */
-async function checkResting(world: World, sent: Sent, found: string[]): Promise<void> {
-  const { id } = sent;
+async function checkResting(world: World, { id, what, isProtected }: Resting, found: string[]): Promise<void> {
   // What a person removed may have been delivered under another attempt of its client.
   if (id === null || world.doomed.has(id) || world.poison.removed.has(id)) return;
   const resting = new Set<string>();
@@ -147,9 +194,9 @@ async function checkResting(world: World, sent: Sent, found: string[]): Promise<
   if (resting.has('damaged') || world.counts.has('damages') || world.counts.has('clones')) return;
   // What a restored volume had received within the last second nobody had seen of it (protocol.md 1): at rest it is not missed.
   if (world.counts.has('restored')) return;
-  if (!resting.has('primarySafetyNet')) found.push(`N1: message ${sent.number} ${id} is in no Primary Safety Net`);
-  if (sent.isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
-    found.push(`S4: message ${sent.number} ${id} is in no Shadow Safety Net`);
+  if (!resting.has('primarySafetyNet')) found.push(`N1: ${what} is in no Primary Safety Net`);
+  if (isProtected && hasPartner(world, id) && !resting.has('shadowSafetyNet'))
+    found.push(`S4: ${what} is in no Shadow Safety Net`);
 }
 
 /** What rests where is not known for certain. */
@@ -216,10 +263,12 @@ function checkRepeats(world: World, found: string[]): void {
     if (offer.place !== earlier.place || world.view.resubmissions.has(offer.copyId)) continue;
     // A replay into another boundary starts anew there; a report may have two makers, of which one died.
     if (world.boundaryOf(earlier.by) !== world.boundaryOf(offer.by)) continue;
-    const isReport = world.view.dsns.has(offer.copyId);
+    // From there it may come over a link to where the lower try was delivered. That it comes by once only, and as one message, crossing-checks.ts looks at.
+    if (world.crossings.isArrival(offer.copyId) !== world.crossings.isArrival(earlier.copyId)) continue;
+    const isOfReport = isReport(world, offer.copyId);
     const excused = world.troubles.some(
       (trouble) =>
-        (trouble.who.includes(earlier.by) || (isReport && trouble.who.includes(offer.by))) &&
+        (trouble.who.includes(earlier.by) || (isOfReport && trouble.who.includes(offer.by))) &&
         trouble.fromMs <= offer.atMs &&
         trouble.untilMs >= earlier.atMs &&
         (trouble.who.length === 1 || trouble.who.includes(offer.by)),

@@ -10,6 +10,7 @@ import type {
   SendConnectorConfig,
   TopologyDocument,
 } from '../../common/config.ts';
+import { linksOf } from './topology.ts';
 
 /** What a resubmit request of a person says. */
 export type RequestFields = Partial<
@@ -32,6 +33,8 @@ export type Deed =
   | { readonly kind: 'order'; readonly orders: NonNullable<TopologyDocument['messageOrders']> }
   /** About delivery queues. */
   | { readonly kind: 'queues'; readonly orders: NonNullable<TopologyDocument['queueOrders']> }
+  /** What the last link of the chain costs, and the short cut. */
+  | { readonly kind: 'links'; readonly cost: number; readonly shortCut: number }
   | { readonly kind: 'connect'; readonly connectors: readonly SendConnectorConfig[] };
 
 /** Makes the next document; null when there is nothing to change. */
@@ -78,6 +81,8 @@ function changed(document: TopologyDocument, deed: Deed, nowMs: number): Partial
       return { messageOrders: deed.orders };
     case 'queues':
       return { queueOrders: deed.orders };
+    case 'links':
+      return { siteLinks: linksOf(document.sites, deed.shortCut, deed.cost) };
     default:
       return { sendConnectors: deed.connectors };
   }

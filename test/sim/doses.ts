@@ -23,6 +23,8 @@ export interface Traits {
   /** Like the kinds that need it: fifty seconds of faults. */
   readonly long?: boolean;
   readonly policies?: Partial<PoliciesConfig['shadowRedundancy']>;
+  /** Site links, hubs and several boundaries: mail crosses. What there is of them is drawn from a stream of its own; no seed draws this by itself. */
+  readonly crossing?: boolean;
   /** A person suspends and resumes messages; no seed draws this. */
   readonly suspends?: boolean;
 }
@@ -197,6 +199,16 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
   },
   'damage-cuts-tail': { only: ['bitFlip', 'tornSector', 'killTransport'], times: 3, traits: { messages: 30 } },
   'no-reserve': { only: ['fullDisk', 'killTransport'], times: 3, traits: { messages: 30 } },
+  'crossing-unconfirmed': {
+    only: ['slowDisk', 'clog', 'cutPair', 'killTransport'],
+    traits: { crossing: true, messages: 20 },
+  },
+  'crossing-id-of-each-offer': {
+    only: ['siteCut', 'clog', 'cutPair', 'killTransport', 'slowDisk'],
+    times: 2,
+    traits: { crossing: true, messages: 20 },
+  },
+  'circle-unseen': { only: ['linksChange', 'storeDown'], times: 3, traits: { crossing: true, messages: 30 } },
   'identity-reused': { only: ['wipe', 'gone'], times: 2 },
 };
 

@@ -41,7 +41,9 @@ export function checkDoubt(world: World, pod: Pod, id: CopyId): void {
       !core.peers.has(name) &&
       (doubt.isStandstill || !core.listedOnce.has(name)),
   );
-  if (unasked.length > 0 && !world.view.promotions.some((one) => one.id === id && one.by === pod.name))
+  // Who takes over, or hears that it is the owner, asks whoever is there (protocol.md 13).
+  const isTaken = world.view.promotions.some((one) => one.id === id && one.by === pod.name);
+  if (unasked.length > 0 && !isTaken && !world.view.named.has(`${id} ${pod.name}`))
     world.violate(
       `rule 14: ${pod.key} delivers ${id} ${Math.floor(nowMs - doubt.sinceMs)} ms after it was away, without having asked ${unasked.map((member) => member.name).join(' ')}`,
     );

@@ -54,6 +54,8 @@ export class DurableView {
   readonly bereft = new Set<CopyId>();
   /** Promotions: a shadow copy that became its holder's own, and whose it was. */
   readonly promotions: { readonly id: CopyId; readonly by: string; readonly of: Identity }[] = [];
+  /** Copy and member: its owner of a higher try by the word of another, for it had lost its own record of that to a power cut. */
+  readonly named = new Set<`${CopyId} ${string}`>();
   /** Called with every promotion, for who knows the pods (watch.ts). */
   onPromotion: (id: CopyId, by: string, of: Identity) => void = () => undefined;
   /** Called when the primary of a higher try has its copy durably: a front end's replay (protocol.md 7). */
@@ -64,6 +66,9 @@ export class DurableView {
   onAcceptedAlone: (id: CopyId, by: Volume) => void = () => undefined;
   /** Called when an owner makes another member the owner. */
   onGivingUp: (id: CopyId, by: Volume) => void = () => undefined;
+  /** Called with everything that is durably held for the first time, and with what an owner decides about its recipients, in the very step. */
+  onCommitted: (volume: Volume, stored: StoredCopy) => void = () => undefined;
+  onOutcomes: (volume: Volume, before: StoredCopy, after: CopyState) => void = () => undefined;
   /** Called when recipients of a copy are given up for its age. */
   onExpiring: (id: CopyId, by: Volume) => void = () => undefined;
   /** Every (copy, epoch, digest) an identity ever had durably. */
@@ -212,6 +217,7 @@ export class DurableView {
     for (const stored of recovered.copies) {
       if (stored.facts.kind === 'dsn') this.dsns.add(stored.facts.id);
       this.#remember(volume, stored);
+      this.onCommitted(volume, stored);
     }
     volume.asked = new Set([...unsure].filter((id) => !live.has(id)));
     return [...volume.asked];
@@ -238,6 +244,8 @@ export class DurableView {
         this.#placementsAreTrue(volume, idOf(write) as CopyId, write.state);
       if (write.kind === 'seen') this.#seenGrows(volume, write.seen);
       if (write.kind === 'state') this.#decided(volume, write);
+      const moved = write.kind === 'move' ? volume.live.get(write.id) : undefined;
+      if (write.kind === 'move' && moved !== undefined) this.onOutcomes(volume, moved, write.state);
     }
     return this.#mark;
   }
@@ -247,6 +255,7 @@ export class DurableView {
     if (before === undefined) return;
     const { state } = before;
     const after = patched(state, write);
+    this.onOutcomes(volume, before, after);
     const { owner } = after.epoch;
     if (state.queue === 'shadow' && owner === volume.identity && after.epoch.try === state.epoch.try)
       this.onPromoting(write.id, volume, state.epoch.owner);
@@ -330,6 +339,7 @@ export class DurableView {
     if (kind === 'resubmission' && !this.resubmissions.has(id))
       this.resubmissions.set(id, { stored, member: volume.member });
     this.#remember(volume, stored);
+    this.onCommitted(volume, stored);
   }
 
   #removed(volume: Volume, id: CopyId): void {
@@ -382,7 +392,8 @@ export class DurableView {
     if (compareEpochs(after.state.epoch, before.state.epoch) < 0)
       this.#violate(`S7: the epoch of ${id} on ${volume.member} went back`);
     const isSameTry = after.state.epoch.try === before.state.epoch.try;
-    if (before.state.queue !== 'shadow' || after.state.epoch.owner !== volume.identity || !isSameTry) return;
+    if (before.state.queue !== 'shadow' || after.state.epoch.owner !== volume.identity) return;
+    if (!isSameTry) return void this.named.add(`${id} ${volume.member}`);
     this.promotions.push({ id, by: volume.member, of: before.state.epoch.owner });
     this.onPromotion(id, volume.member, before.state.epoch.owner);
   }

@@ -4,6 +4,7 @@
  * `cluster-faults.ts`, what was added since in `later-faults.ts`.
  */
 import { scheduleClusterFaults } from './cluster-faults.ts';
+import { scheduleCrossingFaults } from './crossing-faults.ts';
 import { scheduleLaterFaults, scheduleLatestFaults } from './later-faults.ts';
 import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
@@ -94,6 +95,16 @@ export const LATEST = [
   'topologyOrder',
 ] as const;
 
+/** Only in worlds with site links, and from a stream of their own (crossing-faults.ts). */
+export const OF_LINKS = [
+  /** What links cost changes; documents reach each member after a time of their own, so that two may send a message in a circle. */
+  'linksChange',
+  /** A site and the others do not reach each other. */
+  'siteCut',
+  /** Nothing of a site runs. */
+  'siteDown',
+] as const;
+
 /** Drawn apart, so that the histories of earlier seeds stay what they are. */
 export const OF_MESSAGES = [
   /** Clients send again what they did not hear of, or did. */
@@ -119,7 +130,7 @@ export const SMTP = [
 ] as const;
 export type SmtpFault = (typeof SMTP)[number];
 
-export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER, ...LATEST, ...OF_MESSAGES] as const;
+export const FAULTS = [...CLASSIC, ...CLUSTER, ...LATER, ...LATEST, ...OF_LINKS, ...OF_MESSAGES] as const;
 export type Fault = (typeof FAULTS)[number] | SmtpFault;
 
 const KINDS: readonly Fault[] = [...FAULTS, ...SMTP];
@@ -128,6 +139,7 @@ const GROUPS: ReadonlyMap<string, readonly Fault[]> = new Map<string, readonly F
   ['cluster', CLUSTER],
   ['later', LATER],
   ['latest', LATEST],
+  ['links', OF_LINKS],
   ['smtp', SMTP],
 ]);
 
@@ -143,7 +155,7 @@ export interface Selection {
 
 export const EVERYTHING: Selection = { only: null, without: new Set() };
 
-/** `classic`, `cluster`, `later`, `latest` and `smtp` stand for their kinds. */
+/** `classic`, `cluster`, `later`, `latest`, `links` and `smtp` stand for their kinds. */
 export function kindsOf(text: string): ReadonlySet<Fault> {
   const found = new Set<Fault>();
   for (const word of text.split(',').filter((part) => part !== '')) {
@@ -159,10 +171,15 @@ export interface FaultStreams {
   readonly random: SeededRandom;
   readonly later: SeededRandom;
   readonly latest: SeededRandom;
+  /** Null: no site links. */
+  readonly links: SeededRandom | null;
 }
 
 /** Several kinds at once, each in a part of the seeds; a tenth of the seeds has none. Kinds named by `only` are in every seed. */
-export const drawFaults = ({ random, later, latest }: FaultStreams, selection: Selection): ReadonlySet<Fault> => {
+export const drawFaults = (
+  { random, later, latest, links }: FaultStreams,
+  selection: Selection,
+): ReadonlySet<Fault> => {
   const share = random.chance(0.1) ? 0 : random.chance(0.3) ? 0.12 : 0.3;
   const clusterShare = share === 0 ? 0 : random.pick([0, 0.08, 0.16, 0.16]);
   const isClassic = new Set<Fault>(CLASSIC);
@@ -171,6 +188,7 @@ export const drawFaults = ({ random, later, latest }: FaultStreams, selection: S
   );
   drawn.push(...LATER.filter(() => later.chance(share === 0 ? 0 : LATER_SHARE)));
   drawn.push(...LATEST.filter(() => latest.chance(share === 0 ? 0 : LATEST_SHARE)));
+  if (links !== null) drawn.push(...OF_LINKS.filter(() => links.chance(share === 0 ? 0 : 0.3)));
   const wanted = selection.only === null ? drawn : [...selection.only];
   return new Set(wanted.filter((fault) => !selection.without.has(fault)));
 };
@@ -190,6 +208,7 @@ export const drawOfMessages = (random: SeededRandom, selection: Selection): Read
 
 const isLater = new Set<Fault>(LATER);
 const isLatest = new Set<Fault>(LATEST);
+const isOfLinks = new Set<Fault>(OF_LINKS);
 const LATER_SHARE = 0.04;
 const LATEST_SHARE = 0.02;
 
@@ -211,7 +230,7 @@ export interface Doses {
 
 export function scheduleFaults(
   world: World,
-  { random, later: laterRandom, latest }: FaultStreams,
+  { random, later: laterRandom, latest, links }: FaultStreams,
   enabled: ReadonlySet<Fault>,
   phaseMs: number,
   times = 1,
@@ -225,7 +244,8 @@ export function scheduleFaults(
     done,
     at: (fault, count, act) => {
       if (!enabled.has(fault)) return;
-      const stream = isLater.has(fault) ? laterRandom : isLatest.has(fault) ? latest : random;
+      const ofLinks = isOfLinks.has(fault) ? links : null;
+      const stream = isLater.has(fault) ? laterRandom : isLatest.has(fault) ? latest : (ofLinks ?? random);
       for (let i = 0; i < count * times; i++)
         world.scheduler.schedule(stream.integer(50, isLong(new Set([fault])) ? 9_000 : phaseMs - 3_000), () => {
           done.push(fault);
@@ -244,6 +264,7 @@ export function scheduleFaults(
   scheduleClusterFaults(doses);
   scheduleLaterFaults({ ...doses, random: laterRandom });
   scheduleLatestFaults({ ...doses, random: latest });
+  if (links !== null) scheduleCrossingFaults({ ...doses, random: links });
   return done;
 }
 

@@ -4,13 +4,14 @@
  * real ones; the spans of a simulated cluster are shorter than validation allows and are put in after it. Fails a run when the plan refuses what it is asked.
  */
 import type { MemberConfig, RetiredIdentity, TopologyDocument } from '../../common/config.ts';
+import type { SiteLink } from '../../common/site-paths.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest } from '../../operator/resource/generated.ts';
 import { createReader, parseResources } from '../../operator/resource/load.ts';
 import { renderProblems } from '../../operator/resource/problem.ts';
 import type { WantedRequest } from '../../operator/resubmit-requests.ts';
 import { type Decisions, nextTopology, planMembers } from '../../operator/topology.ts';
 import type { Deed, DocumentMaker, RequestFields } from './deeds.ts';
-import { type ShapeOptions, simTopology } from './topology.ts';
+import { linksOf, type ShapeOptions, simTopology } from './topology.ts';
 
 interface Resources {
   readonly cluster: MailCluster;
@@ -106,6 +107,15 @@ export class SimOperator implements DocumentMaker {
       case 'cancel':
         this.#cancelled.add(deed.request);
         return;
+      case 'links': {
+        const siteLinks = linksOf(
+          this.#cluster.spec.sites.map(({ name }) => ({ name, hubSite: false })),
+          deed.shortCut,
+          deed.cost,
+        ).map(asResource);
+        this.#cluster = { ...this.#cluster, spec: { ...this.#cluster.spec, siteLinks } };
+        return;
+      }
       default: {
         const sendConnectors = deed.connectors.map(({ mx: _, ...one }) => ({ ...one, delivery: 'SmartHost' as const }));
         this.#cluster = { ...this.#cluster, spec: { ...this.#cluster.spec, sendConnectors } };
@@ -194,7 +204,9 @@ function withSpans(spec: Spec, { policies }: TopologyDocument): Spec {
 }
 
 function resourcesOf(shape: ShapeOptions, model: TopologyDocument): Resources {
-  const key = JSON.stringify([shape.sites, shape.dag, shape.frontends, shape.withoutConnector ?? false]);
+  const { hubs = null, shortCut = 0, connectorSite = -1 } = shape;
+  const links = [hubs, shortCut, connectorSite];
+  const key = JSON.stringify([shape.sites, shape.dag, shape.frontends, shape.withoutConnector ?? false, links]);
   const known = parsed.get(key);
   if (known !== undefined) return known;
   reader ??= createReader();
@@ -216,16 +228,19 @@ function clusterResource({ sites, dag, frontends }: ShapeOptions, model: Topolog
     kind: 'MailCluster',
     metadata: { name: model.cluster },
     spec: {
-      sites: model.sites.map(({ name }) => ({ name })),
+      sites: model.sites.map(({ name, hubSite }) => ({ name, hubSite })),
+      siteLinks: (model.siteLinks ?? []).map(asResource),
       ...(dag ? { dags: [{ name: 'dag1', members: groups }] } : { standalone: groups }),
       frontend: { replicas: frontends },
       acceptedDomains: model.acceptedDomains,
-      sendConnectors: model.sendConnectors.map(({ name, addressSpaces, smartHosts, tls }) => ({
-        ...{ name, addressSpaces, smartHosts, tls },
+      sendConnectors: model.sendConnectors.map(({ name, addressSpaces, smartHosts, tls, sites: from }) => ({
+        ...{ name, addressSpaces, smartHosts, tls, sites: from },
       })),
     },
   };
 }
+
+const asResource = ({ name, sites, cost }: SiteLink): Spec['siteLinks'][number] => ({ name, sites: [...sites], cost });
 
 function databaseResources({ dag }: ShapeOptions, model: TopologyDocument): object[] {
   return model.databases.map((database) => ({
@@ -233,7 +248,7 @@ function databaseResources({ dag }: ShapeOptions, model: TopologyDocument): obje
     metadata: { name: database.name },
     spec: {
       clusterRef: { name: model.cluster },
-      ...(dag ? { dag: 'dag1' } : { site: 'site-0' }),
+      ...(dag ? { dag: 'dag1' } : { site: database.boundary.slice('site/'.length) }),
       recipients: { addresses: database.addresses },
       copies: database.copies.map(({ name, site, lmtp, replayLagMs }) => ({
         ...{ name, site, lmtp: `${lmtp.host}:${lmtp.port}`, replayLag: `${replayLagMs / 1000}s` },

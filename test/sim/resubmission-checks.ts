@@ -45,6 +45,7 @@ function isMeant(
 function homesOf(world: World, id: CopyId): Set<string> {
   const homes = new Set<string>();
   for (const volume of world.view.volumes)
-    if (volume.resting.has(id) || volume.live.has(id)) homes.add(world.boundaryOf(volume.member) ?? '');
+    if ([...volume.resting.keys(), ...volume.live.keys()].some((one) => world.crossings.originOf(one) === id))
+      homes.add(world.boundaryOf(volume.member) ?? '');
   return homes;
 }

@@ -67,12 +67,39 @@ interface Plan extends ShapeOptions {
   readonly traits: Traits;
 }
 
+/** Of two or three sites, most of them boundaries of their own: who is linked with whom, which is a hub, where mail goes out. */
+function drawCrossing(
+  random: SeededRandom,
+): Pick<ShapeOptions, 'sites' | 'dag' | 'hubs' | 'shortCut' | 'connectorSite'> {
+  const shapes = [
+    [2, 2],
+    [2, 2, 2],
+    [2, 2, 2],
+    [2, 3],
+    [3, 2],
+    [2, 2, 3],
+  ] as const;
+  const sites = random.pick(shapes);
+  const isLong = sites.length > 2;
+  const hubs = isLong && random.chance(0.7) ? [...(random.chance(0.5) ? [0] : []), 1] : [];
+  const hasShortCut = isLong && random.chance(0.4);
+  const shortCut = random.pick([5, 20, 100]);
+  const out = random.pick([null, 0, sites.length - 1, sites.length - 1]);
+  return {
+    ...{ sites, hubs },
+    // In one boundary over two sites only what goes out goes to another member.
+    dag: !isLong && random.chance(0.15),
+    ...(hasShortCut ? { shortCut } : {}),
+    ...(out === null ? {} : { connectorSite: out }),
+  };
+}
+
 const QUICK_MS = 12_000;
 const LONG_MS = 52_000;
 /** For standstills that began late, one behind the other. */
 const STANDSTILLS_MS = 200_000;
 
-function drawPlan(random: SeededRandom, traits: Traits): Plan {
+function drawPlan(random: SeededRandom, traits: Traits, ofLinks: SeededRandom | null): Plan {
   const sites = random.pick([[2], [1, 1], [2, 1], [2, 2], [1, 1, 1], [3]]);
   const drawn = random.chance(0.06);
   const expiry = traits.expiry ?? drawn;
@@ -94,12 +121,19 @@ function drawPlan(random: SeededRandom, traits: Traits): Plan {
     ...(expiry ? { messageExpirationMs: 25_000, delayNotificationMs: 12_000 } : {}),
     traits,
   };
+  const crossing = ofLinks === null ? null : drawCrossing(ofLinks);
   return {
     ...plan,
     sites: traits.sites ?? plan.sites,
     dag: traits.dag ?? (traits.sites === undefined ? plan.dag : true),
     frontends: traits.frontends ?? plan.frontends,
-    policies: { ...plan.policies, ...traits.policies },
+    // Who is alone in the site with the only way out takes nothing under LocalOnly (seed 12127 with links: it waited before it for ever, as it should).
+    policies: {
+      ...plan.policies,
+      ...traits.policies,
+      ...(crossing?.dag === true ? ({ preference: 'PreferRemote' } as const) : {}),
+    },
+    ...crossing,
   };
 }
 
@@ -129,10 +163,14 @@ const drawSize = (random: SeededRandom, big: boolean): number =>
 
 export async function runSeed(seed: number, options: SeedOptions = {}): Promise<SeedOutcome> {
   const random = new SeededRandom(seed ^ 0x5eed);
-  const streams = { random, later: new SeededRandom(seed ^ 0x1a7e5), latest: new SeededRandom(seed ^ 0x1a7e57) };
   const dose = options.dose ?? NO_DOSE;
-  const { selection } = dose;
-  const plan = drawPlan(random, dose.traits);
+  const { selection, traits } = dose;
+  const links = traits.crossing === true ? new SeededRandom(seed ^ 0x1a7e575) : null;
+  const streams = {
+    ...{ random, links },
+    ...{ later: new SeededRandom(seed ^ 0x1a7e5), latest: new SeededRandom(seed ^ 0x1a7e57) },
+  };
+  const plan = drawPlan(random, traits, links);
   const ofMessages = drawOfMessages(new SeededRandom(seed ^ 0x1a7e), selection);
   const drawn = new Set([...drawFaults(streams, selection), ...ofMessages]);
   // What expires is another story.
@@ -154,7 +192,7 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
     },
   });
   world.trace(
-    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
+    `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}${linksInWords(plan)}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
   );
   const faults = await live(world, streams, plan, enabled, dose.times);
   const violations = await checkEnd(world, { expiry: plan.expiry });
@@ -169,6 +207,12 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
     counts: countsOf(world),
     traceHash: createHash('sha256').update(history.join('')).digest('hex'),
   };
+}
+
+function linksInWords({ hubs, shortCut, connectorSite }: ShapeOptions): string {
+  if (hubs === undefined) return '';
+  const [short, out] = [shortCut ?? 'no', connectorSite ?? 'anywhere'];
+  return `, links with hubs [${hubs.join(', ')}], ${short} short cut, out from ${out}`;
 }
 
 const isCluster = new Set<Fault>(CLUSTER);

@@ -12,6 +12,12 @@ export interface ShapeOptions {
   readonly delayNotificationMs?: number;
   /** No way out to other domains: the first document lacks the send connector. */
   readonly withoutConnector?: boolean;
+  /** Mail may cross: site N is linked with N + 1, those named are hubs, and the second mailbox database is of the boundary of the last site. */
+  readonly hubs?: readonly number[];
+  /** With hubs: the first and the last site are linked as well, at this cost. */
+  readonly shortCut?: number;
+  /** With hubs: the only site from which mail goes out to other domains. */
+  readonly connectorSite?: number;
 }
 
 /** What a failover may lose is within these two, clocks that differ by a second included. */
@@ -20,8 +26,24 @@ export const REPLAY_LAG_MS = 8_000;
 
 export const DATABASE_HOST = 'store';
 
+type SiteLinks = NonNullable<TopologyDocument['siteLinks']>;
+
+/** Site N with N + 1, the last of these at `cost`, and the last site with the first where that has a cost. */
+export function linksOf(sites: TopologyDocument['sites'], shortCut: number | undefined, cost = 10): SiteLinks {
+  const link = (name: string, from: number, to: number, its: number): SiteLinks[number] => ({
+    ...{ name, cost: its, maxMessageBytes: null },
+    sites: [sites[from]?.name ?? '', sites[to]?.name ?? ''],
+  });
+  const last = sites.length - 2;
+  const chain = sites.slice(1).map((_, at) => link(`link-${at}`, at, at + 1, at === last ? cost : 10));
+  return shortCut === undefined ? chain : [...chain, link('link-short', 0, sites.length - 1, shortCut)];
+}
+
 export function simTopology(options: ShapeOptions): TopologyDocument {
-  const sites = options.sites.map((_, index) => ({ name: `site-${index}`, hubSite: false }));
+  const sites = options.sites.map((_, index) => ({
+    name: `site-${index}`,
+    hubSite: options.hubs?.includes(index) ?? false,
+  }));
   const members: MemberConfig[] = [];
   for (const [index, count] of options.sites.entries())
     for (let ordinal = 0; ordinal < count; ordinal++) {
@@ -39,6 +61,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
     cluster: 'sim',
     generation: 1,
     sites,
+    ...(options.hubs === undefined ? {} : { siteLinks: linksOf(sites, options.shortCut) }),
     members,
     frontends: Array.from({ length: options.frontends }, (_, index) => ({
       name: `f-${index}`,
@@ -73,13 +96,13 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
     acceptedDomains: [{ name: 'sim.example', type: 'Authoritative' }],
     databases: ['alpha', 'beta'].map((name, index) => ({
       name,
-      boundary: members[0]?.boundary ?? 'dag/dag1',
+      boundary: members.at(options.hubs === undefined ? 0 : -index)?.boundary ?? 'dag/dag1',
       domains: [],
       addresses: Array.from({ length: 8 }, (_, user) => `${name}-${user}@sim.example`),
       caseSensitiveLocalParts: false,
       copies: ['main', 'standby'].map((copy, order) => ({
         name: copy,
-        site: 'site-0',
+        site: (options.hubs === undefined ? members[0] : members.at(-index))?.site ?? 'site-0',
         lmtp: { host: DATABASE_HOST, port: 24 + 2 * index + order },
         replayLagMs: REPLAY_LAG_MS,
       })),
@@ -100,7 +123,7 @@ export function simTopology(options: ShapeOptions): TopologyDocument {
               smartHosts: [{ host: 'relay', port: 25 }],
               mx: null,
               tls: 'None',
-              sites: [],
+              sites: options.connectorSite === undefined ? [] : [`site-${options.connectorSite}`],
             },
           ],
   };

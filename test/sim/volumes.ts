@@ -3,6 +3,7 @@
  * moment, on a volume that is whole and in nobody's doubt. Out of contract the budget is not asked; then exactly what had no other holder is missing.
  */
 import type { CopyId } from '../../common/message.ts';
+import { isArrival } from './crossing-checks.ts';
 import { type Damage, wentBad } from './damage-checks.ts';
 import { SimDisk } from './disk.ts';
 import type { Volume } from './durable-view.ts';
@@ -135,13 +136,15 @@ export function damage(world: World, pod: Pod, how: Damage, names: RegExp): void
   world.counted('damages');
 }
 
-/** Bodies of resubmissions and reports that came, or were made, since its disk was full: no client sent them. */
+/** Bodies of resubmissions, reports and mail of other boundaries that came, or were made, since its disk was full: no client sent them here. */
 function madeSinceFull({ hadWhenFull, live, resting, pending }: Volume): number {
   const onTheWay = pending.flatMap(({ write }) => (write.kind === 'commit' ? [write.facts] : []));
   const there = [...live.values(), ...resting.values()].map(({ facts }) => facts);
   const sizes = new Map(
-    [...there, ...onTheWay].flatMap(({ id, kind, sizeBytes }) =>
-      kind === 'message' || hadWhenFull?.has(id) === true ? [] : [[id, sizeBytes] as const],
+    [...there, ...onTheWay].flatMap((facts) =>
+      (facts.kind === 'message' && !isArrival(facts)) || hadWhenFull?.has(facts.id) === true
+        ? []
+        : [[facts.id, facts.sizeBytes] as const],
     ),
   );
   return [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);

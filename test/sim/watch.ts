@@ -162,22 +162,20 @@ function lookAtOwners(pods: Map<string, Healthy>, wrong: Wrong): void {
 
 /** L5: what rests on one volume finds a second once there is a member to take it. */
 function lookAtSingles(world: World, pods: Map<string, Healthy>, wrong: Wrong): void {
-  for (const sent of world.sent) {
-    const { id } = sent;
-    if (id === null || !isAccepted(sent) || world.view.isFinal(id)) continue;
-    const holders = world.view.holders(id, sent.digest);
+  const accepted = world.sent
+    .filter(isAccepted)
+    .flatMap(({ number, id, digest }) => (id === null ? [] : [{ id, digest, what: `message ${number} ${id}` }]));
+  const arrived = world.crossings.relayed.map(({ id, digest, from }) => ({ id, digest, what: `${id} of ${from}` }));
+  for (const { id, digest, what } of [...accepted, ...arrived]) {
+    if (world.view.isFinal(id)) continue;
+    const holders = world.view.holders(id, digest);
     const holder = pods.get(holders[0]?.member ?? '');
     if (holders.length !== 1 || holder === undefined) continue;
     const isPossible = holder.server.core.boundary.some((member) => {
       const other = pods.get(member.name);
       return member.state === 'active' && other !== undefined && knowEachOther(holder, other);
     });
-    if (isPossible)
-      wrong(
-        `L5 ${id}`,
-        60_000,
-        () => `L5: message ${sent.number} ${id} rests on ${holder.pod.name} alone for a minute`,
-      );
+    if (isPossible) wrong(`L5 ${id}`, 60_000, () => `L5: ${what} rests on ${holder.pod.name} alone for a minute`);
   }
 }
 

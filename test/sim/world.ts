@@ -15,6 +15,7 @@ import { TransportServer } from '../../transport/runtime/server.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { openSegmentLog } from '../../transport/store/segment-log.ts';
+import { Crossings } from './crossing-checks.ts';
 import { lostSilently } from './damage-checks.ts';
 import { type DocumentMaker, HAND_MADE } from './deeds.ts';
 import { SimDisk } from './disk.ts';
@@ -90,6 +91,8 @@ export class World {
   /** What happened, for the totals of a run. */
   readonly counts = new Map<string, number>();
   readonly clients: SmtpClients | null;
+  /** Mail that goes from one boundary to another. */
+  readonly crossings: Crossings;
   /** Messages that end the process. */
   readonly poison = new Poison();
   /** Called when a pod begins a delivery, for who knows who meets whom (watch.ts). */
@@ -114,6 +117,7 @@ export class World {
     this.clients = smtp === undefined ? null : new SmtpClients(this, seed, smtp.faults);
     // smtp-server knows no ports.
     lendProcess(smtp === undefined ? null : { scheduler: this.scheduler, random: new SeededRandom(seed ^ 0x1d) });
+    this.crossings = new Crossings(this);
     this.view.onReplay = (id, by) => this.replays.push({ id, by, atMs: this.scheduler.nowMs });
   }
 
@@ -465,6 +469,7 @@ export class World {
       if (copies < wanted)
         this.violate(`S2: message ${sent.number} ${id}, answered 250, is not final and rests on ${copies} volumes`);
     }
+    this.crossings.checkKept();
   }
 }
 

@@ -143,7 +143,7 @@ test('route tells transports that decide alike once, and those that do not apart
   expect(told.code).toBe(1);
   expect(told.out).toContain('  On a 3 messages for it, next attempt in 5s, last error: 4.4.1 relay: refused\n');
   expect(told.out).toContain('\nb (site portland):\n  Nowhere: it waits\n');
-  expect(told.out).toContain(`  Path over site links to site denver, which no mail takes yet: portland, denver; cost 50
+  expect(told.out).toContain(`  Path over site links to site denver: portland, denver; cost 50
     because pdx-den 50
     with denver down: it waits in portland
 `);

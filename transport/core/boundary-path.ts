@@ -1,10 +1,17 @@
 /**
  * The least-cost path of a message to another boundary (semantics.md D3), as siteLinks, hubs and members of the document say. Owns: where it would stop - at
  * hubs on the path that have transports, and at the end; where it would wait when one of them is away. Promise: costs alone choose the path, who is reachable
- * now does not (as with Exchange). Decides nothing about mail yet: a transport delivers to stores and relays itself (docs/decisions/0030-paths-between-boundaries.md). PURE.
+ * now does not (as with Exchange); of the links the core asks `nextStop`, people `explainPath`. PURE.
  */
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
-import { choosePath, type SiteLink, type SitePath, secondPath } from '../../common/site-paths.ts';
+import {
+  choosePath,
+  type PathTree,
+  pathsFrom,
+  type SiteLink,
+  type SitePath,
+  secondPath,
+} from '../../common/site-paths.ts';
 
 export interface Stop {
   readonly site: string;
@@ -13,8 +20,10 @@ export interface Stop {
 }
 
 export type BoundaryPath =
-  | { readonly kind: 'path'; readonly path: SitePath; readonly stops: readonly Stop[]; readonly why: string }
-  | { readonly kind: 'none'; readonly reason: string };
+  | { readonly kind: 'path'; readonly path: SitePath; readonly stops: readonly Stop[] }
+  | { readonly kind: 'none'; readonly reason: string }
+  /** A smaller message would find one. */
+  | { readonly kind: 'tooLarge'; readonly reason: string; readonly mostBytes: number };
 
 /** Where a message is. */
 export interface Place {
@@ -41,20 +50,66 @@ export const sitesGoal = (sites: readonly string[]): Goal => ({
 
 const isThere = ({ state }: MemberConfig): boolean => state === 'active';
 
-export function boundaryPath(document: TopologyDocument, from: Place, goal: Goal, sizeBytes: number): BoundaryPath {
+/**
+ * Paths of one document from one place, each computed once: a recipient of a message that waits is resolved many times. Messages for which the same links are
+ * too narrow share theirs.
+ */
+export interface KnownPaths {
+  readonly document: TopologyDocument;
+  /** What links take at most, in order. */
+  readonly limits: readonly number[];
+  readonly trees: Map<string, PathTree>;
+  readonly paths: Map<string, Extract<BoundaryPath, { readonly kind: 'path' }>>;
+}
+
+export function knownPaths(document: TopologyDocument): KnownPaths {
+  const limits = (document.siteLinks ?? []).flatMap(({ maxMessageBytes }) => maxMessageBytes ?? []);
+  return { document, limits: [...new Set(limits)].sort((a, b) => a - b), trees: new Map(), paths: new Map() };
+}
+
+export function boundaryPath(
+  document: TopologyDocument,
+  from: Place,
+  goal: Goal,
+  sizeBytes: number,
+  known: KnownPaths = knownPaths(document),
+): BoundaryPath {
+  const tooNarrow = known.limits.filter((limit) => limit < sizeBytes).length;
+  const key = `${tooNarrow} ${from.boundary} ${from.site} ${goal.name}`;
+  const found = known.paths.get(key) ?? computed(document, from, goal, { sizeBytes, tooNarrow, known });
+  if (found.kind === 'path') known.paths.set(key, found);
+  return found;
+}
+
+function treeFrom({ document, trees }: KnownPaths, site: string, sizeBytes: number, tooNarrow: number): PathTree {
+  const key = `${tooNarrow} ${site}`;
+  const tree = trees.get(key) ?? pathsFrom(document.siteLinks ?? [], site, sizeBytes);
+  trees.set(key, tree);
+  return tree;
+}
+
+interface Sized {
+  readonly sizeBytes: number;
+  readonly tooNarrow: number;
+  readonly known: KnownPaths;
+}
+
+function computed(document: TopologyDocument, from: Place, goal: Goal, sized: Sized): BoundaryPath {
+  const { sizeBytes, tooNarrow, known } = sized;
   const links = document.siteLinks ?? [];
   const ends = document.members.filter((member) => isThere(member) && goal.isMember(member));
   if (ends.length === 0) return { kind: 'none', reason: `${goal.name} has no active transport` };
   if (links.length === 0) return { kind: 'none', reason: 'spec.siteLinks is empty' };
-  const choice = choosePath(links, from.site, new Set(ends.map(({ site }) => site)), sizeBytes);
+  const tree = treeFrom(known, from.site, sizeBytes, tooNarrow);
+  const choice = choosePath(links, from.site, new Set(ends.map(({ site }) => site)), sizeBytes, tree);
   if (choice.kind === 'none') return { kind: 'none', reason: `no site link leads from ${from.site} to ${goal.name}` };
   if (choice.kind === 'tooLarge')
     return {
-      kind: 'none',
+      ...{ kind: 'tooLarge', mostBytes: choice.mostBytes },
       reason: `every path from ${from.site} to ${goal.name} takes at most ${choice.mostBytes} bytes, this is ${sizeBytes}`,
     };
   const { kind: _, ...path } = choice;
-  return { kind: 'path', path, stops: stopsOf(document, path, from, goal), why: whyThis(links, path, sizeBytes) };
+  return { kind: 'path', path, stops: stopsOf(document, path, from, goal) };
 }
 
 /** At each only where the message is not already: transports of its own boundary share it. */
@@ -107,9 +162,10 @@ export interface PathExplanation {
 export function explainPath(document: TopologyDocument, from: Place, goal: Goal, sizeBytes: number): PathExplanation {
   const found = boundaryPath(document, from, goal, sizeBytes);
   const to = goal.name;
-  if (found.kind === 'none')
+  if (found.kind !== 'path')
     return { ...{ to, sites: [], cost: null, stops: [], what: 'none', why: found.reason }, ifDown: [] };
-  const { path, stops, why } = found;
+  const { path, stops } = found;
+  const why = whyThis(document.siteLinks ?? [], path, sizeBytes);
   const named = path.sites.map((site) =>
     stops.some((stop) => stop.isHub && stop.site === site) ? `${site} (hub, it stops there)` : site,
   );
@@ -151,4 +207,33 @@ function pathWithout(
   const members = document.members.filter((member) => member.site !== site);
   const other = boundaryPath({ ...document, siteLinks, members }, from, goal, sizeBytes);
   return other.kind === 'path' ? inWords(other.path) : 'there is no path';
+}
+
+/**
+ * Where a message may wait for a stop that nobody answers at, the nearest to that first (Exchange: queueing at the point of failure): sites on the way there
+ * with active transports of a boundary that has not had it.
+ */
+export function waitsBefore(
+  { members }: TopologyDocument,
+  { sites }: SitePath,
+  stop: Stop,
+  had: readonly string[],
+): readonly (Place & { readonly members: readonly string[] })[] {
+  return sites
+    .slice(1, sites.indexOf(stop.site))
+    .reverse()
+    .flatMap((site) => {
+      const able = members.filter((one) => isThere(one) && one.site === site && !had.includes(one.boundary));
+      const [boundary] = able.map((one) => one.boundary).sort();
+      if (boundary === undefined || boundary === stop.boundary) return [];
+      return [{ site, boundary, members: able.flatMap((one) => (one.boundary === boundary ? one.name : [])) }];
+    });
+}
+
+/** Names of who may take a message at this stop, those of its site first. At a hub, and where the site is what it goes to, nobody else. */
+export function takersAt({ members }: TopologyDocument, stop: Stop, isAnySite: boolean): readonly string[] {
+  const able = members.filter((member) => isThere(member) && member.boundary === stop.boundary);
+  const near = able.filter(({ site }) => site === stop.site);
+  const others = isAnySite && !stop.isHub ? able.filter(({ site }) => site !== stop.site) : [];
+  return [...near, ...others].map(({ name }) => name);
 }

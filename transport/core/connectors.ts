@@ -3,12 +3,24 @@
  * cost, then the name; what excludes one: the site of this transport, the size of the message. Promise: `candidates` lists what `chooseConnector` decides by. PURE.
  */
 import type { SendConnectorConfig, TopologyDocument } from '../../common/config.ts';
+import type { KnownPaths } from './boundary-path.ts';
 
 /** Whose message: what decides beside the address. */
 export interface Origin {
   /** Of the transport that delivers. */
   readonly site: string;
   readonly sizeBytes: number;
+  /** Set for what may go to another boundary (semantics.md D3). */
+  readonly crossing?: Crossing;
+}
+
+export interface Crossing {
+  /** Of the transport that delivers. */
+  readonly boundary: string;
+  /** Where it was before. */
+  readonly passed: readonly string[];
+  /** Computed for others before. */
+  readonly paths?: KnownPaths;
 }
 
 export interface Candidate {
@@ -36,10 +48,15 @@ function matchScore(space: string, domain: string): number | null {
 const inOrder = (a: Candidate, b: Candidate): number =>
   b.score - a.score || a.cost - b.cost || (a.connector.name < b.connector.name ? -1 : 1);
 
-function verdictOf({ sites, sendLimits }: SendConnectorConfig, { site, sizeBytes }: Origin): Candidate['verdict'] {
+function verdictOf(connector: SendConnectorConfig, { site, sizeBytes }: Origin): Candidate['verdict'] {
+  const { sites } = connector;
   if (sites.length > 0 && !sites.includes(site)) return 'otherSite';
+  return isTooLarge(connector, sizeBytes) ? 'tooLarge' : 'usable';
+}
+
+export function isTooLarge({ sendLimits }: SendConnectorConfig, sizeBytes: number): boolean {
   const most = sendLimits?.maxMessageBytes ?? null;
-  return most !== null && sizeBytes > most ? 'tooLarge' : 'usable';
+  return most !== null && sizeBytes > most;
 }
 
 /** Every connector that serves the domain, by its best address space, the first to be used in front, also those that are excluded. */

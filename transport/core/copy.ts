@@ -238,5 +238,17 @@ export const withoutPlacement = (placements: readonly Placement[], identity: Ide
 export const confirmedPlacements = (state: CopyState): readonly Placement[] =>
   state.placements.filter((placement) => placement.status === 'confirmed');
 
+/** The event by which a transport hands a message on to another boundary: its source is the boundary it came from, its detail the id of the delivery. */
+export const CROSSED = 'CROSSED';
+
+/** Boundaries that had the message before this one, in order: they travel with its events. */
+export const passedBoundaries = ({ events }: CopyFacts): readonly string[] =>
+  events.filter(({ event }) => event === CROSSED).map(({ source }) => source);
+
 /** The id whose delivery a store recognises: the eldest ancestor's (protocol.md 23). */
-export const deliveryIdOf = (facts: CopyFacts): CopyId => facts.ancestor ?? facts.id;
+export function deliveryIdOf({ id, ancestor, events }: CopyFacts): CopyId {
+  if (ancestor !== null) return ancestor;
+  // A store may have had it from another boundary (semantics.md D3): the same id all the way.
+  const crossed = events.find(({ event }) => event === CROSSED)?.detail;
+  return crossed === undefined ? id : (crossed as CopyId);
+}

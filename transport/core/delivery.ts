@@ -16,6 +16,7 @@ import {
   isFinal,
   isSuccess,
   isSuspended,
+  passedBoundaries,
   retryAt,
 } from './copy.ts';
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
@@ -35,8 +36,15 @@ import { transition } from './transitions.ts';
 
 const MAX_REPLY_LENGTH = 200;
 
-export const resolve = ({ document, self }: Server, { facts }: Copy, address: string): Resolution =>
-  resolveRecipient(document, address, { site: self.site, sizeBytes: facts.sizeBytes });
+export function resolve({ document, self, paths, mutants }: Server, { facts }: Copy, address: string): Resolution {
+  const { site, boundary } = self;
+  const origin = { site, sizeBytes: facts.sizeBytes };
+  // What is resubmitted never crosses (semantics.md D3): it goes where it was delivered before.
+  if (document.siteLinks === undefined || facts.kind === 'resubmission')
+    return resolveRecipient(document, address, origin);
+  const passed = mutants.has('circle-unseen') ? [] : passedBoundaries(facts);
+  return resolveRecipient(document, address, { ...origin, crossing: { boundary, passed, paths } });
+}
 
 /** Row 13: resolves the recipients and puts the copy into its next hops' queues. */
 export function categorize(turn: Turn, copy: Copy): void {
@@ -132,7 +140,7 @@ export function pump(turn: Turn, key: string): void {
   }
 }
 
-const limitsOf = ({ route }: Hop) => (route.kind === 'mailbox' ? null : (route.sendLimits ?? null));
+const limitsOf = ({ route }: Hop) => ('sendLimits' in route ? (route.sendLimits ?? null) : null);
 
 /** So long no delivery begins here; a timer that comes earlier is enough. */
 function mustWait(turn: Turn, { pace, key }: Hop, forMs: number): boolean {
@@ -160,10 +168,14 @@ function forgetIdleDomain(turn: Turn, hop: Hop): void {
 function startDelivery(turn: Turn, copy: Copy, hop: Hop): boolean {
   const { server } = turn;
   const recipients: number[] = [];
+  let { route } = hop;
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
     const resolution = resolve(server, copy, recipient.address);
-    if (resolution.kind === 'route' && resolution.hop === hop.key) recipients.push(index);
+    if (resolution.kind !== 'route' || resolution.hop !== hop.key) continue;
+    recipients.push(index);
+    // Where it may wait on its way depends on where it has been.
+    if (resolution.route.kind === 'boundary') route = resolution.route;
   }
   if (recipients.length === 0) return false;
   deliveryStarted(copy, recipients);
@@ -172,7 +184,7 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): boolean {
     requestId: server.nextRequest,
     id: copy.facts.id,
     hop: hop.key,
-    route: hop.route,
+    route,
     recipients,
   };
   server.deliveries.set(open.requestId, open);
@@ -183,7 +195,7 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): boolean {
     requestId: open.requestId,
     facts: copy.facts,
     deliveryId: wrong(turn, 'key-of-each-copy') ? copy.facts.id : deliveryIdOf(copy.facts),
-    route: hop.route,
+    route,
     recipients,
     addresses: copy.state.recipients ?? [],
   });
@@ -333,6 +345,7 @@ function isRerouted(turn: Turn, copy: Copy, { hop, route, recipients }: OpenDeli
 }
 
 function withPlace(recipient: RecipientState, route: Route): RecipientState {
+  if (route.kind === 'boundary') return recipient;
   return route.kind === 'mailbox'
     ? { ...recipient, database: route.database, databaseCopy: route.copy, activation: route.activation }
     : { ...recipient, connector: route.connector };

@@ -182,6 +182,13 @@ export type CoreEvent =
   | { readonly kind: 'OutsideReached' }
   | { readonly kind: 'TimerFired' };
 
+export interface BoundaryStop {
+  readonly boundary: string;
+  readonly site: string;
+  /** Who may take it there, those of the site first. */
+  readonly members: readonly string[];
+}
+
 export type DeliveryResult = { readonly index: number } & (
   | { readonly kind: 'delivered' | 'relayed'; readonly reply: string }
   | {
@@ -210,6 +217,12 @@ export type Route =
       readonly session?: ConnectorSession | null;
       readonly sendLimits?: ConnectorLimits | null;
     }
+  /** The next stop on the path to another boundary, or to another site of this one (semantics.md D3). */
+  | ({
+      readonly kind: 'boundary';
+      /** Where it may wait instead while nobody answers there, the nearest to it first. */
+      readonly before: readonly BoundaryStop[];
+    } & BoundaryStop)
   /** A next hop for each domain, so that none holds up another (semantics.md D6). */
   | {
       readonly kind: 'mx';

@@ -5,7 +5,7 @@
 
 import type { Reply } from '../../common/message.ts';
 import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch } from '../../common/message.ts';
-import type { Grant, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
+import type { Grant, Refuse, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { armAge } from './ages.ts';
@@ -49,17 +49,18 @@ export interface IntakeOpening {
 /** OPEN of a front end: everything that can be refused is refused now, before the 354. */
 export function intakeOpened(turn: Turn, opening: IntakeOpening): void {
   const { server } = turn;
-  const refuse = (said: Reply, tryOther: boolean): void => {
-    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: { reply: said, tryOther } });
+  const refuse = (said: Reply, tryOther: boolean, more: Pick<Refuse, 'abortedThrough'> = {}): void => {
+    early(turn, { kind: 'RefuseStream', stream: opening.stream, refuse: { reply: said, tryOther, ...more } });
     early(turn, { kind: 'DiscardBody', stream: opening.stream });
     late(turn, { copy: null, kind: 'Count', what: 'refused', label: 'open' });
   };
   if (server.pressure !== 'Normal') return refuse(reply('backPressure', { resource: server.pressedBy }), true);
   if (takesNothing(server)) return refuse(reply('shuttingDown'), true);
   if (server.intakeOf.has(opening.id)) return refuse(reply('localError'), true);
-  if ((server.tombstones.get(opening.id)?.abortedThrough ?? 0) >= opening.try) {
+  const abortedThrough = server.tombstones.get(opening.id)?.abortedThrough ?? 0;
+  if (abortedThrough >= opening.try) {
     transition(server.coverage, 'EndRefusedByTombstone', 'aborted', 'primary', 'aborted');
-    return refuse(reply('shadowFailure'), false);
+    return refuse(reply('shadowFailure'), false, server.document.siteLinks === undefined ? {} : { abortedThrough });
   }
   const shadows = server.document.policies.shadowRedundancy;
   if (shadows.rejectMessageOnShadowFailure && pickCandidate(turn, []) === null)

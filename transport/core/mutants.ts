@@ -106,6 +106,12 @@ export const MUTANTS = {
   'progress-ignored': 'after a takeover recipients that were served already are served again',
   'other-bytes-protect': 'another body under the same id counts as the second copy',
   'promotion-keeps-lost-finality': 'a takeover believes in a delivery that the failed-over mailbox does not have',
+  'crossing-unconfirmed':
+    'a message counts as relayed before the other boundary has it twice: what is lost there is lost',
+  'crossing-id-of-each-offer':
+    'each offer to another boundary is a message of its own there: relays outside get all of them',
+  'circle-unseen':
+    'two documents send a message in a circle, and where it comes by again it counts as done: it is gone',
   ...STORE_MUTANTS,
 } as const;
 

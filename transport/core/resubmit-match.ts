@@ -102,6 +102,8 @@ function keyOf(
 ): string | null {
   if (request.lostActivation !== null)
     return isLostBy(server, request, recipient) ? `db/${recipient.database}/${recipient.activation ?? 0}` : null;
+  // What went to another boundary is in the Safety Nets there (semantics.md D3, S9).
+  if (recipient.outcome === 'relayed' && recipient.connector === undefined) return null;
   if (!isSuccess(recipient) || !inWindow(server, request, recipient) || !isNamed(request, facts, recipient))
     return null;
   return `request/${request.name}/${request.createdAtMs}`;

@@ -6,10 +6,10 @@ import type { TopologyDocument } from '../../common/config.ts';
 import { boundaryGoal, explainPath, type PathExplanation, type Place, sitesGoal } from './boundary-path.ts';
 import { type Candidate, candidates, type Origin } from './connectors.ts';
 import type { Route } from './events.ts';
-import { databaseOf, qualified, resolveRecipient, splitAddress } from './routing.ts';
+import { betterElsewhere, databaseOf, qualified, resolveRecipient, splitAddress } from './routing.ts';
 
 export interface RouteExplanation {
-  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  readonly kind: 'mailbox' | 'connector' | 'boundary' | 'unreachable' | 'refused';
   /** One sentence: where, or what the sender would hear. */
   readonly what: string;
   readonly why: string;
@@ -31,7 +31,8 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
       'transport.limits.maxMessageSize',
     );
   const address = qualified(document, recipient);
-  const resolution = resolveRecipient(document, address, origin);
+  const { boundary, ...from } = origin;
+  const resolution = resolveRecipient(document, address, { ...from, crossing: { boundary, passed: [] } });
   const { domain } = splitAddress(address);
   const offered = candidates(document, domain, origin);
   if (resolution.kind === 'unknown' || resolution.kind === 'tooLarge') {
@@ -42,20 +43,31 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
         `${domain} is Authoritative, and no MailboxDatabase holds ${address}`,
       );
     return {
-      ...nowhere('refused', resolution.reply, 'every send connector for it is for smaller messages'),
+      ...nowhere('refused', resolution.reply, 'every send connector, or every path, is for smaller messages'),
       others: others(offered, origin),
+      path: pathToDatabase(document, address, origin) ?? pathToConnector(document, domain, origin),
     };
   }
   if (resolution.kind === 'unreachable')
     return {
       ...nowhere('unreachable', 'it waits in the queue unreachable', resolution.reason),
       others: others(offered, origin),
-      path: pathToConnector(document, offered, origin),
+      path: pathToDatabase(document, address, origin) ?? pathToConnector(document, domain, origin),
     };
   const { route, hop: nextHop } = resolution;
   if (route.kind === 'mailbox') {
     const path = pathToDatabase(document, address, origin);
     return { ...toMailbox(document, address, route), nextHop, route, path };
+  }
+  if (route.kind === 'boundary') {
+    const path = pathToDatabase(document, address, origin) ?? pathToConnector(document, domain, origin);
+    const what = `transports of ${route.boundary}: ${route.members.join(', ')}`;
+    return {
+      ...{ kind: 'boundary', what, why: path?.why ?? '', nextHop },
+      others: others(offered, origin),
+      route,
+      path,
+    };
   }
   const [chosen, ...rest] = [...offered.filter(isUsable), ...offered.filter((one) => !isUsable(one))];
   const way = route.kind === 'mx' ? `the hosts that DNS names for ${domain}` : 'its smart hosts';
@@ -75,21 +87,13 @@ function pathToDatabase(document: TopologyDocument, address: string, from: Origi
   return boundary === from.boundary ? null : explainPath(document, from, boundaryGoal(boundary), from.sizeBytes);
 }
 
-/** Of the connectors of other sites: the best match, then the lowest sum of its cost and that of the path, then the name. */
-function pathToConnector(
-  document: TopologyDocument,
-  offered: readonly Candidate[],
-  from: Origin & Place,
-): PathExplanation | null {
-  const elsewhere = offered.filter(({ verdict }) => verdict === 'otherSite');
-  const paths = elsewhere
-    .filter(({ score }) => score === elsewhere[0]?.score)
-    .map(({ connector, cost }) => {
-      const path = explainPath(document, from, sitesGoal(connector.sites), from.sizeBytes);
-      return { path, sum: path.cost === null ? Number.POSITIVE_INFINITY : cost + path.cost };
-    });
-  // `offered` is in the order of their names where all else is equal, and sorting keeps that.
-  return paths.toSorted((a, b) => (a.sum === b.sum ? 0 : a.sum - b.sum))[0]?.path ?? null;
+/** To the sites of the connector elsewhere that takes it, or would if a path led there. */
+function pathToConnector(document: TopologyDocument, domain: string, from: Origin & Place): PathExplanation | null {
+  const { boundary, ...origin } = from;
+  const found = betterElsewhere(document, domain, { ...origin, crossing: { boundary, passed: [] } });
+  return found === null
+    ? null
+    : explainPath(document, from, sitesGoal(found.candidate.connector.sites), from.sizeBytes);
 }
 
 const isUsable = ({ verdict }: Candidate): boolean => verdict === 'usable';

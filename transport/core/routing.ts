@@ -4,7 +4,16 @@
  */
 import type { MailboxDatabaseConfig, SendConnectorConfig, TopologyDocument } from '../../common/config.ts';
 import { baseOf } from '../../common/plus-addressing.ts';
-import { chooseConnector, type Origin } from './connectors.ts';
+import {
+  type BoundaryPath,
+  boundaryGoal,
+  boundaryPath,
+  type Goal,
+  sitesGoal,
+  takersAt,
+  waitsBefore,
+} from './boundary-path.ts';
+import { type Candidate, type Crossing, candidates, chooseConnector, isTooLarge, type Origin } from './connectors.ts';
 import type { Route } from './events.ts';
 
 export type Resolution =
@@ -46,6 +55,14 @@ export function resolveRecipient(document: TopologyDocument, recipient: string, 
   const { domain } = splitAddress(address);
   const database = databaseOf(document, address);
   if (database !== null) {
+    const { crossing } = origin;
+    if (crossing !== undefined && document.siteLinks !== undefined && database.boundary !== crossing.boundary)
+      return across(
+        document,
+        boundaryPathOf(document, origin, crossing, boundaryGoal(database.boundary)),
+        crossing,
+        true,
+      );
     const copy = database.copies.find((entry) => entry.name === database.activeCopy);
     if (copy === undefined) return { kind: 'unreachable', reason: `database ${database.name} has no active copy` };
     return {
@@ -63,6 +80,8 @@ export function resolveRecipient(document: TopologyDocument, recipient: string, 
   }
   const accepted = document.acceptedDomains.find((entry) => entry.name.toLowerCase() === domain);
   if (accepted?.type === 'Authoritative') return { kind: 'unknown', reply: '550 5.1.1 Mailbox unknown' };
+  const elsewhere = betterElsewhere(document, domain, origin);
+  if (elsewhere !== null) return across(document, elsewhere.path, elsewhere.crossing, false);
   const choice = chooseConnector(document, domain, origin);
   if (choice.kind === 'none') return { kind: 'unreachable', reason: choice.reason };
   return choice.kind === 'tooLarge' ? choice : connectorRoute(choice.connector, domain);
@@ -74,4 +93,65 @@ function connectorRoute(connector: SendConnectorConfig, domain: string): Resolut
   return mx === null
     ? { kind: 'route', hop: `connector:${name}`, route: { kind: 'smartHost', hosts: smartHosts, ...way } }
     : { kind: 'route', hop: `connector:${name}/${domain}`, route: { kind: 'mx', domain, mx, ...way } };
+}
+
+const boundaryPathOf = (
+  document: TopologyDocument,
+  { site, sizeBytes }: Origin,
+  { boundary, paths }: Crossing,
+  goal: Goal,
+): BoundaryPath => boundaryPath(document, { site, boundary }, goal, sizeBytes, paths);
+
+export interface Elsewhere {
+  readonly candidate: Candidate;
+  readonly path: BoundaryPath;
+  readonly crossing: Crossing;
+  /** Of both costs. */
+  readonly sum: number;
+}
+
+/**
+ * The connector of another site that is a better match than any of this one: the most exact address space first, wherever it is, then the lowest sum of its
+ * cost and that of the path, then here, then the name (as with Exchange). Null: one here takes it, or nothing crosses. Where no path leads to any, and none here
+ * takes it: why not to the first.
+ */
+export function betterElsewhere(document: TopologyDocument, domain: string, origin: Origin): Elsewhere | null {
+  const { crossing, sizeBytes } = origin;
+  if (crossing === undefined || document.siteLinks === undefined) return null;
+  const all = candidates(document, domain, origin);
+  const found = all
+    .filter(({ connector, verdict }) => verdict === 'otherSite' && !isTooLarge(connector, sizeBytes))
+    .map((candidate): Elsewhere => {
+      const path = boundaryPathOf(document, origin, crossing, sitesGoal(candidate.connector.sites));
+      const sum = candidate.cost + (path.kind === 'path' ? path.path.cost : 0);
+      return { candidate, path, crossing, sum };
+    });
+  // Candidates come in the order of their names where all else is equal, and sorting keeps that.
+  const [best] = found
+    .filter(({ path }) => path.kind === 'path')
+    .sort((a, b) => b.candidate.score - a.candidate.score || a.sum - b.sum);
+  const here = all.find(({ verdict }) => verdict === 'usable');
+  if (here === undefined)
+    return best ?? (all.some(({ verdict }) => verdict === 'tooLarge') ? null : (found[0] ?? null));
+  if (best === undefined || best.candidate.score < here.score) return null;
+  return best.candidate.score > here.score || best.sum < here.cost ? best : null;
+}
+
+/** The first stop is the next hop; what has been there already is in a circle of two documents, and waits until they agree. */
+function across(document: TopologyDocument, path: BoundaryPath, crossing: Crossing, isAnySite: boolean): Resolution {
+  if (path.kind === 'none') return { kind: 'unreachable', reason: path.reason };
+  // RFC 3463 5.3.4: no larger message ever finds a path over these links.
+  if (path.kind === 'tooLarge') return { kind: 'tooLarge', reply: `552 5.3.4 ${path.reason}` };
+  const [stop] = path.stops;
+  if (stop === undefined) return { kind: 'unreachable', reason: 'nobody on the path takes it' };
+  const { boundary, site } = stop;
+  const had = [...crossing.passed, crossing.boundary];
+  // To another site of its own boundary it goes once.
+  if (crossing.passed.includes(boundary))
+    return { kind: 'unreachable', reason: `it is in a loop: ${[...had, boundary].join(', ')}` };
+  const members = takersAt(document, stop, isAnySite);
+  const before = waitsBefore(document, path.path, stop, had);
+  // Who may take it differs: at the end of the path of a mailbox anybody of its boundary.
+  const hop = isAnySite && !stop.isHub ? `boundary:${boundary}` : `boundary:${boundary}/${site}`;
+  return { kind: 'route', hop, route: { kind: 'boundary', boundary, site, members, before } };
 }

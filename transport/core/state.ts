@@ -11,6 +11,7 @@ import { type Compactor, packedOf } from '../store/compact.ts';
 import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
 import type { ResolveWaiter } from './answers.ts';
+import { type KnownPaths, knownPaths } from './boundary-path.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, StepResult } from './events.ts';
@@ -151,6 +152,8 @@ export interface Server {
   self: MemberConfig;
   /** Members of the boundary without self. */
   boundary: readonly MemberConfig[];
+  /** Over site links, from here. */
+  paths: KnownPaths;
   pressure: 'Normal' | 'Medium' | 'High';
   /** For want of what; empty at Normal. */
   pressedBy: string;
@@ -472,7 +475,7 @@ export function memberWith(server: Server, identity: Identity): string | null {
 }
 
 /** Where this member stands in a document; a document without it was refused before. */
-export function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary'> {
+export function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary' | 'paths'> {
   const self = document.members.find((member) => member.name === name);
   assert(self !== undefined, 'this transport is not in the topology document', {
     name,
@@ -483,5 +486,6 @@ export function placeOf(document: TopologyDocument, name: string): Pick<Server, 
     boundary: document.members.filter(
       (member) => member.boundary === self.boundary && member.name !== name && member.state !== 'gone',
     ),
+    paths: knownPaths(document),
   };
 }

@@ -243,7 +243,7 @@ export class Bodies {
       return;
     }
     const source = effect.purpose === 'shadow' ? this.#live.get(id) : this.#own.get(id);
-    const from: BodySource = source ?? this.#stored(id, effect.state.sizeBytes);
+    const from: BodySource = source ?? storedBody(this.#database, id, effect.state.sizeBytes);
     const stream = session.openStream(
       { id, epoch: effect.state.epoch, kind: effect.purpose, envelope: effect.envelope, state: effect.state },
       {
@@ -280,23 +280,6 @@ export class Bodies {
     this.#candidates.set(id, candidates);
   }
 
-  #stored(id: CopyId, sizeBytes: number): BodySource {
-    const iterator = this.#database.readBody(id)[Symbol.asyncIterator]();
-    let rest: Buffer = Buffer.alloc(0);
-    return {
-      sizeBytes,
-      read: async (_offset, maxBytes) => {
-        if (rest.length === 0) {
-          const next = await iterator.next();
-          rest = next.done === true ? Buffer.alloc(0) : next.value;
-        }
-        const bytes = rest.subarray(0, maxBytes);
-        rest = rest.subarray(bytes.length);
-        return bytes;
-      },
-    };
-  }
-
   #forget(id: CopyId, attempt: number): void {
     const candidates = this.#candidates.get(id);
     candidates?.get(attempt)?.pump.stop();
@@ -312,4 +295,22 @@ export class Bodies {
     this.#candidates.get(id)?.get(attempt)?.drop(reason);
     this.#forget(id, attempt);
   }
+}
+
+/** A body in the log, to be read once from its beginning. */
+export function storedBody(database: QueueDatabase, id: CopyId, sizeBytes: number): BodySource {
+  const iterator = database.readBody(id)[Symbol.asyncIterator]();
+  let rest: Buffer = Buffer.alloc(0);
+  return {
+    sizeBytes,
+    read: async (_offset, maxBytes) => {
+      if (rest.length === 0) {
+        const next = await iterator.next();
+        rest = next.done === true ? Buffer.alloc(0) : next.value;
+      }
+      const bytes = rest.subarray(0, maxBytes);
+      rest = rest.subarray(bytes.length);
+      return bytes;
+    },
+  };
 }

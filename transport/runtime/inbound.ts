@@ -17,8 +17,7 @@ export interface Inbound {
 export function controlReceived(inbound: Inbound, session: PeerSession, frame: ControlFrame): void {
   const { peers, resting, handle } = inbound;
   const member = session.remote.name;
-  const role = session.remote.role;
-  if (role === 'frontend') {
+  if (peers.bringsMail(session)) {
     if (frame.kind === 'RESOLVE') resolveAsked(inbound, session, frame.resolve);
     return;
   }
@@ -101,9 +100,9 @@ function questionReceived({ resting, handle }: Inbound, session: PeerSession, fr
   }
 }
 
-function resolveAsked({ resting, handle }: Inbound, session: PeerSession, resolve: Resolve): void {
-  const { name: from, role } = session.remote;
-  if (role !== 'transport' && role !== 'frontend') return;
+function resolveAsked({ peers, resting, handle }: Inbound, session: PeerSession, resolve: Resolve): void {
+  const from = peers.nameOf(session);
+  const role = peers.bringsMail(session) ? 'frontend' : 'transport';
   resting.inOrder(session, [resolve], (stored, unreadable) => {
     if (unreadable.size > 0) return;
     handle({ kind: 'ResolveAsked', from, role, resolve, stored: stored.get(resolve.id) ?? null });

@@ -5,7 +5,8 @@
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import { type Copy, isFinal, isSuspended, roleOf } from '../core/copy.ts';
-import { resolveRecipient, splitAddress } from '../core/routing.ts';
+import { resolve } from '../core/delivery.ts';
+import { splitAddress } from '../core/routing.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
 import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from './view.ts';
@@ -103,12 +104,13 @@ function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSumma
 }
 
 /** Where it waits, or is being delivered to right now. */
-function nextHopsOf({ document, self, me }: Server, { facts, state }: Copy): readonly string[] {
-  if (state.queue !== 'delivery' || state.epoch.owner !== me) return [];
+function nextHopsOf(core: Server, copy: Copy): readonly string[] {
+  const { state } = copy;
+  if (state.queue !== 'delivery' || state.epoch.owner !== core.me) return [];
   const hops = new Set<string>();
   for (const recipient of state.recipients ?? []) {
     if (isFinal(recipient)) continue;
-    const resolution = resolveRecipient(document, recipient.address, { site: self.site, sizeBytes: facts.sizeBytes });
+    const resolution = resolve(core, copy, recipient.address);
     if (resolution.kind === 'route') hops.add(resolution.hop);
   }
   return [...hops];

@@ -14,6 +14,7 @@ import type { Connection, Listener, PeerName } from '../../common/platform/net.t
 import { randomFraction } from '../../common/platform/random.ts';
 import type { Seen } from '../store/database.ts';
 import type { TransportDeps } from './deps.ts';
+import { brokenChain, ownBrokenChain } from './nonce-chain.ts';
 
 export interface PeersHandlers {
   onMember(member: string, identity: Identity, openCounter: number, nonce: string): void;
@@ -42,6 +43,10 @@ const MAX_STREAMS = 2_000;
 /** What is said beyond this waits here until the other side has read up to it: bodies and their answers then stand behind no more than this. */
 const WINDOW_BYTES = 262_144;
 const DRAIN_MS = 10;
+
+const relayName = (name: string): string => `${name} (relay)`;
+const sessionName = ({ role, name }: PeerName, { database }: Hello): string =>
+  role === 'transport' && database === null ? relayName(name) : name;
 
 export class Peers {
   readonly #deps: TransportDeps;
@@ -89,6 +94,9 @@ export class Peers {
     for (const member of this.#boundary()) if (this.#deps.name < member.name) this.#dial(member.name, 0);
     for (const [name, session] of this.#members)
       if (this.#member(name) === undefined) session.close('no longer a member of the boundary');
+    for (const session of this.#frontends.values())
+      if (session.remote.role === 'transport' && !this.#isRelay(session.hello, session.remote.name))
+        session.close('no longer brings mail');
   }
 
   /** Resolves when every active member of the boundary is connected, or after `withinMs`: mail taken earlier would find no shadow. */
@@ -110,7 +118,7 @@ export class Peers {
   }
 
   get hearsFrontend(): boolean {
-    return this.#frontends.size > 0;
+    return [...this.#frontends.values()].some(({ remote }) => remote.role === 'frontend');
   }
 
   session(name: string): PeerSession | null {
@@ -229,7 +237,7 @@ export class Peers {
       hello: () => this.#hello(remote),
       check: (hello, from) => {
         const verdict = this.#check(hello, from);
-        if (verdict.kind === 'accept') this.#replace(connection);
+        if (verdict.kind === 'accept') this.#replace(connection, sessionName(from, hello));
         return verdict;
       },
       clock: this.#deps.clock,
@@ -241,7 +249,7 @@ export class Peers {
       handlers: {
         onReady: (session) => this.#ready(session),
         onControl: (session, frame) => {
-          this.#heard(session);
+          if (!this.bringsMail(session)) this.#heard(session);
           this.#handlers.onControl(session, frame);
         },
         onStream: (session, stream) => this.#handlers.onStream(session, stream),
@@ -251,17 +259,17 @@ export class Peers {
   }
 
   /** A newer connection from a peer closes its older one, streams and all, before its HELLO is answered. */
-  #replace(connection: Connection): void {
-    const older = this.#connections.get(connection.remote.name);
-    this.#connections.set(connection.remote.name, connection);
+  #replace(connection: Connection, name: string): void {
+    const older = this.#connections.get(name);
+    this.#connections.set(name, connection);
     if (older !== undefined && older !== connection) older.destroy('replaced by a newer connection');
   }
 
   #ready(session: PeerSession): void {
     const { name, role } = session.remote;
     this.#deps.log.info({ peer: name, role }, 'peer session ready');
-    if (role === 'frontend') {
-      this.#frontends.set(name, session);
+    if (this.bringsMail(session)) {
+      this.#frontends.set(this.nameOf(session), session);
     } else if (session.hello.database !== null) {
       this.#members.set(name, session);
       this.#problems.delete(name);
@@ -274,21 +282,23 @@ export class Peers {
       this.#deps.metrics.set('peer_up', 1, { peer: name });
       this.#onMet?.();
     }
-    this.#heard(session);
+    if (!this.bringsMail(session) || role === 'frontend') this.#heard(session);
     this.#sendContact(session);
     // Whom we know decides whether we take mail: front ends need not wait for the next round to hear of it.
-    if (role !== 'frontend') for (const frontend of this.#frontends.values()) this.#sendContact(frontend);
+    if (!this.bringsMail(session)) for (const frontend of this.#frontends.values()) this.#sendContact(frontend);
   }
 
   #closed(connection: Connection, session: PeerSession | null, reason: string, dialled: boolean): void {
     const { name, role } = connection.remote;
-    if (this.#connections.get(name) === connection) this.#connections.delete(name);
+    for (const known of [name, relayName(name)])
+      if (this.#connections.get(known) === connection) this.#connections.delete(known);
     if (reason.startsWith('protocol error'))
       this.#deps.metrics.increment('peer_protocol_errors_total', {
         reason: session === null ? 'handshake' : 'session',
       });
-    if (role === 'frontend') {
-      if (this.#frontends.get(name) === session) this.#frontends.delete(name);
+    if (role === 'frontend' || (session !== null && this.bringsMail(session))) {
+      const known = session === null ? name : this.nameOf(session);
+      if (this.#frontends.get(known) === session) this.#frontends.delete(known);
       return;
     }
     if (session !== null && this.#members.get(name) === session) {
@@ -340,6 +350,7 @@ export class Peers {
       return refuse('wrong cluster', `${hello.cluster} is not ${this.#document.cluster}`);
     if (from.role === 'frontend') return { kind: 'accept' };
     if (from.role !== 'transport') return refuse('wrong role', `${from.role} has no business on the peer port`);
+    if (this.#isRelay(hello, from.name)) return { kind: 'accept' };
     // protocol.md section 1: a receiver refuses when its own document does not list the sender in the same boundary.
     if (this.#member(from.name) === undefined)
       return refuse(
@@ -351,13 +362,31 @@ export class Peers {
     if (twin !== null)
       return refuse('identity in use', `${twin} has queue database ${hello.database.identity} already`);
     if (this.#isStale(hello)) return refuse('stale HELLO', 'a later one of this process was heard already');
-    const broken = this.#brokenChain(hello);
+    const { database } = hello;
+    const broken = brokenChain(database, this.#seenDatabases.get(database.identity));
     if (broken !== null && this.#deps.mutants?.has('older-incarnation-accepted') !== true)
       return refuse(BROKEN_CHAIN, broken);
-    const mine = this.#myBrokenChain(hello);
+    const mine = ownBrokenChain(this.#deps.database, hello.seen);
     if (mine === null || this.#deps.mutants?.has('snapshot-unfenced') === true) return { kind: 'accept' };
     this.#fence(`${from.name} saw ${mine}`);
     return refuse('fenced', mine);
+  }
+
+  /** A transport that brings mail from another boundary, or site: it speaks of no copy, so it has no queue database here (semantics.md D3, S14). */
+  #isRelay({ database }: Hello, name: string): boolean {
+    const { siteLinks, members } = this.#document;
+    if (database !== null || siteLinks === undefined) return false;
+    return name !== this.#deps.name && members.some((one) => one.name === name && one.state !== 'gone');
+  }
+
+  /** Who brings mail: front ends, and transports of other boundaries. */
+  bringsMail(session: PeerSession): boolean {
+    return session.remote.role === 'frontend' || session.hello.database === null;
+  }
+
+  /** By which `send` finds it: one member may have a session as a member, and one by which it brings mail. */
+  nameOf(session: PeerSession): string {
+    return sessionName(session.remote, session.hello);
   }
 
   /** Two members cannot have one queue database (semantics.md S6). */
@@ -383,44 +412,6 @@ export class Peers {
     if (database === null || seen === undefined || last === undefined) return false;
     const isSameOpen = last.openCounter === seen.openCounter && last.nonce === seen.nonce;
     return isSameOpen && database.syncedSequence < seen.syncedSequence;
-  }
-
-  /** protocol.md 1: the other's chain must contain what was seen of it, and not end below the sequence seen. */
-  #brokenChain(hello: Hello): string | null {
-    const theirs = hello.database;
-    if (theirs === null) return null;
-    const seen = this.#seenDatabases.get(theirs.identity);
-    if (seen !== undefined) {
-      const last = theirs.chain.at(-1);
-      const entry = theirs.chain.find((open) => open.openCounter === seen.openCounter);
-      if (last !== undefined && last.openCounter < seen.openCounter)
-        return `its newest open ${last.openCounter} is older than open ${seen.openCounter} seen before`;
-      const oldest = theirs.chain.at(0);
-      // The chain shows the last 64 opens: only an older one may be missing.
-      if (entry === undefined && (oldest === undefined || oldest.openCounter <= seen.openCounter))
-        return `open ${seen.openCounter} seen before is missing in its chain`;
-      if (entry !== undefined && entry.nonce !== seen.nonce)
-        return `open ${seen.openCounter} carries another nonce than the one seen before`;
-      if (theirs.syncedSequence < seen.syncedSequence)
-        return `its log ends at ${theirs.syncedSequence}, ${seen.syncedSequence} was seen before`;
-    }
-    return null;
-  }
-
-  /** What the other saw of this queue database must be in our own chain, and not lie beyond our log. */
-  #myBrokenChain(hello: Hello): string | null {
-    const { identity, chain, syncedSequence } = this.#deps.database;
-    const seen = hello.seen;
-    if (seen === null || seen.identity !== identity) return null;
-    const entry = chain.find((open) => open.openCounter === seen.openCounter);
-    const last = chain.at(-1)?.openCounter ?? 0;
-    if (seen.openCounter > last)
-      return `open ${seen.openCounter} of it, ours is ${last}: another process goes on with a copy`;
-    if (entry !== undefined && entry.nonce !== seen.nonce)
-      return `another open ${seen.openCounter} of it: this is a copy`;
-    if (syncedSequence < seen.syncedSequence)
-      return `its log up to ${seen.syncedSequence}, ours ends at ${syncedSequence}: this is an older copy`;
-    return null;
   }
 
   #remember(seen: Seen): void {

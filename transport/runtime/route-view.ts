@@ -15,7 +15,7 @@ export async function routeView(
   const { route, ...told } = explainRoute(core.document, address, { site, boundary, sizeBytes });
   const hop = told.nextHop === null ? undefined : core.hops.get(told.nextHop);
   const offsetMs = deps.clock.wallMs() - deps.clock.monotonicMs();
-  const hosts = route === null || route.kind === 'mailbox' ? null : await hostsOf(route);
+  const hosts = route === null || route.kind === 'mailbox' || route.kind === 'boundary' ? null : await hostsOf(route);
   return {
     ...told,
     site,

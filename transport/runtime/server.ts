@@ -18,9 +18,11 @@ import type { CoreEvent, CoreWrite, EarlyEffect, LateEffect, StoredCopies } from
 import { startCore } from '../core/server.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import type { CopyState, Queue, StoredCopy, Write } from '../store/database.ts';
-import { Bodies } from './bodies.ts';
+import { Bodies, storedBody } from './bodies.ts';
+import { BoundaryRelay } from './boundary-relay.ts';
 import { count } from './counts.ts';
 import { DamageTold } from './damage-told.ts';
+import type { RecipientResult } from './delivery-api.ts';
 import type { TransportDeps } from './deps.ts';
 import { Gauges } from './gauges.ts';
 import { controlReceived, type Inbound } from './inbound.ts';
@@ -60,6 +62,7 @@ export class TransportServer {
   readonly #resting: Resting;
   readonly #damage: DamageTold;
   readonly #ownCopies: OwnCopies;
+  readonly #relay: BoundaryRelay;
   readonly #inbound: Inbound;
   #sweep: Timer | null = null;
   readonly #gauges: Gauges;
@@ -100,11 +103,7 @@ export class TransportServer {
         this.#loop.handle(event);
       },
       maxMessageBytes: () => this.core.document.policies.limits.maxMessageBytes,
-      damaged: (id, error) => {
-        deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
-        // Not (yet) there is not damaged: its COMMIT may still be on the way to the log.
-        if ((error as { code?: string }).code === 'DAMAGED') this.bodyDamaged(id);
-      },
+      damaged: (id, error) => this.#unreadable(id, error),
     });
     this.#scans = new SafetyNetScans(database, deps.log, (page) => {
       if (!this.#stopped) this.#loop.handle({ kind: 'SafetyNetPage', ...page });
@@ -136,6 +135,7 @@ export class TransportServer {
     this.#damage = new DamageTold({ core: this.core, database, resting: this.#resting, loop: this.#loop });
     this.#ownCopies = this.#newOwnCopies();
     this.scrubbing = this.#newScrubbing();
+    this.#relay = this.#newRelay();
     this.#gauges = new Gauges(this);
     // The core has what it needs of it: what the database recovered need not be kept twice.
     database.releaseRecovered();
@@ -147,6 +147,16 @@ export class TransportServer {
       if (!this.#stopped) this.#loop.handle(event);
     };
     return new OwnCopies({ deps: this.deps, bodies: this.bodies, resting: this.#resting, handle });
+  }
+
+  #newRelay(): BoundaryRelay {
+    const { deps } = this;
+    return new BoundaryRelay({
+      ...{ deps, hashId, document: () => this.core.document },
+      trustedMs: () => trustedTime(this.core, deps.clock.monotonicMs()),
+      bodyOf: ({ id, sizeBytes }) => storedBody(deps.database, id, sizeBytes),
+      damaged: (id, error) => this.#unreadable(id, error),
+    });
   }
 
   #newScrubbing(): Scrubbing {
@@ -169,6 +179,12 @@ export class TransportServer {
     return this.peers.port;
   }
 
+  #unreadable(id: CopyId, error: unknown): void {
+    this.deps.log.error({ attemptId: id, err: String(error) }, 'stored body unreadable');
+    // Not (yet) there is not damaged: its COMMIT may still be on the way to the log.
+    if ((error as { code?: string }).code === 'DAMAGED') this.bodyDamaged(id);
+  }
+
   /** The bytes of this copy cannot be read. */
   bodyDamaged(id: CopyId): void {
     this.#damage.told(id);
@@ -187,6 +203,7 @@ export class TransportServer {
     this.scrubbing.stop();
     this.#damage.stop();
     this.#ownCopies.stop();
+    await this.#relay.stop();
     await this.peers.stop();
     await this.deps.delivery.close();
     // What was decided is written, so that nobody has to decide it again.
@@ -265,9 +282,8 @@ export class TransportServer {
   // --- what comes in -------------------------------------------------------------------------------------------------
 
   #stream(session: PeerSession, stream: IncomingStream): void {
-    const { open, remote } = stream;
-    const fromFrontend = remote.role === 'frontend';
-    if (fromFrontend !== (open.kind === 'intake')) {
+    const { open } = stream;
+    if (this.peers.bringsMail(session) !== (open.kind === 'intake')) {
       stream.refuse({
         reply: { code: 550, enhanced: '5.7.1', text: 'stream kind not allowed for this role' },
         tryOther: false,
@@ -425,11 +441,19 @@ export class TransportServer {
   }
 
   #deliver(effect: Extract<LateEffect, { readonly kind: 'Deliver' }>): void {
-    const { facts, route } = effect;
+    const { facts, route, deliveryId } = effect;
     const copy = this.core.copies.get(facts.id);
     const epoch = copy?.state.epoch ?? NO_EPOCH;
+    const done = (results: readonly RecipientResult[]): void => {
+      if (!this.#stopped) this.#loop.handle(outcomeOf(effect.requestId, results));
+    };
     const mayBeRepeat =
       epoch.term > 0 || epoch.try !== 1 || facts.kind !== 'message' || copy === undefined || copy.wasDoubtful;
+    const may = (): boolean => mayBegin(this.core, effect.requestId, this.deps.clock.monotonicMs());
+    if (route.kind === 'boundary') {
+      const { recipients } = effect;
+      return this.#relay.start({ facts, deliveryId, mayBeRepeat, route, recipients, mayBegin: may }, done);
+    }
     const recipients = effect.recipients.flatMap((index) => {
       const recipient = facts.envelope.recipients[index];
       return recipient === undefined ? [] : [{ index, recipient }];
@@ -449,7 +473,7 @@ export class TransportServer {
         sizeBytes: facts.sizeBytes,
         route,
         recipients,
-        mayBegin: () => mayBegin(this.core, effect.requestId, this.deps.clock.monotonicMs()),
+        mayBegin: may,
       },
       (results) => this.#loop.handle(outcomeOf(effect.requestId, results)),
     );

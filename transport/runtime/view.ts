@@ -192,7 +192,7 @@ export interface KnownCopy {
 
 /** Where a message would go from here; texts are for people. */
 export interface RouteView {
-  readonly kind: 'mailbox' | 'connector' | 'unreachable' | 'refused';
+  readonly kind: 'mailbox' | 'connector' | 'boundary' | 'unreachable' | 'refused';
   readonly site: string;
   readonly what: string;
   readonly why: string;

@@ -1,0 +1,143 @@
+/**
+ * Three boundaries of real processes, joined by site links over a hub (semantics.md D3): `examples/hub-site-local.yaml` under `mailcluster run`. A message for both
+ * coasts is accepted on one; what is for the other goes over the hub and rests in both Safety Nets of each boundary it was in. With the far coast away it waits at
+ * the hub, whole and twice; with the hub away where it was accepted; it arrives once when they are back. Away is: every transport there stands still, so that
+ * connections open and nobody answers.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { SmtpConnection } from '../../examples/demo/smtp-connection.ts';
+import { ROOT } from '../house/sources.ts';
+import { until } from '../house/until.ts';
+import { type Cluster, mailcluster, signal, startCluster } from './harness.ts';
+import { ledgerIdOf, makeMessage, type TestMessage } from './ledger.ts';
+import { restProblems } from './two-copies.ts';
+
+const TIMEOUT_MS = 300_000;
+const ARRIVES_MS = 120_000;
+const COASTS = ['ann@west.example', 'bob@east.example'];
+
+let cluster: Cluster;
+
+beforeAll(async () => {
+  const example = await readFile(join(ROOT, 'examples/hub-site-local.yaml'), 'utf8');
+  // Retries and heartbeats within the life of a test.
+  const quick =
+    '  queues: { mailboxRetryInterval: 1s, retryIntervals: [1s] }\n  shadowRedundancy: { heartbeatFrequency: 1s }\n  redis: ';
+  cluster = await startCluster((directory) =>
+    example.replaceAll('maildir:mail/', `maildir:${join(directory, 'maildirs')}/`).replace('  redis: ', quick),
+  );
+}, TIMEOUT_MS);
+
+afterAll(async () => await cluster?.[Symbol.asyncDispose](), 120_000);
+
+/** One message for both coasts; answers when it was answered 250. */
+async function send(id: string): Promise<TestMessage> {
+  const message = makeMessage(id, COASTS.join(', '), 3_000);
+  const [target] = cluster.targets();
+  if (target === undefined) throw new Error('no listener');
+  const connection = await SmtpConnection.open(target);
+  for (const command of ['MAIL FROM:<sender@example.org>', ...COASTS.map((one) => `RCPT TO:<${one}>`)]) {
+    connection.send(`${command}\r\n`);
+    await connection.expect(250, command);
+  }
+  connection.send('DATA\r\n');
+  await connection.expect(354, 'DATA');
+  connection.send(message.content.toString('latin1').replace(/^\./gm, '..'));
+  connection.send('.\r\n');
+  await connection.expect(250, 'end of data');
+  connection.send('QUIT\r\n');
+  await connection.expect(221, 'QUIT');
+  return message;
+}
+
+/** How often each mailbox has it. */
+async function found({ id }: TestMessage): Promise<readonly string[]> {
+  const mails = await cluster.delivered();
+  return mails
+    .filter(({ bytes }) => ledgerIdOf(bytes) === id)
+    .map(({ mailbox }) => mailbox)
+    .sort();
+}
+
+const arrived = (message: TestMessage, mailboxes: readonly string[]): Promise<unknown> =>
+  until(
+    `${message.id} to be in ${mailboxes.join(', ')}`,
+    async () => (await found(message)).join() === mailboxes.join(),
+    { deadlineMs: ARRIVES_MS, everyMs: 200 },
+  );
+
+/** Where it is, and in which queue; what waits is written as categorized when there is time. */
+async function places({ digest }: TestMessage): Promise<readonly string[]> {
+  const copies = (await cluster.stored()).filter((copy) => copy.digest === digest);
+  const isWaiting = (queue: string): boolean => queue === 'submission' || queue === 'delivery';
+  return copies.map(({ site, queue }) => `${site} ${isWaiting(queue) ? 'waiting' : queue}`).sort();
+}
+
+async function isAt(message: TestMessage, wanted: readonly string[]): Promise<void> {
+  let last: readonly string[] = [];
+  const there = async (): Promise<boolean> => {
+    last = await places(message);
+    return last.join() === [...wanted].sort().join();
+  };
+  await until(`${message.id} to be at its places`, there, { deadlineMs: ARRIVES_MS, everyMs: 250 }).catch(() =>
+    expect(last).toEqual([...wanted].sort()),
+  );
+}
+
+const atRest = (sites: readonly string[]): readonly string[] =>
+  sites.flatMap((site) => [`${site} primarySafetyNet`, `${site} shadowSafetyNet`]);
+
+/** Every transport of a site stands still, or goes on. */
+async function all(site: string, what: 'SIGSTOP' | 'SIGCONT'): Promise<void> {
+  for (const { pid, site: where } of (await cluster.runFile()).transports)
+    if (where === site && pid !== null) signal(pid, what);
+}
+
+test('mail for two boundaries crosses over the hub, and rests twice in each', { timeout: TIMEOUT_MS }, async () => {
+  const message = await send('crosses');
+  await arrived(message, COASTS);
+  await isAt(message, atRest(['seattle', 'denver', 'boston']));
+  expect(restProblems([message.digest], await cluster.stored())).toEqual([]);
+  const { stdout } = await mailcluster('route', '--state', cluster.state, '--to', 'bob@east.example');
+  expect(stdout).toContain(
+    'Path over site links to site/boston: seattle, denver (hub, it stops there), boston; cost 100',
+  );
+});
+
+test('the far boundary away: it waits at the hub on two disks, and arrives once', { timeout: TIMEOUT_MS }, async () => {
+  await all('boston', 'SIGSTOP');
+  const message = await send('waits-at-hub');
+  try {
+    await arrived(message, ['ann@west.example']);
+    await isAt(message, [...atRest(['seattle']), 'denver waiting', 'denver shadow']);
+    expect(await found(message)).toEqual(['ann@west.example']);
+  } finally {
+    await all('boston', 'SIGCONT');
+  }
+  await arrived(message, COASTS);
+  await isAt(message, atRest(['seattle', 'denver', 'boston']));
+});
+
+test('the hub away: it waits where it was accepted, and says for what', { timeout: TIMEOUT_MS }, async () => {
+  await all('denver', 'SIGSTOP');
+  const message = await send('waits-before-hub');
+  try {
+    await arrived(message, ['ann@west.example']);
+    const said = await until(
+      'the queue for the hub to say why it waits',
+      async () => {
+        const { stdout } = await mailcluster('queue', 'list', '--state', cluster.state);
+        return /boundary:site\/denver\/denver.*4\.4\.[12]/.exec(stdout)?.[0] ?? null;
+      },
+      { deadlineMs: 60_000, everyMs: 500 },
+    );
+    expect(said).toContain('denver');
+    expect(await found(message)).toEqual(['ann@west.example']);
+  } finally {
+    await all('denver', 'SIGCONT');
+  }
+  await arrived(message, COASTS);
+  await isAt(message, atRest(['seattle', 'denver', 'boston']));
+});
