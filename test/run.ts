@@ -49,8 +49,7 @@ function stages(): readonly Stage[] {
     { name: 'unit', deadlineMs: 6 * MINUTE, programs: [vitest('test/unit/')] },
     { name: 'contract', deadlineMs: 6 * MINUTE, programs: [vitest('test/contract/')] },
     { name: 'dialog', deadlineMs: 3 * MINUTE, programs: [vitest('test/dialog/')] },
-    // Tests of the simulator itself have deadlines of their own, its seeds have none.
-    { name: 'scenario', deadlineMs: 4 * MINUTE, programs: [vitest('test/scenario/'), vitest('test/sim/')] },
+    { name: 'scenario', deadlineMs: 3 * MINUTE, programs: [vitest('test/scenario/')] },
     { name: 'model', deadlineMs: 8 * MINUTE, programs: [node('test/model/run.ts', 'test/model/run.ts')] },
     { name: 'simulator', deadlineMs: 55 * MINUTE, inIdleTime: true, programs: simulator() },
     { name: 'process', deadlineMs: 25 * MINUTE, programs: [vitest('test/process/', ALONE)] },
