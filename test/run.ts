@@ -1,7 +1,8 @@
 /**
- * `make test`: every stage in the order of architecture.md section 5, one verdict line. Owns: the list of stages and their deadlines. The simulator's seeds
- * run in idle time beside the stages after it, which wait more than they compute; its output comes when it is done. A stage that runs nothing fails, a stage over its deadline is killed by process group and fails, and what was skipped for want
- * of a package or of root is counted and named at the end. `node test/run.ts [--list] [--soak SEEDS] [STAGE...]`.
+ * `make test`: every stage in the order of architecture.md section 5, one verdict line. Owns: the list of stages and their deadlines. The simulator's seeds run
+ * in idle time beside the stages after it, which wait more than they compute; its output comes when it is done. A stage that runs nothing fails, a stage over its
+ * deadline is killed by process group and fails, and what was skipped for want of a package or of root is counted and named at the end.
+ * `node test/run.ts [--list] [--soak SEEDS] [STAGE...]`.
  */
 import { join } from 'node:path';
 import { type Counts, type Program, ProgramRunner } from './house/program.ts';
