@@ -182,10 +182,15 @@ describe('of a route', () => {
     expect(Math.min(...Array.from({ length: 10 }, all))).toBeLessThan(50);
   });
 
-  test('what comes back to a boundary it has passed waits: two documents differ', () => {
-    const crossing = { boundary: 'dag/west', passed: ['site/den'] };
-    expect(resolveRecipient(document, 'ann@east.example', { site: 'sea', sizeBytes: 1, crossing })).toEqual({
-      ...{ kind: 'unreachable', reason: 'it is in a loop: site/den, dag/west, site/den' },
+  test('what comes back over a hub it has passed goes on behind it; where it would go it has been: two documents differ, it waits', () => {
+    const way = (...passed: string[]) =>
+      resolveRecipient(document, 'ann@east.example', {
+        ...{ site: 'sea', sizeBytes: 1 },
+        crossing: { boundary: 'dag/west', passed },
+      });
+    expect(way('site/den')).toMatchObject({ kind: 'route', hop: 'boundary:dag/east' });
+    expect(way('site/den', 'dag/east')).toEqual({
+      ...{ kind: 'unreachable', reason: 'it is in a loop: site/den, dag/east, dag/west, dag/east' },
     });
   });
 

@@ -137,18 +137,22 @@ export function betterElsewhere(document: TopologyDocument, domain: string, orig
   return best.candidate.score > here.score || best.sum < here.cost ? best : null;
 }
 
-/** The first stop is the next hop; what has been there already is in a circle of two documents, and waits until they agree. */
+/**
+ * The first stop where it was not yet is the next hop: links that change while it crosses may lead back over a hub, and it has stopped there. What has been where
+ * it would go is in a circle of two documents, and waits until they agree.
+ */
 function across(document: TopologyDocument, path: BoundaryPath, crossing: Crossing, isAnySite: boolean): Resolution {
   if (path.kind === 'none') return { kind: 'unreachable', reason: path.reason };
   // RFC 3463 5.3.4: no larger message ever finds a path over these links.
   if (path.kind === 'tooLarge') return { kind: 'tooLarge', reply: `552 5.3.4 ${path.reason}` };
-  const [stop] = path.stops;
-  if (stop === undefined) return { kind: 'unreachable', reason: 'nobody on the path takes it' };
-  const { boundary, site } = stop;
+  const [last] = path.stops.slice(-1);
+  if (last === undefined) return { kind: 'unreachable', reason: 'nobody on the path takes it' };
   const had = [...crossing.passed, crossing.boundary];
   // To another site of its own boundary it goes once.
-  if (crossing.passed.includes(boundary))
-    return { kind: 'unreachable', reason: `it is in a loop: ${[...had, boundary].join(', ')}` };
+  const stop = path.stops.find((one) => !crossing.passed.includes(one.boundary));
+  if (stop === undefined)
+    return { kind: 'unreachable', reason: `it is in a loop: ${[...had, last.boundary].join(', ')}` };
+  const { boundary, site } = stop;
   const members = takersAt(document, stop, isAnySite);
   const before = waitsBefore(document, path.path, stop, had);
   // Who may take it differs: at the end of the path of a mailbox anybody of its boundary.
