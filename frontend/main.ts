@@ -5,6 +5,7 @@
 import process from 'node:process';
 import { readFrontendConfig, readTopology } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
+import { growWithHeld } from '../common/platform/heap-growth.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
 import { type PodCertificate, startPodCertificate } from '../common/platform/pod-certificate.ts';
@@ -26,10 +27,12 @@ const logger = createLogger({
 let certificate: PodCertificate | null = null;
 let network: TlsNetwork | null = null;
 let running: RunningFrontend | null = null;
+const heap = growWithHeld(systemClock, () => 0);
 const lifecycle = startLifecycle({
   logger,
   graceMs: GRACE_MS,
   stop: async (reason) => {
+    heap[Symbol.dispose]();
     certificate?.close();
     await running?.stop(reason !== 'parent gone');
   },

@@ -6,6 +6,7 @@ import process from 'node:process';
 import type { TransportConfig } from '../common/config.ts';
 import { readTopology, readTransportConfig } from '../common/config-files.ts';
 import { systemClock } from '../common/platform/clock.ts';
+import { boundHeapGrowth } from '../common/platform/heap-growth.ts';
 import { describeError, startLifecycle } from '../common/platform/lifecycle.ts';
 import { createLogger } from '../common/platform/pino-logger.ts';
 import { type PodCertificate, startPodCertificate } from '../common/platform/pod-certificate.ts';
@@ -14,7 +15,6 @@ import { createMetrics } from '../common/platform/prom-metrics.ts';
 import { systemRandom } from '../common/platform/random.ts';
 import { openTlsNetwork, type TlsNetwork } from '../common/platform/tls-network.ts';
 import { type RunningTransport, startTransport } from './program.ts';
-import { boundHeapGrowth } from './runtime/heap-growth.ts';
 
 const GRACE_MS = 10_000;
 

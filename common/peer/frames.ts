@@ -1,7 +1,7 @@
 /**
  * The wire form of the peer protocol: u32 length | u8 type | u32 stream | payload, big endian; length counts type, stream and payload.
  * Control payloads are JSON objects in UTF-8, CHUNK carries raw bytes, PING and PONG carry nothing. Owns: type numbers, size limits,
- * encoder, incremental decoder. Promise: what decodes is valid field by field; each byte is copied at most once. Refuses: unknown
+ * encoder, incremental decoder. Promise: what decodes is valid field by field; bytes of bodies are never copied, others at most once. Refuses: unknown
  * types, oversize frames (before their payload is read), a stream where none belongs. Fails with `PeerProtocolError`; the decoder is
  * unusable afterwards. docs/internals.md describes the same for people.
  */
@@ -120,8 +120,7 @@ function parseJson(payload: Buffer, kind: string): unknown {
   }
 }
 
-function decodePayload(kind: WireFrame['kind'], stream: number, payload: Buffer): WireFrame {
-  if (kind === 'CHUNK') return { kind, stream, bytes: payload };
+function decodePayload(kind: Exclude<WireFrame['kind'], 'CHUNK'>, stream: number, payload: Buffer): WireFrame {
   if (kind === 'PING' || kind === 'PONG') return { kind };
   return decodeJson(kind, stream, payload);
 }
@@ -137,8 +136,9 @@ function decodeJson(kind: JsonFrameKind, stream: number, payload: Buffer): Frame
 }
 
 /**
- * Push bytes as they come, then pull frames until `null`. CHUNK payloads that lie whole in a pushed buffer are views of it; what is
- * split over pushes is gathered once in a buffer of its exact size (its length was validated first).
+ * Push bytes as they come, then pull frames until `null`. A CHUNK is handed on as it comes, in as many CHUNKs as it was split over pushes, each a view of
+ * what was pushed: TLS cuts it into records anyway, and gathering it cost a buffer outside V8's heap for every 64 KiB. Other payloads that are split are
+ * gathered once in a buffer of their exact size (their length was validated first).
  */
 export class FrameDecoder {
   #input: Buffer | null = null;
@@ -169,6 +169,7 @@ export class FrameDecoder {
     if (this.#kind === null && !this.#readHeader(input)) return this.#drained();
     const kind = this.#kind;
     if (kind === null) return this.#drained();
+    if (kind === 'CHUNK') return this.#readChunk(input);
     const payload = this.#readPayload(input);
     if (payload === null) return this.#drained();
     this.#kind = null;
@@ -216,6 +217,19 @@ export class FrameDecoder {
     this.#kind = kind;
     this.#stream = stream;
     this.#payloadBytes = payloadBytes;
+  }
+
+  #readChunk(input: Buffer): WireFrame | null {
+    const bytes = input.subarray(this.#at, this.#at + this.#payloadBytes);
+    if (bytes.length === 0) return this.#drained();
+    this.#at += bytes.length;
+    this.#payloadBytes -= bytes.length;
+    if (this.#payloadBytes === 0) {
+      this.#kind = null;
+      this.#headBytes = 0;
+    }
+    if (this.#at === input.length) this.#input = null;
+    return { kind: 'CHUNK', stream: this.#stream, bytes };
   }
 
   #readPayload(input: Buffer): Buffer | null {

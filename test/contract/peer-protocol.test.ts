@@ -84,7 +84,9 @@ describe('a stream', () => {
     s.out.chunk(Buffer.alloc(200_000, 7));
     s.out.end(endOf(200_000));
     await rig.until(() => s.events.length > 0);
-    expect(s.got.map((b) => b.length)).toEqual([65_536, 65_536, 65_536, 3_392]);
+    // Each comes in as many pieces as the network made of it.
+    expect(s.got.filter((piece) => piece.length > 65_536)).toEqual([]);
+    expect(Buffer.concat(s.got).equals(Buffer.alloc(200_000, 7))).toBe(true);
   });
 
   test('refused before accept: the opener hears it once, the connection stays', async () => {

@@ -16,9 +16,12 @@ const POSTFIX_ID = 63_001;
 const POSTDROP_ID = 63_002;
 
 export interface PostfixOptions {
-  /** `relay`: a previous hop that passes everything on; `accept`: keeps everything in one Maildir; `queue`: accepts and never delivers. */
+  /**
+   * `relay`: a previous hop that passes everything on by SMTP; `deliver`: does so by LMTP; `accept`: keeps everything in one Maildir; `queue`: accepts and
+   * never delivers.
+   */
   readonly role:
-    | { readonly kind: 'relay'; readonly port: number }
+    | { readonly kind: 'relay' | 'deliver'; readonly port: number }
     | { readonly kind: 'accept' }
     | { readonly kind: 'queue' };
   /** Further `name = value` lines of main.cf. */
@@ -190,6 +193,7 @@ export class Postfix {
     const { role, settings = [] } = this.#options;
     const roles = {
       relay: role.kind === 'relay' ? [`relayhost = [127.0.0.1]:${role.port}`] : [],
+      deliver: role.kind === 'deliver' ? [`default_transport = lmtp:inet:127.0.0.1:${role.port}`] : [],
       accept: [
         'virtual_mailbox_domains = static:all',
         'virtual_mailbox_maps = static:all/',
@@ -222,7 +226,7 @@ export class Postfix {
       'smtp_host_lookup = native',
       'smtp_dns_support_level = disabled',
       // Retries within the life of a test.
-      ...(role.kind === 'queue'
+      ...(role.kind === 'queue' || role.kind === 'deliver'
         ? []
         : ['minimal_backoff_time = 1s', 'maximal_backoff_time = 2s', 'queue_run_delay = 1s']),
       ...roles[role.kind],
@@ -232,8 +236,9 @@ export class Postfix {
   }
 
   #masterCf(): string {
-    // The queue manager looks at new mail every second so that tests need not wait; a queue that only fills keeps the usual 300.
-    const wakeUp = this.#options.role.kind === 'queue' ? 300 : 1;
+    // The queue manager looks at new mail every second so that tests need not wait; what is only measured keeps the usual 300.
+    const { kind } = this.#options.role;
+    const wakeUp = kind === 'queue' || kind === 'deliver' ? 300 : 1;
     // service, type, private, unprivileged, chroot, wake-up, process limit, command
     return [
       `127.0.0.1:${this.smtpPort} inet n - n - - smtpd`,
