@@ -76,6 +76,10 @@ function altered(right: string, random: SeededRandom): string | 'close' {
 class WrongServer {
   heard = '';
   said = '';
+  /** What was said before DATA was answered is no answer to what came behind it. */
+  saidBeforeData = 0;
+  /** The whole session: a line may have begun with what was left of an earlier one. */
+  everSaid = '';
   readonly #socket: SimSocket;
   readonly #protocol: Protocol;
   readonly #random: SeededRandom;
@@ -137,6 +141,7 @@ class WrongServer {
       this.#recipients += 1;
     }
     if (verb === 'DATA') {
+      this.saidBeforeData = this.said.length;
       if (this.#recipients === 0) return this.#say('554 5.5.1 no valid recipients\r\n');
       this.#isContent = true;
       return this.#say('354 go ahead\r\n');
@@ -149,6 +154,7 @@ class WrongServer {
     const text = this.#random.chance(1 / this.#rarity) ? altered(right, this.#random) : right;
     if (text === 'close') return void (this.#random.chance(0.5) ? this.#socket.end() : this.#socket.destroy());
     this.said += text;
+    this.everSaid += text;
     if (!this.#socket.destroyed && text !== '') this.#socket.write(Buffer.from(text, 'latin1'));
   }
 }
@@ -171,21 +177,19 @@ function problems(
   protocol: Protocol,
   sent: OutgoingMessage,
   outcome: SendOutcome,
-  heard: string,
-  said: string,
+  { heard, said, saidBeforeData, everSaid }: WrongServer,
 ): readonly string[] {
   const found: string[] = [];
   const { recipients } = outcome;
   if (recipients.length !== sent.recipients.length) found.push(`${recipients.length} outcomes`);
   const dotSent = heard.includes('\r\n.\r\n');
   const count = (kind: string): number => recipients.filter((one) => one.kind === kind).length;
-  // Content in front of it has no line that looks like a reply to it: the server says those only.
-  const positive = said.match(/^2\d\d(?: |\r?$)/gm)?.length ?? 0;
+  const positive = said.slice(saidBeforeData).match(/^2\d\d(?: |\r?$)/gm)?.length ?? 0;
   if (count('broken') > 0 && dotSent) found.push('broken, although the dot was sent');
   if (count('accepted') > 0 && !dotSent) found.push('accepted without a dot');
   const needed = protocol === 'LMTP' ? count('accepted') : Math.min(1, count('accepted'));
   if (needed > positive) found.push(`${count('accepted')} accepted, ${positive} replies were positive`);
-  if (recipients.some((one) => one.kind === 'rejected' && one.stage !== 'LOCAL') && !/^[45]\d\d/m.test(said))
+  if (recipients.some((one) => one.kind === 'rejected' && one.stage !== 'LOCAL') && !/[45]\d\d/.test(everSaid))
     found.push('rejected without a negative reply');
   return found;
 }
@@ -228,13 +232,15 @@ async function session(protocol: Protocol, seed: number): Promise<string | null>
     if (error instanceof ClientError) return null;
     throw error;
   });
+  // What came with the answer to EHLO, and is none to what follows.
+  await scheduler.run(() => false, scheduler.nowMs + 5_000);
   for (let sent = 0; client?.isUsable === true && sent < 3; sent += 1) {
-    [server.heard, server.said] = ['', ''];
+    [server.heard, server.said, server.saidBeforeData] = ['', '', 0];
     const one = message(random);
     const outcome = await timesOut('a transaction', client.send(one));
     // What was under way arrives.
     await scheduler.run(() => false, scheduler.nowMs + 5_000);
-    const found = problems(protocol, one, outcome, server.heard, server.said);
+    const found = problems(protocol, one, outcome, server);
     if (found.length > 0)
       return `${found.join('; ')}: heard ${JSON.stringify(server.heard.slice(-300))}, said ${JSON.stringify(server.said.slice(-600))}`;
   }
