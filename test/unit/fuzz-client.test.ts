@@ -72,9 +72,8 @@ function altered(right: string, random: SeededRandom): string | 'close' {
   }
 }
 
-/** Speaks well, but for one reply in `rarity`. Owns: what was heard and said, as bytes. */
+/** Speaks well, but for one reply in `rarity`. Owns: what it said, as bytes. */
 class WrongServer {
-  heard = '';
   said = '';
   /** What was said before DATA was answered is no answer to what came behind it. */
   saidBeforeData = 0;
@@ -103,7 +102,6 @@ class WrongServer {
   }
 
   #hear(text: string): void {
-    this.heard += text;
     this.#rest += text;
     for (;;) {
       const end = this.#isContent ? '\r\n.\r\n' : '\r\n';
@@ -172,17 +170,18 @@ const message = (random: SeededRandom): OutgoingMessage => ({
   },
 });
 
-/** What is wrong with what the client says of a transaction of which the server heard and said this. */
+/** What is wrong with what the client says of a transaction in which it wrote this and the server said that. */
 function problems(
   protocol: Protocol,
   sent: OutgoingMessage,
   outcome: SendOutcome,
-  { heard, said, saidBeforeData, everSaid }: WrongServer,
+  written: string,
+  { said, saidBeforeData, everSaid }: WrongServer,
 ): readonly string[] {
   const found: string[] = [];
   const { recipients } = outcome;
   if (recipients.length !== sent.recipients.length) found.push(`${recipients.length} outcomes`);
-  const dotSent = heard.includes('\r\n.\r\n');
+  const dotSent = written.includes('\r\n.\r\n');
   const count = (kind: string): number => recipients.filter((one) => one.kind === kind).length;
   const positive = said.slice(saidBeforeData).match(/^2\d\d(?: |\r?$)/gm)?.length ?? 0;
   if (count('broken') > 0 && dotSent) found.push('broken, although the dot was sent');
@@ -203,6 +202,12 @@ async function session(protocol: Protocol, seed: number): Promise<string | null>
     SimSocket,
   ];
   const server = new WrongServer(theirs, protocol, random.fork());
+  const wrote = { text: '' };
+  const write = ours.write.bind(ours);
+  ours.write = ((chunk: Buffer | string, ...rest: never[]) => {
+    wrote.text += Buffer.from(chunk).toString('latin1');
+    return write(chunk, ...rest);
+  }) as typeof ours.write;
   ours.join(theirs);
   scheduler.schedule(1, () => {
     ours.emit('connect');
@@ -235,14 +240,14 @@ async function session(protocol: Protocol, seed: number): Promise<string | null>
   // What came with the answer to EHLO, and is none to what follows.
   await scheduler.run(() => false, scheduler.nowMs + 5_000);
   for (let sent = 0; client?.isUsable === true && sent < 3; sent += 1) {
-    [server.heard, server.said, server.saidBeforeData] = ['', '', 0];
+    [wrote.text, server.said, server.saidBeforeData] = ['', '', 0];
     const one = message(random);
     const outcome = await timesOut('a transaction', client.send(one));
     // What was under way arrives.
     await scheduler.run(() => false, scheduler.nowMs + 5_000);
-    const found = problems(protocol, one, outcome, server);
+    const found = problems(protocol, one, outcome, wrote.text, server);
     if (found.length > 0)
-      return `${found.join('; ')}: heard ${JSON.stringify(server.heard.slice(-300))}, said ${JSON.stringify(server.said.slice(-600))}`;
+      return `${found.join('; ')}: wrote ${JSON.stringify(wrote.text.slice(-300))}, said ${JSON.stringify(server.said.slice(-600))}`;
   }
   client?.quit();
   return null;
