@@ -79,9 +79,22 @@ async function refused(said: string | RegExp, ...args: readonly string[]): Promi
 const crdNames = async (): Promise<readonly string[]> =>
   namesOf((await cluster.client.get(CRDS)).items as KubeObject[]).filter((name) => name.endsWith('mailcluster.dev'));
 
+/** Helm asks for groups and schemas before anything else, and what it gets is made anew in the background when a CRD goes. */
 async function removeCrds(): Promise<void> {
   for (const name of await crdNames()) await cluster.client.must('DELETE', `${CRDS}/${name}`);
   await until('the CRDs to be gone', async () => (await crdNames()).length === 0, PATIENCE);
+  await until(
+    'groups and schemas without them',
+    async () => {
+      const groups = ((await cluster.client.get('/apis')).groups as { readonly name: string }[]).map(
+        ({ name }) => name,
+      );
+      const schemas = Object.keys((await cluster.client.get('/openapi/v3')).paths);
+      const ours = [...groups, ...schemas].filter((name) => name.includes('mailcluster.dev'));
+      return ours.length === 0 && schemas.includes('apis/apiextensions.k8s.io/v1') && schemas.includes('apis/apps/v1');
+    },
+    PATIENCE,
+  );
 }
 
 it(
