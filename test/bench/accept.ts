@@ -38,6 +38,7 @@ interface Row {
 
 const PAIR: Shape = { perSite: 1, frontends: 1 };
 const FOUR: Shape = { perSite: 2, frontends: 2 };
+const EIGHT: Shape = { perSite: 4, frontends: 4 };
 const row = (
   name: string,
   [kilobytes, sessions, messages]: readonly [number, number, number],
@@ -53,6 +54,9 @@ const ROWS: readonly Row[] = [
   row('75k-100', [75, 100, 4000], 2.5),
   row('1m-10', [1024, 10, 400], 1),
   row('4k-100-2f4t', [4, 100, 12_000], null, { shape: FOUR }),
+  // As many sessions for each front end: what a message costs when the cluster grows.
+  row('4k-200-2f4t', [4, 200, 12_000], null, { shape: FOUR }),
+  row('4k-400-4f8t', [4, 400, 12_000], null, { shape: EIGHT }),
   row('chain-4k-100', [4, 100, 6000], 8, { work: 'chain' }),
   row('deliver-4k-100', [4, 100, 6000], 2, { work: 'deliver' }),
 ];
