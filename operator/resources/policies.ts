@@ -3,6 +3,7 @@
  * ends and operator are told by label; where names must be resolved (mailbox stores, smart hosts) only the port is known, so only the
  * port is limited. Probes come from the node and are let in by Kubernetes itself. PURE.
  */
+import { isIP } from 'node:net';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { OperatorSettings } from '../gathered.ts';
 import type { MailCluster } from '../resource/generated.ts';
@@ -14,13 +15,15 @@ const tcp = (...ports: readonly number[]) =>
   [...new Set(ports)].sort((a, b) => a - b).map((port) => ({ protocol: 'TCP', port }));
 const pods = (owner: Owner, role: Role) => ({ podSelector: { matchLabels: podSelector(owner, role) } });
 
+const udpAndTcp = (ports: readonly number[]) => ({
+  ports: ports.flatMap((port) => [
+    { protocol: 'UDP', port },
+    { protocol: 'TCP', port },
+  ]),
+});
+
 /** To wherever cluster DNS is: node-local caches have no label. */
-const DNS = {
-  ports: [
-    { protocol: 'UDP', port: 53 },
-    { protocol: 'TCP', port: 53 },
-  ],
-};
+const DNS = udpAndTcp([53]);
 
 const operatorPeer = (operator: OperatorSettings) => ({
   namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': operator.namespace } },
@@ -67,6 +70,14 @@ function deliveryPorts(document: TopologyDocument): readonly number[] {
   return [...stores, ...relays, ...mx, ...policies];
 }
 
+/** Name servers of send connectors that listen elsewhere: 192.0.2.53:5353, [2001:db8::53]:5353. */
+function toNameServers(document: TopologyDocument): readonly object[] {
+  const servers = document.sendConnectors.flatMap((connector) => connector.mx?.dnsServers ?? []);
+  const own = servers.filter((server) => isIP(server) === 0).map((server) => Number(/:(\d+)$/.exec(server)?.[1] ?? 53));
+  const ports = [...new Set(own)].filter((port) => port !== 53).sort((a, b) => a - b);
+  return ports.length === 0 ? [] : [udpAndTcp(ports)];
+}
+
 function toRedis(cluster: MailCluster, owner: Owner): readonly object[] {
   const { mode } = cluster.spec.redis;
   if (mode === 'None') return [];
@@ -93,6 +104,7 @@ export function networkPolicies(
     ],
     [
       DNS,
+      ...toNameServers(document),
       peers,
       toSigner(operator),
       ...(delivery.length === 0 ? [] : [{ ports: tcp(...delivery) }]),

@@ -156,12 +156,10 @@ describe('on Kubernetes', () => {
     expect(transportConfig(without, OWNER, OPERATOR, 'group')).not.toHaveProperty('credentialsDirectory');
   });
 
-  test.each([
-    [true, [25, 443]],
-    [false, [25]],
-  ])('with MTA-STS %s transports may go out to %j', (mtaSts, expected) => {
+  /** Ports that transports may go out to, whoever listens there. */
+  function openPorts(more: { readonly mtaSts?: boolean; readonly dnsServers?: readonly string[] }) {
     const base = simTopology({ sites: [1], dag: true, frontends: 1 });
-    const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [], mtaSts };
+    const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [], mtaSts: false, ...more };
     const connector = {
       name: 'a',
       addressSpaces: [{ domain: '*', cost: 1 }],
@@ -176,10 +174,41 @@ describe('on Kubernetes', () => {
     );
     if (transport === undefined) throw new Error('no policy');
     const { egress } = transport.spec as {
-      readonly egress: readonly { readonly to?: unknown; readonly ports: readonly { readonly port: number }[] }[];
+      readonly egress: readonly {
+        readonly to?: unknown;
+        readonly ports: readonly { readonly protocol: string; readonly port: number }[];
+      }[];
     };
-    const open = egress.filter(({ to, ports }) => to === undefined && ports.every(({ port }) => port !== 53));
-    expect(open.flatMap(({ ports }) => ports.map(({ port }) => port))).toEqual(expected);
+    return egress
+      .flatMap(({ to, ports }) => (to === undefined ? ports : []))
+      .map((one) => `${one.protocol} ${one.port}`);
+  }
+
+  test.each([
+    [true, ['UDP 53', 'TCP 53', 'TCP 25', 'TCP 443']],
+    [false, ['UDP 53', 'TCP 53', 'TCP 25']],
+  ])('with MTA-STS %s transports may go out to %j', (mtaSts, expected) => {
+    expect(openPorts({ mtaSts })).toEqual(expected);
+  });
+
+  test('name servers on ports of their own may be asked there', () => {
+    const dnsServers = [
+      '192.0.2.53',
+      '2001:db8::53',
+      '192.0.2.53:53',
+      '[2001:db8::53]:5353',
+      '192.0.2.54:5353',
+      '192.0.2.53:54',
+    ];
+    expect(openPorts({ dnsServers })).toEqual([
+      'UDP 53',
+      'TCP 53',
+      'UDP 54',
+      'TCP 54',
+      'UDP 5353',
+      'TCP 5353',
+      'TCP 25',
+    ]);
   });
 });
 
