@@ -80,8 +80,6 @@ export class ScriptedTransport {
   ends = 0;
   /** Sessions that ever began. */
   sessions = 0;
-  /** CHUNK frames taken. */
-  frames = 0;
   identity: Identity;
   /** Name of the cluster in HELLO. */
   readonly cluster: string;
@@ -192,7 +190,6 @@ export class ScriptedTransport {
       {
         onChunk: (bytes) => {
           chunks.push(bytes);
-          this.frames += 1;
           size += bytes.length;
           const { atBytes } = this.script;
           if (atBytes === null || size < atBytes.bytes) return stream.grant(bytes.length);
