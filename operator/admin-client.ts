@@ -4,8 +4,10 @@
  * answer is bounded in time and size; a member that does not answer, or answers nonsense, is a value, never an exception.
  */
 import { X509Certificate } from 'node:crypto';
-import { type ClientRequest, request as httpRequest } from 'node:http';
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
+import type { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { createSecureContext, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
 import { systemClock } from '../common/platform/clock.ts';
 import { peerOfSubjectAltName } from '../common/platform/peer-identity.ts';
@@ -155,6 +157,41 @@ function messageOf(body: string): string {
   } catch (error) {
     if (error instanceof SyntaxError) return body.slice(0, 200);
     throw error;
+  }
+}
+
+/** More than a hundred megabytes take over a slow network. */
+const DOWNLOAD_MS = 600_000;
+
+/** Bytes of one path into `to`, which is ended; the value is how many came. */
+export async function download(
+  adminUrl: string,
+  path: string,
+  tls: AdminTls,
+  { member, to }: { readonly member: string; readonly to: Writable },
+): Promise<Asked<number>> {
+  const request = startRequest(adminUrl.replace(/\/$/, '') + path, tls, member, { deadlineMs: DOWNLOAD_MS });
+  try {
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      request.once('error', reject).once('response', resolve).end();
+    });
+    const shown = shownBy(response.socket as TLSSocket, tls, undefined);
+    if (response.statusCode === 404) return { kind: 'absent', member };
+    if (response.statusCode !== 200) {
+      const said = messageOf((await response.setEncoding('utf8').toArray()).join(''));
+      return { kind: 'unreachable', member, reason: `${response.statusCode}: ${said}` };
+    }
+    let bytes = 0;
+    response.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+    });
+    await pipeline(response, to);
+    return { kind: 'answer', member, value: bytes, ...shown };
+  } catch (error) {
+    return { kind: 'unreachable', member, reason: reasonOf(error) };
+  } finally {
+    request.destroy();
+    to.destroy();
   }
 }
 

@@ -5,7 +5,8 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { type AdminTls, type Asked, askMember, get, reasonOf } from '../admin-client.ts';
+import type { Writable } from 'node:stream';
+import { type AdminTls, type Asked, askMember, download, get, reasonOf } from '../admin-client.ts';
 import { parseRunFile, type RunFile, type RunFrontend, type RunTransport } from './run-file.ts';
 
 export class NoCluster extends Error {
@@ -18,6 +19,8 @@ export interface Cluster {
   ask<T>(transport: Pick<RunTransport, 'name'>, path: string): Promise<Asked<T>>;
   /** All transports, in the order of run.json. */
   askAll<T>(path: string): Promise<readonly Asked<T>[]>;
+  /** Bytes of a path, for example of a body, into `to`, which is ended: how many. */
+  download(transport: Pick<RunTransport, 'name'>, path: string, to: Writable): Promise<Asked<number>>;
   frontendHealth(frontend: RunFrontend): Promise<string>;
   /** Nothing is kept open between questions. */
   close(): void;
@@ -57,6 +60,11 @@ export async function openCluster(stateDirectory: string): Promise<Cluster> {
     run: file,
     members: file.transports,
     ask,
+    download: async ({ name }, path, to) => {
+      const transport = file.transports.find((one) => one.name === name);
+      if (transport === undefined) return { kind: 'unreachable', member: name, reason: 'it is not in run.json' };
+      return await download(transport.adminUrl, path, tls, { member: name, to });
+    },
     close: () => undefined,
     askAll: <T>(path: string) => Promise.all(file.transports.map((transport) => ask<T>(transport, path))),
     frontendHealth: async (frontend) => {

@@ -1,5 +1,8 @@
 /** What a person decides about one message (protocol.md 18, rows 23 and 24), from the command to both databases of a real cluster. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
 import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
@@ -116,8 +119,20 @@ test(
     expect(await run('queue', 'resume', word)).toMatchObject({ code: 0 });
     await until(`${free} to be delivered`, async () => !(await list()).some(({ id }) => id === free), PATIENCE);
     expect((await list()).map(({ id }) => id)).toEqual([held]);
+    const digestOf = async (name: string): Promise<string> => {
+      const file = join(system.state, name);
+      const { code, stderr } = await run('message', 'export', held, '--out', file);
+      expect([code, stderr]).toEqual([0, '']);
+      return createHash('sha256')
+        .update(await readFile(file))
+        .digest('hex');
+    };
+    const waiting = await digestOf('waiting.eml');
+    expect(messages.map(({ digest }) => digest)).toContain(waiting);
     expect(await run('message', 'resume', held)).toMatchObject({ code: 0 });
     await until(`${held} to be delivered`, async () => (await list()).length === 0, PATIENCE);
+    // At rest it is the same.
+    expect(await digestOf('resting.eml')).toBe(waiting);
     const { stdout } = await run('trace', held);
     for (const said of [`suspend by ${userInfo().username}`, `resume by ${userInfo().username}`])
       expect(stdout).toContain(said);

@@ -163,6 +163,8 @@ export interface MemberContents {
   readonly outcomes?: readonly RecordedOutcome[];
   readonly lost?: readonly CopyId[];
   readonly route?: Partial<RouteView>;
+  /** Of every message here. */
+  readonly body?: () => AsyncIterable<Buffer>;
   /** One page each. */
   readonly net?: readonly (readonly SafetyNetEntry[])[];
 }
@@ -230,6 +232,11 @@ export const CONTENTS: Readonly<Record<'a' | 'b', MemberContents>> = {
 /** Questions asked of the view, as the API passed them on. */
 export type Asked = { readonly what: string; readonly arguments: readonly unknown[] };
 
+// biome-ignore lint/correctness/useYield: a body that cannot be read
+async function* notFound(): AsyncIterable<Buffer> {
+  throw new Error('not found');
+}
+
 function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
   return {
     resubmits: () => contents.resubmits ?? [],
@@ -259,6 +266,10 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         .filter((one) => (queue === null || one.queue === queue) && (after === null || one.id > after))
         .filter((one) => nextHop === null || one.nextHops.includes(nextHop));
       return { messages: found.slice(0, limit), next: (found.length > limit && found[limit - 1]?.id) || null };
+    },
+    body: (id) => {
+      asked.push({ what: 'body', arguments: [id] });
+      return (contents.body ?? notFound)();
     },
     message: async (id) => {
       if (id === 'BROKEN') throw new Error('damaged record');

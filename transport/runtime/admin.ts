@@ -1,6 +1,6 @@
 /**
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
- *   GET /v1/status   /v1/next-hops   /v1/messages/ID
+ *   GET /v1/status   /v1/next-hops   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the role `operator` only, logged)
  *       /v1/messages?queue=&nextHop=&sender=&recipient=&domain=&error=&attempt=&olderThanMs=&youngerThanMs=&minBytes=&maxBytes=&after=&limit=
  *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/route?to=ADDRESS&size=BYTES
@@ -13,10 +13,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import type { SecureContextOptions, TLSSocket } from 'node:tls';
 import type { CopyId } from '../../common/message.ts';
 import type { Logger } from '../../common/platform/log.ts';
-import { adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
+import { type AdminClient, adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Queue, SafetyNetPosition } from '../store/database.ts';
 import type { TrackingSearch } from './tracking.ts';
 import type { MessageFilter, SafetyNetQuestion, TransportView } from './view.ts';
@@ -59,7 +61,12 @@ const MAX_TRACE = 10_000;
 const MAX_ID_LENGTH = 1_000;
 const MAX_IDS = 200;
 
-type Answer = { readonly status: 200; readonly body: unknown } | Refusal;
+type Answer = { readonly status: 200; readonly body: unknown } | Content | Refusal;
+interface Content {
+  readonly status: 200;
+  readonly sizeBytes: number;
+  readonly content: AsyncIterable<Buffer>;
+}
 interface Refusal {
   readonly status: 400 | 403 | 404 | 405 | 500;
   readonly code: string;
@@ -183,7 +190,25 @@ function safetyNetQuestion(query: URLSearchParams): SafetyNetQuestion {
   };
 }
 
-async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
+const NO_MESSAGE: Refusal = { status: 404, code: 'NO_SUCH_MESSAGE', message: 'no copy with this id here' };
+
+/** Mail itself: for who runs the cluster, not for who may look at it. */
+async function contentOf(id: CopyId, client: AdminClient, { view, logger }: AdminServerOptions): Promise<Answer> {
+  if (client.role !== 'operator')
+    return { status: 403, code: 'WRONG_ROLE', message: 'for mail itself a certificate of the role operator is needed' };
+  const message = await view.message(id);
+  if (message === null) return NO_MESSAGE;
+  const chunks = view.body(id)[Symbol.asyncIterator]();
+  // What cannot be read at all is said before anything else is.
+  const first = await chunks.next();
+  logger.info({ attemptId: id, client: client.name }, 'body of a message given out');
+  const content = async function* (): AsyncIterable<Buffer> {
+    for (let next = first; next.done !== true; next = await chunks.next()) yield next.value;
+  };
+  return { status: 200, sizeBytes: message.facts.sizeBytes, content: content() };
+}
+
+async function lookUp(url: URL, client: AdminClient, options: AdminServerOptions): Promise<Answer> {
   const { view, tracking } = options;
   const query = url.searchParams;
   const ok = (body: unknown): Answer => ({ status: 200, body });
@@ -213,12 +238,12 @@ async function lookUp(url: URL, options: AdminServerOptions): Promise<Answer> {
     case '/v1/trace':
       return ok({ records: await tracking.search(idOf(query.get('id')), limitOf(query, MAX_TRACE, MAX_TRACE)) });
   }
-  const id = /^\/v1\/messages\/([^/]+)$/.exec(url.pathname)?.[1];
-  if (id === undefined) return { status: 404, code: 'NO_SUCH_PATH', message: `nothing at ${url.pathname}` };
-  const message = await view.message(idOf(decodeURIComponent(id)) as CopyId);
-  return message === null
-    ? { status: 404, code: 'NO_SUCH_MESSAGE', message: 'no copy with this id here' }
-    : ok(message);
+  const [, name, part] = /^\/v1\/messages\/([^/]+)(\/body)?$/.exec(url.pathname) ?? [];
+  if (name === undefined) return { status: 404, code: 'NO_SUCH_PATH', message: `nothing at ${url.pathname}` };
+  const id = idOf(decodeURIComponent(name)) as CopyId;
+  if (part !== undefined) return await contentOf(id, client, options);
+  const message = await view.message(id);
+  return message === null ? NO_MESSAGE : ok(message);
 }
 
 async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
@@ -230,7 +255,7 @@ async function answerTo(request: IncomingMessage, options: AdminServerOptions): 
   }
   if (request.method !== 'GET') return { status: 405, code: 'GET_ONLY', message: 'this API only reads' };
   try {
-    return await lookUp(new URL(request.url ?? '/', 'https://admin'), options);
+    return await lookUp(new URL(request.url ?? '/', 'https://admin'), client, options);
   } catch (error) {
     if (error instanceof BadParameter || error instanceof URIError) {
       return { status: 400, code: 'BAD_PARAMETER', message: error.message };
@@ -240,7 +265,16 @@ async function answerTo(request: IncomingMessage, options: AdminServerOptions): 
   }
 }
 
-function send(response: ServerResponse, answer: Answer): void {
+async function send(response: ServerResponse, answer: Answer): Promise<void> {
+  if (answer.status === 200 && 'content' in answer) {
+    response.writeHead(200, {
+      'content-type': 'message/rfc822',
+      'content-length': answer.sizeBytes,
+      'cache-control': 'no-store',
+    });
+    // What turns out to be damaged further on ends the connection before its announced length.
+    return await pipeline(Readable.from(answer.content), response);
+  }
   const body = answer.status === 200 ? answer.body : { error: { code: answer.code, message: answer.message } };
   const text = `${JSON.stringify(body)}\n`;
   response.writeHead(answer.status, {
@@ -258,13 +292,12 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
   const server: Server = createServer(
     { ...secure(options.identity), requestCert: true, rejectUnauthorized: true, requestTimeout: 10_000 },
     (request, response) => {
-      answerTo(request, options).then(
-        (answer) => send(response, answer),
-        (error: unknown) => {
+      answerTo(request, options)
+        .then((answer) => send(response, answer))
+        .catch((error: unknown) => {
           options.logger.error({ error }, 'admin answer failed');
           response.destroy();
-        },
-      );
+        });
     },
   );
   server.maxConnections = 64;

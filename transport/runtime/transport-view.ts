@@ -32,6 +32,7 @@ export function transportView(server: TransportServer, hostsOf: HostsOf = NO_HOS
     nextHops: () => listNextHops(server.core, clocksOf(server)),
     messages: (filter, after, limit) => listMessages(server.core, filter, after, limit, clocksOf(server)),
     message: (id) => message(server, id),
+    body: (id) => server.deps.database.readBody(id),
     safetyNet: (question, limit) => listSafetyNet(server.deps.database, question, limit),
     countSafetyNet: (question) => countSafetyNet(server.deps.database, question),
     known: (ids) => knownCopies(server.core, server.deps.database, ids),

@@ -213,6 +213,8 @@ export interface TransportView {
   /** In id order, starting after `after`. */
   messages(filter: MessageFilter, after: CopyId | null, limit: number): MessageListing;
   message(id: CopyId): Promise<MessageDetail | null>;
+  /** What the client sent, without our trace fields. Throws with code NOTFOUND or DAMAGED. */
+  body(id: CopyId): AsyncIterable<Buffer>;
   /** In the order in which they came to rest. */
   safetyNet(question: SafetyNetQuestion, limit: number): Promise<SafetyNetListing>;
   countSafetyNet(question: SafetyNetQuestion): Promise<SafetyNetTally>;

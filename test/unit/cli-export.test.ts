@@ -1,0 +1,104 @@
+/** `mailcluster message export` against real admin APIs: the file, who may have it, and what is there when it cannot be had. */
+import { createHash } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { request } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { messageCommand } from '../../operator/cli/messages.ts';
+import { AdminWorld, CONTENTS, detail, ID, type MemberContents } from './admin-world.ts';
+import { run } from './cli-run.ts';
+
+/** More than a connection takes at once, every byte there is. */
+const BODY = Buffer.from(Array.from({ length: 600_000 }, (_, at) => (at * 7 + (at >> 8)) % 256));
+const PIECE = 65_536;
+
+let world: AdminWorld;
+let directory = '';
+beforeEach(async () => {
+  world = await AdminWorld.open();
+  directory = await mkdtemp(join(tmpdir(), 'mailcluster-export-'));
+});
+afterEach(async () => {
+  await world.close();
+  await rm(directory, { recursive: true });
+});
+
+async function* pieces(body: Buffer, through = body.length): AsyncIterable<Buffer> {
+  for (let at = 0; at < through; at += PIECE) yield body.subarray(at, Math.min(through, at + PIECE));
+  if (through < body.length) throw new Error('DAMAGED: a part of it cannot be read');
+}
+
+function holding(queue: 'delivery' | 'shadow', body: () => AsyncIterable<Buffer>): MemberContents {
+  const { facts, state } = detail(queue);
+  const digest = createHash('sha256').update(BODY).digest('hex');
+  const known = { facts: { ...facts, digest, sizeBytes: BODY.length }, state };
+  return { ...CONTENTS[queue === 'shadow' ? 'b' : 'a'], details: new Map([[ID, known]]), body };
+}
+const whole = (): AsyncIterable<Buffer> => pieces(BODY);
+
+const exported = (file: string) => run(messageCommand, world, 'export', ID, '--out', file);
+
+test('a message becomes a file of its bytes that nobody else reads', async () => {
+  await world.cluster({ a: holding('delivery', whole), b: holding('shadow', whole) });
+  const file = join(directory, 'one.eml');
+  const { code, out, err } = await exported(file);
+  expect([code, err]).toEqual([0, '']);
+  expect(out).toMatch(new RegExp(`^${file}: 600000 bytes, SHA-256 [0-9a-f]{64}, from a\\.\n$`));
+  expect((await readFile(file)).equals(BODY)).toBe(true);
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+});
+
+test('a file that exists stays as it is', async () => {
+  await world.cluster({ a: holding('delivery', whole), b: holding('shadow', whole) });
+  const file = join(directory, 'mine');
+  await writeFile(file, 'mine');
+  expect(await exported(file)).toMatchObject({ code: 'USAGE', err: expect.stringContaining(`--out ${file}: EEXIST`) });
+  expect(await readFile(file, 'utf8')).toBe('mine');
+});
+
+test.each<[string, () => AsyncIterable<Buffer>, RegExp]>([
+  ['cannot read it', () => pieces(BODY, 0), /^a: 500: DAMAGED/],
+  ['breaks off in the middle', () => pieces(BODY, 300_000), /^a: \S+/],
+  ['gives something else', () => pieces(Buffer.alloc(BODY.length)), /^a: what it gave is not the message/],
+])('a holder that %s: the other one is asked; without another one there is no file', async (_, bad, said) => {
+  await world.cluster({ a: holding('delivery', bad), b: holding('shadow', whole) });
+  const file = join(directory, 'two.eml');
+  const { code, out, err } = await exported(file);
+  expect([code, out]).toEqual([0, expect.stringMatching(/from b\.\n$/)]);
+  expect(err).toMatch(said);
+  expect((await readFile(file)).equals(BODY)).toBe(true);
+
+  await rm(file);
+  await world.close();
+  world = await AdminWorld.open();
+  await world.cluster({ a: holding('delivery', bad), b: { ...CONTENTS.b, details: new Map() } });
+  expect(await exported(file)).toMatchObject({ code: 1, out: '' });
+  expect(await readdir(directory)).toEqual([]);
+});
+
+test('one that nobody holds', async () => {
+  await world.cluster();
+  const { code, err } = await run(messageCommand, world, 'export', 'NOBODY', '--out', join(directory, 'x'));
+  expect([code, err]).toEqual([1, expect.stringContaining('No transport that answered holds NOBODY')]);
+  expect(await readdir(directory)).toEqual([]);
+});
+
+test('who may only look does not get mail', async () => {
+  const port = await world.admin('a', holding('delivery', whole));
+  const status = async (role: 'operator' | 'viewer'): Promise<number> => {
+    const { ca, certificate: cert, key } = await world.identity(role, 'someone');
+    const path = `/v1/messages/${ID}/body`;
+    return await new Promise((resolve, reject) => {
+      const sent = request({ host: '127.0.0.1', port, path, agent: false, ca, cert, key, servername: 'localhost' });
+      sent.once('error', reject);
+      sent.once('response', (response) => {
+        response.resume();
+        response.once('end', () => resolve(response.statusCode ?? 0));
+      });
+      sent.end();
+    });
+  };
+  expect([await status('viewer'), await status('operator')]).toEqual([403, 200]);
+  expect(world.asked.filter(({ what }) => what === 'body')).toHaveLength(1);
+});
