@@ -3,11 +3,11 @@
  * when each has durably refused. Owns: that nobody delivers what was refused.
  */
 import type { CopyId } from '../../common/message.ts';
-import { reply } from '../../common/smtp/replies.ts';
 import type { Placement } from '../store/database.ts';
 import { answerWaiters } from './answers.ts';
 import type { Copy } from './copy.ts';
 import { sendResolve } from './inquiry.ts';
+import { noShadowReply } from './no-shadow.ts';
 import { placementAnswered } from './ownership.ts';
 import { commit, DEADLINES, dropCopy, late, note, type Placing, setTimer, type Turn, wrong } from './state.ts';
 import { putTombstone } from './tombstones.ts';
@@ -101,7 +101,7 @@ export function abortSettled(turn: Turn, placing: Placing, outcome: 'refused' | 
         epoch: placing.epoch,
         outcome,
         digest: null,
-        reply: outcome === 'refused' ? reply('shadowFailure') : null,
+        reply: outcome === 'refused' ? noShadowReply(turn, placing.attempts) : null,
       },
     });
   answerWaiters(turn, placing.id);

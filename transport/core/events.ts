@@ -66,6 +66,7 @@ export type CoreEvent =
   /** It never got the END, or said no: it does not hold the copy. */
   | {
       readonly kind: 'CandidateRefused';
+      readonly refusal?: Reply;
       readonly member: string;
       readonly id: CopyId;
       readonly attempt: number;

@@ -16,6 +16,7 @@ import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
 import { askEverybody, everybody } from './inquiry.ts';
+import { noShadowReply } from './no-shadow.ts';
 import { announceHeld, promote, tellHolders, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
 import { restEnded, restOpened } from './resting.ts';
@@ -64,7 +65,7 @@ export function intakeOpened(turn: Turn, opening: IntakeOpening): void {
   }
   const shadows = server.document.policies.shadowRedundancy;
   if (shadows.rejectMessageOnShadowFailure && pickCandidate(turn, []) === null)
-    return refuse(reply('shadowFailure'), true);
+    return refuse(noShadowReply(turn, []), true);
   const intake: Intake = { ...opening, waiting: true, endedAtMs: null };
   server.intakes.set(opening.stream, intake);
   server.intakeOf.set(opening.id, opening.stream);

@@ -4,16 +4,16 @@
  */
 
 import type { MemberConfig } from '../../common/config.ts';
-import { type CopyId, sameEpoch } from '../../common/message.ts';
+import { type CopyId, type Reply, sameEpoch } from '../../common/message.ts';
 import type { Result } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
-import { reply } from '../../common/smtp/replies.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { abortIntake, abortSettled } from './aborting.ts';
 import { armAge } from './ages.ts';
 import { answerIntake, answerWaiters, refuseIntake } from './answers.ts';
 import { countAttempt } from './attempt-counts.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
+import { noShadowReply } from './no-shadow.ts';
 import { heldLate, placementAnswered, protectedNow, settle, tellProgress } from './ownership.ts';
 import { nextCandidate } from './placement.ts';
 import {
@@ -217,10 +217,13 @@ export function candidateOpened(turn: Turn, id: CopyId, number: number): void {
   if (found.placing.end !== null && found.placing.phase === 'placing') sendEnd(turn, found.placing, found.attempt);
 }
 
-export function candidateRefused(turn: Turn, member: string, id: CopyId, number: number): void {
+export function candidateRefused(turn: Turn, member: string, id: CopyId, number: number, refusal?: Reply): void {
   const found = attemptOf(turn, id, number);
   if (found === null) notHeld(turn, member, id);
-  else attemptFailed(turn, found.placing, found.attempt, false);
+  else {
+    if (refusal !== undefined) found.attempt.refusal = refusal;
+    attemptFailed(turn, found.placing, found.attempt, false);
+  }
   releaseHeldEnds(turn);
 }
 
@@ -283,6 +286,7 @@ function resultOf(turn: Turn, member: string, id: CopyId, number: number, result
   const isStored = result.outcome === 'stored' || wrong(turn, 'any-answer-protects');
   if (isStored && (digestRight || wrong(turn, 'any-answer-protects')) && epochRight)
     return stored(turn, placing, attempt);
+  if (result.reply !== null) attempt.refusal = result.reply;
   attemptFailed(turn, placing, attempt, false);
 }
 
@@ -382,7 +386,7 @@ function exhausted(turn: Turn, placing: Placing): void {
   const reject = server.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
   if (placing.end === null) {
     // Nothing was sent an END: a plain refusal (protocol.md 5). With policy false the body goes on and is accepted alone.
-    if (reject || !mayAcceptAlone(turn)) refuseIntake(turn, placing, reply('shadowFailure'));
+    if (reject || !mayAcceptAlone(turn)) refuseIntake(turn, placing, noShadowReply(turn, placing.attempts));
     return;
   }
   const copy = server.copies.get(placing.id);

@@ -199,7 +199,7 @@ function dispatch(turn: Turn, event: CoreEvent): void {
       return candidateOpened(turn, event.id, event.attempt);
     case 'CandidateRefused':
       if (rehomeRefused(turn, event)) return;
-      return candidateRefused(turn, event.member, event.id, event.attempt);
+      return candidateRefused(turn, event.member, event.id, event.attempt, event.refusal);
     case 'CandidateLost':
       if (rehomeLost(turn, event.id, event.attempt)) return;
       return candidateLost(turn, event.id, event.attempt);

@@ -3,7 +3,7 @@
  * effects). Only `step()` and what it calls may change it.
  */
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
-import type { CopyId, Envelope, Epoch, Identity, SharedState } from '../../common/message.ts';
+import type { CopyId, Envelope, Epoch, Identity, Reply, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
 import { assert } from '../../common/platform/assert.ts';
 import type { Graves } from '../store/buried.ts';
@@ -63,6 +63,8 @@ export interface Attempt {
   readonly endSentAtMs: number | null;
   /** Failed with an END out and no durable refusal: it may hold the copy. */
   readonly inDoubt: boolean;
+  /** What it said when it refused. */
+  refusal?: Reply;
 }
 
 /** The search for a shadow for one copy: from the OPEN of an intake, or later for a copy that has none. */

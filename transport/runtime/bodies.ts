@@ -256,7 +256,9 @@ export class Bodies {
           this.#forget(id, attempt);
           const held = refuse.held === true;
           const heldOtherwise = refuse.heldOtherwise === true;
-          this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt, held, heldOtherwise });
+          const { member } = effect;
+          const refusal = refuse.reply;
+          this.#handlers.event({ kind: 'CandidateRefused', member, id, attempt, held, heldOtherwise, refusal });
         },
         onResult: (result) => {
           this.#forget(id, attempt);
