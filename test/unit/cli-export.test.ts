@@ -1,11 +1,14 @@
 /** `mailcluster message export` against real admin APIs: the file, who may have it, and what is there when it cannot be had. */
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { messageCommand } from '../../operator/cli/messages.ts';
+import { until } from '../house/until.ts';
 import { AdminWorld, CONTENTS, detail, ID, type MemberContents } from './admin-world.ts';
 import { run } from './cli-run.ts';
 
@@ -82,6 +85,33 @@ test('one that nobody holds', async () => {
   const { code, err } = await run(messageCommand, world, 'export', 'NOBODY', '--out', join(directory, 'x'));
   expect([code, err]).toEqual([1, expect.stringContaining('No transport that answered holds NOBODY')]);
   expect(await readdir(directory)).toEqual([]);
+});
+
+test('who goes away in the middle leaves nothing open', async () => {
+  let isOpen = false;
+  async function* endless(): AsyncIterable<Buffer> {
+    isOpen = true;
+    try {
+      for (;;) yield Buffer.alloc(PIECE);
+    } finally {
+      isOpen = false;
+    }
+  }
+  const contents = holding('delivery', endless);
+  const known = contents.details.get(ID);
+  if (known === undefined) throw new Error('no detail');
+  const facts = { ...known.facts, sizeBytes: 1e12 };
+  const port = await world.admin('a', { ...contents, details: new Map([[ID, { ...known, facts }]]) });
+  const { ca, certificate: cert, key } = await world.identity('operator', 'someone');
+  const path = `/v1/messages/${ID}/body`;
+  const sent = request({ host: '127.0.0.1', port, path, agent: false, ca, cert, key, servername: 'localhost' });
+  sent.on('error', () => undefined);
+  sent.end();
+  const [response] = (await once(sent, 'response')) as [IncomingMessage];
+  await once(response, 'data');
+  expect(isOpen).toBe(true);
+  sent.destroy();
+  await until('the body to be closed', () => !isOpen, { deadlineMs: 10_000 });
 });
 
 test('who may only look does not get mail', async () => {

@@ -202,10 +202,22 @@ async function contentOf(id: CopyId, client: AdminClient, { view, logger }: Admi
   // What cannot be read at all is said before anything else is.
   const first = await chunks.next();
   logger.info({ attemptId: id, client: client.name }, 'body of a message given out');
-  const content = async function* (): AsyncIterable<Buffer> {
-    for (let next = first; next.done !== true; next = await chunks.next()) yield next.value;
+  return { status: 200, sizeBytes: message.facts.sizeBytes, content: from(first, chunks) };
+}
+
+/** The rest of an iteration that has begun. Whoever stops early ends it: while it is open it holds segments of the log. */
+function from(first: IteratorResult<Buffer>, rest: AsyncIterator<Buffer>): AsyncIterable<Buffer> {
+  let begun: IteratorResult<Buffer> | null = first;
+  const next = async (): Promise<IteratorResult<Buffer>> => {
+    const result = begun ?? (await rest.next());
+    begun = null;
+    return result;
   };
-  return { status: 200, sizeBytes: message.facts.sizeBytes, content: content() };
+  const end = async (): Promise<IteratorResult<Buffer>> => {
+    await rest.return?.();
+    return { done: true, value: undefined };
+  };
+  return { [Symbol.asyncIterator]: () => ({ next, return: end }) };
 }
 
 async function lookUp(url: URL, client: AdminClient, options: AdminServerOptions): Promise<Answer> {
