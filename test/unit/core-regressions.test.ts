@@ -207,6 +207,22 @@ describe('9. a search for a shadow that has lost its purpose is called off (else
     expect(bench.copy('M9').recipients?.[0]).toMatchObject({ outcome: 'failed', announced: true });
   });
 
+  test('a report that I make is not sent before everybody was asked: its former maker or a successor may have it (seed 1267)', () => {
+    const bench = new CoreBench({ members: 3 });
+    for (const member of [PEER, OTHER]) bench.join(member);
+    bench.accept('M9', ['nobody@sim.example', FAR], { from: SENDER });
+    const { id } = bench.lastSeen('ComposeDsn');
+    const of = { stream: 90, id, parent: copyId('M9'), envelope: envelopeFor([SENDER], '') };
+    bench.event({ kind: 'DsnComposed', ...of, digest: DIGEST, sizeBytes: 5 });
+    const asked = bench.sent('CLAIM').filter(({ frame }) => frame.claim.items.some((item) => item.id === id));
+    expect(asked.map(({ to }) => to).sort()).toEqual([PEER, OTHER].sort());
+    bench.candidateStored(bench.candidateOpened());
+    const sent = () => bench.seen('Deliver').filter(({ facts }) => facts.id === id).length;
+    expect(sent()).toBe(0);
+    for (const member of [PEER, OTHER]) bench.grant(member, 'pending', sharedOf(id, { kind: 'dsn' }));
+    expect(sent()).toBe(1);
+  });
+
   test("another maker's report takes the place of mine: who holds mine hears whose it is now (seed 800194)", () => {
     const bench = new CoreBench({ members: 3 });
     bench.join(PEER);

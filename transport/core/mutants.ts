@@ -79,8 +79,6 @@ export const MUTANTS = {
     'a copy in transit takes the place of what is just coming to rest: who answered for it has nothing any more, and a failover finds half of the mail',
   'waiting-delivery-begins':
     'what waited for a connection while the process stood still is delivered although others took it over',
-  'report-unasked':
-    'a report that another transport took over is sent twice: each of its two owners never asked the other',
   'report-id-per-kind': 'the sender hears twice about one recipient: that it failed, and that it expired',
   'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
   'promoted-without-claim': 'two shadows of one message both deliver it',

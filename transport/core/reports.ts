@@ -162,7 +162,7 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${dsn.parent}` });
   reshadow(turn);
   // Another member may have made it too, or taken over from its maker (seed 1267): one of the two sends it.
-  if (!wrong(turn, 'report-unasked')) beginDoubt(turn, copy, 'reachable');
+  beginDoubt(turn, copy, 'reachable');
   const byPolicy = !server.document.policies.shadowRedundancy.rejectMessageOnShadowFailure;
   if (alone || byPolicy || wrong(turn, 'dsn-unprotected')) {
     dsnSafe(turn, dsn.id);
