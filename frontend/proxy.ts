@@ -3,8 +3,10 @@
  * protocol.md 5-7). Owns: the connections to the transports, the replay budget, the messages in flight. Usable without an SMTP
  * library: the simulator drives `open` directly. Keeps nothing on disk: it can be killed at any time.
  */
+
 import type { FrontendLimits, TopologyDocument } from '../common/config.ts';
 import type { Envelope } from '../common/message.ts';
+import { lackedByAll } from '../common/peer/lacking.ts';
 import type { TrackingEvent } from '../common/peer/messages.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
@@ -112,13 +114,7 @@ export class MessageProxy {
   /** There are transports, and each of them refuses strangers for want of this (semantics.md R10: from Medium on). Null: send on. */
   get pressedBy(): string | null {
     const active = this.#peers.candidates().filter((c) => c.member.state === 'active');
-    if (active.length === 0) return null;
-    const missing = new Set<string>();
-    for (const { load } of active) {
-      if (load === null || load.backPressure === 'Normal') return null;
-      for (const resource of (load.pressedBy ?? 'resources').split(', ')) missing.add(resource);
-    }
-    return [...missing].sort().join(', ');
+    return lackedByAll(active.map(({ load }) => load));
   }
 
   get inFlight(): number {

@@ -3,6 +3,7 @@
  * so that whoever reads it looks at the right volume; else 451 4.4.0. Both mean "try again", and nobody holds the message.
  */
 import type { Reply } from '../../common/message.ts';
+import { lackedByAll } from '../../common/peer/lacking.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { Attempt, Turn } from './state.ts';
 
@@ -14,13 +15,7 @@ export function noShadowReply({ server }: Turn, attempts: readonly Attempt[]): R
   if (said.some((one) => one === null || !isNoRoom(one))) return reply('shadowFailure');
   const last = said.at(-1);
   if (last != null) return last;
-  const loads = server.boundary.flatMap(({ name, state }) =>
-    state === 'active' ? (server.peers.get(name)?.load ?? []) : [],
-  );
-  const pressed = loads.filter(({ backPressure }) => backPressure !== 'Normal');
-  if (pressed.length === 0 || pressed.length < loads.length) return reply('shadowFailure');
-  const resources = [
-    ...new Set(pressed.flatMap(({ pressedBy = '' }) => (pressedBy === '' ? [] : pressedBy.split(', ')))),
-  ];
-  return reply('backPressure', { resource: resources.sort().join(', ') || 'resources' });
+  const members = server.boundary.filter(({ state }) => state === 'active');
+  const lacking = lackedByAll(members.flatMap(({ name }) => server.peers.get(name)?.load ?? []));
+  return lacking === null ? reply('shadowFailure') : reply('backPressure', { resource: lacking });
 }

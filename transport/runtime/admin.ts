@@ -307,7 +307,9 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
       answerTo(request, options)
         .then((answer) => send(response, answer))
         .catch((error: unknown) => {
-          options.logger.error({ error }, 'admin answer failed');
+          // Who asked has gone: nothing is wrong here.
+          const isGone = (error as NodeJS.ErrnoException).code === 'ERR_STREAM_PREMATURE_CLOSE';
+          options.logger[isGone ? 'debug' : 'error']({ error }, 'admin answer failed');
           response.destroy();
         });
     },
