@@ -13,6 +13,7 @@ export function expandEnvelope(
   directory: Pick<RecipientDirectory, 'reportsTo'>,
 ): Envelope {
   const reportsTo = directory.reportsTo(envelope.reversePath);
+  if (expansions.size === 0 && reportsTo === undefined) return envelope;
   const senders = new Map<string, number>();
   const isDirect = ({ address }: EnvelopeRecipient): boolean => !expansions.has(address);
   // Who was named keeps what was asked for him.
@@ -30,7 +31,6 @@ export function expandEnvelope(
       return [memberOf(recipient, member, expansion, envelope.reversePath === '' ? null : senders)];
     });
   });
-  if (expansions.size === 0 && reportsTo === undefined) return envelope;
   const returnPaths = [...senders.keys()].map((address): ReturnPath => {
     const meant = directory.reportsTo(address);
     return meant === undefined ? { address } : { address, reportsTo: meant };

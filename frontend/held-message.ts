@@ -48,7 +48,7 @@ export class HeldMessage implements DataSink {
   readonly #deps: HeldMessageDeps;
   readonly #envelope: Envelope;
   readonly #drain: () => void;
-  readonly #log: Logger;
+  #ownLog: Logger | null = null;
   readonly #buffer: BodyBuffer;
   readonly #hash = createHash('sha256');
   readonly #decision = Promise.withResolvers<DataDecision>();
@@ -81,7 +81,6 @@ export class HeldMessage implements DataSink {
     this.#envelope = envelope;
     this.#drain = drain;
     this.#events = [...history];
-    this.#log = deps.log.child({ attemptId: id });
     this.#buffer = new BodyBuffer(deps.replayBufferBytes, deps.budget);
   }
 
@@ -222,7 +221,7 @@ export class HeldMessage implements DataSink {
   }
 
   #handlers(attempt: Try): OutgoingStreamHandlers {
-    const { serial, member } = attempt;
+    const { serial } = attempt;
     return {
       onOpenOk: () => this.#dispatch({ kind: 'OpenOk', serial }),
       onCredit: () => this.#pump(),
@@ -237,7 +236,6 @@ export class HeldMessage implements DataSink {
       },
       onResult: (result) => {
         if (!this.#forgetOver(serial)) return;
-        this.#log.debug({ peer: member, try: attempt.number, outcome: result.outcome }, 'transport answered');
         const { outcome, reply } = result;
         this.#dispatch({ kind: 'Result', serial, outcome, reply, matches: this.#isOurs(attempt, result) });
       },
@@ -365,7 +363,7 @@ export class HeldMessage implements DataSink {
         : { code: answer.reply.code, enhanced: answer.reply.enhanced }),
       ...(protection === null ? {} : { protection, peer: this.#state.tries.at(-1)?.member }),
     };
-    if (outcome === 'accepted') this.#log.info(facts, 'message accepted');
+    if (outcome === 'accepted') this.#deps.log.info({ attemptId: this.id, ...facts }, 'message accepted');
     else if (outcome === 'refused') this.#log.warn(facts, 'message refused');
     else this.#log.error(facts, 'connection closed without a reply');
     this.#answer.resolve(answer);
@@ -387,6 +385,12 @@ export class HeldMessage implements DataSink {
   #note(detail: string, event = 'FRONTEND'): void {
     if (this.#events.length >= 2 * MAX_EVENTS) return;
     this.#events.push({ event, atMs: this.#deps.clock.wallMs(), source: this.#deps.frontend, detail });
+  }
+
+  /** Made when something is to be said: most messages say one line, and a child of pino is dearer than that. */
+  get #log(): Logger {
+    this.#ownLog ??= this.#deps.log.child({ attemptId: this.id });
+    return this.#ownLog;
   }
 
   /** The attempt id is the copy id of what the message leaves (protocol.md 1). */

@@ -85,8 +85,12 @@ export class MessageProxy {
           this.#deps.times ?? SESSION_TIMES,
           {
             noTransport: reply('noTransport'),
-            lost: reply('transportLost', { id }),
-            accepted: reply('accepted', { id }),
+            get lost() {
+              return reply('transportLost', { id });
+            },
+            get accepted() {
+              return reply('accepted', { id });
+            },
           },
           this.#deps.mutants,
         ),

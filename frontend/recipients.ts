@@ -111,7 +111,7 @@ export class RecipientDirectory {
 
   /** Who is meant by a sender's address, where it is no mailbox: reports go there. */
   reportsTo(sender: string): readonly string[] | undefined {
-    if (sender === '') return undefined;
+    if (sender === '' || (this.#groups.size === 0 && this.#catchAll.size === 0)) return undefined;
     const found = this.find(sender);
     if (found.kind !== 'expansion') return undefined;
     const { isList, members } = found.expansion;
@@ -127,6 +127,7 @@ export class RecipientDirectory {
   }
 
   #groupOf(address: string): ExpansionConfig | null {
+    if (this.#groups.size === 0) return null;
     const exact = this.#groups.get(comparable(address));
     if (exact !== undefined) return exact;
     const parts = splitAddress(address);

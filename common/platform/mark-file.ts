@@ -8,6 +8,7 @@ import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'nod
 export interface MarkFile {
   /** What the life before left, with one line end at its end at most; null when there is nothing. */
   readonly found: string | null;
+  /** Nothing any more once it is closed. */
   write(text: string): void;
   close(): void;
 }
@@ -20,16 +21,28 @@ export function openMarkFile(path: string): MarkFile {
   const text = readFileSync(path, 'utf8');
   const handle = openSync(path, 'r+');
   let length = Buffer.byteLength(text);
+  const page = Buffer.alloc(PAGE);
+  let isClosed = false;
   return {
     found: text === '' ? null : text.replace(/\n+$/, '\n'),
     write: (next) => {
+      if (isClosed) return;
       const bytes = Buffer.byteLength(next);
-      // Shorter than the last one: line ends over what is left of it cost less than cutting the file, up to a page.
-      const isCut = bytes < length && length > PAGE;
-      writeSync(handle, isCut || bytes >= length ? next : next.padEnd(next.length + length - bytes, '\n'), 0);
-      if (isCut) ftruncateSync(handle, bytes);
-      length = isCut ? bytes : Math.max(length, bytes);
+      if (bytes <= PAGE && length <= PAGE) {
+        // Line ends over what is left of a longer one cost less than cutting the file.
+        page.write(next);
+        page.fill('\n', bytes, length);
+        length = Math.max(length, bytes);
+        writeSync(handle, page, 0, length, 0);
+        return;
+      }
+      writeSync(handle, next, 0);
+      if (bytes < length) ftruncateSync(handle, bytes);
+      length = bytes;
     },
-    close: () => closeSync(handle),
+    close: () => {
+      isClosed = true;
+      closeSync(handle);
+    },
   };
 }

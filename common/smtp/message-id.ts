@@ -3,6 +3,7 @@
  * people who search, nothing depends on it.
  */
 const LIMIT_BYTES = 16_384;
+const EMPTY = Buffer.alloc(0);
 const FIELD = /(?:^|\r\n)Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[^\r\n<> \t]{1,900}>)/i;
 
 export class MessageIdFinder {
@@ -15,9 +16,7 @@ export class MessageIdFinder {
     if (this.#over) return;
     this.#head.push(chunk.subarray(0, LIMIT_BYTES - this.#size));
     this.#size += Math.min(chunk.length, LIMIT_BYTES - this.#size);
-    const full = this.#size >= LIMIT_BYTES;
-    if (!full && chunk.indexOf('\r\n\r\n') < 0) return;
-    this.#search();
+    if (this.#size >= LIMIT_BYTES || chunk.includes('\r\n\r\n')) this.#search();
   }
 
   /** The id with its angle brackets, or null; call at the end of data. */
@@ -28,9 +27,10 @@ export class MessageIdFinder {
 
   #search(): void {
     this.#over = true;
-    const text = Buffer.concat(this.#head).toString('latin1');
-    const end = text.indexOf('\r\n\r\n');
-    this.#found = FIELD.exec(end < 0 ? text : text.slice(0, end + 2))?.[1] ?? null;
+    const [first = EMPTY] = this.#head;
+    const head = this.#head.length > 1 ? Buffer.concat(this.#head) : first;
+    const end = head.indexOf('\r\n\r\n');
+    this.#found = FIELD.exec(head.toString('latin1', 0, end < 0 ? head.length : end + 2))?.[1] ?? null;
     this.#head = [];
   }
 }

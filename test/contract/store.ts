@@ -203,6 +203,11 @@ export function storeContract(engine: EngineUnderTest): void {
       );
       await bench.run(store.commit([moveOf(copyId(3), 'primary', 'mbx2', 3000)]));
       for (const round of ['open', 'reopened', 'again']) {
+        // Never false for what rests; for what is in transit it is.
+        expect(
+          [2, 4].map((n) => store.mayRest(copyId(n))),
+          round,
+        ).toEqual([true, false]);
         expect(await bench.run(store.lookup(copyId(4))), round).toBe(null);
         expect(await bench.run(store.lookup(copyId(77))), round).toBe(null);
         expect((await bench.run(store.lookup(copyId(2))))?.state.queue, round).toBe('shadowSafetyNet');

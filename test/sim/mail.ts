@@ -155,7 +155,8 @@ function checkAccepted(world: World, sent: Sent, text: string): void {
   const names = holders.map((holder) => holder.member);
   // One of the two volumes may be destroyed while the answer is on its way.
   const held = world.view.bereft.has(id) ? world.view.everHeld(id, sent.digest) : holders.length;
-  sent.isProtected = held >= 2;
+  // The copy of an earlier try, undecided yet, is no protection of one that was accepted alone.
+  sent.isProtected = held >= 2 && holders.every(({ stored }) => stored.state.unprotected === null);
   const { shadowRedundancy } = world.document.policies;
   // Every recipient is served, or has a report that is safe (protocol.md 11): nothing of the copy is needed any more, though it may be in doubt and not yet at rest.
   const isDone = holders.some(({ stored }) => allFinal(stored.state.recipients));

@@ -53,14 +53,24 @@ export function nextCandidate(input: PlacementInput): string | null {
   }
 }
 
+function timesOf(member: string, tried: readonly Tried[]): number {
+  let times = 0;
+  for (const entry of tried) if (entry.member === member) times += 1;
+  return times;
+}
+
 /** Least tried first, then by load; equal ones by lot. */
 function lightest(candidates: readonly Candidate[], tried: readonly Tried[], draw: number): string | null {
   if (candidates.length === 0) return null;
-  const times = (member: string): number => tried.filter((entry) => entry.member === member).length;
-  const fewest = Math.min(...candidates.map((candidate) => times(candidate.member)));
-  const fresh = candidates.filter((candidate) => times(candidate.member) === fewest);
-  const load = (candidate: Candidate): number => candidate.open * 8 + Math.floor(candidate.queued / 64);
-  const least = Math.min(...fresh.map(load));
-  const best = fresh.filter((candidate) => load(candidate) === least);
+  let best: Candidate[] = [];
+  let [fewest, least] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+  for (const candidate of candidates) {
+    const times = timesOf(candidate.member, tried);
+    const load = candidate.open * 8 + Math.floor(candidate.queued / 64);
+    if (times > fewest || (times === fewest && load > least)) continue;
+    if (times < fewest || load < least) best = [];
+    [fewest, least] = [times, load];
+    best.push(candidate);
+  }
   return best[Math.floor(draw * best.length)]?.member ?? null;
 }

@@ -15,7 +15,7 @@ import { countAttempt } from './attempt-counts.ts';
 import { type Copy, confirmedPlacements, IN_TRANSIT, register, sharedState, withPlacement } from './copy.ts';
 import { noShadowReply } from './no-shadow.ts';
 import { heldLate, placementAnswered, protectedNow, settle, tellProgress } from './ownership.ts';
-import { nextCandidate } from './placement.ts';
+import { type Candidate, nextCandidate } from './placement.ts';
 import {
   type Attempt,
   addCopy,
@@ -59,17 +59,17 @@ export function pickCandidate(
     ? server.document.members.filter((member) => member.name !== server.name)
     : server.boundary;
   const { placings } = server;
-  const able = members.filter(
-    (member) => member.state === 'active' && !exclude.has(member.name) && mayReceive(turn, member.name),
-  );
-  const prompt = able.filter((member) => !isStalled(turn, member.name));
+  const able: Candidate[] = [];
+  const prompt: Candidate[] = [];
+  for (const { name, site, state } of members) {
+    if (state !== 'active' || exclude.has(name) || !mayReceive(turn, name)) continue;
+    const queued = server.peers.get(name)?.load?.queued ?? 0;
+    const candidate = { member: name, site, queued, open: placings.openAt(name) };
+    able.push(candidate);
+    if (!isStalled(turn, name)) prompt.push(candidate);
+  }
   // One that is slow to answer comes last, but a moment's pause of the only other disk is no reason to refuse mail: its END waits (6a).
-  const healthy = (prompt.length > 0 ? prompt : able).map((member) => ({
-    member: member.name,
-    site: member.site,
-    queued: server.peers.get(member.name)?.load?.queued ?? 0,
-    open: placings.openAt(member.name),
-  }));
+  const healthy = prompt.length > 0 ? prompt : able;
   const policy = server.document.policies.shadowRedundancy;
   return nextCandidate({
     self: from,

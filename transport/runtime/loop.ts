@@ -37,6 +37,12 @@ const idOf = (write: CoreWrite): CopyId | null => {
   }
 };
 
+/** What is being written, and what may be said when it is durable, in this order. A refused commit is fatal: what waits for it is never said. */
+interface Writing {
+  readonly durable: Promise<void>;
+  readonly effects: { readonly effect: LateEffect; readonly atMs: number }[];
+}
+
 export class Loop {
   readonly #server: Server;
   readonly #clock: Clock;
@@ -44,8 +50,8 @@ export class Loop {
   readonly #handlers: LoopHandlers;
   readonly #queue: CoreEvent[] = [];
   /** Last commit that touched a copy, or change of what rests, while it is not yet durable. */
-  readonly #pending = new Map<CopyId, Promise<void>>();
-  #last: Promise<void> | null = null;
+  readonly #pending = new Map<CopyId, Writing>();
+  #last: Writing | null = null;
   #running = false;
   #stopped = false;
   #timer: { readonly atMs: number; readonly timer: Timer } | null = null;
@@ -75,7 +81,7 @@ export class Loop {
 
   /** Settles when what was last written about this copy is durable; null when it is. */
   writing(id: CopyId): Promise<void> | null {
-    return this.#pending.get(id) ?? null;
+    return this.#pending.get(id)?.durable ?? null;
   }
 
   /** Carries out one step's result; also called with the result of starting the core. */
@@ -94,30 +100,25 @@ export class Loop {
 
   #commit(writes: readonly CoreWrite[]): void {
     const durable = this.#database.commit(writes.map((write) => this.#handlers.write(write)));
-    this.#last = durable;
-    this.#waitFor(writes.map(idOf), durable);
+    this.#last = this.#waitFor(writes.map(idOf), durable);
   }
 
-  #waitFor(ids: readonly (CopyId | null)[], durable: Promise<void>): void {
-    for (const id of ids) if (id !== null) this.#pending.set(id, durable);
+  #waitFor(ids: readonly (CopyId | null)[], durable: Promise<void>): Writing {
+    const writing: Writing = { durable, effects: [] };
+    for (const id of ids) if (id !== null) this.#pending.set(id, writing);
     durable.then(() => {
-      if (this.#last === durable) this.#last = null;
-      for (const id of ids) if (id !== null && this.#pending.get(id) === durable) this.#pending.delete(id);
+      if (this.#last === writing) this.#last = null;
+      for (const id of ids) if (id !== null && this.#pending.get(id) === writing) this.#pending.delete(id);
+      for (const { effect, atMs } of writing.effects) if (!this.#stopped) this.#say(effect, atMs);
     }, this.#fatal);
+    return writing;
   }
 
   #later(effect: LateEffect): void {
     const wait =
       effect.kind === 'Count' ? null : effect.copy === null ? this.#last : (this.#pending.get(effect.copy) ?? null);
-    if (wait === null) return this.#handlers.late(effect);
-    const atMs = this.#clock.monotonicMs();
-    // A refused commit is fatal where it was handed over; nothing that waits for it is ever said.
-    wait.then(
-      () => {
-        if (!this.#stopped) this.#say(effect, atMs);
-      },
-      () => undefined,
-    );
+    if (wait === null) this.#handlers.late(effect);
+    else wait.effects.push({ effect, atMs: this.#clock.monotonicMs() });
   }
 
   /** What was said durably stays true over a standstill; a delivery may be another member's by now. */

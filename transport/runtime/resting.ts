@@ -39,7 +39,8 @@ export class Resting {
       // What was aborted here for one try may rest here by another.
       const { copies, tombstones } = this.#core;
       const isTold = (id: CopyId): boolean => which === 'untold' && tombstones.get(id)?.kind === 'final';
-      const isSettled = (id: CopyId): boolean => looked.has(id) && this.#writing(id) === null;
+      const isSettled = (id: CopyId): boolean =>
+        this.#writing(id) === null && (looked.has(id) || !this.#deps.database.mayRest(id));
       const missing = ids.filter((id) => !isSettled(id) && !copies.has(id) && !isTold(id));
       if (missing.length === 0) return use(found, unreadable);
       for (const id of missing) {

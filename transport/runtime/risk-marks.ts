@@ -1,7 +1,7 @@
 /**
  * The mark of protocol.md 18: which copies are in a risky step now, in a file that survives the death of the process. Owns: its text. Promise: it is there when
  * `begin` returns; `alone` stands there only while nothing else is marked, and is gone when `end` returns. Who was not alone may stand there until the end of the
- * tick: a death from something else meanwhile makes one suspect more, which goes alone once, and a hundred thousand copies in one go cost half as many writes.
+ * turn of the event loop: a death from something else meanwhile makes one suspect more, which goes alone once, and every copy costs one write instead of two.
  * A text that cannot be read marks nobody: a power cut may have torn it, and no process died of a message then.
  */
 import type { CopyId } from '../../common/message.ts';
@@ -17,7 +17,11 @@ export function readMark(text: string | null): Marked {
   return { ids, alone: match[1] === 'alone' && ids.length === 1 };
 }
 
-export function markedBy(file: Pick<MarkFile, 'found' | 'write'>): RiskOptions {
+/** `later`: when the end of what was not alone is written at the latest. */
+export function markedBy(
+  file: Pick<MarkFile, 'found' | 'write'>,
+  later: (write: () => void) => void = queueMicrotask,
+): RiskOptions {
   const inside = new Map<CopyId, number>();
   let isAlone = false;
   let isStale = false;
@@ -30,7 +34,7 @@ export function markedBy(file: Pick<MarkFile, 'found' | 'write'>): RiskOptions {
   const writeLater = (): void => {
     if (isStale) return;
     isStale = true;
-    queueMicrotask(() => {
+    later(() => {
       if (isStale) write(false);
     });
   };

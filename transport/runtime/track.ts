@@ -2,37 +2,43 @@
 import type { LateEffect } from '../core/events.ts';
 import type { CopyFacts } from '../store/database.ts';
 import type { TransportDeps } from './deps.ts';
-import type { TrackingEventName, TrackingHistory } from './tracking-api.ts';
+import type { TrackingEventName, TrackingHistory, TrackingRecord } from './tracking-api.ts';
 
 type Deps = Pick<TransportDeps, 'clock' | 'log' | 'name' | 'tracking'>;
 
 export function track(deps: Deps, effect: Extract<LateEffect, { readonly kind: 'Track' }>): void {
   const { facts, id, peer, detail, addresses } = effect;
-  const messageId = facts?.events.find((event) => event.event === 'MESSAGE-ID')?.detail;
-  deps.tracking.record({
-    atMs: deps.clock.wallMs(),
-    event: effect.event,
-    source: deps.name,
-    attemptId: id,
-    ...(facts === null
-      ? {}
-      : {
-          from: facts.envelope.reversePath,
-          recipients: addresses ?? facts.envelope.recipients.map((entry) => entry.address),
-        }),
-    ...(peer === undefined ? {} : { peer }),
-    ...(detail === undefined ? {} : { detail }),
-    ...(messageId === undefined ? {} : { messageId }),
-    ...(effect.event === 'RECEIVE' && facts !== null ? { history: historyOf(facts) } : {}),
-  });
+  const { event } = effect;
+  const record: Growing = { atMs: deps.clock.wallMs(), event, source: deps.name, attemptId: id };
+  if (facts !== null) {
+    const { envelope } = facts;
+    record.from = envelope.reversePath;
+    record.recipients = addresses ?? envelope.recipients.map((entry) => entry.address);
+  }
+  if (peer !== undefined) record.peer = peer;
+  if (detail !== undefined) record.detail = detail;
+  if (facts !== null) {
+    const messageId = messageIdOf(facts);
+    if (messageId !== undefined) record.messageId = messageId;
+    if (event === 'RECEIVE') record.history = historyOf(facts);
+  }
+  deps.tracking.record(record);
+  const isBookkeeping = BOOKKEEPING.has(event);
   const fields = {
     attemptId: id,
-    event: effect.event,
+    event,
     ...(peer === undefined ? {} : { peer }),
     ...(detail === undefined ? {} : { detail }),
   };
-  if (BOOKKEEPING.has(effect.event)) deps.log.debug(fields, 'message event');
+  if (isBookkeeping) deps.log.debug(fields, 'message event');
   else deps.log.info(fields, 'message event');
+}
+
+type Growing = { -readonly [Key in keyof TrackingRecord]: TrackingRecord[Key] };
+
+function messageIdOf({ events }: CopyFacts): string | undefined {
+  for (const { event, detail } of events) if (event === 'MESSAGE-ID') return detail;
+  return undefined;
 }
 
 /**

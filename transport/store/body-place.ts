@@ -11,11 +11,15 @@ declare const packed: unique symbol;
 const NUMBER = 4;
 const AT = 3;
 const EXTENT = 4;
+/** Most bodies are one part or two: no buffer for each. */
+const SCRATCH = Buffer.allocUnsafe(256);
 
 export function packPlace(numbers: readonly number[]): BodyPlace {
-  const bytes = Buffer.allocUnsafe(NUMBER * numbers.length);
-  for (const [index, number] of numbers.entries()) bytes.writeUInt32LE(number >>> 0, NUMBER * index);
-  return bytes.toString('latin1') as BodyPlace;
+  const length = NUMBER * numbers.length;
+  const bytes = length <= SCRATCH.length ? SCRATCH : Buffer.allocUnsafe(length);
+  for (let index = 0; index < numbers.length; index++)
+    bytes.writeUInt32LE((numbers[index] as number) >>> 0, NUMBER * index);
+  return bytes.toString('latin1', 0, length) as BodyPlace;
 }
 
 const numberAt = (body: BodyPlace, index: number): number => {
@@ -29,11 +33,16 @@ const numberAt = (body: BodyPlace, index: number): number => {
   );
 };
 
-export const numbersOf = (body: BodyPlace): number[] =>
-  Array.from({ length: body.length / NUMBER }, (_, index) => numberAt(body, index));
+export function numbersOf(body: BodyPlace): number[] {
+  const numbers: number[] = [];
+  for (let index = 0; index * NUMBER < body.length; index++) numbers.push(numberAt(body, index));
+  return numbers;
+}
 
 export function bodyPlace(at: Place, extents: readonly Extent[]): BodyPlace {
-  return packPlace([...at, ...extents.flat()]);
+  const numbers: number[] = [...at];
+  for (const extent of extents) numbers.push(...extent);
+  return packPlace(numbers);
 }
 
 export const commitPlace = (body: BodyPlace): Place => [numberAt(body, 0), numberAt(body, 1), numberAt(body, 2)];

@@ -45,22 +45,46 @@ export interface CopyRows {
   readonly rows: readonly CopyRow[];
 }
 
+type Keyed = Pick<
+  CopyState,
+  'queue' | 'standing' | 'abortedThrough' | 'unprotected' | 'suspended' | 'crashCount' | 'delayed' | 'dsns' | 'attempts'
+>;
+
+/** The same text for the same rest; null where it would be as long as the JSON. `Keyed`: a field of the rest that is not in it does not compile. */
+function restKey(state: Keyed extends StateRest ? Keyed : never): string | null {
+  const { queue, standing, abortedThrough, unprotected, suspended, crashCount, delayed, dsns, attempts } = state;
+  if (dsns.length > 0 || unprotected !== null) return null;
+  return `${queue}/${standing}/${abortedThrough}/${suspended}/${crashCount}/${delayed}/${attempts}`;
+}
+
 /** Values of one frame, each once. */
 class SharedList {
   readonly values: Shared[] = [];
   readonly #numbers = new Map<Shared, number>();
   readonly #texts = new Map<string, number>();
+  readonly #rests = new Map<string, number>();
 
   /** The very same object again is the usual case. */
   number(value: Shared): number {
     const known = this.#numbers.get(value);
     if (known !== undefined) return known;
-    const number = this.numberOfText(JSON.stringify(value), value);
+    const number = this.#numberOfText(JSON.stringify(value), value);
     this.#numbers.set(value, number);
     return number;
   }
 
-  numberOfText(text: string, value: Shared): number {
+  /** Rows are many, and most have one of a few rests: no object and no JSON for each. */
+  numberOfRest(state: CopyState): number {
+    const key = restKey(state);
+    const known = key === null ? undefined : this.#rests.get(key);
+    if (known !== undefined) return known;
+    const { epoch: _epoch, recipients: _all, placements: _held, ageMs: _age, finalAtMs: _final, ...rest } = state;
+    const number = this.#numberOfText(JSON.stringify(rest), rest);
+    if (key !== null) this.#rests.set(key, number);
+    return number;
+  }
+
+  #numberOfText(text: string, value: Shared): number {
     const known = this.#texts.get(text);
     if (known !== undefined) return known;
     this.#texts.set(text, this.values.length);
@@ -93,7 +117,7 @@ export function encodeRows(copies: readonly CheckpointCopy[], compactor: Compact
     if (packed === null) throw new Error('facts that were packed are open');
     const block = blocks.get(packed.block) ?? blocks.size;
     blocks.set(packed.block, block);
-    const { epoch, recipients, placements, ageMs, finalAtMs, ...rest } = state;
+    const { epoch, recipients, placements, ageMs, finalAtMs } = state;
     return [
       facts.id,
       facts.ancestor,
@@ -104,7 +128,7 @@ export function encodeRows(copies: readonly CheckpointCopy[], compactor: Compact
       block,
       packed.at,
       packed.recipients,
-      shared.numberOfText(JSON.stringify(rest), rest),
+      shared.numberOfRest(state),
       shared.number(epoch),
       recipients?.map((recipient) => (isPlain(recipient) ? recipient.address : recipient)) ?? null,
       shared.number(placements),

@@ -164,6 +164,14 @@ class PackedFacts {
   }
 }
 
+/** The same as a plain object: JSON of one with computed properties takes three times as long. */
+export function plainFacts(facts: CopyFacts): CopyFacts {
+  if (!(facts instanceof PackedFacts)) return facts;
+  const { id, ancestor, kind, sizeBytes, acceptedAtMs, takenFrom } = facts;
+  const { envelope, events, digest } = PackedFacts.rest(facts);
+  return { id, ancestor, kind, envelope, digest, sizeBytes, acceptedAtMs, takenFrom, events };
+}
+
 const SHOWN: PropertyDescriptorMap = {
   envelope: {
     enumerable: true,

@@ -297,6 +297,8 @@ export interface QueueDatabase {
    * be, in a part of the log that cannot be read; `recovered.quarantined` grows by what was found damaged.
    */
   lookup(id: CopyId): Promise<StoredCopy | null>;
+  /** False: `lookup` would answer null, and need not be asked. Asks no disk; true for a few of those that are nowhere as well. */
+  mayRest(id: CopyId): boolean;
   /** In the order in which they came to rest; memory bounded by one segment footer. */
   safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry>;
   /** At most `limit` entries of the same walk; nothing is held between two pages. */

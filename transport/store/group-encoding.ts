@@ -52,8 +52,9 @@ export function callBound(state: LogState, call: Call): number {
   for (const write of call.prepared) if (write.kind === 'commit') bytes += write.body.parts * EXTENT_JSON;
   for (const write of call.prepared)
     if (write.kind === 'relocate') bytes += write.body.parts * EXTENT_JSON + relocatedBytes(state, write.id);
-  for (const kill of call.kills.values()) bytes += kill === null ? 0 : 16 * kill.refs.length;
-  for (const copy of call.resting.values())
+  if (call.found === null) return bytes;
+  for (const kill of call.found.kills.values()) bytes += kill === null ? 0 : 16 * kill.refs.length;
+  for (const copy of call.found.resting.values())
     bytes += Buffer.byteLength(JSON.stringify(copy.facts)) + copy.extents.length * EXTENT_JSON;
   return bytes;
 }
@@ -70,7 +71,7 @@ export function unresolved(call: Call, state: LogState, access: LogAccess): bool
   for (const write of call.prepared) {
     if (write.kind !== 'commit' && write.kind !== 'remove' && write.kind !== 'recall') continue;
     const id = write.kind === 'commit' ? write.facts.id : write.id;
-    if (index.copies.has(id) || call.kills.has(id)) continue;
+    if (index.copies.has(id) || call.found?.kills.has(id) === true) continue;
     if (write.kind === 'recall') return true;
     if (!net.open.has(id) && net.owners.size > 0 && access.needsDisk(id)) return true;
   }
@@ -80,10 +81,10 @@ export function unresolved(call: Call, state: LogState, access: LogAccess): bool
 /** Checks the call, then writes and applies all of it. A refused call is rejected and leaves no trace. */
 export function encodeCall(builder: GroupBuilder, state: LogState, call: Call): void {
   try {
-    const rests = (id: CopyId): boolean => state.net.open.has(id) || (call.kills.get(id) ?? null) !== null;
+    const rests = (id: CopyId): boolean => state.net.open.has(id) || (call.found?.kills.get(id) ?? null) !== null;
     state.index.check(call.writes, rests);
     for (const write of call.prepared)
-      if (write.kind === 'recall' && !call.resting.has(write.id)) throw notFound(write.id);
+      if (write.kind === 'recall' && call.found?.resting.has(write.id) !== true) throw notFound(write.id);
   } catch (error) {
     call.reject(error);
     return;
@@ -115,7 +116,7 @@ function encodeWrite(builder: GroupBuilder, state: LogState, call: Call, write: 
       return;
     }
     case 'recall': {
-      const copy = call.resting.get(write.id);
+      const copy = call.found?.resting.get(write.id);
       if (copy === undefined) return;
       const { facts, extents } = copy;
       const kill = killOf(state, call, write.id);
@@ -156,5 +157,5 @@ function encodeRelocation(
 
 function killOf(state: LogState, call: Call, id: CopyId): Kill | null {
   if (state.index.copies.has(id)) return null;
-  return state.net.openKill(id) ?? call.kills.get(id) ?? null;
+  return state.net.openKill(id) ?? call.found?.kills.get(id) ?? null;
 }

@@ -85,16 +85,17 @@ export class LiveIndex<Body> {
 
   /** Throws when one of the writes of a call cannot be made; nothing is applied. `rests`: the id is in a Safety Net. */
   check(writes: readonly Write[], rests: (id: CopyId) => boolean): void {
-    const changed = new Map<CopyId, 'live' | 'resting' | 'gone'>();
+    // One write depends on none before it.
+    const changed = writes.length > 1 ? new Map<CopyId, 'live' | 'resting' | 'gone'>() : null;
     const where = (id: CopyId): 'live' | 'resting' | 'gone' =>
-      changed.get(id) ?? (this.copies.has(id) ? 'live' : rests(id) ? 'resting' : 'gone');
+      changed?.get(id) ?? (this.copies.has(id) ? 'live' : rests(id) ? 'resting' : 'gone');
     for (const write of writes) {
       switch (write.kind) {
         case 'commit':
           if (inSafetyNet(write.state.queue))
             throw refused('a copy is committed into transit, then moved', write.facts.id);
           if (write.body.id !== write.facts.id) throw refused('a body is committed under its own id', write.facts.id);
-          changed.set(write.facts.id, 'live');
+          changed?.set(write.facts.id, 'live');
           break;
         case 'state':
           if (inSafetyNet(write.state.queue)) throw refused('a state write cannot enter a Safety Net', write.id);
@@ -103,15 +104,15 @@ export class LiveIndex<Body> {
         case 'move':
           if (!inSafetyNet(write.state.queue)) throw refused('a move goes to a Safety Net', write.id);
           if (where(write.id) !== 'live') throw refused('move of a copy that is not in transit', write.id);
-          changed.set(write.id, 'resting');
+          changed?.set(write.id, 'resting');
           break;
         case 'recall':
           if (inSafetyNet(write.state.queue)) throw refused('a recall goes into transit', write.id);
           if (where(write.id) !== 'resting') throw notFound(write.id);
-          changed.set(write.id, 'live');
+          changed?.set(write.id, 'live');
           break;
         case 'remove':
-          changed.set(write.id, 'gone');
+          changed?.set(write.id, 'gone');
           break;
         default:
           break;

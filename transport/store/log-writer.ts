@@ -402,8 +402,10 @@ export class LogWriter implements BodyHost {
           log.error({ id, error: String(error) }, 'queue database: whether a copy rests here cannot be read');
           return null;
         });
-        call.kills.set(id, access.killOf(found));
-        if (write.kind === 'recall' && found !== null) call.resting.set(id, await access.readResting(found.entry));
+        call.found ??= { kills: new Map(), resting: new Map() };
+        call.found.kills.set(id, access.killOf(found));
+        if (write.kind === 'recall' && found !== null)
+          call.found.resting.set(id, await access.readResting(found.entry));
       }
     } catch (error) {
       this.#queue.shift();
@@ -445,10 +447,7 @@ export class LogWriter implements BodyHost {
     await this.#end();
     // What was looked up may have moved into the footer.
     const head = this.#queue[0];
-    if (head?.kind === 'call') {
-      head.kills.clear();
-      head.resting.clear();
-    }
+    if (head?.kind === 'call') head.found = null;
     const footer = state.net.footerBound(moves, moveBytes);
     const wanted = BLOCK + padded(HEADER + bytes) + (footer === 0 ? 0 : padded(HEADER + footer));
     const segment = await pool.acquire(wanted);

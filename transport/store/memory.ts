@@ -180,6 +180,10 @@ class MemoryStore implements QueueDatabase {
     return copy === undefined ? null : { facts: copy.facts, state: copy.state };
   }
 
+  mayRest(id: CopyId): boolean {
+    return this.#image.resting.has(id);
+  }
+
   async *safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry> {
     for (const { facts, state } of this.#chosen(filter)) yield safetyNetEntry(facts, state);
   }

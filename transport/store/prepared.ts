@@ -5,6 +5,7 @@
 import type { CopyId } from '../../common/message.ts';
 import type { BodyPlace } from './body-place.ts';
 import type { LogBody } from './body-writer.ts';
+import { plainFacts } from './compact.ts';
 import type { CopyFacts, CopyState, Write } from './database.ts';
 import type { Kill, LogRecord } from './log-record.ts';
 import { smallJson, stateJson } from './log-record.ts';
@@ -39,7 +40,11 @@ export interface Call {
   readonly note: boolean;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
-  /** Found on disk before the call was encoded. */
+  /** Found on disk before the call was encoded; null when nothing had to be looked for. */
+  found: Found | null;
+}
+
+export interface Found {
   readonly kills: Map<CopyId, Kill | null>;
   readonly resting: Map<CopyId, RestingCopy>;
 }
@@ -67,13 +72,14 @@ export function prepareCall(writes: readonly Write[], settle: Settle): Call {
       moveBytes += 200 + databasesBytes(write.state);
     }
   }
-  return { kind: 'call', writes, prepared, bytes, moves, moveBytes, ...settle, kills: new Map(), resting: new Map() };
+  const { note, resolve, reject } = settle;
+  return { kind: 'call', writes, prepared, bytes, moves, moveBytes, note, resolve, reject, found: null };
 }
 
 /** Calls the database makes itself. */
 export function internalCall(item: PreparedWrite, settle: Settle): Call {
   const bytes = FIXED + jsonBytes(item);
-  const shared = { writes: [], moves: 0, moveBytes: 0, kills: new Map(), resting: new Map() };
+  const shared = { writes: [], moves: 0, moveBytes: 0, found: null };
   return { kind: 'call', prepared: [item], bytes, ...shared, ...settle };
 }
 
@@ -89,7 +95,7 @@ function prepareWrite(write: Write): PreparedWrite {
         facts: write.facts,
         state: write.state,
         body: write.body as LogBody,
-        factsJson: JSON.stringify(write.facts),
+        factsJson: JSON.stringify(plainFacts(write.facts)),
         stateJson: JSON.stringify(write.state),
       };
     case 'state': {

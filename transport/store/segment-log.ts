@@ -292,6 +292,11 @@ class SegmentLog implements QueueDatabase {
     return found === null ? null : this.#access.readStored(found.entry);
   }
 
+  mayRest(id: CopyId): boolean {
+    if (this.#state.index.copies.has(id)) return false;
+    return this.#state.net.open.has(id) || this.#access.needsDisk(id);
+  }
+
   safetyNet(filter: SafetyNetFilter): AsyncIterable<SafetyNetEntry> {
     return this.#walk.entries(filter);
   }
