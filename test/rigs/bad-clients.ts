@@ -9,13 +9,15 @@ const BEAT_MS = 1_000;
 /** New connections of one beat, so that the listener's backlog holds them. */
 const DIALS_A_BEAT = 500;
 const JUNK = ['\0\x01\xff\xfe\r\n', 'GE\r\n', 'MAIL TO:<>\r\n', 'NOOP\r\n', `${'x'.repeat(600)}\r\n`];
-const UP_TO_DATA = 'EHLO bad.example\r\nMAIL FROM:<bad@example.org>\r\nRCPT TO:<ann@example.com>\r\nDATA\r\n';
+const UP_TO_DATA = ['EHLO bad.example\r\n', 'MAIL FROM:<bad@example.org>\r\n', 'RCPT TO:<ann@example.com>\r\n', 'DATA\r\n'];
 
 class BadClient {
   readonly #kind: (typeof KINDS)[number];
   readonly #address: string;
   socket: Socket | null = null;
   #beats = 0;
+  /** What of `UP_TO_DATA` was said, each after the reply to the one before: whoever sends it in one go is cut off at once. */
+  #said = 0;
 
   constructor(nth: number) {
     this.#kind = KINDS[nth % KINDS.length] ?? 'idle';
@@ -26,19 +28,23 @@ class BadClient {
     const socket = connect({ host, port, localAddress: this.#address });
     this.socket = socket;
     this.#beats = 0;
+    this.#said = 0;
     const gone = (): void => {
       if (this.socket === socket) this.socket = null;
     };
     socket.on('error', gone);
     socket.on('close', gone);
     // What it is told it throws away; the content goes only after the 354.
-    if (this.#kind === 'slow-body') socket.once('data', () => socket.write(UP_TO_DATA));
-    socket.resume();
+    socket.on('data', (reply: Buffer) => {
+      if (this.#kind === 'slow-body' && /^\d{3} .*\r\n$/m.test(reply.toString('latin1')))
+        socket.write(UP_TO_DATA[this.#said++] ?? '');
+    });
   }
 
   beat(): void {
     const beat = this.#beats++;
     if (this.socket?.readyState !== 'open' || this.#kind === 'idle' || beat < 2) return;
+    if (this.#kind === 'slow-body' && this.#said <= UP_TO_DATA.length) return;
     if (this.#kind === 'junk') this.socket.write(JUNK[beat % JUNK.length] ?? '', 'latin1');
     else this.socket.write('x');
   }
