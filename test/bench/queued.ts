@@ -6,26 +6,22 @@
  *   node test/bench/queued.ts [--scale 1] [--bytes 200] [--seconds 20] [--node=--flag,--flag] [--kept DIR]
  */
 
-import type { QueueDatabase } from '../../transport/store/database.ts';
 import { until } from '../house/until.ts';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
 import { makeMessage } from '../process/ledger.ts';
 import { SmtpConnection, sendMessage } from '../process/smtp-sender.ts';
+import { inTransit } from './large-queues.ts';
 import {
   benchOptions,
   cpuMs,
   deadAddress,
-  fill,
   LIMIT_MIB,
   largeCluster,
-  lastSeen,
   line,
-  messageFacts,
   metric,
   peakMiB,
   residentMiB,
-  transitState,
 } from './queue-rig.ts';
 
 const values = benchOptions({
@@ -35,30 +31,6 @@ const values = benchOptions({
   snapshot: { type: 'string' },
 });
 const COUNT = Math.round(100_000 * Number(values.scale));
-
-/** One owns, the other shadows; both know each other. */
-async function prepare(stores: readonly QueueDatabase[], names: readonly string[]): Promise<void> {
-  const [mine, theirs] = stores as [QueueDatabase, QueueDatabase];
-  const epoch = { try: 1, term: 0, owner: mine.identity };
-  const bytes = Buffer.alloc(Number(values.bytes), 'x');
-  const placements = [{ identity: theirs.identity, member: names[1] as string, epoch, status: 'confirmed' as const }];
-  await fill(mine, COUNT, bytes, (n, digest) => ({
-    facts: messageFacts(n, digest, bytes.length, 'example.com'),
-    state: transitState(n, {
-      queue: 'delivery',
-      epoch,
-      recipients: [{ address: `mailbox-${n % 20_000}@example.com`, outcome: 'pending' }],
-      placements,
-    }),
-    resting: null,
-  }));
-  const takenFrom = lastSeen(mine);
-  await fill(theirs, COUNT, bytes, (n, digest) => ({
-    facts: { ...messageFacts(n, digest, bytes.length, 'example.com'), takenFrom },
-    state: transitState(n, { queue: 'shadow', epoch }),
-    resting: null,
-  }));
-}
 
 /** Offers one message after the other until the owner itself has taken one. */
 async function firstAccept(cluster: DirectCluster, owner: string, startMs: number): Promise<void> {
@@ -95,7 +67,7 @@ const { cluster, names } = await largeCluster(
   (directory) => twoSites(directory, { perSite: 1, frontends: 1, lmtp: store }),
   values,
   `queued-${COUNT}`,
-  prepare,
+  inTransit(COUNT, Buffer.alloc(Number(values.bytes), 'x')),
 );
 try {
   const [owner, shadow] = names as [string, string];

@@ -7,24 +7,20 @@
  *   node test/bench/resubmit.ts [--entries 10000000] [--window 100000] [--bytes 200] [--node=--flag,--flag] [--kept DIR]
  */
 import type { ResubmitRequestConfig } from '../../common/config.ts';
-import type { QueueDatabase } from '../../transport/store/database.ts';
 import { until } from '../house/until.ts';
 import { twoSites } from '../process/harness.ts';
+import { atRest, DATABASES, finalAt } from './large-queues.ts';
 import {
   benchOptions,
   CountingStore,
   cpuMs,
   deadAddress,
-  fill,
   LIMIT_MIB,
   largeCluster,
-  lastSeen,
   launchPair,
   line,
-  messageFacts,
   peakMiB,
   residentMiB,
-  transitState,
 } from './queue-rig.ts';
 
 const values = benchOptions({
@@ -33,42 +29,6 @@ const values = benchOptions({
 });
 const ENTRIES = Number(values.entries);
 const WINDOW = Math.min(Number(values.window), Math.floor(ENTRIES / 10));
-/** Mail goes to as many databases in turn; one of them fails over. */
-const DATABASES = 10;
-const SPAN_MS = 1.9 * 86_400_000;
-
-/** When entry `n` became final: over two days, up to when they were written. */
-const finalAt = (preparedAtMs: number, n: number): number =>
-  Math.floor(preparedAtMs - SPAN_MS + (n * SPAN_MS) / ENTRIES);
-
-async function prepare(stores: readonly QueueDatabase[], names: readonly string[], atMs: number): Promise<void> {
-  const [mine, theirs] = stores as [QueueDatabase, QueueDatabase];
-  const other = names[1] as string;
-  const epoch = { try: 1, term: 0, owner: mine.identity };
-  const placements = [{ identity: theirs.identity, member: other, epoch, status: 'confirmed' as const }];
-  const bytes = Buffer.alloc(Number(values.bytes), 'x');
-  await mine.commit([{ kind: 'seen', seen: { member: other, ...lastSeen(theirs), syncedSequence: 0 } }]);
-  await fill(mine, ENTRIES, bytes, (n, digest) => {
-    const facts = messageFacts(n, digest, bytes.length, 'example.com');
-    const state = transitState(n, { queue: 'delivery', epoch, placements });
-    const recipient = {
-      address: facts.envelope.recipients[0]?.address ?? '',
-      outcome: 'delivered' as const,
-      database: n % DATABASES === 0 ? 'db01' : `other-${n % DATABASES}`,
-      databaseCopy: 'old',
-      activation: 1,
-      atMs: finalAt(atMs, n),
-    };
-    const resting = {
-      ...state,
-      queue: 'primarySafetyNet',
-      recipients: [recipient],
-      finalAtMs: finalAt(atMs, n),
-    } as const;
-    return { facts, state, resting };
-  });
-}
-
 const request = (preparedAtMs: number): ResubmitRequestConfig => ({
   name: 'bench',
   boundary: null,
@@ -76,7 +36,7 @@ const request = (preparedAtMs: number): ResubmitRequestConfig => ({
   sender: null,
   recipient: null,
   messageId: null,
-  fromMs: finalAt(preparedAtMs, ENTRIES - WINDOW * DATABASES),
+  fromMs: finalAt(ENTRIES, preparedAtMs, ENTRIES - WINDOW * DATABASES),
   toMs: null,
   lostActivation: 1,
   createdAtMs: Date.now(),
@@ -104,7 +64,7 @@ const {
     }),
   values,
   `resubmit-${ENTRIES}`,
-  prepare,
+  atRest(ENTRIES, Buffer.alloc(Number(values.bytes), 'x')),
 );
 await using cluster = opened;
 const [owner, other] = names as [string, string];

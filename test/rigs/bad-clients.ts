@@ -9,7 +9,12 @@ const BEAT_MS = 1_000;
 /** New connections of one beat, so that the listener's backlog holds them. */
 const DIALS_A_BEAT = 500;
 const JUNK = ['\0\x01\xff\xfe\r\n', 'GE\r\n', 'MAIL TO:<>\r\n', 'NOOP\r\n', `${'x'.repeat(600)}\r\n`];
-const UP_TO_DATA = ['EHLO bad.example\r\n', 'MAIL FROM:<bad@example.org>\r\n', 'RCPT TO:<ann@example.com>\r\n', 'DATA\r\n'];
+const UP_TO_DATA = [
+  'EHLO bad.example\r\n',
+  'MAIL FROM:<bad@example.org>\r\n',
+  'RCPT TO:<ann@example.com>\r\n',
+  'DATA\r\n',
+];
 
 class BadClient {
   readonly #kind: (typeof KINDS)[number];
