@@ -3,8 +3,10 @@
  * one document. Promise: a typed value holding known fields only, or the first mismatch with its path. Unknown fields are left
  * out, not refused: pods of version N-1 read documents of version N (kubernetes.md K12). Refuses: anything else. PURE.
  */
+import { CHECKS } from './authentication-results.ts';
 import type {
   AddressListFile,
+  AuthenticationResultsConfig,
   FrontendConfig,
   FrontendLimits,
   LedgerConfig,
@@ -336,8 +338,16 @@ const listenerFields = object<ListenerConfig>({
   relayFrom: list(network),
   usersFile: nullable(text),
   authRequired: optional(flag),
+  authenticationResults: optional(
+    object<AuthenticationResultsConfig>({
+      authservId: lowerCase,
+      checks: list(oneOf(...CHECKS), 1),
+      timeoutMs: positive,
+      dnsServers: list(text),
+    }),
+  ),
 });
-const listener = withDefaults(listenerFields, { authRequired: undefined });
+const listener = withDefaults(listenerFields, { authRequired: undefined, authenticationResults: undefined });
 
 const limitFields = object<FrontendLimits>({
   maxMessageBytes: positive,

@@ -3,6 +3,7 @@
  * configuration. Written by `operator/topology.ts` (operator and `mailcluster run` alike), parsed here, nowhere else.
  * Refuses: anything that does not match; the error names the path. All durations are milliseconds, all sizes bytes.
  */
+import type { Check } from './authentication-results.ts';
 import type { CopyId, Identity } from './message.ts';
 import type { SiteLink } from './site-paths.ts';
 
@@ -294,6 +295,19 @@ export interface ListenerConfig {
   readonly usersFile: string | null;
   /** True: mail only from clients that have authenticated or are in `relayFrom` (RFC 6409 section 4.3). Absent: from everybody. */
   readonly authRequired?: boolean;
+  /** What is found out about mail of everybody else; absent: nothing. */
+  readonly authenticationResults?: AuthenticationResultsConfig;
+}
+
+/** RFC 8601. */
+export interface AuthenticationResultsConfig {
+  /** Whose words the results are; one for all front ends of a cluster. */
+  readonly authservId: string;
+  readonly checks: readonly Check[];
+  /** How long a message waits for its results after its end. */
+  readonly timeoutMs: number;
+  /** Like `192.0.2.53` or `[2001:db8::53]:5353`; empty: those of the machine. */
+  readonly dnsServers: readonly string[];
 }
 
 export interface AddressListFile {

@@ -23,6 +23,7 @@ import type { AddressList } from './address-list.ts';
 import { expandEnvelope, expandedBytes } from './expansion.ts';
 import { RecipientPolicy, relayNetworks } from './policy.ts';
 import type { MessageProxy } from './proxy.ts';
+import type { ReceiptChecks } from './receipt-checks.ts';
 import type { Expansion } from './recipients.ts';
 
 export interface FrontendEdgeDeps {
@@ -35,6 +36,8 @@ export interface FrontendEdgeDeps {
   readonly clients: ClientLimits;
   readonly limits: Pick<FrontendLimits, 'maxAuthFailures' | 'maxMessageRatePerUser'>;
   readonly metrics: Metrics;
+  /** Absent: nobody's sender is looked at. */
+  readonly checks?: Pick<ReceiptChecks, 'begin'>;
 }
 
 interface SessionFacts {
@@ -44,6 +47,8 @@ interface SessionFacts {
   recipients: number;
   sizeBytes: number;
 }
+
+const STRANGER: Pick<SessionFacts, 'trusted' | 'expansions'> = { trusted: false, expansions: new Map() };
 
 /** Of an expansion, to people: a detail is bounded. */
 const SHOWN_GROUPS = 5;
@@ -151,9 +156,13 @@ export class FrontendEdge implements EdgeHandlers {
 
   onData(session: EdgeSession, named: Envelope, drain: () => void): Promise<DataDecision> {
     if (session.client.user !== null) this.#deps.clients.messageBegun(session.client.user);
-    const { expansions } = this.#sessions.get(session.id) ?? { expansions: new Map<string, Expansion>() };
+    const { trusted, expansions } = this.#sessions.get(session.id) ?? STRANGER;
     const envelope = expandEnvelope(named, expansions, this.#policy.recipients);
-    return this.#deps.proxy.open(envelope, drain, this.#history(session, named, expansions, envelope));
+    const history = this.#history(session, named, expansions, envelope);
+    const { checks, proxy } = this.#deps;
+    if (checks === undefined) return proxy.open(envelope, drain, history);
+    // What the sender's domain says of him is about the envelope as he wrote it.
+    return proxy.open(envelope, drain, history, (goOn) => checks.begin(named, trusted, goOn));
   }
 
   mechanisms(listener: string): readonly string[] {

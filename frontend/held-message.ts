@@ -4,6 +4,7 @@
  * answer. Fails only as the machine says: a reply, or a close without one.
  */
 import { createHash } from 'node:crypto';
+import { AUTHENTICATION } from '../common/authentication-results.ts';
 import type { AttemptId, CopyId, Envelope } from '../common/message.ts';
 import type { Resolved, Result, TrackingEvent } from '../common/peer/messages.ts';
 import type { OutgoingStream, OutgoingStreamHandlers, PeerSession } from '../common/peer/session-api.ts';
@@ -16,6 +17,7 @@ import { MessageIdFinder } from '../common/smtp/message-id.ts';
 import { BodyBuffer, type ReplayBudget } from './body-buffer.ts';
 import type { TransportPeers } from './peers.ts';
 import type { Candidate } from './picker.ts';
+import type { ReceiptCheck } from './receipt-checks.ts';
 import {
   type HeldAction,
   type HeldEvent,
@@ -37,6 +39,8 @@ export interface HeldMessageDeps {
   readonly step: (state: HeldState, event: HeldEvent) => Step;
   readonly choose: (excluded: readonly string[]) => Candidate | null;
   readonly onReleased: () => void;
+  /** Whether anything is to be found out about the sender; absent: nothing ever is. */
+  readonly check?: (drain: () => void) => ReceiptCheck | null;
 }
 
 /** Above this much unsent the client has to wait. */
@@ -59,6 +63,8 @@ export class HeldMessage implements DataSink {
   readonly #asks = new Map<number, { cancel(): void }>();
   readonly #queue: HeldEvent[] = [];
   readonly #messageId = new MessageIdFinder();
+  readonly #check: ReceiptCheck | null;
+  #checkIsFull = false;
   #stepping = false;
   #state: HeldState = INITIAL_STATE;
   /** The stream that gets the body now. */
@@ -82,6 +88,7 @@ export class HeldMessage implements DataSink {
     this.#drain = drain;
     this.#events = [...history];
     this.#buffer = new BodyBuffer(deps.replayBufferBytes, deps.budget);
+    this.#check = deps.check?.(() => this.#checkDrained()) ?? null;
   }
 
   open(): Promise<DataDecision> {
@@ -98,13 +105,15 @@ export class HeldMessage implements DataSink {
     this.#buffer.push(chunk);
     this.#pump();
     this.#trim();
-    this.#congested = this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES;
+    this.#checkIsFull = this.#check !== null && !this.#check.write(chunk);
+    this.#congested = this.#checkIsFull || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES;
     return !this.#congested;
   }
 
   end(end: DataEnd): Promise<DataAnswer> {
     this.#endOfDataMs = this.#deps.clock.monotonicMs();
     if (end.rejected !== null) {
+      this.#check?.abandon();
       this.#dispatch({ kind: 'BodyRejected', reply: end.rejected });
       return this.#answer.promise;
     }
@@ -112,13 +121,30 @@ export class HeldMessage implements DataSink {
     const { messageId } = this.#messageId;
     if (messageId !== null) this.#note(messageId, 'MESSAGE-ID');
     this.#digest = this.#hash.digest('hex');
+    if (this.#check === null) this.#bodyEnded();
+    else void this.#check.end().then((results) => this.#checked(results));
+    return this.#answer.promise;
+  }
+
+  /** They go with END: both copies have them before the client hears 250. */
+  #checked(results: readonly string[]): void {
+    for (const one of results) this.#note(one, AUTHENTICATION);
+    this.#bodyEnded();
+  }
+
+  #bodyEnded(): void {
     this.#dispatch({ kind: 'BodyEnded' });
     this.#pump();
-    return this.#answer.promise;
+  }
+
+  #checkDrained(): void {
+    this.#checkIsFull = false;
+    this.#relax();
   }
 
   abort(reason: string): void {
     this.#log.info({ reason }, 'client gone before the end of data');
+    this.#check?.abandon();
     this.#dispatch({ kind: 'ClientGone', reason });
   }
 
@@ -166,6 +192,7 @@ export class HeldMessage implements DataSink {
       case 'discard-body':
         this.#discarding = true;
         this.#pumped = null;
+        this.#check?.abandon();
         this.#buffer.release();
         return this.#relax();
       case 'refuse':
@@ -324,7 +351,7 @@ export class HeldMessage implements DataSink {
   }
 
   #relax(): void {
-    if (!this.#congested || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES / 2) return;
+    if (!this.#congested || this.#checkIsFull || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES / 2) return;
     this.#congested = false;
     this.#drain();
   }
@@ -375,6 +402,7 @@ export class HeldMessage implements DataSink {
     for (const ask of this.#asks.values()) ask.cancel();
     this.#asks.clear();
     this.#pumped = null;
+    this.#check?.abandon();
     this.#buffer.release();
     this.#relax();
     // A client that is gone hears nothing, but nobody may wait for ever.

@@ -26,6 +26,7 @@ import { UsersReader } from '../common/smtp/users-directory.ts';
 import { AddressLists } from './address-lists.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
+import { ReceiptChecks } from './receipt-checks.ts';
 import { RedisSums } from './redis-sums.ts';
 
 export interface FrontendPorts {
@@ -91,6 +92,7 @@ class Frontend implements RunningFrontend {
   readonly #shared: RedisSums | null;
   readonly #clients: ClientLimits;
   readonly #ledger: ConnectionLedger;
+  readonly #checks: ReceiptChecks;
   readonly #users: UsersReader;
   readonly #addressLists: AddressLists;
   #topology: TopologyDocument;
@@ -121,8 +123,10 @@ class Frontend implements RunningFrontend {
     this.#clients = new ClientLimits(clock, shared);
     this.#ledger = new ConnectionLedger(this.#clients);
     this.#proxy = new MessageProxy({ name, site, uid, clock, random, network, log, metrics, limits }, topology);
+    this.#checks = new ReceiptChecks({ clock, log, metrics, listeners, maxConnections: limits.maxConnections });
+    const [proxy, clients, checks] = [this.#proxy, this.#clients, this.#checks];
     this.#edge = new FrontendEdge(
-      { name, proxy: this.#proxy, clock, random, log, metrics, limits, listeners, clients: this.#clients },
+      { name, proxy, clock, random, log, metrics, limits, listeners, clients, checks },
       topology,
     );
   }
@@ -136,6 +140,7 @@ class Frontend implements RunningFrontend {
     const config = this.#config;
     this.#proxy.start();
     this.#clients.start();
+    void this.#checks.start();
     exportBuildInfo(metrics);
     metrics.onRender(() => {
       metrics.set('proxy_transports_available', this.#proxy.available);
@@ -196,6 +201,7 @@ class Frontend implements RunningFrontend {
     this.#proxy.stop('front end stops');
     this.#clients.stop();
     this.#shared?.close();
+    await this.#checks.close();
     await this.#closeMetrics?.();
     await this.#network.close();
   }

@@ -21,6 +21,7 @@ import { newAttemptId } from './ids.ts';
 import type { FrontendMutant } from './mutants.ts';
 import { TransportPeers } from './peers.ts';
 import { Directory, isUsable, pickTransport } from './picker.ts';
+import type { ReceiptCheck } from './receipt-checks.ts';
 import { heldSession } from './session.ts';
 import { SESSION_TIMES, type SessionTimes } from './session-model.ts';
 
@@ -67,8 +68,15 @@ export class MessageProxy {
     this.#peers.setTopology(topology);
   }
 
-  /** The onData half of `EdgeHandlers`: resolves before the 354. `history`: what this front end saw of the client, for tracking. */
-  open(envelope: Envelope, drain: () => void, history: readonly TrackingEvent[] = []): Promise<DataDecision> {
+  /**
+   * The onData half of `EdgeHandlers`: resolves before the 354. `history`: what this front end saw of the client, for tracking; `check`: begins to find out more about it.
+   */
+  open(
+    envelope: Envelope,
+    drain: () => void,
+    history: readonly TrackingEvent[] = [],
+    check: (drain: () => void) => ReceiptCheck | null = () => null,
+  ): Promise<DataDecision> {
     const { clock, random, log, metrics, limits } = this.#deps;
     const id = newAttemptId(clock, random);
     this.#inFlight += 1;
@@ -101,6 +109,7 @@ export class MessageProxy {
         onReleased: () => {
           this.#inFlight -= 1;
         },
+        check,
       },
       id,
       envelope,

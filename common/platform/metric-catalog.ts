@@ -104,6 +104,15 @@ export const METRIC_CATALOG = declare({
     labels: ['result'],
     values: { result: ['added', 'failed', 'dropped'] },
   },
+  authentication_results_total: {
+    type: 'counter',
+    help: 'Results of SPF, DKIM and DMARC written into Authentication-Results, by method (a message has one of DKIM for each signature).',
+    labels: ['method', 'result'],
+    values: {
+      method: ['spf', 'dkim', 'dmarc'],
+      result: ['none', 'pass', 'fail', 'softfail', 'policy', 'neutral', 'temperror', 'permerror'],
+    },
+  },
   proxy_duration_seconds: {
     type: 'histogram',
     help: 'From the end of data to the reply for the client, at the front end.',

@@ -6,6 +6,7 @@ import { isAbsolute, join } from 'node:path';
 import type { FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
 import { connectorSecrets } from '../connectors.ts';
 import { dkimKeys } from '../dkim.ts';
+import { receiptChecks } from '../receipt-checks.ts';
 import type { MailboxDatabase, MailCluster } from '../resource/generated.ts';
 import { forUsersOnly, frontendLimits, maildirPath, type PlannedFrontend, type PlannedTransport } from '../topology.ts';
 import { CONNECTORS, type SecretFiles, tlsFiles, type WantedSecrets } from './credentials.ts';
@@ -162,6 +163,7 @@ export function frontendConfig(
       relayFrom: listener.relayFrom,
       usersFile: users ?? null,
       ...forUsersOnly(listener),
+      ...receiptChecks(listener, hostname(cluster.metadata.name)),
     };
   });
   return {

@@ -121,6 +121,17 @@ export interface MailClusterSpec {
           readonly name: string;
         };
       };
+      /** Look at SPF, DKIM and DMARC of mail from strangers (no AUTH, not in relayFrom) and write what was found into Authentication-Results (RFC 8601); nothing is refused for it. Fields that claim to be ours are taken out. Off when absent. */
+      readonly authenticationResults?: {
+        /** Whose words the results are; by it filters know them. When absent: the name of the SMTP Service with which every front end's greeting ends. */
+        readonly authservId?: string;
+        /** What is looked at. DMARC rests on SPF and DKIM. */
+        readonly checks: readonly ('SPF' | 'DKIM' | 'DMARC')[];
+        /** How long a message may wait for its results, counted from its end; what is not known by then is temperror. */
+        readonly timeout: string;
+        /** Name servers to ask, 192.0.2.53 or 192.0.2.53:5353; those of the pod when empty. */
+        readonly dnsServers: readonly string[];
+      };
     }[];
     /** Load balancers that pass connections on: who connects from these networks must say by a PROXY header (version 1 or 2) whose connection it is; nobody else is believed. */
     readonly proxyProtocol?: {

@@ -5,6 +5,7 @@
 import type { AddressListFile, FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
 import { transportSecrets } from '../connectors.ts';
 import type { OperatorSettings } from '../gathered.ts';
+import { receiptChecks } from '../receipt-checks.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { forUsersOnly, frontendLimits, type PlannedListener } from '../topology.ts';
 import {
@@ -128,6 +129,7 @@ export function frontendConfig(
   const ports = targetPorts(listeners);
   const shared = ledger(cluster, owner, operator);
   const lists = addressLists(cluster);
+  const smtpHost = serviceDomain(named.smtpService(owner.name), owner, operator);
   return {
     name: NAME,
     site,
@@ -148,11 +150,12 @@ export function frontendConfig(
         // A mounted Secret, one key per user (common/smtp/users-directory.ts).
         usersFile: one.auth === undefined ? null : `${PATH.users}/${one.auth.secretRef.name}`,
         ...forUsersOnly(one),
+        ...receiptChecks(one, smtpHost),
       }),
     ),
     ...(proxyProtocol === undefined ? {} : { proxyFrom: proxyProtocol.trustedCIDRs }),
     metrics: { host: ANY, port: PORT.metrics },
-    hostname: `${NAME}.${serviceDomain(named.smtpService(owner.name), owner, operator)}`,
+    hostname: `${NAME}.${smtpHost}`,
     ...(lists.length === 0 ? {} : { addressLists: lists }),
     limits: frontendLimits(cluster),
     ...(shared === null ? {} : { sharedLimits: shared }),

@@ -70,9 +70,8 @@ function deliveryPorts(document: TopologyDocument): readonly number[] {
   return [...stores, ...relays, ...mx, ...policies];
 }
 
-/** Name servers of send connectors that listen elsewhere: 192.0.2.53:5353, [2001:db8::53]:5353. */
-function toNameServers(document: TopologyDocument): readonly object[] {
-  const servers = document.sendConnectors.flatMap((connector) => connector.mx?.dnsServers ?? []);
+/** Name servers that listen elsewhere: 192.0.2.53:5353, [2001:db8::53]:5353. */
+function toNameServers(servers: readonly string[]): readonly object[] {
   const own = servers.filter((server) => isIP(server) === 0).map((server) => Number(/:(\d+)$/.exec(server)?.[1] ?? 53));
   const ports = [...new Set(own)].filter((port) => port !== 53).sort((a, b) => a - b);
   return ports.length === 0 ? [] : [udpAndTcp(ports)];
@@ -104,7 +103,7 @@ export function networkPolicies(
     ],
     [
       DNS,
-      ...toNameServers(document),
+      ...toNameServers(document.sendConnectors.flatMap((connector) => connector.mx?.dnsServers ?? [])),
       peers,
       toSigner(operator),
       ...(delivery.length === 0 ? [] : [{ ports: tcp(...delivery) }]),
@@ -112,11 +111,12 @@ export function networkPolicies(
     ],
   );
   const listeners = [...targetPorts(cluster.spec.frontend.listeners).values()];
+  const asked = cluster.spec.frontend.listeners.flatMap((one) => one.authenticationResults?.dnsServers ?? []);
   const frontend = policy(
     owner,
     'frontend',
     [{ ports: tcp(...listeners) }, METRICS_IN],
-    [DNS, peers, toSigner(operator), ...toRedis(cluster, owner)],
+    [DNS, ...toNameServers(asked), peers, toSigner(operator), ...toRedis(cluster, owner)],
   );
   const redis = policy(
     owner,

@@ -34,7 +34,18 @@ export const BASES: readonly Base[] = [
       frontend: {
         replicas: 3,
         listeners: [
-          { name: 'smtp', port: 25, tls: 'StartTls', relayFrom: ['10.1.0.0/16'] },
+          {
+            name: 'smtp',
+            port: 25,
+            tls: 'StartTls',
+            relayFrom: ['10.1.0.0/16'],
+            authenticationResults: {
+              authservId: 'mx.contoso.com',
+              checks: ['SPF', 'DKIM'],
+              timeout: '10s',
+              dnsServers: ['192.0.2.53', '[2001:db8::53]:5353'],
+            },
+          },
           { name: 'submission', port: 587, tls: 'StartTlsRequired', auth: { secretRef: { name: 'relay-users' } } },
         ],
       },

@@ -18,6 +18,7 @@ export const EXCEPTIONS: Exceptions = {
   entries: new Map([
     ['transport/inspect.ts', 'offline tools of the queue database, started by `mailcluster store`'],
     ['transport/runtime/dkim-worker.ts', 'the thread that signs'],
+    ['frontend/authentication-worker.ts', 'the thread that looks at who sent a message'],
     ['operator/cli/kubectl-main.ts', 'the second entry of the commands, started by operator/cli/kubectl-mailcluster'],
     ['examples/demo.ts', 'make demo'],
     ['test/run.ts', 'make test'],

@@ -36,7 +36,12 @@ const HOMES: readonly { readonly name: string; readonly where: RegExp; readonly 
   { name: 'pino', where: /^common\/platform\//, oneFile: true },
   { name: 'prom-client', where: /^common\/platform\//, oneFile: true },
   { name: 'ioredis', where: /^common\/platform\/redis-connection\.ts$/, oneFile: true },
-  { name: 'mailauth', where: /^transport\/runtime\/dkim-signature\.ts$/, oneFile: true },
+  // One file of each program that uses it: programs do not import each other.
+  {
+    name: 'mailauth',
+    where: /^(transport\/runtime\/dkim-signature|frontend\/sender-authentication)\.ts$/,
+    oneFile: false,
+  },
   { name: 'ws', where: /^operator\/kube\/port-forward\.ts$/, oneFile: true },
   { name: '@kubernetes/client-node', where: /^operator\/kube\//, oneFile: false },
 ];

@@ -38,6 +38,7 @@ function traceInput(more: Partial<Envelope> = {}, client: Partial<ClientInfo> = 
     deliveryId: 'ELDEST',
     contentKey: null,
     envelope,
+    results: [],
     hostname: 'mx.example.com',
     member: 'transport-0',
   };

@@ -5,6 +5,7 @@
  * embedded Maildir store both write it; a second one would be wrong.
  */
 import type { ClientInfo, CopyId, Envelope } from '../../common/message.ts';
+import { resultsFields } from './results-field.ts';
 
 /** The store's duplicate suppression reads this field (protocol.md 23). */
 export const DELIVERY_HEADER = 'X-MailCluster-Delivery';
@@ -19,6 +20,8 @@ export interface TraceInput {
   /** Null: there is none (content-key.ts). */
   readonly contentKey: string | null;
   readonly envelope: Envelope;
+  /** What its front end found out about who sent it (common/authentication-results.ts). */
+  readonly results: readonly string[];
   /** Host name of this transport. */
   readonly hostname: string;
   /** Member name, shown in a comment beside the front end. */
@@ -27,9 +30,11 @@ export interface TraceInput {
 
 /** The fields that go in front of the message, each ending in CRLF. */
 export function traceHeaders(input: TraceInput): Buffer {
-  const { deliveryId, contentKey } = input;
+  const { deliveryId, contentKey, results } = input;
   const content = contentKey === null ? '' : `${CONTENT_HEADER}: ${word(contentKey)}\r\n`;
-  return Buffer.from(`${receivedHeader(input)}${DELIVERY_HEADER}: ${word(deliveryId)}\r\n${content}`, 'latin1');
+  // RFC 8601 5: above the field of the host that found it out.
+  const front = `${resultsFields(results)}${receivedHeader(input)}`;
+  return Buffer.from(`${front}${DELIVERY_HEADER}: ${word(deliveryId)}\r\n${content}`, 'latin1');
 }
 
 /** RFC 5321 4.4; the protocol in `with` is from RFC 3848 and RFC 6531 4.3. */

@@ -43,6 +43,8 @@ export interface DeliveryRequest {
   /** Promoted, replayed, recovered, or made by two: somebody may have sent it to external recipients before (protocol.md 23). */
   readonly mayBeRepeat: boolean;
   readonly envelope: Envelope;
+  /** As they travel with the message (common/authentication-results.ts); absent: none. */
+  readonly results?: readonly string[];
   readonly sizeBytes: number;
   readonly route: DeliveryRoute;
   /** At least one. */

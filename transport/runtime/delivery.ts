@@ -17,6 +17,7 @@ import {
   RFC5321_TIMEOUTS,
   type SendOutcome,
 } from '../../common/smtp/client.ts';
+import { OwnResultsRemover } from '../core/results-field.ts';
 import { envelopeFor } from '../core/return-path.ts';
 import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
 import { credentialsIn, type ReadCredentials } from './connector-credentials.ts';
@@ -281,11 +282,16 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   /** Field of DKIM, empty for none; or what all recipients get in place of a transaction. */
-  async #signature({ route, copyId, envelope }: DeliveryRequest): Promise<string | Omit<Deferred, 'index'>> {
+  async #signature({
+    route,
+    copyId,
+    envelope,
+    results = [],
+  }: DeliveryRequest): Promise<string | Omit<Deferred, 'index'>> {
     if (route.kind === 'mailbox') return '';
     try {
       const found: Signature = await this.#signing.signatureOf(envelope, () =>
-        outgoing(this.#options.readBody(copyId)),
+        outgoing(this.#options.readBody(copyId), results),
       );
       return 'field' in found ? found.field : { kind: 'deferred', reply: found.deferred, scope: 'message' };
     } catch (thrown) {
@@ -299,7 +305,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const { copyId, deliveryId, contentKey } = request;
     const envelope = envelopeFor(request.envelope, batch[0]?.recipient);
     const { hostname, member, readBody } = this.#options;
-    const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, hostname, member });
+    const { results = [] } = request;
+    const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, results, hostname, member });
     const front = Buffer.concat([trace, Buffer.from(signature, 'latin1')]);
     return {
       reversePath: envelope.reversePath,
@@ -309,7 +316,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
       ...(envelope.envid === undefined ? {} : { envid: envelope.envid }),
       sizeBytes: front.length + request.sizeBytes + 2, // and the CRLF that a last line may lack
       recipients: batch.map(({ recipient }) => recipient),
-      content: () => after(front, outgoing(readBody(copyId))),
+      content: () => after(front, outgoing(readBody(copyId), results)),
     };
   }
 
@@ -349,8 +356,17 @@ async function* after(front: Buffer, content: AsyncIterable<Buffer>): AsyncGener
   yield* content;
 }
 
-/** The message as the next hop gets it, but for our own fields: foreign ones by which a store knows messages are taken out. */
-async function* outgoing(body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+/** The message as the next hop gets it, but for our own fields: foreign ones by which a store knows messages, or that pretend to be our results, are taken out. */
+async function* outgoing(body: AsyncIterable<Buffer>, results: readonly string[]): AsyncGenerator<Buffer> {
+  if (results.length === 0) yield* withoutIds(body);
+  else {
+    const remover = new OwnResultsRemover(results);
+    for await (const chunk of withoutIds(body)) yield* remover.push(chunk);
+    yield* remover.end();
+  }
+}
+
+async function* withoutIds(body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const first = new HeaderFieldRemover(DELIVERY_HEADER);
   const second = new HeaderFieldRemover(CONTENT_HEADER);
   for await (const chunk of body) for (const piece of first.push(chunk)) yield* second.push(piece);

@@ -8,6 +8,7 @@ import { domainToASCII } from 'node:url';
 import { dkimSign } from 'mailauth/lib/dkim/sign.js';
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
 import { dkimKeyProblem } from '../../common/dkim-key.ts';
+import { readHeader } from '../../common/header-reader.ts';
 
 export interface SigningKey {
   readonly domain: string;
@@ -59,22 +60,6 @@ export async function sign({ keys, signedAtMs }: SigningJob, content: AsyncItera
   if (failed !== undefined || signatures === '')
     return unusable(key, `cannot sign: ${failed?.err.message ?? 'no signature was made'}`);
   return { kind: 'signed', field: signatures };
-}
-
-/** The header with its empty line, and all chunks that were read for it. */
-async function readHeader(
-  arriving: AsyncIterator<Buffer>,
-): Promise<{ readonly header: string; readonly chunks: Buffer[] }> {
-  const chunks: Buffer[] = [];
-  let header = '\r\n';
-  for (let next = await arriving.next(); next.done !== true; next = await arriving.next()) {
-    const from = Math.max(0, header.length - 3);
-    chunks.push(next.value);
-    header += next.value.toString('latin1');
-    const end = header.indexOf('\r\n\r\n', from);
-    if (end >= 0) return { header: header.slice(0, end + 4), chunks };
-  }
-  return { header, chunks };
 }
 
 /** Of a message with several From fields nobody can say who is meant (RFC 5322 3.6): it has no author. */

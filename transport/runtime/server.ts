@@ -3,6 +3,7 @@
  * effects into what they shall do. No decision is made here. The simulator builds the same object over simulated ports.
  */
 import { createHash } from 'node:crypto';
+import { resultsOf } from '../../common/authentication-results.ts';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Epoch, Identity } from '../../common/message.ts';
 import type { Contact } from '../../common/peer/messages.ts';
@@ -470,6 +471,7 @@ export class TransportServer {
         epoch,
         mayBeRepeat,
         envelope: facts.envelope,
+        results: resultsOf(facts.events),
         sizeBytes: facts.sizeBytes,
         route,
         recipients,
