@@ -14,6 +14,10 @@ export class DnsError extends Error {
   }
 }
 
+/** Other codes are the word of a name server, or say that there can be no such name. */
+const isTemporary = (error: unknown): boolean =>
+  !(error instanceof Error && 'code' in error && ['ENODATA', 'ENOTFOUND', 'EBADNAME'].includes(String(error.code)));
+
 const MAX_QUESTIONS = 1_000;
 const LEAST_TRY_MS = 250;
 
@@ -31,17 +35,24 @@ export class DnsQuestions {
   /** For one message; `deadline` resolves when nobody waits any more. */
   until(deadline: Promise<void>): Ask {
     const asked = new Map<string, ReturnType<Ask>>();
+    let isOver = false;
+    void deadline.then(() => {
+      isOver = true;
+    });
     return (name, type) => {
       const question = `${type} of ${name}`;
       const known = asked.get(question);
       if (known !== undefined) return known;
+      if (isOver) return Promise.reject(new DnsError('ETIMEOUT', question));
       const answer = Promise.race([
         this.#ask(name, type, question),
         deadline.then(() => Promise.reject(new DnsError('ETIMEOUT', question))),
       ]);
-      // Whoever asked hears of it; a question that was asked ahead may have nobody.
-      answer.catch(() => undefined);
       asked.set(question, answer);
+      // Whoever asked hears of it; whoever asks next may have more luck, as long as there is time.
+      answer.catch((error: unknown) => {
+        if (isTemporary(error)) asked.delete(question);
+      });
       return answer;
     };
   }

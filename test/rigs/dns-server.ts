@@ -60,7 +60,8 @@ export class DnsServer implements AsyncDisposable {
 
 function recordsOf(name: string, type: string, entry: Exclude<ZoneEntry, string>): Answer[] {
   const { mx = [], a = [], aaaa = [], txt = [] } = entry;
-  if (type === 'TXT') return txt.map((data) => ({ type: 'TXT', name, ttl: 1, data }));
+  // RFC 1035 3.3.14: strings of at most 255 octets.
+  if (type === 'TXT') return txt.map((data) => ({ type: 'TXT', name, ttl: 1, data: data.match(/.{1,255}/gs) ?? [''] }));
   if (type === 'MX')
     return mx.map(([preference, exchange]) => ({ type: 'MX', name, ttl: 1, data: { preference, exchange } }));
   if (type === 'A') return a.map((data) => ({ type: 'A', name, ttl: 1, data }));

@@ -17,6 +17,11 @@ import { type Sent, World } from '../sim/world.ts';
 import { ClusterActs } from './cluster-acts.ts';
 
 const PATIENCE_MS = 70_000;
+/** What a front end finds out about a message that is sent `authenticated`. */
+const RESULTS = [
+  'mx.sim.example; spf=pass smtp.mailfrom=sim.example; dmarc=pass header.from=sim.example',
+  'mx2.sim.example',
+];
 
 interface Mail {
   readonly number: number;
@@ -147,7 +152,7 @@ export class Script {
     await this.#until('the cluster to be up', () => everybodyKnows(world));
   }
 
-  /** send NAME FRONTEND ADDRESS[,ADDRESS] BYTES [held] [leaves] */
+  /** send NAME FRONTEND ADDRESS[,ADDRESS] BYTES [held] [leaves] [poison] [authenticated] */
   async #send(words: readonly string[]): Promise<void> {
     const [name = '', frontend = '', to = '', bytes = '', ...flags] = words;
     const { world } = this;
@@ -169,6 +174,7 @@ export class Script {
         halfway,
         leaveAfterEnd: flags.includes('leaves'),
         isPoison: flags.includes('poison'),
+        ...(flags.includes('authenticated') ? { results: RESULTS } : {}),
       })
       .catch((error: unknown) => world.scheduler.fail(error));
     if (flags.includes('held'))
@@ -281,6 +287,12 @@ export class Script {
             ).length;
         await this.#until(`${name} in ${first}`, () => resting() >= Number(second));
         return this.#same(String(resting()), second);
+      }
+      case 'authenticated': {
+        // expect m authenticated TIMES: so many were offered with what its front end had found out, and none without
+        const offered = world.store.offers.filter((offer) => offer.digest === sent.digest);
+        const without = offered.filter(({ results }) => JSON.stringify(results) !== JSON.stringify(RESULTS));
+        return this.#same(`${offered.length} ${without.length}`, `${first} 0`);
       }
       case 'copies':
         return this.#same(String(world.view.liveAnywhere(sent.digest).length), first);

@@ -13,6 +13,8 @@ export interface Offer {
   readonly copyId: CopyId;
   readonly deliveryId: string;
   readonly contentKey: string | null;
+  /** Of SPF, DKIM and DMARC, as the agent would write them. */
+  readonly results: readonly string[];
   readonly address: string;
   readonly digest: string;
   readonly by: string;
@@ -150,7 +152,7 @@ export class MailStore {
   }
 
   #take(by: string, request: DeliveryRequest, address: string, digest: string, replyLost: boolean): void {
-    const { copyId, deliveryId, contentKey, route } = request;
+    const { copyId, deliveryId, contentKey, route, results = [] } = request;
     const place = route.kind === 'mailbox' ? `${route.database}/${route.copy}` : route.connector;
     const database = route.kind === 'mailbox' ? route.database : '';
     const table = this.#table(place);
@@ -163,6 +165,7 @@ export class MailStore {
       copyId,
       deliveryId,
       contentKey,
+      results,
       address,
       digest,
       by,

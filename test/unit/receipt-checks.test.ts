@@ -82,6 +82,7 @@ function from(reversePath = 'ann@example.com', client: Partial<ClientInfo> = {},
 
 /** Its details, as they travel. */
 async function found(message: Buffer, envelope = from(), settings: Partial<AuthenticationResultsConfig> = {}) {
+  await checks?.close();
   const all = started([listener('smtp', settings)]);
   await all.start();
   const check = all.begin(envelope, false, () => undefined);
@@ -229,15 +230,15 @@ describe('DNS that does not answer', () => {
     spoil();
     const message = await signed();
     const beganMs = performance.now();
-    expect(verdicts(await found(message, from(), { timeoutMs: 3_000 }))).toBe(expected);
+    expect(verdicts(await found(message, from(), { timeoutMs: 5_000 }))).toBe(expected);
     // Not the margin of a second: the machine may be slow; 30 s would be c-ares with its own times.
-    expect(performance.now() - beganMs).toBeLessThan(8_000);
+    expect(performance.now() - beganMs).toBeLessThan(10_000);
   });
 
   test('DMARC does not fail for want of an answer; whose name server is silent does not matter when he could not align', async () => {
     silent('s1._domainkey.example.com', 's1._domainkey.evil.example');
     const elsewhere = from('ann@example.com', { address: '192.0.2.9' });
-    const settings = { timeoutMs: 3_000 };
+    const settings = { timeoutMs: 5_000 };
     expect(verdicts(await found(await signed(), elsewhere, settings))).toBe('spf=fail dkim=temperror dmarc=temperror');
     expect(verdicts(await found(await signed(MESSAGE, 'evil.example'), elsewhere, settings))).toBe(
       'spf=fail dkim=temperror dmarc=fail',
@@ -245,7 +246,7 @@ describe('DNS that does not answer', () => {
   });
 
   test('a name server that is not there at all', async () => {
-    const settings = { dnsServers: ['127.0.0.9:9'], timeoutMs: 3_000 };
+    const settings = { dnsServers: ['127.0.0.9:9'], timeoutMs: 5_000 };
     expect(verdicts(await found(await signed(), from(), settings))).toBe(
       'spf=temperror dkim=temperror dmarc=temperror',
     );
