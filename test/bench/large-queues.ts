@@ -17,23 +17,23 @@ const confirmedAt = (theirs: QueueDatabase, member: string, owner: QueueDatabase
 
 /** `count` messages: the first member owns them, the second has their shadows; both know each other. */
 export const inTransit =
-  (count: number, body: Buffer): Prepare =>
+  (count: number, body: Buffer, domainOf: (n: number) => string = () => 'example.com'): Prepare =>
   async (stores, names) => {
     const [mine, theirs] = stores as [QueueDatabase, QueueDatabase];
     const { epoch, placements } = confirmedAt(theirs, names[1] as string, mine);
     await fill(mine, count, body, (n, digest) => ({
-      facts: messageFacts(n, digest, body.length, 'example.com'),
+      facts: messageFacts(n, digest, body.length, domainOf(n)),
       state: transitState(n, {
         queue: 'delivery',
         epoch,
-        recipients: [{ address: `mailbox-${n % MAILBOXES}@example.com`, outcome: 'pending' }],
+        recipients: [{ address: `mailbox-${n % MAILBOXES}@${domainOf(n)}`, outcome: 'pending' }],
         placements,
       }),
       resting: null,
     }));
     const takenFrom = lastSeen(mine);
     await fill(theirs, count, body, (n, digest) => ({
-      facts: { ...messageFacts(n, digest, body.length, 'example.com'), takenFrom },
+      facts: { ...messageFacts(n, digest, body.length, domainOf(n)), takenFrom },
       state: transitState(n, { queue: 'shadow', epoch }),
       resting: null,
     }));

@@ -308,7 +308,7 @@ export const metric = async (cluster: DirectCluster, member: string, name: strin
 
 // --- a store ---------------------------------------------------------------------------------------------------------------
 
-/** LMTP (RFC 2033) that says yes to everything and keeps nothing: what is measured is the transport. */
+/** LMTP (RFC 2033) or SMTP, as the client greets it, that says yes to everything and keeps nothing: what is measured is the transport. */
 export class CountingStore {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -316,13 +316,20 @@ export class CountingStore {
   firstAtMs: number | null = null;
   lastAtMs: number | null = null;
 
-  private constructor(server: Server) {
+  readonly #delayMs: number;
+
+  private constructor(server: Server, delayMs: number) {
     this.#server = server;
+    this.#delayMs = delayMs;
   }
 
-  static async open(): Promise<CountingStore> {
-    const store = new CountingStore(createServer((socket) => store.#talk(socket)));
-    await new Promise<void>((resolve) => store.#server.listen(0, '127.0.0.1', resolve));
+  /** `delayMs`: how long each message is thought about. */
+  static async open({ host = '127.0.0.1', port = 0, delayMs = 0 } = {}): Promise<CountingStore> {
+    const store = new CountingStore(
+      createServer((socket) => store.#talk(socket)),
+      delayMs,
+    );
+    await new Promise<void>((resolve) => store.#server.listen(port, host, resolve));
     return store;
   }
 
@@ -340,6 +347,8 @@ export class CountingStore {
     let rest = '';
     let recipients = 0;
     let inData = false;
+    let isLmtp = false;
+    const say = (text: string): void => void socket.write(text);
     socket.write('220 bench LMTP\r\n');
     socket.on('data', (chunk: Buffer) => {
       let text = rest + chunk.toString('latin1');
@@ -353,7 +362,9 @@ export class CountingStore {
           }
           text = text.slice(end + 5);
           inData = false;
-          answer += '250 2.0.0 stored\r\n'.repeat(recipients);
+          const stored = '250 2.0.0 stored\r\n'.repeat(isLmtp ? recipients : 1);
+          if (this.#delayMs === 0) answer += stored;
+          else setTimeout(say, this.#delayMs, stored);
           this.delivered += 1;
           this.lastAtMs = performance.now();
           this.firstAtMs ??= this.lastAtMs;
@@ -363,8 +374,10 @@ export class CountingStore {
         if (end < 0) break;
         const command = text.slice(0, 4).toUpperCase();
         text = text.slice(end + 2);
-        if (command === 'LHLO') answer += '250-bench\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n';
-        else if (command === 'DATA') {
+        if (command === 'LHLO' || command === 'EHLO') {
+          isLmtp = command === 'LHLO';
+          answer += '250-bench\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n';
+        } else if (command === 'DATA') {
           inData = true;
           // The dot may follow the line end of DATA itself.
           text = `\r\n${text}`;

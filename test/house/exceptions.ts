@@ -28,6 +28,7 @@ export const EXCEPTIONS: Exceptions = {
     ['test/bench/smtp-edge.ts', 'what one message costs the SMTP edge alone'],
     ['test/bench/queued.ts', 'a hundred thousand queued messages, whole transports'],
     ['test/bench/loaded.ts', 'accepting beside a large queue or a large Safety Net'],
+    ['test/bench/destinations.ts', 'many destinations, one of them dead and one slow'],
     ['test/bench/takeover.ts', 'takeover of a hundred thousand shadow copies'],
     ['test/bench/resubmit.ts', 'resubmission out of a large Safety Net'],
     ['test/bench/idle.ts', 'what silent peers cost'],
