@@ -3,17 +3,17 @@ import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { Envelope, Reply } from '../../common/message.ts';
-import { encodeChunkHeader } from '../../common/peer/frames.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
-import type { Network } from '../../common/platform/net.ts';
 import type { DataAnswer, DataDecision } from '../../common/smtp/edge-api.ts';
 import { MessageProxy } from '../../frontend/proxy.ts';
+import type { ReceiptCheck } from '../../frontend/receipt-checks.ts';
 import type { Incarnation } from '../sim/incarnation.ts';
 import { SimNetwork } from '../sim/net.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { simTopology } from '../sim/topology.ts';
 import { sampleEnvelope } from '../unit/peer-samples.ts';
+import { countingChunks } from './counting-chunks.ts';
 import { CALM, ScriptedTransport, simLives } from './scripted-transport.ts';
 
 const REPLAY_BYTES = 256 * 1024;
@@ -30,26 +30,6 @@ interface World {
   readonly sent: { readonly chunks: number };
   run(until: () => boolean): Promise<void>;
 }
-
-function countingChunks(network: Network, sent: { chunks: number }): Network {
-  return {
-    listen: (address, onConnection) => network.listen(address, onConnection),
-    connect: async (address, expected, timeoutMs) => {
-      const connection = await network.connect(address, expected, timeoutMs);
-      const write = connection.write.bind(connection);
-      connection.write = (buffers) => {
-        sent.chunks += buffers.filter((buffer) => isChunkHeader(buffer)).length;
-        return write(buffers);
-      };
-      return connection;
-    },
-  };
-}
-
-/** Its payload follows as a buffer of its own. */
-const isChunkHeader = (buffer: Uint8Array): boolean =>
-  buffer.length === CHUNK_HEADER.length && buffer[4] === CHUNK_HEADER[4];
-const CHUNK_HEADER = encodeChunkHeader(1, 1);
 
 /** Two transports; `a` is in the front end's own site and therefore chosen first. */
 async function world(seed = 1, options: { totalReplayBytes?: number; started?: boolean } = {}): Promise<World> {
@@ -93,6 +73,13 @@ async function world(seed = 1, options: { totalReplayBytes?: number; started?: b
   return { scheduler, network, proxy, a, b, topology, sent, run };
 }
 
+interface SendOptions {
+  readonly chunk?: number;
+  readonly rejected?: Reply;
+  readonly abortAt?: number;
+  readonly check?: ReceiptCheck;
+}
+
 /** A client that sends a body as fast as it is allowed to. */
 class Client {
   decision: DataDecision | null = null;
@@ -102,20 +89,20 @@ class Client {
   #resume: (() => void) | null = null;
   readonly #world: World;
 
-  constructor(on: World, body: Buffer, options: { chunk?: number; rejected?: Reply; abortAt?: number } = {}) {
+  constructor(on: World, body: Buffer, options: SendOptions = {}) {
     this.#world = on;
     const envelope: Envelope = { ...sampleEnvelope, recipients: [{ address: 'alpha-1@sim.example' }] };
     void this.#send(envelope, body, options);
   }
 
-  async #send(envelope: Envelope, body: Buffer, options: { chunk?: number; rejected?: Reply; abortAt?: number }) {
+  async #send(envelope: Envelope, body: Buffer, options: SendOptions) {
     const { proxy, scheduler } = this.#world;
     const drain = (): void => {
       const resume = this.#resume;
       this.#resume = null;
       resume?.();
     };
-    this.decision = await proxy.open(envelope, drain);
+    this.decision = await proxy.open(envelope, drain, [], () => options.check ?? null);
     if (this.decision.kind === 'refuse') return;
     const { sink } = this.decision;
     const size = options.chunk ?? 8192;
@@ -247,6 +234,30 @@ describe('proxy', () => {
     expect(await client.over()).toBe(451);
     expect([...w.b.opens, ...w.b.held]).toEqual([]);
     expect(w.proxy.replayBufferBytes).toBe(0);
+  });
+
+  it('what is found out about a sender goes with END, to whoever has the body by then; a body that is refused needs none', async () => {
+    const found = Promise.withResolvers<readonly string[]>();
+    const seen = { bytes: 0, isEnded: false, isAbandoned: false };
+    const check: ReceiptCheck = {
+      write: ({ length }) => Object.assign(seen, { bytes: seen.bytes + length }).bytes > 0,
+      end: () => Object.assign(seen, { isEnded: true }) && found.promise,
+      abandon: () => void Object.assign(seen, { isAbandoned: true }),
+    };
+    const w = await world();
+    const client = new Client(w, bodyOf(50_000), { check });
+    await w.run(() => seen.isEnded);
+    w.a.kill();
+    await w.run(() => w.b.opens.length === 1);
+    expect([client.code, w.a.held.size, w.b.held.size, seen.bytes]).toEqual([null, 0, 0, 50_000]);
+    found.resolve(['mx.example; spf=pass']);
+    expect(await client.over()).toBe(250);
+    const events = [...w.b.held.values()].flatMap(({ end }) => end.events);
+    expect(events.at(-1)).toMatchObject({ event: 'AUTHENTICATION', detail: 'mx.example; spf=pass', source: 'f-0' });
+
+    Object.assign(seen, { isEnded: false, isAbandoned: false });
+    expect(await new Client(w, bodyOf(10), { check, rejected: BARE_LF }).over()).toBe(554);
+    expect(seen).toMatchObject({ isEnded: false, isAbandoned: true });
   });
 
   it('cannot replay when all sessions together hold too much', async () => {
