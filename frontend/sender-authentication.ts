@@ -1,6 +1,6 @@
 /**
  * SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 9989) of one message, in a thread of its own (`authentication-worker.ts`). Owns: what the library is asked, and which of its words go
- * into a field. Promises: memory is one header and a few chunks; DNS that does not answer makes `temperror` and nothing else; at most `MAX_SIGNATURES` are looked at.
+ * into a field. Promises: memory is one header and a few chunks; DNS that does not answer makes `temperror` and nothing else; no message takes the thread for long.
  */
 import { Readable } from 'node:stream';
 import { domainToASCII } from 'node:url';
@@ -33,6 +33,12 @@ export interface Finding {
 const MAX_SIGNATURES = 10;
 const SIGNATURE = /(?<=\r\n)dkim-signature(?=[ \t\r\n]*:)/gi;
 const FROM = /(?<=\r\n)from[ \t]*:.*(?:\r\n[ \t].*)*/i;
+
+/** The library's time grows with the square of these: within the size limit of a header it would be ten seconds, in which nobody else's message is looked at. */
+const MAX_HEADER_LINES = 4_000;
+const MAX_AUTHORS_LENGTH = 16_384;
+/** With whatever the library takes for a part of the field. */
+const AUTHORS = /(?<=\r\n)from[ \t\r\n]*:[\s\S]*?(?=\r\n[!-9;-~]+[ \t\r\n]*:|$)/gi;
 
 /** Of the time that a message may wait; the rest is for computing and for the way back. */
 const DNS_SHARE = 0.8;
@@ -94,6 +100,8 @@ async function checkDkim(
 ): Promise<SignedFound> {
   const arriving = content[Symbol.asyncIterator]();
   const { header, chunks } = await readHeader(arriving);
+  const problem = tooLarge(header);
+  if (problem !== null) return unreadable(problem);
   if (settings.checks.includes('DMARC')) void askAhead(header, reversePath, ask);
   const signatures = header.match(SIGNATURE)?.length ?? 0;
   const tooMany = signatures > MAX_SIGNATURES;
@@ -107,12 +115,24 @@ async function checkDkim(
     ended();
   })();
   const verified = await verify(Readable.from(whole, { objectMode: false }), ask);
-  if (typeof verified === 'string')
-    return { findings: [finding('DKIM', 'neutral', `dkim=neutral (${verified})`)], verified: null };
+  if (typeof verified === 'string') return unreadable(verified);
   const findings = verified.results.map(({ status, info }) => finding('DKIM', status.result, info));
   if (tooMany)
     findings.push(finding('DKIM', 'policy', `dkim=policy (${signatures} signatures, ${MAX_SIGNATURES} looked at)`));
   return { findings, verified };
+}
+
+/** RFC 8601 2.7.1: neutral is what could not be processed. */
+const unreadable = (problem: string): SignedFound => ({
+  findings: [finding('DKIM', 'neutral', `dkim=neutral (${problem})`)],
+  verified: null,
+});
+
+function tooLarge(header: string): string | null {
+  const lines = header.split('\r\n').length;
+  if (lines > MAX_HEADER_LINES) return `header of ${lines} lines, not looked at`;
+  const authors = (header.match(AUTHORS) ?? []).reduce((sum, { length }) => sum + length, 0);
+  return authors > MAX_AUTHORS_LENGTH ? `From of ${authors} characters, not looked at` : null;
 }
 
 /** Anybody may write what the library does not expect: that is no result for SPF. */
