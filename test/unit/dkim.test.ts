@@ -242,6 +242,17 @@ describe('a key that cannot be used', () => {
     expect(await sent({ config: () => unsigned })).not.toContain('DKIM-Signature');
   });
 
+  test('a header of 40,000 lines does not take the thread for long: it is not signed, the policy decides', async () => {
+    await makeKey('s1');
+    const message = `X-Long: a\r\n${' b\r\n'.repeat(40_000)}${MESSAGE}hello\r\n`;
+    const peer = kept(await ScriptedPeer.start());
+    const [result] = await deliver(agentFor({ config: () => config(key('s1')), message }), peer.port);
+    const says = 'Secret dkim signs no header of 40005 lines: 12000 at most';
+    expect(result).toMatchObject({ kind: 'deferred', scope: 'message', reply: expect.stringContaining(says) });
+    const unsigned = { ...config(key('s1')), failurePolicy: 'SendUnsigned' as const };
+    expect(await sent({ config: () => unsigned, message })).not.toContain('DKIM-Signature');
+  });
+
   test('a stored message that cannot be read is our fault and is reported, whatever the policy', async () => {
     await makeKey('s1');
     const damaged: CopyId[] = [];

@@ -1,6 +1,6 @@
 /**
  * The DKIM signature (RFC 6376) of one message, made in a thread of its own (`dkim-worker.ts`). Owns: whose signature it is to be, reading the key, the fields that are signed.
- * Promises: memory is one header and a few chunks; what is wrong with a key is a text that names Secret and key and holds nothing of it. Refuses RSA keys below 1,024 bits (RFC 8301 3.2).
+ * Promises: memory is one header and a few chunks; what is wrong with a key is a text that names Secret and key and holds nothing of it. Refuses headers of more than `MAX_HEADER_LINES`, RSA keys below 1,024 bits (RFC 8301 3.2).
  */
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -37,12 +37,18 @@ const SIGNED_FIELDS =
   'From:Sender:Reply-To:Subject:Date:Message-ID:To:Cc:MIME-Version:Content-Type:Content-Transfer-Encoding:Content-ID:Content-Description:' +
   'In-Reply-To:References:List-Id:List-Help:List-Unsubscribe:List-Unsubscribe-Post:List-Subscribe:List-Post:List-Owner:List-Archive';
 
+/** The library takes a fold apart in a time that goes with its square: 9 s of processor for 40,000 lines, 0.8 for these. */
+const MAX_HEADER_LINES = 12_000;
+
 export async function sign({ keys, signedAtMs }: SigningJob, content: AsyncIterable<Buffer>): Promise<Signed> {
   const arriving = content[Symbol.asyncIterator]();
   const { header, chunks } = await readHeader(arriving);
   const domains = await authorDomains(header);
   const key = keys.find(({ domain }) => domains.includes(domain));
   if (key === undefined) return { kind: 'not ours' };
+  // Without the CRLF before it and its empty line.
+  const lines = header.split('\r\n').length - 3;
+  if (lines > MAX_HEADER_LINES) return unusable(key, `signs no header of ${lines} lines: ${MAX_HEADER_LINES} at most`);
   const privateKey = await readKey(key);
   if (typeof privateKey !== 'string') return privateKey;
   const whole = (async function* (): AsyncGenerator<Buffer> {
