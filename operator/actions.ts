@@ -5,7 +5,12 @@
  */
 import type { TopologyDocument } from '../common/config.ts';
 import type { Reason, RestartReason } from './reasons.ts';
-import type { MailboxDatabaseStatus, MailClusterStatus, ResubmitRequestStatus } from './resource/generated.ts';
+import type {
+  MailboxDatabaseStatus,
+  MailClusterStatus,
+  ResubmitRequestStatus,
+  TransportOrderStatus,
+} from './resource/generated.ts';
 import type { ConfigMapObject, KubeObject, ObjectRef } from './resources/objects.ts';
 
 export type Action =
@@ -59,7 +64,7 @@ export type Action =
       readonly uid: string;
       readonly resourceVersion: string;
     }
-  /** Status subresource of one of the other two kinds (that of the MailCluster is `Plan.status`). */
+  /** Status subresource of one of the other kinds (that of the MailCluster is `Plan.status`). */
   | {
       readonly kind: 'writeDatabaseStatus';
       readonly name: string;
@@ -71,7 +76,15 @@ export type Action =
       readonly name: string;
       readonly uid: string;
       readonly status: ResubmitRequestStatus;
-    };
+    }
+  | {
+      readonly kind: 'writeOrderStatus';
+      readonly name: string;
+      readonly uid: string;
+      readonly status: TransportOrderStatus;
+    }
+  /** A TransportOrder that was decided long ago. */
+  | { readonly kind: 'deleteOrder'; readonly name: string; readonly uid: string };
 
 const JUDGED: readonly Action['kind'][] = ['restartPod', 'delete', 'deleteClaim', 'resizeClaim', 'writeTopology'];
 

@@ -168,9 +168,9 @@ export async function download(
   adminUrl: string,
   path: string,
   tls: AdminTls,
-  { member, to }: { readonly member: string; readonly to: Writable },
+  { member, to, ...by }: { readonly member: string; readonly to: Writable; readonly agent?: Agent },
 ): Promise<Asked<number>> {
-  const request = startRequest(adminUrl.replace(/\/$/, '') + path, tls, member, { deadlineMs: DOWNLOAD_MS });
+  const request = startRequest(adminUrl.replace(/\/$/, '') + path, tls, member, { ...by, deadlineMs: DOWNLOAD_MS });
   try {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       request.once('error', reject).once('response', resolve).end();

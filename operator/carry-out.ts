@@ -17,6 +17,7 @@ import {
   POD,
   RESUBMIT_REQUEST,
   SECRET,
+  TRANSPORT_ORDER,
 } from './kube/kinds.ts';
 import { apiVersionOf, type KubeObject, type ResourceKind } from './kube/kube-object.ts';
 import { createAuthority, type PkiPorts } from './pki.ts';
@@ -182,6 +183,10 @@ export class CarryOut {
         return await this.status(MAILBOX_DATABASE, owner, action.name, action.uid, action.status);
       case 'writeRequestStatus':
         return await this.status(RESUBMIT_REQUEST, owner, action.name, action.uid, action.status);
+      case 'writeOrderStatus':
+        return await this.status(TRANSPORT_ORDER, owner, action.name, action.uid, action.status);
+      case 'deleteOrder':
+        return await this.#delete(owner, TRANSPORT_ORDER, action.name, { uid: action.uid });
     }
   }
 

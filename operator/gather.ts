@@ -21,6 +21,7 @@ import {
   RESUBMIT_REQUEST,
   SECRET,
   STORAGE_CLASS,
+  TRANSPORT_ORDER,
 } from './kube/kinds.ts';
 import { nameOf } from './kube/kube-object.ts';
 import type { MemberPoll } from './member-poll.ts';
@@ -78,6 +79,7 @@ export class Gatherer {
       cluster: this.#observed(found),
       databases: databases.map((one) => this.#observed(one)),
       requests: this.#resources(RESUBMIT_REQUEST, namespace, name).map((one) => this.#observed(one)),
+      orders: this.#resources(TRANSPORT_ORDER, namespace, name).map((one) => this.#observed(one)),
       secrets: world.inNamespace(SECRET, namespace).map(secretView),
       configMaps: await this.#referredConfigMaps(namespace, databases),
       authority: await authorities.view(namespace, name),

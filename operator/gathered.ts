@@ -10,6 +10,8 @@ import type {
   MailClusterStatus,
   ResubmitRequest,
   ResubmitRequestStatus,
+  TransportOrder,
+  TransportOrderStatus,
 } from './resource/generated.ts';
 import type { ConfigMap } from './resource/parse.ts';
 import type {
@@ -134,6 +136,7 @@ export interface Gathered {
   /** Of this namespace, with `clusterRef` to this cluster. */
   readonly databases: readonly Observed<MailboxDatabase, MailboxDatabaseStatus>[];
   readonly requests: readonly Observed<ResubmitRequest, ResubmitRequestStatus>[];
+  readonly orders: readonly Observed<TransportOrder, TransportOrderStatus>[];
   /** Names and keys of the Secrets of this namespace to which the resources refer, and of our own; those that exist. */
   readonly secrets: readonly SecretView[];
   /** ConfigMaps to which the databases refer (`recipients.addressesFrom`); those that exist. */

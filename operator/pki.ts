@@ -9,7 +9,7 @@ import type { Extension, JsonGeneralName, JsonName, X509Certificate } from '@pec
 import { generateKeys, KEY_ALGORITHM, keyToPem, SIGNING, x509 } from '../common/platform/certificate-request.ts';
 import { type Clock, systemClock } from '../common/platform/clock.ts';
 import type { PeerRole } from '../common/platform/net.ts';
-import { peerUri, type ViewerRole } from '../common/platform/peer-identity.ts';
+import { isPerson, type PersonRole, peerUri, userUri } from '../common/platform/peer-identity.ts';
 import { type Random, systemRandom } from '../common/platform/random.ts';
 import { certificatesIn } from '../common/trust.ts';
 
@@ -29,8 +29,10 @@ export interface PkiPorts {
 export interface CertificateSubject {
   readonly cluster: string;
   /** Null: no member of the cluster, only a server under the names in `hosts`. */
-  readonly role: PeerRole | ViewerRole | null;
+  readonly role: PeerRole | PersonRole | null;
   readonly name: string;
+  /** Who the person is, where it matters afterwards. */
+  readonly user?: string;
   /** DNS names and IP addresses besides the identity, for clients that check a host name. */
   readonly hosts: readonly string[];
 }
@@ -199,13 +201,14 @@ async function certify(
   const lib = await x509();
   const { cluster, role, name } = subject;
   const names: JsonGeneralName[] = role === null ? [] : [{ type: 'url', value: peerUri(cluster, { role, name }) }];
+  if (subject.user !== undefined) names.push({ type: 'url', value: userUri(subject.user) });
   for (const host of subject.hosts) names.push({ type: isIP(host) === 0 ? 'dns' : 'ip', value: host });
   const { serverAuth, clientAuth } = lib.ExtendedKeyUsage;
   const extensions: Extension[] = [
     new lib.BasicConstraintsExtension(false, undefined, true),
     new lib.KeyUsagesExtension(lib.KeyUsageFlags.digitalSignature, true),
     new lib.ExtendedKeyUsageExtension(
-      role === null ? [serverAuth] : role === 'viewer' ? [clientAuth] : [serverAuth, clientAuth],
+      role === null ? [serverAuth] : isPerson(role) ? [clientAuth] : [serverAuth, clientAuth],
     ),
     new lib.SubjectAlternativeNameExtension(names),
     await lib.SubjectKeyIdentifierExtension.create(publicKey, false, webcrypto),

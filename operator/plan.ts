@@ -9,6 +9,7 @@ import { authority, certificates, redisPassword } from './checks/authority.ts';
 import type { Finding } from './checks/finding.ts';
 import { deletion, finalizer, invalidSpec, isPaused, schemaVersion } from './checks/gates.ts';
 import { ensure, obsolete } from './checks/objects-step.ts';
+import { ordersStep } from './checks/orders-step.ts';
 import { acknowledged, failingPods, frontendsServe, membersServe, pushGeneration } from './checks/pods-step.ts';
 import { pressure } from './checks/pressure.ts';
 import { databasesStep, requestsStep } from './checks/requests-step.ts';
@@ -65,6 +66,7 @@ export const CHECKS: readonly Named<View>[] = [
   { name: 'members are up to date', look: restarts },
   { name: 'mailbox databases are told', look: databasesStep },
   { name: 'resubmit requests are followed', look: requestsStep },
+  { name: 'orders of people are answered', look: ordersStep },
   { name: 'nothing is left over', look: leftOver },
 ];
 

@@ -31,6 +31,7 @@ import {
   SERVICE_ACCOUNT,
   STATEFUL_SET,
   STORAGE_CLASS,
+  TRANSPORT_ORDER,
 } from './kube/kinds.ts';
 import { apiVersionOf, type KubeObject, keyOf, type ResourceKind } from './kube/kube-object.ts';
 import type { CacheChange, Indexer } from './kube/object-cache.ts';
@@ -66,6 +67,8 @@ const MADE: readonly ResourceKind[] = [
 ];
 /** Only where somebody installed them. */
 const OPTIONAL: readonly ResourceKind[] = [POD_MONITOR, CERTIFICATE];
+/** Of these an operator comes to know when their definition is there: it may be installed after it. */
+const APPEARING: readonly ResourceKind[] = [...OPTIONAL, TRANSPORT_ORDER];
 const RESOURCES: readonly ResourceKind[] = [MAIL_CLUSTER, MAILBOX_DATABASE, RESUBMIT_REQUEST];
 const CLUSTER_WIDE: readonly ResourceKind[] = [
   NODE,
@@ -172,9 +175,9 @@ export class World {
     for (const key of this.#concerned(kind, change.object)) this.#due(key);
   }
 
-  /** A kind of others appeared: watched from now on. One that went leaves a reflector that finds nothing. */
+  /** A kind appeared: watched from now on. One that went leaves a reflector that finds nothing. */
   #definitionsChanged({ type, object }: CacheChange<Watched>): void {
-    const kind = OPTIONAL.find(({ plural, group }) => object.metadata.name === `${plural}.${group}`);
+    const kind = APPEARING.find(({ plural, group }) => object.metadata.name === `${plural}.${group}`);
     if (kind === undefined) return;
     if (type === 'deleted') {
       void this.#reflectors.get(idOf(kind))?.stop();
@@ -185,7 +188,7 @@ export class World {
   #concerned(kind: ResourceKind, object: Watched): readonly string[] {
     const { name, namespace = '', labels } = object.metadata;
     if (kind === MAIL_CLUSTER) return [keyOf(object)];
-    if (kind === MAILBOX_DATABASE || kind === RESUBMIT_REQUEST) {
+    if (kind === MAILBOX_DATABASE || kind === RESUBMIT_REQUEST || kind === TRANSPORT_ORDER) {
       const cluster = (object.spec as { clusterRef?: { name?: string } } | undefined)?.clusterRef?.name;
       return cluster === undefined ? [] : [`${namespace}/${cluster}`];
     }

@@ -13,6 +13,7 @@ import type { ObjectMetadata } from '../resources/objects.ts';
 import type { WantedRequest } from '../resubmit-requests.ts';
 import { isOver } from '../resubmit-status.ts';
 import { maildirPath, type NextTopology, nextTopology, type TopologyInput } from '../topology.ts';
+import { type OrderVerdict, ordersInDocument } from '../transport-orders.ts';
 import { act, event, type Finding, refuse } from './finding.ts';
 import type { Losses } from './losses.ts';
 import type { Membership } from './membership.ts';
@@ -24,6 +25,8 @@ export interface TopologyStep {
   readonly findings: readonly Finding[];
   /** Requests that cannot be in a document, with the reason. */
   readonly unusable: ReadonlyMap<string, string>;
+  /** Orders of people that are decided now, by their uid. */
+  readonly verdicts: ReadonlyMap<string, OrderVerdict>;
 }
 
 export function topologyStep(
@@ -37,9 +40,10 @@ export function topologyStep(
   if (foreign !== undefined) {
     const message = `ConfigMap ${foreign.metadata.name} is there and not ours; remove it or rename the MailCluster`;
     const finding = refuse('ForeignObject', message, { condition: 'Progressing', stop: true });
-    return { document: null, findings: [finding], unusable: new Map() };
+    return { document: null, findings: [finding], unusable: new Map(), verdicts: new Map() };
   }
   const retired = [...losses.retired, ...membership.retired];
+  const { decisions: ordered, verdicts } = ordersInDocument(previous.document, situation.gathered.orders);
   const input: TopologyInput = {
     cluster: effectiveCluster(situation, membership),
     databases: situation.gathered.databases.flatMap(({ resource }) => resource ?? []),
@@ -51,9 +55,7 @@ export function topologyStep(
       members: new Map([...membership.states].flatMap(([name, state]) => (state === 'active' ? [] : [[name, state]]))),
       retired: retired.filter((one, index) => retired.findIndex(({ identity }) => identity === one.identity) === index),
       cancelled: cancelledRequests(situation),
-      // Orders about messages and queues: nothing on Kubernetes gives any yet.
-      messages: [],
-      queues: [],
+      ...ordered,
     },
     requests: wantedRequests(situation),
     leastGeneration: previous.leastGeneration,
@@ -64,10 +66,11 @@ export function topologyStep(
     refuse('InvalidRequest', `ResubmitRequest ${name}: ${why}`),
   );
   const problem = problemOf(next);
-  if (problem === null && next.kind !== 'refused') return { ...written(situation, next.document, findings), unusable };
+  if (problem === null && next.kind !== 'refused')
+    return { ...written(situation, next.document, findings), unusable, verdicts };
   const [reason, why] = problem ?? ['TopologyRefused', next.kind === 'refused' ? next.reasons.join('; ') : ''];
   findings.push(refuse(reason, why, { condition: 'TopologyConverged' }));
-  return { ...written(situation, decisionsOnly(previous.document, membership, input), findings), unusable };
+  return { ...written(situation, decisionsOnly(previous.document, membership, input), findings), unusable, verdicts };
 }
 
 /** As pods read it: a document they would refuse must not be written. */
@@ -83,7 +86,7 @@ function problemOf(next: NextTopology): readonly ['TopologyRefused' | 'TopologyT
   ];
 }
 
-/** What is known about members must reach the pods, whatever is wrong with the rest. */
+/** What is known about members, and what people ordered, must reach the pods, whatever is wrong with the rest. */
 function decisionsOnly(
   previous: TopologyDocument | null,
   { states }: Membership,
@@ -96,7 +99,9 @@ function decisionsOnly(
   });
   const known = new Set(previous.retired.map(({ identity }) => identity));
   const retired = [...previous.retired, ...decisions.retired.filter(({ identity }) => !known.has(identity))];
-  const next = { ...previous, members, retired };
+  const { queueOrders: _, ...rest } = previous;
+  const { messages: messageOrders, queues } = decisions;
+  const next = { ...rest, members, retired, messageOrders, ...(queues.length === 0 ? {} : { queueOrders: queues }) };
   return canonical(next) === canonical(previous) ? previous : { ...next, generation: previous.generation + 1 };
 }
 
@@ -119,7 +124,7 @@ function written(
   situation: Situation,
   document: TopologyDocument | null,
   before: readonly Finding[],
-): Omit<TopologyStep, 'unusable'> {
+): Pick<TopologyStep, 'document' | 'findings'> {
   const { previous, owner } = situation;
   const isNew = document !== null && document.generation !== previous.document?.generation;
   if (document === null || (!isNew && previous.damaged.length === 0)) return { document, findings: before };

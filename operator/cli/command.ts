@@ -4,7 +4,7 @@
  */
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import type { Format, Output } from './output.ts';
-import type { Members, Place, ResubmitDesk } from './place.ts';
+import type { MailSource, Members, OrderDesk, Place, ResubmitDesk } from './place.ts';
 
 export interface CommandContext {
   readonly output: Output;
@@ -97,6 +97,18 @@ export async function openMembers({ values }: Parsed, context: CommandContext): 
   const members = await context.place.openMembers(values, context);
   context.atEnd(members.close);
   return members;
+}
+
+export async function openMail({ values }: Parsed, context: CommandContext): Promise<MailSource> {
+  const source = await context.place.openMail(values, context);
+  context.atEnd(source.close);
+  return source;
+}
+
+export async function openOrders({ values }: Parsed, context: CommandContext): Promise<OrderDesk> {
+  const desk = await context.place.openOrders(values, context);
+  context.atEnd(desk.close);
+  return desk;
 }
 
 export async function openResubmits({ values }: Parsed, context: CommandContext): Promise<ResubmitDesk> {

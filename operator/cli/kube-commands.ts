@@ -2,8 +2,8 @@
 import { type Commands, versionCommand } from './dispatch.ts';
 import { kubeDrainCommand } from './kube-drain.ts';
 import { kubeStatusCommand } from './kube-status.ts';
-import { messageLookCommand, traceCommand } from './messages.ts';
-import { queueLookCommand } from './queues.ts';
+import { kubeMessageCommand, traceCommand } from './messages.ts';
+import { queueCommand } from './queues.ts';
 import { reportCommand } from './report.ts';
 import { resubmitCommand } from './resubmit.ts';
 import { routeCommand } from './route.ts';
@@ -11,8 +11,8 @@ import { safetyNetCommand } from './safety-net.ts';
 
 export const KUBE_COMMANDS: Commands = new Map([
   ['status', kubeStatusCommand],
-  ['queue', queueLookCommand],
-  ['message', messageLookCommand],
+  ['queue', queueCommand],
+  ['message', kubeMessageCommand],
   ['trace', traceCommand],
   ['route', routeCommand],
   ['safety-net', safetyNetCommand],

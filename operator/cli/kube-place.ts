@@ -1,9 +1,10 @@
 /**
  * The place of `kubectl mailcluster`: a MailCluster on Kubernetes, reached with the rights of who asks. Owns: its options; the way to members
- * (a certificate of a viewer, TLS over port-forward to the pod); requests as objects. Promise: what changes the cluster is a change of a
+ * (a certificate of a person, TLS over port-forward to the pod); requests as objects. Promise: what changes the cluster is a change of a
  * resource, which the operator carries out; members are only read. Fails: `NoCluster`.
  */
-import { type Asked, askMember } from '../admin-client.ts';
+import type { PersonRole } from '../../common/platform/peer-identity.ts';
+import { type Asked, askMember, download } from '../admin-client.ts';
 import { CONFIG_MAP, POD, RESUBMIT_REQUEST } from '../kube/kinds.ts';
 import type { KubeObject } from '../kube/kube-object.ts';
 import { NoCluster } from '../local/cluster.ts';
@@ -23,8 +24,9 @@ import {
   must,
   openKube,
 } from './kube-access.ts';
-import type { MemberName, Members, Place, ResubmitDesk } from './place.ts';
-import { viewerTls } from './viewer-certificate.ts';
+import { openKubeOrders } from './kube-orders.ts';
+import { personTls } from './person-certificate.ts';
+import type { MailSource, MemberName, Place, ResubmitDesk } from './place.ts';
 
 export interface KubeMember extends MemberName {
   readonly pod: PodObject | null;
@@ -32,7 +34,7 @@ export interface KubeMember extends MemberName {
   readonly notRunning: string | null;
 }
 
-export interface KubeMembers extends Members {
+export interface KubeMembers extends MailSource {
   readonly access: KubeAccess;
   readonly cluster: MailClusterObject;
   readonly members: readonly KubeMember[];
@@ -70,22 +72,32 @@ export async function reach(
   access: KubeAccess,
   cluster: MailClusterObject,
   context: CommandContext,
+  role: PersonRole = 'viewer',
 ): Promise<KubeMembers> {
   const { namespace, timeoutMs } = access;
   const members = await membersOf(access, cluster);
   // Nobody to ask: no certificate is needed.
   const isEmpty = members.every((one) => one.notRunning !== null);
-  const tls = isEmpty ? null : await viewerTls(access, cluster.metadata.name, context);
+  const tls = isEmpty ? null : await personTls(access, cluster.metadata.name, role, context);
   const forwarding = new Forwarding(access.identity, namespace, timeoutMs);
-  const ask = async <T>({ name }: Pick<MemberName, 'name'>, path: string): Promise<Asked<T>> => {
+  /** Null: it runs. */
+  const away = (name: string): (Asked<never> & { kind: 'unreachable' }) | null => {
     const reason = members.find((one) => one.name === name)?.notRunning;
-    if (reason !== null || tls === null)
-      return { kind: 'unreachable', member: name, reason: reason ?? 'there is none' };
+    return reason === null ? null : { kind: 'unreachable', member: name, reason: reason ?? 'there is none' };
+  };
+  const ask = async <T>({ name }: Pick<MemberName, 'name'>, path: string): Promise<Asked<T>> => {
+    const gone = away(name);
+    if (gone !== null || tls === null) return gone ?? { kind: 'unreachable', member: name, reason: 'there is none' };
     const options = { agent: forwarding.secure, deadlineMs: timeoutMs };
     return await askMember<T>(`https://${name}:${PORT.admin}`, path, tls, name, options);
   };
   return {
     ...{ access, cluster, members, forwarding, ask },
+    download: async ({ name }, path, to) => {
+      const gone = away(name);
+      if (gone !== null || tls === null) return gone ?? { kind: 'unreachable', member: name, reason: 'there is none' };
+      return await download(`https://${name}:${PORT.admin}`, path, tls, { member: name, to, agent: forwarding.secure });
+    },
     askAll: <T>(path: string) => Promise.all(members.map((member) => ask<T>(member, path))),
     close: () => {
       forwarding.close();
@@ -97,6 +109,11 @@ export async function reach(
 async function openMembers(values: OptionValues, context: CommandContext): Promise<KubeMembers> {
   const access = await openKube(values, context);
   return await reach(access, await findCluster(access, chosen(values)), context);
+}
+
+async function openMail(values: OptionValues, context: CommandContext): Promise<KubeMembers> {
+  const access = await openKube(values, context);
+  return await reach(access, await findCluster(access, chosen(values)), context, 'exporter');
 }
 
 type StoredRequest = Omit<ResubmitResource, 'status'> & Partial<Pick<ResubmitResource, 'status'>> & KubeObject;
@@ -185,5 +202,7 @@ export const KUBE_PLACE: Place = {
   },
   formats: ['table', 'wide', 'json'],
   openMembers,
+  openMail,
+  openOrders: openKubeOrders,
   openResubmits,
 };

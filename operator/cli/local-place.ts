@@ -1,18 +1,31 @@
-/** The place of `mailcluster`: the cluster that `mailcluster run` keeps on this machine. Owns: its options, and requests as orders to the runner. */
+/** The place of `mailcluster`: the cluster that `mailcluster run` keeps on this machine. Owns: its options, and and what is ordered as orders to the runner. */
+import { userInfo } from 'node:os';
 import { readTopology } from '../../common/config-files.ts';
 import { openCluster } from '../local/cluster.ts';
 import { readResubmit, resubmitNames } from '../local/overseer.ts';
 import { statePaths } from '../local/state-directory.ts';
 import { knownIdentities } from '../local/volumes.ts';
 import { type CommandContext, type OptionValues, stateOf } from './command.ts';
-import { give, newId } from './ordering.ts';
-import type { Members, Place, ResubmitDesk } from './place.ts';
+import { give, giveAll, newId } from './ordering.ts';
+import type { MailSource, OrderDesk, Place, ResubmitDesk } from './place.ts';
 
 const stateIn = ({ state }: OptionValues, { environment }: CommandContext): string =>
   stateOf(typeof state === 'string' ? state : undefined, environment);
 
-async function openMembers(values: OptionValues, context: CommandContext): Promise<Members> {
+async function openMembers(values: OptionValues, context: CommandContext): Promise<MailSource> {
   return await openCluster(stateIn(values, context));
+}
+
+async function openOrders(values: OptionValues, context: CommandContext): Promise<OrderDesk> {
+  const cluster = await openCluster(stateIn(values, context));
+  const by = userInfo().username;
+  return {
+    close: cluster.close,
+    give: async (wishes) => {
+      const orders = wishes.map((wish) => ({ ...wish, id: newId(), atMs: context.nowMs(), by }));
+      return (await giveAll(orders, cluster, context)) ? orders.map(({ id }) => id) : null;
+    },
+  };
 }
 
 async function openResubmits(values: OptionValues, context: CommandContext): Promise<ResubmitDesk> {
@@ -49,5 +62,7 @@ export const LOCAL_PLACE: Place = {
   options: { state: { type: 'string' } },
   formats: ['table', 'json'],
   openMembers,
+  openMail: openMembers,
+  openOrders,
   openResubmits,
 };

@@ -1,5 +1,5 @@
 /**
- * `mailcluster message export`: one message as a file, byte by byte what the client sent. Owns: that file. Promise: it is whole and its SHA-256 the one that the
+ * `message export`: one message as a file, byte by byte what the client sent. Owns: that file. Promise: it is whole and its SHA-256 the one that the
  * transport knows, or it is not there; nothing that exists is written over. Exit 1 when no transport could give it.
  */
 import { createHash } from 'node:crypto';
@@ -7,9 +7,10 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { reasonOf } from '../admin-client.ts';
-import { type Cluster, gather, openCluster } from '../local/cluster.ts';
+import { gather } from '../local/cluster.ts';
 import type { MessageDetailAnswer } from './answers.ts';
-import { type CommandContext, parse, text, UsageError, warnUnreachable } from './command.ts';
+import { type CommandContext, openMail, parse, text, UsageError, warnUnreachable } from './command.ts';
+import type { MailSource } from './place.ts';
 
 interface Holder {
   readonly member: string;
@@ -19,7 +20,7 @@ interface Holder {
 export async function exportMessage(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, { out: { type: 'string' } }, [1, 1]);
   const id = parsed.positionals[0] ?? '';
-  const cluster = await openCluster(parsed.common.state);
+  const cluster = await openMail(parsed, context);
   const path = `/v1/messages/${encodeURIComponent(id)}`;
   const { answers, unreachable } = gather(await cluster.askAll<MessageDetailAnswer>(path));
   warnUnreachable(context.output, unreachable);
@@ -55,7 +56,7 @@ async function create(file: string): Promise<FileHandle> {
 }
 
 /** Null: the file is whole. */
-async function fetched(cluster: Cluster, path: string, holder: Holder, file: string): Promise<string | null> {
+async function fetched(cluster: MailSource, path: string, holder: Holder, file: string): Promise<string | null> {
   const handle = await open(file, 'w');
   const asked = await cluster.download({ name: holder.member }, path, handle.createWriteStream());
   if (asked.kind === 'absent') return 'no longer there';

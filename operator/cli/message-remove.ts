@@ -1,16 +1,23 @@
 /**
- * `mailcluster message remove`: one message, or all that match. Owns: that nobody removes more than they have seen - several matches are only
+ * `message remove`: one message, or all that match. Owns: that nobody removes more than they have seen - several matches are only
  * listed until `--yes` says otherwise, everything there is needs `--all` as well - and the account of it: each copy that was there is named, with
  * what became of it or that it was not reached (protocol.md 11). Decides nothing: the owner of each message carries its order out. Exit 1 when an
  * order was refused, or a copy is still there at the end.
  */
-import { userInfo } from 'node:os';
 import type { MessageOrder } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
-import { type Cluster, openCluster } from '../local/cluster.ts';
 import { isIdentity } from '../local/orders.ts';
 import type { KnownAnswer } from './answers.ts';
-import { type CommandContext, type Parsed, parse, query, UsageError, warnUnreachable } from './command.ts';
+import {
+  type CommandContext,
+  openMembers,
+  openOrders,
+  type Parsed,
+  parse,
+  query,
+  UsageError,
+  warnUnreachable,
+} from './command.ts';
 import {
   type FilterParameters,
   filterOf,
@@ -21,8 +28,8 @@ import {
   type Unreachable,
 } from './message-filter.ts';
 import { messageTable } from './message-table.ts';
-import { giveAll, newId } from './ordering.ts';
 import { count, json, table } from './output.ts';
+import type { Members, OrderDesk } from './place.ts';
 
 /** Of one command: as many as the document keeps are 500. */
 const MOST = 200;
@@ -71,7 +78,7 @@ interface Found {
 }
 
 async function find(
-  cluster: Cluster,
+  cluster: Members,
   { filter, byId }: Wish,
   only: string | null,
   unreachable: Unreachable,
@@ -86,7 +93,7 @@ async function find(
 }
 
 /** Nothing would be left: the first message that does not match decides. */
-async function isAllThereIs(cluster: Cluster, found: readonly Message[]): Promise<boolean> {
+async function isAllThereIs(cluster: Members, found: readonly Message[]): Promise<boolean> {
   const ids = new Set(found.map(idOf));
   for await (const message of messagesOf(cluster, { filter: {}, after: null, pageSize: PAGE, unreachable: [] }))
     if (!ids.has(idOf(message))) return false;
@@ -98,7 +105,7 @@ export async function removeMessages(args: readonly string[], context: CommandCo
   const options = { ...MESSAGE_FILTERS, 'with-ndr': flags, 'dry-run': flags, yes: flags, all: flags };
   const parsed = parse(args, context, options, [0, 1]);
   const wish = wishOf(parsed);
-  const cluster = await openCluster(parsed.common.state);
+  const cluster = await openMembers(parsed, context);
   const { out, err } = context.output;
   const unreachable: Unreachable = [];
   const { messages, isMore } = await find(cluster, wish, parsed.positionals[0] ?? null, unreachable);
@@ -124,7 +131,8 @@ export async function removeMessages(args: readonly string[], context: CommandCo
     }
     return unreachable.length === 0 ? 0 : 1;
   }
-  return await carryOut(cluster, wish, messages, isMore, isJson, context);
+  const desk = await openOrders(parsed, context);
+  return await carryOut({ cluster, desk }, wish, { messages, isMore }, isJson, context);
 }
 
 // --- the orders, and what became of each copy ------------------------------------------------------------------------
@@ -142,21 +150,17 @@ interface Fate {
 const isOpen = ({ fate }: Fate): boolean => fate === 'still there' || fate === 'not reached';
 
 async function carryOut(
-  cluster: Cluster,
+  { cluster, desk }: { readonly cluster: Members; readonly desk: OrderDesk },
   { action }: Wish,
-  messages: readonly Message[],
-  isMore: boolean,
+  { messages, isMore }: Found,
   isJson: boolean,
   context: CommandContext,
 ): Promise<number> {
   const ids = messages.map(idOf);
   // A filter sees the copies that match; all that there are shall go.
   const before = await look(cluster, ids, null);
-  const by = userInfo().username;
-  const orders = ids.map((id) => {
-    return { kind: 'message', id: newId(), atMs: context.nowMs(), message: id as CopyId, action, by } as const;
-  });
-  const isGiven = await giveAll(orders, cluster, context);
+  const wishes = ids.map((id) => ({ kind: 'message', message: id as CopyId, action }) as const);
+  const isGiven = (await desk.give(wishes)) !== null;
   let fates: readonly Fate[] = [];
   for (let waitedMs = 0; isGiven && waitedMs < PATIENCE_MS; waitedMs += LOOK_MS) {
     fates = await look(cluster, ids, before);
@@ -190,7 +194,7 @@ async function carryOut(
 
 /** Every copy that was there (`before`; null: that is there), and where it is now. A message that a store has in hand is removed afterwards. */
 async function look(
-  cluster: Cluster,
+  cluster: Members,
   ids: readonly string[],
   before: readonly Fate[] | null,
 ): Promise<readonly Fate[]> {

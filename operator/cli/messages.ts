@@ -88,44 +88,59 @@ async function showMessage(args: readonly string[], context: CommandContext): Pr
   return 1;
 }
 
-export const messageCommand: Command = {
-  summary:
-    'list messages, show one with all its copies, suspend, resume, remove or export one, list those that are lost',
-  help: `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
+const USAGE = `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
        mailcluster message suspend ID [--state DIR]
        mailcluster message resume ID [--state DIR]
        mailcluster message remove ID|FILTER... [--with-ndr] [--dry-run|--yes] [--all] [--state DIR] [-o json]
-       mailcluster message export ID [--out FILE] [--state DIR]
-       mailcluster message lost [--since TIME] [--state DIR] [-o json]
+       mailcluster message export ID [--out FILE] [--state DIR]`;
 
-ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
+const HELP = `ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
 error. It exits with 1 when a transport did not answer, "show" when no transport holds the message. "suspend" holds a message back until "resume", also over restarts
 and takeovers; what is being delivered comes to its end, and it does not expire meanwhile (its age goes on). "resume" also lets a message in the queue poison go on: its
 transport died twice with nothing else in hand, so look at it first. "export" writes what the client sent, byte by byte and without our trace fields, to a new file
-(ID.eml); a message at rest in a Safety Net as well. "lost" compares what the front ends acknowledged (their logs) with what
-every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
-${REMOVE_HELP}
+(ID.eml); a message at rest in a Safety Net as well.`;
+
+const OPTIONS_HELP = `${REMOVE_HELP}
 
 ${FILTER_HELP}
   --limit N              at most N messages (default 100, at most 100000)
   --after ID             only those behind this id: the next page
-  --out FILE             where "export" writes it; a file that does not exist yet
-  --since TIME           only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
-${COMMON_HELP}
+  --out FILE             where "export" writes it; a file that does not exist yet`;
+
+const EXAMPLES = `${COMMON_HELP}
 
 Examples:
   mailcluster message list --queue shadow
   mailcluster message list --domain example.org --older-than 2h --error "connection refused"
   mailcluster message remove --sender spam@example.org --with-ndr --yes
-  mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
+  mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`;
+
+/** Null: it is none of those that both programs have. */
+function common(args: readonly string[], context: CommandContext): Promise<number> | null {
+  const [what, ...rest] = args;
+  if (what === 'list') return listMessages(rest, context);
+  if (what === 'show') return showMessage(rest, context);
+  if (what === 'suspend' || what === 'resume') return orderMessage(what, rest, context);
+  if (what === 'remove') return removeMessages(rest, context);
+  return what === 'export' ? exportMessage(rest, context) : null;
+}
+
+export const messageCommand: Command = {
+  summary:
+    'list messages, show one with all its copies, suspend, resume, remove or export one, list those that are lost',
+  help: `${USAGE}
+       mailcluster message lost [--since TIME] [--state DIR] [-o json]
+
+${HELP} "lost" compares what the front ends acknowledged (their logs) with what
+every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
+${OPTIONS_HELP}
+  --since TIME           only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
+${EXAMPLES}`,
   run: (args, context) => {
+    const found = common(args, context);
+    if (found !== null) return found;
     const [what, ...rest] = args;
-    if (what === 'list') return listMessages(rest, context);
-    if (what === 'show') return showMessage(rest, context);
-    if (what === 'suspend' || what === 'resume') return orderMessage(what, rest, context);
-    if (what === 'remove') return removeMessages(rest, context);
-    if (what === 'export') return exportMessage(rest, context);
     if (what === 'lost') return lostMessages(rest, context);
     throw new UsageError(
       'say "message list", "message show ID", "message suspend|resume|remove|export ID" or "message lost"',
@@ -133,31 +148,18 @@ Examples:
   },
 };
 
-/** Where nobody carries out orders about single messages: what can be seen. */
-export const messageLookCommand: Command = {
-  summary: 'list messages, show one with all its copies',
-  help: `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
-       mailcluster message show ID [--state DIR] [-o json]
+/** Where nobody reads the logs of all front ends. */
+export const kubeMessageCommand: Command = {
+  summary: 'list messages, show one with all its copies, suspend, resume, remove or export one',
+  help: `${USAGE}
 
-ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
-error. It exits with 1 when a transport did not answer, "show" when no transport holds the message.
-
-${FILTER_HELP}
-  --limit N              at most N messages (default 100, at most 100000)
-  --after ID             only those behind this id: the next page
-${COMMON_HELP}
-
-Examples:
-  mailcluster message list --queue shadow
-  mailcluster message list --domain example.org --older-than 2h --error "connection refused"
-  mailcluster message show 01JABCDEFGHJKMNPQRSTVWXYZ0`,
+${HELP}
+${OPTIONS_HELP}
+${EXAMPLES}`,
   run: (args, context) => {
-    const [what, ...rest] = args;
-    if (what === 'list') return listMessages(rest, context);
-    if (what === 'show') return showMessage(rest, context);
-    throw new UsageError(
-      'say "message list" or "message show ID"; other decisions about messages cannot be given here yet',
-    );
+    const found = common(args, context);
+    if (found !== null) return found;
+    throw new UsageError('say "message list", "message show ID" or "message suspend|resume|remove|export ID"');
   },
 };
 

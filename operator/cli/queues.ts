@@ -172,19 +172,6 @@ function look(args: readonly string[], context: CommandContext): Promise<number>
   return what === 'show' ? show(rest, context) : null;
 }
 
-/** Where nobody carries out orders about queues: what can be seen. */
-export const queueLookCommand: Command = {
-  summary: 'delivery queues: next hops, counts, next retry, last error; what waits in one',
-  help: `${LOOK_USAGE}
-${LOOK_HELP}
-${OPTIONS_HELP}`,
-  run: (args, context) => {
-    const looked = look(args, context);
-    if (looked !== null) return looked;
-    throw new UsageError('say "queue list" or "queue show QUEUE"; decisions about queues cannot be given here yet');
-  },
-};
-
 export const queueCommand: Command = {
   summary: 'delivery queues: what waits in them and why; suspend, resume, try one again now',
   help: `${LOOK_USAGE}

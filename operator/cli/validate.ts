@@ -4,14 +4,14 @@
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import type { MailboxDatabase, MailCluster, ResubmitRequest } from '../resource/generated.ts';
+import type { MailboxDatabase, MailCluster, ResubmitRequest, TransportOrder } from '../resource/generated.ts';
 import { type LoadedResources, loadResources } from '../resource/load.ts';
 import { type Problem, renderProblems } from '../resource/problem.ts';
 import { planMembers } from '../topology.ts';
 
 export const VALIDATE_HELP = `Usage: mailcluster validate -f FILE... [-q]
 
-Checks MailCluster, MailboxDatabase and ResubmitRequest resources: structure, defaults and rules of crds/*.yaml, and what
+Checks MailCluster, MailboxDatabase, ResubmitRequest and TransportOrder resources: structure, defaults and rules of crds/*.yaml, and what
 spans two objects. Nothing is started or changed.
 
   -f, --file FILE   a file, a directory (its .yaml, .yml and .json files), or - for stdin; may be repeated
@@ -93,6 +93,7 @@ function summary(loaded: LoadedResources): readonly string[] {
     ...loaded.clusters.map(describeCluster),
     ...loaded.databases.map(describeDatabase),
     ...loaded.resubmitRequests.map(describeRequest),
+    ...loaded.transportOrders.map(describeOrder),
     ...loaded.secrets.map(
       (secret) => `valid: Secret/${secret.metadata.name}: ${counted(Object.keys(secret.data).length, 'key')}`,
     ),
@@ -118,6 +119,11 @@ function describeDatabase({ metadata, spec }: MailboxDatabase): string {
   const copies = spec.copies.length === 1 ? '1 copy' : `${spec.copies.length} copies`;
   const boundary = spec.dag === undefined ? `site/${spec.site}` : `dag/${spec.dag}`;
   return `valid: MailboxDatabase/${metadata.name}: ${copies} in ${boundary} of ${spec.clusterRef.name}, ${spec.activeCopy} active`;
+}
+
+function describeOrder({ metadata, spec: { queue, message, by } }: TransportOrder): string {
+  const about = queue === undefined ? `message ${message?.id}` : `queue ${queue.name}`;
+  return `valid: TransportOrder/${metadata.name}: ${queue?.action ?? message?.action} of ${about} by ${by}`;
 }
 
 function describeRequest({ metadata, spec }: ResubmitRequest): string {

@@ -66,6 +66,15 @@ export const CERTIFICATE = grouped('cert-manager.io', 'v1', 'Certificate', 'cert
 export const MAIL_CLUSTER = grouped('mailcluster.dev', 'v1alpha1', 'MailCluster', 'mailclusters');
 export const MAILBOX_DATABASE = grouped('mailcluster.dev', 'v1alpha1', 'MailboxDatabase', 'mailboxdatabases');
 export const RESUBMIT_REQUEST = grouped('mailcluster.dev', 'v1alpha1', 'ResubmitRequest', 'resubmitrequests');
+export const TRANSPORT_ORDER = grouped('mailcluster.dev', 'v1alpha1', 'TransportOrder', 'transportorders');
+/** Of itself: how the API server knows who asks. */
+export const SELF_SUBJECT_REVIEW = grouped(
+  'authentication.k8s.io',
+  'v1',
+  'SelfSubjectReview',
+  'selfsubjectreviews',
+  false,
+);
 
 const ALL: readonly ResourceKind[] = [
   NAMESPACE,
@@ -94,6 +103,8 @@ const ALL: readonly ResourceKind[] = [
   MAIL_CLUSTER,
   MAILBOX_DATABASE,
   RESUBMIT_REQUEST,
+  TRANSPORT_ORDER,
+  SELF_SUBJECT_REVIEW,
 ];
 
 /** The kind of an object, or of a reference to one. Throws for a kind that is not here: a bug. */

@@ -19,7 +19,7 @@ export interface Cluster {
   ask<T>(transport: Pick<RunTransport, 'name'>, path: string): Promise<Asked<T>>;
   /** All transports, in the order of run.json. */
   askAll<T>(path: string): Promise<readonly Asked<T>[]>;
-  /** Bytes of a path, for example of a body, into `to`, which is ended: how many. */
+  /** Bytes of a path into `to`, which is ended: how many. */
   download(transport: Pick<RunTransport, 'name'>, path: string, to: Writable): Promise<Asked<number>>;
   frontendHealth(frontend: RunFrontend): Promise<string>;
   /** Nothing is kept open between questions. */

@@ -5,7 +5,7 @@
 import { dkimKeys } from '../dkim.ts';
 import { checkConnectors, noteConnectors } from './connector-checks.ts';
 import { checkDkim, dkimKeyPath, noteDkim, sayDkimKey } from './dkim-checks.ts';
-import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
+import type { MailboxDatabase, MailCluster, ResubmitRequest, TransportOrder } from './generated.ts';
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { notePaths } from './path-checks.ts';
 import { formatPath, type Path, type Problem } from './problem.ts';
@@ -81,6 +81,7 @@ export function crossCheck(
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
   for (const request of context.of('ResubmitRequest')) checkRequest(context, request);
+  for (const order of context.of('TransportOrder')) hasCluster(context, order);
   checkClaims(context);
   return { problems: context.problems, notes: context.notes };
 }
@@ -364,14 +365,18 @@ export function configuredAddresses(database: MailboxDatabase, configMaps: reado
   return reference === undefined ? [] : contentLines(found?.data[reference.key] ?? '');
 }
 
+/** False: it refers to a MailCluster that is not there. */
+function hasCluster(context: Context, entry: Located<ResubmitRequest | TransportOrder>): boolean {
+  const { metadata, spec } = entry.resource;
+  if (context.find('MailCluster', metadata.namespace, spec.clusterRef.name) !== null) return true;
+  missingCluster(context.sayTo(context.problems, entry.document), metadata.namespace, spec.clusterRef.name);
+  return false;
+}
+
 function checkRequest(context: Context, entry: Located<ResubmitRequest>): void {
   const { metadata, spec } = entry.resource;
   const say = context.sayTo(context.problems, entry.document);
-  if (context.find('MailCluster', metadata.namespace, spec.clusterRef.name) === null) {
-    missingCluster(say, metadata.namespace, spec.clusterRef.name);
-    return;
-  }
-  if (spec.selector.database === undefined) return;
+  if (!hasCluster(context, entry) || spec.selector.database === undefined) return;
   const database = context.find('MailboxDatabase', metadata.namespace, spec.selector.database);
   if (database?.spec.clusterRef.name === spec.clusterRef.name) return;
   say(

@@ -590,3 +590,41 @@ export interface ResubmitRequestStatus {
     readonly message: string;
   }[];
 }
+
+export interface TransportOrder {
+  readonly kind: 'TransportOrder';
+  readonly metadata: Metadata;
+  readonly spec: TransportOrderSpec;
+}
+
+export interface TransportOrderSpec {
+  /** The MailCluster of the same namespace. */
+  readonly clusterRef: {
+    readonly name: string;
+  };
+  /** Who orders it: the user name of who creates this object, as the API server knows it. Transports record it. */
+  readonly by: string;
+  /** A delivery queue of every transport. */
+  readonly queue?: {
+    /** As `queue list` names it, for example mailbox:db01/east. */
+    readonly name: string;
+    /** Suspend holds until Resume; Retry tries what was put off now. */
+    readonly action: 'Suspend' | 'Resume' | 'Retry';
+  };
+  /** One message, whoever owns it. */
+  readonly message?: {
+    /** Of the 250 reply. */
+    readonly id: string;
+    /** Suspend holds it back until Resume, which also lets a message in the queue poison go on; Remove gives up what is not delivered; RemoveWithNdr tells the sender, 550 5.7.1. */
+    readonly action: 'Suspend' | 'Resume' | 'Remove' | 'RemoveWithNdr';
+  };
+}
+
+export interface TransportOrderStatus {
+  /** InForce: in the topology document since generation, so every transport comes to know it. Superseded: a later order about the same thing came before this one was in force. */
+  readonly state?: 'InForce' | 'Superseded' | 'Refused';
+  readonly message?: string;
+  /** Of the topology document. */
+  readonly generation?: number;
+  readonly decidedTime?: string;
+}

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { dkimKeyProblem } from '../../common/dkim-key.ts';
 import { createCelRules } from './cel.ts';
 import { crossCheck, type Located } from './cross-check.ts';
-import type { MailboxDatabase, MailCluster, ResubmitRequest } from './generated.ts';
+import type { MailboxDatabase, MailCluster, ResubmitRequest, TransportOrder } from './generated.ts';
 import { type ConfigMap, parseDocument, type Reader, type Resource, type Secret } from './parse.ts';
 import { formatPath, type Problem } from './problem.ts';
 import { loadSchemas } from './schema.ts';
@@ -26,6 +26,7 @@ export interface LoadedResources {
   readonly clusters: readonly MailCluster[];
   readonly databases: readonly MailboxDatabase[];
   readonly resubmitRequests: readonly ResubmitRequest[];
+  readonly transportOrders: readonly TransportOrder[];
   readonly secrets: readonly Secret[];
   readonly configMaps: readonly ConfigMap[];
   /** Worth saying, not an error. */
@@ -84,6 +85,7 @@ export function parseResources(sources: readonly Source[], reader: Reader, optio
     clusters: resources.filter((entry) => entry.kind === 'MailCluster'),
     databases: resources.filter((entry) => entry.kind === 'MailboxDatabase'),
     resubmitRequests: resources.filter((entry) => entry.kind === 'ResubmitRequest'),
+    transportOrders: resources.filter((entry) => entry.kind === 'TransportOrder'),
     secrets: resources.filter((entry) => entry.kind === 'Secret'),
     configMaps: resources.filter((entry) => entry.kind === 'ConfigMap'),
     notes: [...notes, ...crossed.notes],

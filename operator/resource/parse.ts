@@ -5,7 +5,7 @@
  */
 import { API_VERSION } from './api-version.ts';
 import type { CelRules } from './cel.ts';
-import type { MailboxDatabase, MailCluster, Metadata, ResubmitRequest } from './generated.ts';
+import type { MailboxDatabase, MailCluster, Metadata, ResubmitRequest, TransportOrder } from './generated.ts';
 import type { Path } from './problem.ts';
 import { KINDS, type SchemaNode, type Schemas } from './schema.ts';
 import type { SourceDocument } from './source-document.ts';
@@ -22,7 +22,7 @@ export interface Secret extends KeyValues {
 export interface ConfigMap extends KeyValues {
   readonly kind: 'ConfigMap';
 }
-export type Resource = MailCluster | MailboxDatabase | ResubmitRequest | Secret | ConfigMap;
+export type Resource = MailCluster | MailboxDatabase | ResubmitRequest | TransportOrder | Secret | ConfigMap;
 
 export type ParsedDocument =
   | { readonly kind: 'resource'; readonly resource: Resource }
@@ -197,5 +197,9 @@ function readCustom(
   out.push(...checked.findings);
   if (checked.findings.length === 0) out.push(...rules.check(schema, checked.value, ['spec'], old));
   // The value has just been checked against the schema from which the type is generated.
-  return { kind: value.kind, metadata, spec: checked.value } as MailCluster | MailboxDatabase | ResubmitRequest;
+  return { kind: value.kind, metadata, spec: checked.value } as
+    | MailCluster
+    | MailboxDatabase
+    | ResubmitRequest
+    | TransportOrder;
 }

@@ -40,10 +40,10 @@ export interface SchemaNode {
   readonly rules: readonly Rule[];
 }
 
-export type Kind = 'MailCluster' | 'MailboxDatabase' | 'ResubmitRequest';
+export type Kind = 'MailCluster' | 'MailboxDatabase' | 'ResubmitRequest' | 'TransportOrder';
 export type Schemas = ReadonlyMap<string, SchemaNode>;
 
-export const KINDS: readonly Kind[] = ['MailCluster', 'MailboxDatabase', 'ResubmitRequest'];
+export const KINDS: readonly Kind[] = ['MailCluster', 'MailboxDatabase', 'ResubmitRequest', 'TransportOrder'];
 
 const KEYWORDS = new Set([
   ...['type', 'description', 'properties', 'required', 'additionalProperties', 'items', 'enum', 'pattern', 'format'],

@@ -54,7 +54,7 @@ export const ANNOTATION = {
   configHash: 'mailcluster.dev/config-hash',
   resourcesHash: 'mailcluster.dev/resources-hash',
   templateHash: 'mailcluster.dev/template-hash',
-  /** On a CertificateSigningRequest of `VIEWER_SIGNER`: NAMESPACE/NAME of the MailCluster it is for. */
+  /** On a CertificateSigningRequest of `PERSON_SIGNERS`: NAMESPACE/NAME of the MailCluster it is for. */
   mailCluster: 'mailcluster.dev/mailcluster',
 } as const;
 
@@ -105,8 +105,8 @@ export const TOKEN_FILE = 'token';
 export const PASSWORD_KEY = 'password';
 /** Audience of the projected token: the API server itself refuses it (kubernetes.md section 2). */
 export const SIGNER_AUDIENCE = 'mailcluster.dev/signer';
-/** Of certificates for people who look (operator/access-requests.ts). */
-export const VIEWER_SIGNER = 'mailcluster.dev/viewer';
+/** Of certificates for people, by the role that each gives (operator/access-requests.ts). */
+export const PERSON_SIGNERS = { viewer: 'mailcluster.dev/viewer', exporter: 'mailcluster.dev/exporter' } as const;
 export const CLAIM_TEMPLATE = 'queue';
 
 /** Every name begins with that of the cluster: `concerns` relies on it. */

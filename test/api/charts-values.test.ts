@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
-import { parse } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
 import {
   CERTIFICATE_SIGNING_REQUEST,
   CUSTOM_RESOURCE_DEFINITION,
@@ -20,6 +20,7 @@ import {
   STORAGE_CLASS,
   SUBJECT_ACCESS_REVIEW,
   TOKEN_REVIEW,
+  TRANSPORT_ORDER,
 } from '../../operator/kube/kinds.ts';
 import type { ResourceKind } from '../../operator/kube/kube-object.ts';
 import { parseOperatorConfig } from '../../operator/operator-config.ts';
@@ -136,6 +137,7 @@ function neededRights(): Readonly<Record<string, readonly string[]>> {
     ...all([MAIL_CLUSTER], ...READ, 'patch'),
     ...all([MAILBOX_DATABASE], ...READ),
     ...all([RESUBMIT_REQUEST], ...READ, 'create', 'patch'),
+    ...all([TRANSPORT_ORDER], ...READ, 'delete'),
     ...all([NODE, PERSISTENT_VOLUME, STORAGE_CLASS, NAMESPACE, CUSTOM_RESOURCE_DEFINITION], ...READ),
     ...all([POD, PERSISTENT_VOLUME_CLAIM], ...READ, 'patch', 'delete'),
     ...all([EVENT], 'create', 'patch'),
@@ -148,6 +150,7 @@ function neededRights(): Readonly<Record<string, readonly string[]>> {
     'mailclusters/status.mailcluster.dev': ['patch'],
     'mailboxdatabases/status.mailcluster.dev': ['patch'],
     'resubmitrequests/status.mailcluster.dev': ['patch'],
+    'transportorders/status.mailcluster.dev': ['patch'],
   };
 }
 
@@ -156,7 +159,8 @@ function rightsIn(objects: readonly KubeObject[]): Readonly<Record<string, reado
   // The roles of people have no labels: they are a file of docs/.
   for (const { rules = [], metadata } of objects.filter(({ metadata: { labels } }) => labels !== undefined))
     for (const { apiGroups, resources, verbs, resourceNames } of rules) {
-      if (resources.includes('signers')) expect(resourceNames).toEqual(['mailcluster.dev/viewer']);
+      if (resources.includes('signers'))
+        expect(resourceNames).toEqual(['mailcluster.dev/viewer', 'mailcluster.dev/exporter']);
       if (resources.includes('leases') && !verbs.includes('create'))
         expect(metadata.name).toBe(`${resourceNames[0]}-leader-election`);
       for (const resource of resources) {
@@ -203,15 +207,21 @@ it('the CRDs are those of crds/, kept by Helm; the switch leaves them out', asyn
     const annotations = { ...source.metadata.annotations, 'helm.sh/resource-policy': 'keep' };
     expect(crd).toEqual({ ...source, metadata: { ...source.metadata, annotations } });
   }
-  expect(crds).toHaveLength(3);
+  expect(crds).toHaveLength(4);
+  // Who orders is checked where orders can be.
+  const isOfOrders = ({ metadata }: KubeObject): boolean => metadata.name === 'transportorders.mailcluster.dev';
+  const policy = parseAllDocuments(readFileSync(join(OPERATOR_CHART, '../../docs/order-policy.yaml'), 'utf8'));
+  expect(objects.filter((one) => isOfOrders(one) && one.kind.startsWith('Validating'))).toEqual(
+    policy.map((one) => one.toJS()),
+  );
   const without = await rendered(helm, OPERATOR_CHART, '--set', 'crds.install=false');
-  expect(without.filter(({ kind }) => kind === 'CustomResourceDefinition')).toEqual([]);
+  expect(without.filter((one) => one.kind === 'CustomResourceDefinition' || isOfOrders(one))).toEqual([]);
 });
 
 it('optional objects come with their switch: second replica, monitor, guard', async (context) => {
   const helm = helmOf(context);
   const kinds = async (...args: string[]) =>
-    new Set((await rendered(helm, OPERATOR_CHART, ...args)).map(({ kind }) => kind));
+    new Set((await rendered(helm, OPERATOR_CHART, ...args, '--set', 'crds.install=false')).map(({ kind }) => kind));
   const few = await kinds();
   for (const kind of [
     'PodDisruptionBudget',

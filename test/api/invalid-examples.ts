@@ -49,6 +49,7 @@ export const REFUSALS: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
   ['name-too-long', schema('metadata.name', 'Too long', '40')],
   ['negative-replicas', schema('spec.dags[0].members[0].replicas', 'should be greater than or equal to 0')],
   ['replicas-as-text', schema('spec.dags[0].members[0].replicas', 'must be of type integer: "string"')],
+  ['order-unknown-action', schema('spec.message.action', 'supported values', '"RemoveWithNdr"')],
   ['resubmit-bad-time', schema('spec.window.from', 'must be of type date-time')],
   ['secret-not-base64', schema('data', 'illegal base64 data')],
   ['unknown-field', schema('spec.standAlone', 'unknown field')],

@@ -21,14 +21,11 @@ import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
 import { type Cluster, startCluster, twoSites } from '../process/harness.ts';
 import { type OperatorHandle, ownOperator, PATIENCE } from './operator-rig.ts';
+import { installRoles, type Person, personWith } from './people.ts';
 import { compileCache, ownNamespace, POOL } from './rig.ts';
 
 export const NAME = 'test';
 const PLUGIN_MS = 60_000;
-
-export interface Person extends ApiUser {
-  readonly name: string;
-}
 
 export class PluginRig {
   readonly access: ApiAccess;
@@ -54,18 +51,7 @@ export class PluginRig {
 
   /** A ServiceAccount with these roles here. */
   async person(name: string, ...roles: readonly string[]): Promise<Person> {
-    const { access, namespace } = this;
-    const user = await access.serviceAccount(namespace, name);
-    const subjects = [{ kind: 'ServiceAccount', name, namespace }];
-    const apiVersion = 'rbac.authorization.k8s.io/v1';
-    for (const role of roles) {
-      const isWide = role === 'mailcluster-certificate-requester';
-      const kind = isWide ? 'ClusterRoleBinding' : 'RoleBinding';
-      const metadata = { name: `${role}-${name}${isWide ? `-${namespace}` : ''}`, ...(isWide ? {} : { namespace }) };
-      const roleRef = { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: role };
-      await access.client.mustApply({ apiVersion, kind, metadata, roleRef, subjects });
-    }
-    return { ...user, name: `system:serviceaccount:${namespace}:${name}` };
+    return await personWith(this.access, this.namespace, name, ...roles);
   }
 
   /** `kubectl mailcluster WORDS` with the real kubectl, which finds the plugin on PATH. */
@@ -114,11 +100,6 @@ export class PluginRig {
   path(plural: string, name: string): string {
     return `/apis/mailcluster.dev/v1alpha1/namespaces/${this.namespace}/${plural}/${name}`;
   }
-}
-
-async function roles(access: ApiAccess): Promise<void> {
-  for (const document of parseAllDocuments(await readFile(join(ROOT, 'docs/kubectl-roles.yaml'), 'utf8')))
-    await access.client.mustApply(document.toJS() as KubeObject);
 }
 
 /** The authority of the processes becomes that of the MailCluster, as the operator would have made it. */
@@ -186,7 +167,7 @@ export async function pluginRig(
     await nodes.remove();
   });
   await kubelet.serve(access.client, node);
-  await roles(access);
+  await installRoles(access);
   await publish(access, namespace, mail, annotations);
   const members = await pods(access, namespace, mail, node, kubelet);
   const operator = await ownOperator(access, context as TestContext, namespace);

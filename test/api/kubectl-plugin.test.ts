@@ -10,8 +10,9 @@ import { KubeClient, type KubeObject } from '../cluster/kube-client.ts';
 import { until } from '../house/until.ts';
 import { makeMessage, notAccepted, type TestMessage } from '../process/ledger.ts';
 import { sendAll } from '../process/smtp-sender.ts';
-import { NAME, type Person, type PluginRig, pluginRig } from './kubectl-plugin-rig.ts';
+import { NAME, type PluginRig, pluginRig } from './kubectl-plugin-rig.ts';
 import { ownOperator, PATIENCE } from './operator-rig.ts';
+import type { Person } from './people.ts';
 
 const START_MS = 180_000;
 const TIMEOUT_MS = 120_000;

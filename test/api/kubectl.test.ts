@@ -111,6 +111,7 @@ it.for<readonly [short: string, name: string]>([
   ['mc', 'mailcluster.mailcluster.dev/contoso'],
   ['mbdb', 'mailboxdatabase.mailcluster.dev/db01'],
   ['rsr', 'resubmitrequest.mailcluster.dev/by-sender'],
+  ['torder', 'transportorder.mailcluster.dev/hold'],
 ])('`kubectl get %s` shows %s', async ([short, name], context) => {
   const { access, namespace } = await withExample(context);
   await access.client.mustApply({
@@ -121,6 +122,13 @@ it.for<readonly [short: string, name: string]>([
       clusterRef: { name: 'contoso' },
       selector: { sender: 'alice@contoso.com' },
       window: { from: '2026-01-01T00:00:00Z', to: '2026-01-02T00:00:00Z' },
+    },
+  });
+  await access.client.mustApply({
+    ...{ apiVersion: 'mailcluster.dev/v1alpha1', kind: 'TransportOrder', metadata: { name: 'hold', namespace } },
+    spec: {
+      ...{ clusterRef: { name: 'contoso' }, by: 'system:admin' },
+      queue: { name: 'mailbox:db01/sea', action: 'Suspend' },
     },
   });
   const { stdout, stderr } = await access.kubectl(['-n', namespace, 'get', short, '-o', 'name']);

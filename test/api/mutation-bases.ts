@@ -98,4 +98,18 @@ export const BASES: readonly Base[] = [
       window: { from: '2026-01-01T00:00:00Z', to: '2026-01-02T00:00:00Z' },
     },
   },
+  {
+    kind: 'TransportOrder',
+    name: 'about a queue',
+    spec: { clusterRef: { name: 'contoso' }, by: 'alice', queue: { name: 'mailbox:db01/sea', action: 'Suspend' } },
+  },
+  {
+    kind: 'TransportOrder',
+    name: 'about a message',
+    spec: {
+      clusterRef: { name: 'contoso' },
+      by: 'alice',
+      message: { id: '01JABCDEFGHJKMNPQRSTVWXYZ0', action: 'RemoveWithNdr' },
+    },
+  },
 ];

@@ -197,6 +197,7 @@ export async function applyAll(access: ApiAccess, objects: readonly KubeObject[]
 const PATHS = {
   mailclusters: '/apis/mailcluster.dev/v1alpha1',
   resubmitrequests: '/apis/mailcluster.dev/v1alpha1',
+  transportorders: '/apis/mailcluster.dev/v1alpha1',
   mailboxdatabases: '/apis/mailcluster.dev/v1alpha1',
   statefulsets: '/apis/apps/v1',
   deployments: '/apis/apps/v1',

@@ -164,7 +164,7 @@ async function difference(
     return `${accepted ? 'only we refuse' : 'only the API server refuses'}: ${why}`;
   }
   if (!accepted || !ours.ok) return null;
-  const [resource] = [...ours.clusters, ...ours.databases, ...ours.resubmitRequests];
+  const [resource] = [...ours.clusters, ...ours.databases, ...ours.resubmitRequests, ...ours.transportOrders];
   try {
     expect(theirs.body.spec).toEqual(resource?.spec);
     return null;

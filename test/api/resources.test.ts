@@ -95,7 +95,7 @@ describe('valid examples', () => {
 });
 
 function specOf(loaded: LoadedResources, kind: string, name: string): unknown {
-  const all = [...loaded.clusters, ...loaded.databases, ...loaded.resubmitRequests];
+  const all = [...loaded.clusters, ...loaded.databases, ...loaded.resubmitRequests, ...loaded.transportOrders];
   return all.find((resource) => resource.kind === kind && resource.metadata.name === name)?.spec;
 }
 

@@ -11,9 +11,17 @@ import { testCertificate } from '../rigs/test-certificate.ts';
 import type { KubeClient } from './kube-client.ts';
 
 export interface FakePod {
-  /** Port in the pod to port of loopback. */
+  /** Where the pod is; absent: 127.0.0.1. */
+  readonly host?: string;
+  /** Port in the pod to port there. */
   readonly ports: Readonly<Record<number, number>>;
   log(): Promise<string>;
+}
+
+interface Target {
+  readonly port: number;
+  readonly to: number | undefined;
+  readonly host: string;
 }
 
 const PROTOCOL = 'v4.channel.k8s.io';
@@ -36,7 +44,7 @@ export class FakeKubelet {
         socket.end(`HTTP/1.1 404 Not Found\r\nContent-Length: ${target.length}\r\nConnection: close\r\n\r\n${target}`);
         return;
       }
-      this.#sockets.handleUpgrade(request, socket, head, (client) => forward(client, target.port, target.to));
+      this.#sockets.handleUpgrade(request, socket, head, (client) => forward(client, target));
     });
   }
 
@@ -68,13 +76,13 @@ export class FakeKubelet {
     await closed;
   }
 
-  #target(request: IncomingMessage): { readonly port: number; readonly to: number | undefined } | string {
+  #target(request: IncomingMessage): Target | string {
     const { pathname, searchParams } = new URL(request.url ?? '', 'https://kubelet');
     const [, verb, namespace, name] = pathname.split('/');
     const pod = this.pods.get(`${namespace}/${name}`);
     if (verb !== 'portForward' || pod === undefined) return `pod does not exist: ${namespace}/${name}\n`;
     const port = Number(searchParams.get('port'));
-    return { port, to: pod.ports[port] };
+    return { port, to: pod.ports[port], host: pod.host ?? '127.0.0.1' };
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -86,7 +94,7 @@ export class FakeKubelet {
 }
 
 /** Data on channel 0, errors on channel 1, each beginning with the port (little endian). */
-function forward(client: WebSocket, port: number, to: number | undefined): void {
+function forward(client: WebSocket, { port, to, host }: Target): void {
   const channel = (number: number, bytes: Buffer): void => client.send(Buffer.concat([Buffer.of(number), bytes]));
   const named = Buffer.alloc(2);
   named.writeUInt16LE(port);
@@ -100,7 +108,7 @@ function forward(client: WebSocket, port: number, to: number | undefined): void 
     failed('connection refused');
     return;
   }
-  const socket = connect(to, '127.0.0.1');
+  const socket = connect(to, host);
   socket.on('error', (error) => failed(error.message));
   socket.on('data', (bytes) => channel(0, bytes));
   socket.on('close', () => client.close());

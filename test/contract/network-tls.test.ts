@@ -260,6 +260,7 @@ describe('the authority', () => {
     ['URI:mailcluster://mail/transport/a, URI:mailcluster://mail/transport/b', 'the certificate names several members'],
     ['URI:mailcluster://mail/admin/a', 'the certificate names URI:mailcluster://mail/admin/a'],
     ['URI:mailcluster://mail/viewer/alice', 'the certificate is of viewer alice'],
+    ['URI:mailcluster://mail/exporter/alice', 'the certificate is of exporter alice'],
     ['DNS:"x, URI:mailcluster://mail/transport/a"', 'the certificate names URI:mailcluster://mail/transport/a"'],
   ])('%s', (text, expected) => {
     expect(peerOfSubjectAltName(text, 'mail')).toEqual(expected);

@@ -70,8 +70,9 @@ export function clusterValuesSchema(schemas: Schemas): string {
 
 /** Copy -> where it comes from: Helm takes only what is inside a chart. */
 export const CHART_COPIES: ReadonlyMap<string, string> = new Map([
-  ...['mailcluster', 'mailboxdatabase', 'resubmitrequest'].map(
+  ...['mailcluster', 'mailboxdatabase', 'resubmitrequest', 'transportorder'].map(
     (kind) => [`charts/mailcluster-operator/files/crds/${kind}.yaml`, `crds/${kind}.yaml`] as const,
   ),
   ['charts/mailcluster-operator/files/kubectl-roles.yaml', 'docs/kubectl-roles.yaml'],
+  ['charts/mailcluster-operator/files/order-policy.yaml', 'docs/order-policy.yaml'],
 ]);

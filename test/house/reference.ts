@@ -27,8 +27,8 @@ const MEANING: Readonly<Record<keyof typeof ANNOTATION, readonly [string, string
   resourcesHash: ['pods', 'hash of the resources; written by the operator'],
   templateHash: ['pods', 'hash of the rest of the template; written by the operator'],
   mailCluster: [
-    'CertificateSigningRequests of the signer `mailcluster.dev/viewer`',
-    '`NAMESPACE/NAME` of the MailCluster that somebody wants to look at; written by `kubectl mailcluster` (docs/cli.md)',
+    'CertificateSigningRequests of the signers `mailcluster.dev/viewer` and `mailcluster.dev/exporter`',
+    '`NAMESPACE/NAME` of the MailCluster that somebody wants to look at, or to have mail of; written by `kubectl mailcluster` (docs/cli.md)',
   ],
 };
 

@@ -9,7 +9,7 @@ import type { CopyId, Envelope, Identity } from '../../common/message.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { type MetricsServer, startMetricsServer } from '../../common/platform/metrics-server.ts';
 import type { PeerRole } from '../../common/platform/net.ts';
-import type { ViewerRole } from '../../common/platform/peer-identity.ts';
+import type { PersonRole } from '../../common/platform/peer-identity.ts';
 import type { RunFile } from '../../operator/local/run-file.ts';
 import { type Authority, createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { type AdminServer, startAdminServer } from '../../transport/runtime/admin.ts';
@@ -305,7 +305,7 @@ export class AdminWorld {
     return new AdminWorld(await mkdtemp(join(tmpdir(), 'mailcluster-admin-')), await createAuthority('contoso'));
   }
 
-  async identity(role: PeerRole | ViewerRole, name: string, cluster = 'contoso', authority = this.authority) {
+  async identity(role: PeerRole | PersonRole, name: string, cluster = 'contoso', authority = this.authority) {
     const pems = await issueCertificate(authority, { cluster, role, name, hosts: ['localhost'], days: 2 });
     return { ca: this.authority.certificatePem, certificate: pems.certificatePem, key: pems.keyPem };
   }

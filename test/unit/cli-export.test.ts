@@ -1,5 +1,5 @@
 /** `mailcluster message export` against real admin APIs: the file, who may have it, and what is there when it cannot be had. */
-import { createHash } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
@@ -7,7 +7,9 @@ import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { adminClientOfSubjectAltName, peerOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import { messageCommand } from '../../operator/cli/messages.ts';
+import { issueCertificate } from '../../operator/pki.ts';
 import { until } from '../house/until.ts';
 import { AdminWorld, CONTENTS, detail, ID, type MemberContents } from './admin-world.ts';
 import { run } from './cli-run.ts';
@@ -114,9 +116,23 @@ test('who goes away in the middle leaves nothing open', async () => {
   await until('the body to be closed', () => !isOpen, { deadlineMs: 10_000 });
 });
 
+test.each([
+  "o'neil, the (1st)*",
+  'x, URI:mailcluster://contoso/operator/x',
+  'Zoë "100%" \\ /',
+  'system:serviceaccount:mail:a',
+])('a certificate says who %s is, and is of an exporter still', async (user) => {
+  const subject = { cluster: 'contoso', role: 'exporter', name: 'r1', hosts: [], user, days: 1 } as const;
+  const { certificatePem } = await issueCertificate(world.authority, subject);
+  const { subjectAltName, keyUsage } = new X509Certificate(certificatePem);
+  expect(adminClientOfSubjectAltName(subjectAltName, 'contoso')).toEqual({ role: 'exporter', name: 'r1', user });
+  expect(peerOfSubjectAltName(subjectAltName, 'contoso')).toBe('the certificate is of exporter r1');
+  expect(keyUsage).toEqual(['1.3.6.1.5.5.7.3.2']);
+});
+
 test('who may only look does not get mail', async () => {
   const port = await world.admin('a', holding('delivery', whole));
-  const status = async (role: 'operator' | 'viewer'): Promise<number> => {
+  const status = async (role: 'operator' | 'viewer' | 'exporter'): Promise<number> => {
     const { ca, certificate: cert, key } = await world.identity(role, 'someone');
     const path = `/v1/messages/${ID}/body`;
     return await new Promise((resolve, reject) => {
@@ -129,6 +145,6 @@ test('who may only look does not get mail', async () => {
       sent.end();
     });
   };
-  expect([await status('viewer'), await status('operator')]).toEqual([403, 200]);
-  expect(world.asked.filter(({ what }) => what === 'body')).toHaveLength(1);
+  expect([await status('viewer'), await status('exporter'), await status('operator')]).toEqual([403, 200, 200]);
+  expect(world.asked.filter(({ what }) => what === 'body')).toHaveLength(2);
 });

@@ -2,8 +2,8 @@
 import { readdir } from 'node:fs/promises';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
-import { messageCommand } from '../../operator/cli/messages.ts';
-import { queueCommand, queueLookCommand } from '../../operator/cli/queues.ts';
+import { kubeMessageCommand, messageCommand } from '../../operator/cli/messages.ts';
+import { queueCommand } from '../../operator/cli/queues.ts';
 import { AdminWorld, CONTENTS, detail, ID, NOW_MS, summary } from './admin-world.ts';
 import { run } from './cli-run.ts';
 
@@ -180,7 +180,7 @@ test('wrong usage', async () => {
     [queueCommand, ['suspend']],
     [queueCommand, ['retry', 'q', 'r']],
     [queueCommand, ['suspend', `connector:${'x'.repeat(200)}`]],
-    [queueLookCommand, ['suspend', 'connector:out']],
+    [kubeMessageCommand, ['lost']],
   ] as const)
     expect([args, (await run(command, world, ...args)).code]).toEqual([args, 'USAGE']);
 });

@@ -379,6 +379,8 @@ export function describeAction(action: Action): string {
     case 'deleteClaim':
     case 'writeDatabaseStatus':
     case 'writeRequestStatus':
+    case 'writeOrderStatus':
+    case 'deleteOrder':
       return `${action.kind} ${action.name}`;
   }
 }

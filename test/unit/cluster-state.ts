@@ -214,6 +214,7 @@ export class ClusterState {
         problems: [],
         status: (this.databaseStatus[resource.metadata.name] ?? null) as never,
       })),
+      orders: [],
       requests: [...this.objects.values()]
         .filter(({ kind }) => kind === 'ResubmitRequest')
         .map((one) => ({

@@ -1,12 +1,12 @@
 /**
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
- *   GET /v1/status   /v1/next-hops   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the role `operator` only, logged)
+ *   GET /v1/status   /v1/next-hops   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the roles `operator` and `exporter`, logged with who asked)
  *       /v1/messages?queue=&nextHop=&sender=&recipient=&domain=&error=&attempt=&olderThanMs=&youngerThanMs=&minBytes=&maxBytes=&after=&limit=
  *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/route?to=ADDRESS&size=BYTES
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
  * `after` is the `next` of the page before; `next` null says that there is nothing behind.
- * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator` or `viewer` is answered; lists are bounded.
+ * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator`, `viewer` or `exporter` is answered; lists are bounded.
  * Refuses: no certificate (TLS ends), another role (403), other methods (405), bad parameters (400); each with `{error:{code, message}}`.
  * Fails: rejects at start when the port cannot be had; an error of the view is a 500 and ends nothing.
  */
@@ -194,14 +194,16 @@ const NO_MESSAGE: Refusal = { status: 404, code: 'NO_SUCH_MESSAGE', message: 'no
 
 /** Mail itself: for who runs the cluster, not for who may look at it. */
 async function contentOf(id: CopyId, client: AdminClient, { view, logger }: AdminServerOptions): Promise<Answer> {
-  if (client.role !== 'operator')
-    return { status: 403, code: 'WRONG_ROLE', message: 'for mail itself a certificate of the role operator is needed' };
+  if (client.role === 'viewer') {
+    const message = 'for mail itself a certificate of the role operator or exporter is needed';
+    return { status: 403, code: 'WRONG_ROLE', message };
+  }
   const message = await view.message(id);
   if (message === null) return NO_MESSAGE;
   const chunks = view.body(id)[Symbol.asyncIterator]();
   // What cannot be read at all is said before anything else is.
   const first = await chunks.next();
-  logger.info({ attemptId: id, client: client.name }, 'body of a message given out');
+  logger.info({ attemptId: id, client: client.name, by: client.user ?? client.role }, 'body of a message given out');
   return { status: 200, sizeBytes: message.facts.sizeBytes, content: from(first, chunks) };
 }
 

@@ -15,7 +15,7 @@
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
-# Certificates for people who look (docs/decisions/0014-kubectl-plugin.md).
+# Certificates for people who look, and for those who may have mail itself (docs/decisions/0014-kubectl-plugin.md).
 - apiGroups: [authorization.k8s.io]
   resources: [subjectaccessreviews]
   verbs: [create]
@@ -27,7 +27,7 @@
   verbs: [update, patch]
 - apiGroups: [certificates.k8s.io]
   resources: [signers]
-  resourceNames: [mailcluster.dev/viewer]
+  resourceNames: [mailcluster.dev/viewer, mailcluster.dev/exporter]
   verbs: [approve, sign]
 {{- end -}}
 
@@ -43,8 +43,12 @@
 - apiGroups: [mailcluster.dev]
   resources: [resubmitrequests]
   verbs: [get, list, watch, create, patch]
+# What people order about queues and messages; deleted when it is long over.
 - apiGroups: [mailcluster.dev]
-  resources: [mailclusters/status, mailboxdatabases/status, resubmitrequests/status]
+  resources: [transportorders]
+  verbs: [get, list, watch, delete]
+- apiGroups: [mailcluster.dev]
+  resources: [mailclusters/status, mailboxdatabases/status, resubmitrequests/status, transportorders/status]
   verbs: [patch]
 - apiGroups: [""]
   resources: [configmaps, secrets, services, serviceaccounts]
