@@ -159,12 +159,25 @@ const retired = object<RetiredIdentity>({
 });
 
 /** Like an identity: 26 characters of Crockford's base 32. */
-const messageOrder = object<MessageOrder>({
+const messageOrderFields = object<MessageOrder>({
   id: text,
   message: identity as unknown as Parse<CopyId>,
-  action: oneOf('suspend', 'resume', 'remove', 'removeWithNdr'),
+  action: oneOf('suspend', 'resume', 'remove', 'removeWithNdr', 'redirect'),
+  from: optional(text),
+  to: optional(text),
   by: text,
 });
+
+const messageOrder: Parse<MessageOrder> = (value, path) => {
+  const order = withDefaults(messageOrderFields, { from: undefined, to: undefined })(value, path);
+  for (const field of ['from', 'to'] as const)
+    if ((order[field] === undefined) === (order.action === 'redirect'))
+      throw new Mismatch(
+        `${path}.${field}`,
+        order.action === 'redirect' ? 'is missing' : `has no meaning in ${order.action}`,
+      );
+  return order;
+};
 
 const queueOrder = object<QueueOrder>({
   id: text,

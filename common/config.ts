@@ -222,7 +222,10 @@ export interface TopologyDocument {
 export interface MessageOrder {
   readonly id: string;
   readonly message: CopyId;
-  readonly action: 'suspend' | 'resume' | 'remove' | 'removeWithNdr';
+  readonly action: 'suspend' | 'resume' | 'remove' | 'removeWithNdr' | 'redirect';
+  /** Of `redirect`, both: the member that owned it when it was ordered, and the one that shall. Who else comes to own it meanwhile keeps it. */
+  readonly from?: string;
+  readonly to?: string;
   /** For the audit. */
   readonly by: string;
 }

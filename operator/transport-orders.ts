@@ -33,7 +33,12 @@ export interface OrdersInDocument {
 }
 
 const QUEUE_ACTIONS = { Suspend: 'suspend', Resume: 'resume', Retry: 'retry' } as const;
-const MESSAGE_ACTIONS = { ...QUEUE_ACTIONS, Remove: 'remove', RemoveWithNdr: 'removeWithNdr' } as const;
+const MESSAGE_ACTIONS = {
+  ...QUEUE_ACTIONS,
+  Remove: 'remove',
+  RemoveWithNdr: 'removeWithNdr',
+  Redirect: 'redirect',
+} as const;
 
 export const isOpen = ({ status }: Pick<ObservedOrder, 'status'>): boolean => status?.state === undefined;
 
@@ -44,7 +49,9 @@ function orderOf({ resource, metadata }: ObservedOrder): Order | null {
   const head = { id: metadata.uid ?? '', atMs: Date.parse(metadata.creationTimestamp ?? '') || 0, by };
   if (queue !== undefined) return { ...head, kind: 'queue', queue: queue.name, action: QUEUE_ACTIONS[queue.action] };
   if (message === undefined) return null;
-  return { ...head, kind: 'message', message: message.id as CopyId, action: MESSAGE_ACTIONS[message.action] };
+  const { id, from, to } = message;
+  const where = from === undefined || to === undefined ? {} : { from, to };
+  return { ...head, kind: 'message', message: id as CopyId, action: MESSAGE_ACTIONS[message.action], ...where };
 }
 
 /** In the order in which they were written. */

@@ -31,12 +31,15 @@ const MESSAGE_ACTIONS = {
   resume: 'Resume',
   remove: 'Remove',
   removeWithNdr: 'RemoveWithNdr',
+  redirect: 'Redirect',
 } as const;
 
-const aboutOf = (wish: Wish): Pick<TransportOrderSpec, 'queue' | 'message'> =>
-  wish.kind === 'queue'
-    ? { queue: { name: wish.queue, action: ACTIONS[wish.action] } }
-    : { message: { id: wish.message, action: MESSAGE_ACTIONS[wish.action] } };
+function aboutOf(wish: Wish): Pick<TransportOrderSpec, 'queue' | 'message'> {
+  if (wish.kind === 'queue') return { queue: { name: wish.queue, action: ACTIONS[wish.action] } };
+  const { message: id, action, from, to } = wish;
+  const where = from === undefined || to === undefined ? {} : { from, to };
+  return { message: { id, action: MESSAGE_ACTIONS[action], ...where } };
+}
 
 class KubeOrders {
   readonly #access: KubeAccess;

@@ -30,6 +30,7 @@ import { REMOVE_HELP, removeMessages } from './message-remove.ts';
 import { messageTable } from './message-table.ts';
 import { count, json } from './output.ts';
 import type { Members } from './place.ts';
+import { REDIRECT_HELP, redirectMessages } from './redirect.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 
 const DEFAULT_LIMIT = 100;
@@ -93,6 +94,7 @@ const USAGE = `Usage: mailcluster message list [FILTER]... [--limit N] [--after 
        mailcluster message suspend ID [--state DIR]
        mailcluster message resume ID [--state DIR]
        mailcluster message remove ID|FILTER... [--with-ndr] [--dry-run|--yes] [--all] [--state DIR] [-o json]
+       mailcluster message redirect ID --to MEMBER [--state DIR] [-o json]
        mailcluster message export ID [--out FILE] [--state DIR]`;
 
 const HELP = `ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
@@ -102,6 +104,7 @@ transport died twice with nothing else in hand, so look at it first. "export" wr
 (ID.eml); a message at rest in a Safety Net as well.`;
 
 const OPTIONS_HELP = `${REMOVE_HELP}
+${REDIRECT_HELP}
 
 ${FILTER_HELP}
   --limit N              at most N messages (default 100, at most 100000)
@@ -123,12 +126,13 @@ function common(args: readonly string[], context: CommandContext): Promise<numbe
   if (what === 'show') return showMessage(rest, context);
   if (what === 'suspend' || what === 'resume') return orderMessage(what, rest, context);
   if (what === 'remove') return removeMessages(rest, context);
+  if (what === 'redirect') return redirectMessages('message', rest, context);
   return what === 'export' ? exportMessage(rest, context) : null;
 }
 
 export const messageCommand: Command = {
   summary:
-    'list messages, show one with all its copies, suspend, resume, remove or export one, list those that are lost',
+    'list messages, show one with all its copies, suspend, resume, remove, redirect or export one, list those that are lost',
   help: `${USAGE}
        mailcluster message lost [--since TIME] [--state DIR] [-o json]
 
@@ -143,14 +147,14 @@ ${EXAMPLES}`,
     const [what, ...rest] = args;
     if (what === 'lost') return lostMessages(rest, context);
     throw new UsageError(
-      'say "message list", "message show ID", "message suspend|resume|remove|export ID" or "message lost"',
+      'say "message list", "message show ID", "message suspend|resume|remove|redirect|export ID" or "message lost"',
     );
   },
 };
 
 /** Where nobody reads the logs of all front ends. */
 export const kubeMessageCommand: Command = {
-  summary: 'list messages, show one with all its copies, suspend, resume, remove or export one',
+  summary: 'list messages, show one with all its copies, suspend, resume, remove, redirect or export one',
   help: `${USAGE}
 
 ${HELP}
@@ -159,7 +163,7 @@ ${EXAMPLES}`,
   run: (args, context) => {
     const found = common(args, context);
     if (found !== null) return found;
-    throw new UsageError('say "message list", "message show ID" or "message suspend|resume|remove|export ID"');
+    throw new UsageError('say "message list", "message show ID" or "message suspend|resume|remove|redirect|export ID"');
   },
 };
 

@@ -39,7 +39,7 @@ export interface ResubmitDesk extends Pick<Members, 'askAll' | 'close'> {
 
 /** What a person wants of a message or a delivery queue; who and when is known where it is given. */
 export type Wish =
-  | ({ readonly kind: 'message' } & Pick<MessageOrder, 'message' | 'action'>)
+  | ({ readonly kind: 'message' } & Pick<MessageOrder, 'message' | 'action' | 'from' | 'to'>)
   | ({ readonly kind: 'queue' } & Pick<QueueOrder, 'queue' | 'action'>);
 
 /** Carried out by whoever runs the cluster, never here. */

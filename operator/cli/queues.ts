@@ -15,6 +15,7 @@ import { type FilterParameters, type Message, messagesOf, type Unreachable } fro
 import { count, duration, json, printable, table } from './output.ts';
 import type { Members } from './place.ts';
 import { orderQueue } from './queue-order.ts';
+import { REDIRECT_HELP, redirectMessages } from './redirect.ts';
 
 type Row = NextHopAnswer & { readonly member: string };
 
@@ -173,14 +174,16 @@ function look(args: readonly string[], context: CommandContext): Promise<number>
 }
 
 export const queueCommand: Command = {
-  summary: 'delivery queues: what waits in them and why; suspend, resume, try one again now',
+  summary: 'delivery queues: what waits in them and why; suspend, resume, try one again now, hand over what waits',
   help: `${LOOK_USAGE}
        mailcluster queue suspend QUEUE [--state DIR]
        mailcluster queue resume QUEUE [--state DIR]
        mailcluster queue retry QUEUE [--state DIR]
+       mailcluster queue redirect QUEUE --to MEMBER [--from MEMBER] [--state DIR] [-o json]
 ${LOOK_HELP}
 "suspend" stops the queue of that next hop at every transport, also over restarts and takeovers, until "resume"; what is being delivered comes to its end, and nothing
 in it expires meanwhile. A failover makes another queue (mailbox:DATABASE/COPY), which is not suspended. "retry" does not wait for the next attempt.
+${REDIRECT_HELP}
 ${OPTIONS_HELP}
   mailcluster queue suspend connector:out`,
   run: (args, context) => {
@@ -188,6 +191,7 @@ ${OPTIONS_HELP}
     if (looked !== null) return looked;
     const [what, ...rest] = args;
     if (what === 'suspend' || what === 'resume' || what === 'retry') return orderQueue(what, rest, context);
-    throw new UsageError('say "queue list", "queue show QUEUE" or "queue suspend|resume|retry QUEUE"');
+    if (what === 'redirect') return redirectMessages('queue', rest, context);
+    throw new UsageError('say "queue list", "queue show QUEUE" or "queue suspend|resume|retry|redirect QUEUE"');
   },
 };

@@ -54,6 +54,9 @@ export interface MessageOrderDocument extends OrderHead {
   readonly kind: 'message';
   readonly message: CopyId;
   readonly action: MessageOrder['action'];
+  /** Of `redirect`, both. */
+  readonly from?: string;
+  readonly to?: string;
   readonly by: string;
 }
 
@@ -106,7 +109,7 @@ const TEXTS: Readonly<Record<Order['kind'], readonly string[]>> = {
   resubmit: [],
 };
 
-const MESSAGE_ACTIONS: readonly MessageOrder['action'][] = ['suspend', 'resume', 'remove', 'removeWithNdr'];
+const MESSAGE_ACTIONS: readonly MessageOrder['action'][] = ['suspend', 'resume', 'remove', 'removeWithNdr', 'redirect'];
 const QUEUE_ACTIONS: readonly QueueOrder['action'][] = ['suspend', 'resume', 'retry'];
 
 /** A string says what is wrong. `readResource` checks a ResubmitRequest against its CRD. */
@@ -124,6 +127,8 @@ export function parseOrder(value: unknown, readResource: (value: unknown) => Res
   if (kind === 'message') {
     if (!isIdentity(order.message)) return 'message: not the id of a message';
     if (!MESSAGE_ACTIONS.some((one) => one === order.action)) return `action: ${MESSAGE_ACTIONS.join(', ')}`;
+    const isWhole = [order.from, order.to].every((one) => typeof one === 'string');
+    if (order.action === 'redirect' && !isWhole) return 'from, to: names of members';
   }
   if (kind === 'queue' && !QUEUE_ACTIONS.some((one) => one === order.action))
     return `action: ${QUEUE_ACTIONS.join(', ')}`;
@@ -202,10 +207,28 @@ function refusalOf(document: TopologyDocument, accepted: readonly Order[], order
     }
     case 'queue':
       return queueRefusal(document, accepted, order);
-    case 'gone':
     case 'message':
+      return redirectRefusal(document, order);
+    case 'gone':
       return null;
   }
+}
+
+/** One that stands in the document was good once; where it cannot be done any more the message stays where it is. */
+function redirectRefusal(
+  { members, messageOrders = [] }: TopologyDocument,
+  order: MessageOrderDocument,
+): string | null {
+  const { action, from: fromName, to: toName, id } = order;
+  if (action !== 'redirect' || messageOrders.some((one) => one.id === id)) return null;
+  const [from, to] = [fromName, toName].map((name) => members.find((one) => one.name === name && one.state !== 'gone'));
+  const known = members.filter(({ state }) => state === 'active').map(({ name }) => name);
+  if (from === undefined) return `there is no member ${fromName} from which a message could be redirected`;
+  if (to === undefined) return `there is no member ${toName}; there is ${known.join(', ') || 'none'}`;
+  if (from.name === to.name) return `${to.name} has the message already; name another member`;
+  if (from.boundary !== to.boundary)
+    return `${to.name} is in ${to.boundary}, and a message of ${from.name} stays in ${from.boundary}; name a member of that`;
+  return to.state === 'active' ? null : `${to.name} is ${to.state} and takes nothing; name an active member`;
 }
 
 /** A queue that nobody could ever have would be suspended in vain. One that stands in the document may be resumed all the same. */
@@ -248,7 +271,10 @@ export function decisionsOf(orders: readonly Order[]): Decisions {
     .flatMap((one) => (one.kind === 'message' ? [one] : []))
     .sort(before)
     .slice(-MOST_MESSAGE_ORDERS)
-    .map(({ id, message, action, by }): MessageOrder => ({ id, message, action, by }));
+    .map(({ id, message, action, from, to, by }): MessageOrder => {
+      const where = from === undefined || to === undefined ? {} : { from, to };
+      return { id, message, action, ...where, by };
+    });
   return { members: states, retired, cancelled, messages, queues: queueOrders(orders) };
 }
 

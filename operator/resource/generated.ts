@@ -615,8 +615,12 @@ export interface TransportOrderSpec {
   readonly message?: {
     /** Of the 250 reply. */
     readonly id: string;
-    /** Suspend holds it back until Resume, which also lets a message in the queue poison go on; Remove gives up what is not delivered; RemoveWithNdr tells the sender, 550 5.7.1. */
-    readonly action: 'Suspend' | 'Resume' | 'Remove' | 'RemoveWithNdr';
+    /** Suspend holds it back until Resume, which also lets a message in the queue poison go on; Remove gives up what is not delivered; RemoveWithNdr tells the sender, 550 5.7.1; Redirect hands it over to another member of its boundary. */
+    readonly action: 'Suspend' | 'Resume' | 'Remove' | 'RemoveWithNdr' | 'Redirect';
+    /** Redirect: the member that owns it now; another one that comes to own it first keeps it. */
+    readonly from?: string;
+    /** Redirect: the member that shall own it. */
+    readonly to?: string;
   };
 }
 

@@ -141,7 +141,7 @@ it(
     );
     await installOperator('--take-ownership');
     await done('uninstall', RELEASE, '-n', SYSTEM);
-    expect(await crdNames()).toHaveLength(3);
+    expect(await crdNames()).toHaveLength(4);
     await removeCrds();
   },
   TIMEOUT_MS,
@@ -360,7 +360,7 @@ it(
       /kept due to the resource policy:.*\[CustomResourceDefinition\] mailclusters\.mailcluster\.dev/s,
     );
     expect([await crdNames(), namesOf(await list(cluster, 'mail', 'mailclusters'))]).toEqual([
-      expect.toSatisfy((names: string[]) => names.length === 3),
+      expect.toSatisfy((names: string[]) => names.length === 4),
       ['contoso'],
     ]);
     await installOperator();

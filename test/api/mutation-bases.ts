@@ -112,4 +112,16 @@ export const BASES: readonly Base[] = [
       message: { id: '01JABCDEFGHJKMNPQRSTVWXYZ0', action: 'RemoveWithNdr' },
     },
   },
+  {
+    kind: 'TransportOrder',
+    name: 'about where a message is',
+    spec: {
+      clusterRef: { name: 'contoso' },
+      by: 'alice',
+      message: {
+        ...{ id: '01JABCDEFGHJKMNPQRSTVWXYZ0', action: 'Redirect' },
+        ...{ from: 'contoso-dag1-seattle-4d5e6f-0', to: 'contoso-dag1-seattle-4d5e6f-1' },
+      },
+    },
+  },
 ];

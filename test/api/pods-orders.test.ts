@@ -248,6 +248,33 @@ test('who may export gets the bytes that the client sent, and the transport writ
   await cluster.balanced();
 });
 
+test('what waits is redirected to a member that had no copy of it, which delivers it; to nobody outside', {
+  timeout: TIMEOUT_MS,
+}, async (context) => {
+  const rig = own(context);
+  const { cluster, postmaster, members, viewer } = rig;
+  await cluster.stores.sea.stop();
+  const [, id] = await sent(rig, 'redirected');
+  const { stdout } = await as(rig, viewer, 'message', 'list', '-o', 'json');
+  const { messages } = JSON.parse(stdout) as { readonly messages: readonly KubeObject[] };
+  const copies = (messages.find((one) => one.id === id)?.copies ?? []) as readonly KubeObject[];
+  const owner = copies.find(({ role }) => role === 'primary')?.member;
+  const third = members.find((name) => copies.every(({ member }) => member !== name)) ?? '';
+  expect([copies.length, third]).toEqual([2, expect.stringMatching(/./)]);
+  const words = ['message', 'redirect', id, '--to', third];
+  expect((await as(rig, viewer, ...words)).stderr).toContain('cannot create resource "transportorders"');
+  const moved = await as(rig, postmaster, ...words);
+  expect(moved).toMatchObject({ code: 0, stderr: '' });
+  expect(moved.stdout).toMatch(new RegExp(`^${id} +${owner} +${third} +yes$`, 'm'));
+  expect((await as(rig, viewer, 'trace', id)).stdout).toContain(`redirect by ${postmaster.name}`);
+  expect(await as(rig, postmaster, 'message', 'redirect', id, '--to', 'nobody-0')).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining(`there is no such member; there is ${members.join(', ')}`),
+  });
+  await cluster.stores.sea.start();
+  await cluster.balanced();
+});
+
 test('an order that no operator sees is kept, and comes into force with the next one', {
   timeout: TIMEOUT_MS,
 }, async (context) => {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
 import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
-import { makeMessage, notAccepted } from './ledger.ts';
+import { balance, makeMessage, notAccepted, verdict } from './ledger.ts';
 import { sendAll } from './smtp-sender.ts';
 
 const TIMEOUT_MS = 150_000;
@@ -22,6 +22,13 @@ afterEach(async () => {
 interface Queues {
   readonly nextHops: readonly { readonly nextHop: string; readonly suspended: boolean; readonly messages: number }[];
 }
+
+interface Held {
+  readonly id: string;
+  readonly copies: readonly { readonly member: string; readonly role: string }[];
+}
+const ownerOf = (message: Held | undefined): string =>
+  message?.copies.find(({ role }) => role === 'primary')?.member ?? '';
 
 interface SuspendedMessage {
   readonly id: string;
@@ -183,6 +190,60 @@ test(
     const left = (JSON.parse((await run('list', '-o', 'json')).stdout) as Listed).messages;
     expect(left.filter(({ id }) => meant.includes(id))).toEqual([]);
     expect((await run('list', '--sender', '<>')).stdout.match(/<>/g)).toHaveLength(2);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'message redirect and queue redirect: what waits goes to a member that had no copy, then to another; delivered once',
+  async () => {
+    const system = await startCluster((directory) => twoSites(directory, { perSite: [2, 1] }));
+    cluster = system;
+    const run = async (...words: string[]) => await mailcluster(...words, '--state', system.state);
+    const [, queue = ''] =
+      /there is (mailbox:[a-z0-9/-]+)/.exec((await run('queue', 'suspend', 'mailbox:no/no')).stderr) ?? [];
+    expect(await run('queue', 'suspend', queue)).toMatchObject({ code: 0 });
+    const messages = [0, 1, 2].map((n) => makeMessage(`redirect${n}`, 'ann@example.com', 2_000));
+    const ledger = await sendAll({ targets: () => system.targets(), messages, sessions: 1 });
+    expect(notAccepted(ledger)).toEqual([]);
+    const holders = async (): Promise<readonly Held[]> => {
+      const { stdout } = await run('message', 'list', '-o', 'json');
+      return (JSON.parse(stdout) as { readonly messages: readonly Held[] }).messages;
+    };
+    const first = await until(
+      'three messages, twice each',
+      async () => {
+        const found = await holders();
+        return found.length === 3 && found.every(({ copies }) => copies.length === 2) ? found : null;
+      },
+      PATIENCE,
+    );
+    const [message] = first;
+    const names = (await system.runFile()).transports.map(({ name }) => name);
+    const third = names.find((name) => message?.copies.every(({ member }) => member !== name)) ?? '';
+    const id = message?.id ?? '';
+    const moved = await run('message', 'redirect', id, '--to', third);
+    expect(moved).toMatchObject({ code: 0, stderr: '' });
+    expect(moved.stdout).toMatch(new RegExp(`^${id} +${ownerOf(message)} +${third} +yes$`, 'm'));
+    expect(ownerOf((await holders()).find((one) => one.id === id))).toBe(third);
+    expect((await run('trace', id)).stdout).toContain(`redirect by ${userInfo().username}`);
+    expect(await run('message', 'redirect', id, '--to', third)).toMatchObject({
+      code: 1,
+      stderr: `${id} is at ${third} already.\n`,
+    });
+    const target = names.find((name) => name !== third) ?? '';
+    const all = await run('queue', 'redirect', queue, '--to', target);
+    expect(all).toMatchObject({ code: 0, stderr: '' });
+    expect((await holders()).map(ownerOf)).toEqual([target, target, target]);
+    for (const [words, said] of [
+      [['message', 'redirect', id, '--to', 'nobody'], 'there is no such member; there is'],
+      [['message', 'redirect', 'no-id', '--to', third], '250 reply'],
+      [['queue', 'redirect', queue], '--to MEMBER is missing'],
+    ] as const)
+      expect(await run(...words)).toMatchObject({ code: 2, stderr: expect.stringContaining(said) });
+    expect(await run('queue', 'resume', queue)).toMatchObject({ code: 0 });
+    await until('all to be delivered', async () => (await holders()).length === 0, PATIENCE);
+    expect(verdict(balance(ledger, await system.delivered(), []))).toBe('balanced');
   },
   TIMEOUT_MS,
 );

@@ -107,6 +107,9 @@ export class Script {
       case 'order':
         // order suspend|resume|remove NAME: the program is mended, a person decides
         return world?.poison.order(world, first as 'suspend' | 'resume' | 'remove', this.#id(second) as CopyId);
+      case 'redirect':
+        // redirect NAME FROM TO
+        return this.#redirect(this.#id(first) as CopyId, this.#who(second), this.#who(rest[2] ?? ''));
       case 'queue':
         // queue suspend|resume|retry NEXTHOP
         return this.#orderQueue(first as QueueOrder['action'], second);
@@ -119,6 +122,11 @@ export class Script {
         if (world === null || !this.#acts.act(world, verb, (word) => this.#who(word), rest))
           throw new Error(`unknown act ${verb}`);
     }
+  }
+
+  #redirect(message: CopyId, from: string, to: string): void {
+    const order = { id: `redirect-${message}-${to}`, message, action: 'redirect', from, to, by: 'sim' } as const;
+    publish(this.world, [{ kind: 'order', orders: [order] }]);
   }
 
   #orderQueue(action: QueueOrder['action'], queue: string): void {
@@ -339,6 +347,11 @@ export class Script {
         // expect m owned WHO: one owner, and it is this one
         await this.#until(`an owner of ${name}`, () => owners().length === 1);
         return this.#same(owners().join(' '), this.#names.get(first) ?? first);
+      case 'moved': {
+        // expect m moved WHO: it comes to be owned by this one alone
+        const who = this.#names.get(first) ?? first;
+        return this.#until(`${name} to be owned by ${who}`, () => owners().join(' ') === who);
+      }
       case 'owners':
         await this.#until(`${first} owners of ${name}`, () => owners().length === Number(first));
         return;

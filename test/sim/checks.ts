@@ -298,8 +298,9 @@ function checkPromotions(world: World, found: string[]): void {
   for (const { id, by, of } of world.view.promotions) {
     const member = world.view.memberOf(of) ?? '';
     const hadTrouble = world.troubles.some((trouble) => trouble.who.includes(member));
-    // A drained member hands its own over; what its owner gave up for one try is claimed by who was told that another one was accepted.
-    if (!hadTrouble && !world.counts.has('drains') && !world.view.aborts.has(id))
+    // A drained member hands its own over, any one what a person redirects; what its owner gave up for one try is claimed by who was told that another one was accepted.
+    const { aborts, redirected } = world.view;
+    if (!hadTrouble && !world.counts.has('drains') && !redirected.has(id) && !aborts.has(id))
       found.push(`S16: ${by} took ${id} over from ${member}, which was well all the time`);
   }
 }

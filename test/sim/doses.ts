@@ -27,6 +27,8 @@ export interface Traits {
   readonly crossing?: boolean;
   /** A person suspends and resumes messages; no seed draws this. */
   readonly suspends?: boolean;
+  /** A person redirects messages to other members; no seed draws this. */
+  readonly redirects?: boolean;
 }
 
 export interface Dose {

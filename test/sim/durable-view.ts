@@ -46,6 +46,8 @@ export class DurableView {
   /** Copies whose finality, or whose abort, was ever durable, and where. */
   readonly finals = new Map<CopyId, Set<Identity>>();
   readonly aborts = new Map<CopyId, Set<Identity>>();
+  /** A person wanted another owner for it (publish). */
+  readonly redirected = new Set<CopyId>();
   readonly dsns = new Set<CopyId>();
   readonly expired = new Set<`${CopyId}/${number}`>();
   /** Resubmissions by id: who made them first. */

@@ -19,6 +19,8 @@ export const wallOf = (world: World): number => START_WALL_MS + Math.floor(world
 export function publish(world: World, deeds: readonly Deed[], maxDelayMs = 0): void {
   const document = world.maker.next(world.document, deeds, wallOf(world));
   if (document === null) return;
+  for (const { action, message } of document.messageOrders ?? [])
+    if (action === 'redirect') world.view.redirected.add(message);
   world.document = document;
   world.trace(`topology generation ${world.document.generation}`);
   if (world.documentDelayMs > 0) return handOutOfOrder(world);

@@ -23,6 +23,7 @@ import { stillForMs } from './incarnation.ts';
 import { isAccepted, type Sent } from './mail.ts';
 import { SimOperator } from './operator.ts';
 import { hand, publish, START_WALL_MS, unfinishedRequests } from './orchestrator.ts';
+import { redirectSome } from './redirections.ts';
 import { SeededRandom } from './scheduler.ts';
 import { scrubbed } from './scrub-checks.ts';
 import { suspendSome } from './suspensions.ts';
@@ -244,6 +245,7 @@ async function live(
   const faults = scheduleFaults(world, streams, enabled, phaseMs, times);
   const suspensions =
     traits.suspends === true ? suspendSome(world, new SeededRandom(streams.latest.integer(0, 1e9)), phaseMs) : null;
+  if (traits.redirects === true) redirectSome(world, new SeededRandom(streams.latest.integer(0, 1e9)), phaseMs);
   for (let at = 500; at < phaseMs; at += 500) scheduler.schedule(at, () => world.checkKept());
   watch(world);
   await scheduler.run(() => false, start + phaseMs);

@@ -6,6 +6,7 @@ import { mayBegin } from '../../transport/core/delivery.ts';
 import {
   A,
   B,
+  C,
   CoreBench,
   copyId,
   envelopeFor,
@@ -13,6 +14,7 @@ import {
   factsOf,
   OTHER,
   PEER,
+  SELF,
   sharedOf,
   stateOf,
 } from './core-bench.ts';
@@ -50,6 +52,91 @@ function deferred(more: ConstructorParameters<typeof CoreBench>[0] = {}): { benc
   bench.effects = [];
   return { bench, hop };
 }
+
+describe('a redirected message', () => {
+  const FROM = 'x@far.example';
+  /** M1 waits here, has a shadow on PEER and none on OTHER. */
+  function waiting(): CoreBench {
+    const bench = new CoreBench({ members: 3, shape: { withoutConnector: true } });
+    bench.join(PEER);
+    bench.contact(OTHER);
+    bench.accept('M1', [FROM]);
+    bench.join(OTHER);
+    bench.effects = [];
+    return bench;
+  }
+  function redirect(bench: CoreBench, to: string, from = SELF): void {
+    const order = { id: 'o1', message: copyId('M1'), action: 'redirect', from, to, by: 'ann' } as const;
+    bench.topology((document) => ({ ...document, messageOrders: [order] }));
+    bench.pass(1_100);
+  }
+
+  test('row 35: to who holds it: durable with its order, then told, its record names who wanted it; once', () => {
+    const bench = waiting();
+    redirect(bench, PEER);
+    expect(bench.stored('M1')).toMatchObject({ queue: 'shadow', epoch: epochOf(B, 1, 1) });
+    expect(bench.index.facts.get('messageOrders')).toEqual(['o1']);
+    expect(bench.sent('RESIGN').map(({ to }) => to)).toEqual([PEER]);
+    expect(bench.seen('OpenCandidate')).toEqual([]);
+    expect(audits(bench)).toEqual(['HANDOVER redirect by ann, order o1']);
+    bench.pass(10_000);
+    expect(bench.sent('RESIGN')).toHaveLength(1);
+  });
+
+  test('to who does not: that member and no other gets a copy first, and it is handed over once that is durable there', () => {
+    const bench = waiting();
+    redirect(bench, OTHER);
+    bench.pass(1_100);
+    expect(bench.sent('RESIGN')).toEqual([]);
+    const open = bench.lastSeen('OpenCandidate');
+    expect(new Set(bench.seen('OpenCandidate').map(({ member }) => member))).toEqual(new Set([OTHER]));
+    expect(bench.stored('M1')?.queue).not.toBe('shadow');
+    bench.candidateStored(open);
+    bench.pass(2_000);
+    expect(bench.sent('RESIGN').map(({ to }) => to)).toEqual([OTHER]);
+    expect(bench.stored('M1')).toMatchObject({ queue: 'shadow', epoch: epochOf(C, 1, 1) });
+  });
+
+  test('a member that refuses is asked again, no other instead; one that is away is waited for', () => {
+    const bench = waiting();
+    redirect(bench, OTHER);
+    bench.pass(1_100);
+    bench.candidateRefused(bench.lastSeen('OpenCandidate'));
+    bench.pass(3_000);
+    const members = bench.seen('OpenCandidate').map(({ member }) => member);
+    expect(members.length).toBeGreaterThan(1);
+    expect(new Set(members)).toEqual(new Set([OTHER]));
+    const away = waiting();
+    away.down(OTHER);
+    redirect(away, OTHER);
+    away.pass(5_000);
+    expect([away.seen('OpenCandidate'), away.sent('RESIGN')]).toEqual([[], []]);
+    expect(away.index.facts.get('messageOrders') ?? []).toEqual([]);
+  });
+
+  test('what is being delivered comes to its end first', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.contact(OTHER);
+    bench.accept('M1', [FROM]);
+    bench.join(OTHER);
+    const deliver = bench.lastSeen('Deliver');
+    redirect(bench, PEER);
+    bench.pass(5_000);
+    expect(bench.sent('RESIGN')).toEqual([]);
+    bench.delivered(deliver, [{ index: 0, kind: 'deferred', reply: '451 4.2.0 later', host: false }]);
+    bench.pass(1_100);
+    expect(bench.sent('RESIGN').map(({ to }) => to)).toEqual([PEER]);
+  });
+
+  test('the order is for the member that it names: who came to own it otherwise keeps it', () => {
+    const bench = waiting();
+    redirect(bench, PEER, OTHER);
+    bench.pass(5_000);
+    expect(bench.sent('RESIGN')).toEqual([]);
+    expect(bench.index.facts.get('messageOrders')).toEqual(['o1']);
+  });
+});
 
 describe('a suspended message', () => {
   test('row 25: durable before its holder hears of it, not delivered, resumed at once; each order once, each with its record', () => {

@@ -145,7 +145,7 @@ describe('orders about delivery queues', () => {
     expect(parse(queue('suspend', 'q'))).toEqual(queue('suspend', 'q'));
     expect(parse({ ...queue('suspend', 'q'), action: 'drop' })).toBe('action: suspend, resume, retry');
     expect(parse({ ...queue('suspend', 'q'), queue: 7 })).toBe('queue: not a text');
-    expect(parse({ ...message(1), action: 'drop' })).toBe('action: suspend, resume, remove, removeWithNdr');
+    expect(parse({ ...message(1), action: 'drop' })).toBe('action: suspend, resume, remove, removeWithNdr, redirect');
     expect(parse({ ...message(1), action: 'suspend' })).toMatchObject({ action: 'suspend' });
   });
 });
@@ -187,6 +187,36 @@ describe('what is admitted', () => {
       [...wrong].sort().map((name) => `suspend-${name}: there can be no delivery queue ${name}; ${known}`),
     );
     expect(reasons(found, queue('suspend', 'mailbox:gone/sea'))).toHaveLength(1);
+  });
+
+  it('are redirections between members of one boundary, to one that is active', () => {
+    const far = { ...member('d'), boundary: 'dag/dag2' };
+    const leaving = member('e', 'draining');
+    const found = { ...three, members: [...three.members, far, leaving, member('f', 'gone')] } as TopologyDocument;
+    const redirect = (from: string, to: string) => {
+      const id = `${from}-${to}`;
+      return {
+        kind: 'message',
+        id,
+        atMs: 1,
+        message: '01JABCDEFGHJKMNPQRSTVWXYZ0' as CopyId,
+        action: 'redirect',
+        from,
+        to,
+        by: 'ann',
+      } as const;
+    };
+    const said = (from: string, to: string): string => reasons(found, redirect(from, to)).join();
+    expect([said('a', 'b'), said('e', 'b')]).toEqual(['', '']);
+    expect(said('a', 'a')).toBe('a-a: a has the message already; name another member');
+    expect(said('a', 'd')).toBe('a-d: d is in dag/dag2, and a message of a stays in dag/dag1; name a member of that');
+    expect(said('a', 'e')).toBe('a-e: e is draining and takes nothing; name an active member');
+    expect(said('a', 'f')).toBe('a-f: there is no member f; there is a, b, c, d');
+    expect(said('x', 'b')).toBe('x-b: there is no member x from which a message could be redirected');
+    // It was good when it was given.
+    const { kind: _, atMs: __, ...standing } = redirect('a', 'e');
+    expect(reasons({ ...found, messageOrders: [standing] }, redirect('a', 'e'))).toEqual([]);
+    expect(parseOrder({ ...redirect('a', 'b'), to: undefined }, () => 'none')).toBe('from, to: names of members');
   });
 
   it('is a drain again once another was cancelled', () => {

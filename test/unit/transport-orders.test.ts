@@ -59,6 +59,19 @@ describe('an order', () => {
     expect(resumed.queueOrders?.map(({ id, action }) => [id, action])).toEqual([['b', 'resume']]);
   });
 
+  test('to redirect says from where and to where, also in the document, and is refused where it cannot be', () => {
+    const [from = '', to = ''] = before.members.map(({ name }) => name);
+    const redirect = { message: { id: MESSAGE, action: 'Redirect', from, to } } as const;
+    const stored = written(before, [order('a', 1, redirect)]);
+    expect(stored.messageOrders).toEqual([{ id: 'a', message: MESSAGE, action: 'redirect', from, to, by: 'person-a' }]);
+    expect(written(stored, [order('a', 1, redirect)])).toBe(stored);
+    const nowhere = { message: { ...redirect.message, to: 'nobody-0' } };
+    expect(verdict(before, [order('b', 1, nowhere)], 'b')).toMatchObject({
+      state: 'Refused',
+      message: expect.stringContaining('there is no member nobody-0; there is '),
+    });
+  });
+
   test('a retry takes the place of no suspension', () => {
     const stored = written(before, [order('a', 1, queue('Suspend')), order('b', 2, queue('Retry'))]);
     expect(stored.queueOrders?.map(({ id }) => id)).toEqual(['a', 'b']);

@@ -1,5 +1,5 @@
 /**
- * A member on its way out (semantics.md section 7 row 18; protocol.md 9, 15, 16). Owns: RESIGN of what it owns, RELEASE of what it holds for others, and the
+ * A member on its way out, and a message that a person redirects (semantics.md section 7 row 18; protocol.md 9, 15, 16). Owns: RESIGN of what it owns, RELEASE of what it holds for others, and the
  * proof that it is empty. Promise: nothing is on fewer copies than before at any moment; every step can be repeated, so a crash or a change of mind at any of
  * them only means that the rest is done later, or not at all.
  */
@@ -99,7 +99,8 @@ function handOver(turn: Turn, copy: Copy): boolean {
   return true;
 }
 
-function resign(turn: Turn, copy: Copy, member: string, identity: Identity): void {
+/** `detail`: who wanted it, where a person did. */
+function resign(turn: Turn, copy: Copy, member: string, identity: Identity, detail?: string): void {
   const { server } = turn;
   const { id } = copy.facts;
   const epoch: Epoch = { ...copy.state.epoch, term: copy.state.epoch.term + 1, owner: identity };
@@ -111,12 +112,23 @@ function resign(turn: Turn, copy: Copy, member: string, identity: Identity): voi
   if (wrong(turn, 'resign-not-durable')) {
     setState(turn, copy, state, 'lazy');
   } else setState(turn, copy, state, 'commit');
-  late(turn, { copy: id, kind: 'Track', event: 'HANDOVER', facts: copy.facts, id, peer: member });
+  const why = detail === undefined ? {} : { detail };
+  late(turn, { copy: id, kind: 'Track', event: 'HANDOVER', facts: copy.facts, id, peer: member, ...why });
   late(turn, { copy: null, kind: 'Count', what: 'resigned' });
   const resign = { id, state: sharedState(copy.facts, copy.state) };
   late(turn, { copy: id, kind: 'Send', to: member, frame: { kind: 'RESIGN', resign } });
   announceHeld(turn, copy);
   tellHolders(turn, copy.facts, copy.state, registered, 'owner');
+}
+
+/** Row 35, of one message and to whom a person names. False: not now; a member that does not have it gets it first. */
+export function redirect(turn: Turn, copy: Copy, to: string, detail: string): boolean {
+  const { server } = turn;
+  const holder = staying(server, copy).find(({ placement }) => placement.member === to)?.placement;
+  if (holder === undefined) server.redirects.set(copy.facts.id, to);
+  if (holder === undefined || !isStill(server, copy)) return false;
+  resign(turn, copy, to, holder.identity, detail);
+  return true;
 }
 
 /** Row 36: the owner I know hands its copy over to me, a holder. */

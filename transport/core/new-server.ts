@@ -68,6 +68,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     takingOver: new Set(),
     away: new Set(),
     moving: new Set(),
+    redirects: new Map(),
     shadowless: new Line(),
     reshadowing: 0,
     rehoming: newRehoming(),

@@ -8,6 +8,7 @@ import type { CopyId, RecipientState } from '../../common/message.ts';
 import { armAge } from './ages.ts';
 import { type Copy, IN_TRANSIT, isFinal, isSuspended, retryAt } from './copy.ts';
 import { enqueue, finalNow, finishIfFinal, hopDue, pump } from './delivery.ts';
+import { redirect } from './drain.ts';
 import { tellHolders } from './ownership.ts';
 import { enterRisk, ORDERS_FACT } from './poison.ts';
 import { forkDsn } from './reports.ts';
@@ -21,6 +22,7 @@ export const suspendedIn = ({ queueOrders = [] }: TopologyDocument): ReadonlySet
 export function carryOut(turn: Turn): void {
   const { server } = turn;
   const { messageOrders = [], queueOrders = [] } = server.document;
+  server.redirects.clear();
   for (const order of messageOrders) {
     const copy = server.copies.get(order.message);
     if (copy === undefined || server.risk.done.has(order.id) || copy.state.epoch.owner !== server.me) continue;
@@ -61,8 +63,15 @@ const EVENTS = {
   continue: 'RESUME',
   remove: 'REMOVE',
   removeWithNdr: 'REMOVE',
+  redirect: 'HANDOVER',
 } as const;
-const WORDS = { suspend: 'suspend', resume: 'resume', remove: 'remove', removeWithNdr: 'remove with NDR' } as const;
+const WORDS = {
+  suspend: 'suspend',
+  resume: 'resume',
+  remove: 'remove',
+  removeWithNdr: 'remove with NDR',
+  redirect: 'redirect',
+} as const;
 
 function audit(turn: Turn, { facts, state }: Copy, { action, id, by }: MessageOrder): void {
   // Out of poison it is submitted again; else it only goes on.
@@ -80,13 +89,22 @@ function audit(turn: Turn, { facts, state }: Copy, { action, id, by }: MessageOr
 /** `known`: who owned it before me has done it, and said so. */
 type Done = 'done' | 'known' | 'not now';
 
-function obey(turn: Turn, copy: Copy, { action }: MessageOrder): Done {
+function obey(turn: Turn, copy: Copy, order: MessageOrder): Done {
+  const { action } = order;
+  if (action === 'redirect') return redirected(turn, copy, order);
   if (action === 'remove' || action === 'removeWithNdr')
     return remove(turn, copy, action === 'removeWithNdr') ? 'done' : 'not now';
   if (action === 'suspend') return suspend(turn, copy);
   if (copy.state.queue === 'poison') return resume(turn, copy) ? 'done' : 'not now';
   if (isSuspended(copy.state)) return setSuspended(turn, copy, 'AdminContinued');
   return copy.state.suspended === false ? 'not now' : 'known';
+}
+
+/** Its own record is that of the handover. */
+function redirected(turn: Turn, copy: Copy, { id, from, to = '', by }: MessageOrder): Done {
+  // Who came to own it meanwhile, by a takeover or this very order, keeps it.
+  if (from !== turn.server.name) return 'known';
+  return redirect(turn, copy, to, `redirect by ${by}, order ${id}`) ? 'known' : 'not now';
 }
 
 // --- one message -----------------------------------------------------------------------------------------------------

@@ -105,8 +105,19 @@ function holdersOf(turn: Turn, placing: Placing): ReadonlySet<string> {
   return new Set(confirmedPlacements(copy.state).map((placement) => placement.member));
 }
 
+/** A person wants it there, and only there; null: that member takes nothing now. */
+function redirectedTo(turn: Turn, id: CopyId, holders: ReadonlySet<string>): string | null | undefined {
+  const { server } = turn;
+  const to = server.redirects.get(id);
+  if (to === undefined || server.single.has(id) || server.moving.has(id)) return undefined;
+  const isAble = server.boundary.some(({ name, state }) => name === to && state === 'active');
+  return isAble && !holders.has(to) && mayReceive(turn, to) ? to : null;
+}
+
 /** Nobody waits for a copy of its own: one attempt a round anywhere when policy names no member. */
 function nextMember(turn: Turn, placing: Placing, holders: ReadonlySet<string>): string | null {
+  const wanted = placing.purpose === 'copy' ? redirectedTo(turn, placing.id, holders) : undefined;
+  if (wanted !== undefined) return placing.attempts.length === 0 ? wanted : null;
   const member = pickCandidate(turn, placing.attempts, holders);
   return member === null && placing.purpose === 'copy' && placing.attempts.length === 0
     ? pickHome(turn, holders)
@@ -455,7 +466,8 @@ export function reshadow(turn: Turn): void {
     const isBusy = server.placings.has(id) || copy.doubt !== null || server.damaged.has(id);
     if (isBusy || copy.state.standing !== 'released') continue;
     const exclude = new Set(confirmedPlacements(copy.state).map((placement) => placement.member));
-    if (pickHome(turn, exclude) === null) continue;
+    const wanted = redirectedTo(turn, id, exclude);
+    if (wanted === null || (wanted === undefined && pickHome(turn, exclude) === null)) continue;
     startPlacing(turn, {
       id,
       purpose: 'copy',
@@ -471,7 +483,7 @@ export function reshadow(turn: Turn): void {
 /** Every second: what is still alone, or still to move, is in the queue again. */
 export function reshadowRound(turn: Turn): void {
   const { server } = turn;
-  for (const ids of [server.single, server.moving])
+  for (const ids of [server.single, server.moving, server.redirects.keys()])
     for (const id of ids) if (!server.placings.has(id)) server.shadowless.add(id);
 }
 

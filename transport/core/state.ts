@@ -192,6 +192,8 @@ export interface Server {
   readonly away: Set<string>;
   /** Protected copies that need another holder all the same: a member is drained. */
   readonly moving: Set<CopyId>;
+  /** Of those that a person redirects, the member that shall have each first. */
+  readonly redirects: Map<CopyId, string>;
   /** Copies ready to be given a shadow, in order. */
   readonly shadowless: Line<CopyId>;
   /** Searches of purpose `copy` under way. */
