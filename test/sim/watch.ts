@@ -191,7 +191,9 @@ function promoted(world: World, met: ReadonlyMap<string, number>, id: CopyId, by
   const owner = world.view.attached().find((volume) => volume.identity === of && !volume.isContested);
   const held = owner?.live.get(id);
   // It may have said itself that it does not know the copy, or have resigned.
-  if (owner === undefined || held === undefined || held.state.epoch.owner !== of || world.draining.size > 0) return;
+  // Who hears of a new owner before that one does is told that it is none.
+  const isHandedOver = world.draining.size > 0 || world.view.redirected.has(id);
+  if (owner === undefined || held === undefined || held.state.epoch.owner !== of || isHandedOver) return;
   const isMet = (a: string, b: string): boolean =>
     nowMs - (met.get(`met ${a} ${b}`) ?? Number.POSITIVE_INFINITY) > KNOWN_MS && nowKnow(world, a, b);
   if (isMet(by, owner.member))
