@@ -1,6 +1,6 @@
 /**
  * A person who redirects messages to other members while everything else goes wrong (semantics.md D10, protocol.md row 35). Owns: what was
- * ordered. Only a dose with the trait `redirects` has one: no other history knows of it. Invariants that hold anyhow judge it: two copies,
+ * ordered. Only the trait `redirects` has one (run.ts has some beside its seeds): no other history knows of it. Invariants that hold anyhow judge it: two copies,
  * one owner, nothing lost, nothing offered twice.
  */
 import type { MessageOrder } from '../../common/config.ts';

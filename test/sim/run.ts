@@ -4,7 +4,7 @@
  * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [DOSE] [--out-of-contract]`. DOSE (doses.ts): `--only KINDS`, `--without KINDS`, `--times N`,
  * `--traits JSON`; KINDS are names of faults.ts with commas, `classic`, `cluster`, `later` and `smtp` among them. `--mutant` without one takes the dose of that
  * variant. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients speak with the real edge; without it a
- * run has three seeds of the first kind to one of the second, N together and one besides for each twenty in a world with site links, and one history is direct. `--minutes` ends a run early, between two handfuls of
+ * run has three seeds of the first kind to one of the second, N together besides one for each twenty in a world with site links and one for each hundred where a person redirects mail, and one history is direct. `--minutes` ends a run early, between two handfuls of
  * seeds. Owns: the totals, the coverage of the transition table, the
  * proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one replay command per failure when it happens, once a
  * minute how far it is, and ends with the totals and `N passed, N failed`.
@@ -25,9 +25,11 @@ const SEEDS = 20_000;
 const OUT_OF_CONTRACT_PERCENT = 2;
 /** One seed of so many has SMTP clients. */
 const SEEDS_PER_SMTP_SEED = 4;
-/** One seed more for so many, in a world where mail crosses boundaries: no seed is such a world by itself. */
-const SEEDS_PER_CROSSING_SEED = 20;
-const CROSSING: readonly string[] = ['--traits', '{"crossing":true}'];
+/** One seed more for so many, in a world that no seed is by itself: where mail crosses boundaries, where a person redirects it. */
+const BESIDES: readonly (readonly [seedsForOne: number, dose: readonly string[]])[] = [
+  [20, ['--traits', '{"crossing":true}']],
+  [100, ['--traits', '{"redirects":true}']],
+];
 /** The first seeds of a kind are run twice: a seed is one history. */
 const TWICE = 5;
 /** How often a long run says how far it is. */
@@ -259,12 +261,12 @@ function plan(all: number, from: number, mutantSeeds: number): Job[] {
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, outside - done)), outOfContract: true });
   for (let done = TWICE; done < seeds; done += 25)
     jobs.push({ ...plain, seeds: range(from + done, Math.min(25, seeds - done)) });
-  jobs.push(...crossingJobs(Math.floor(all / SEEDS_PER_CROSSING_SEED), from));
+  for (const [seedsForOne, dose] of BESIDES) jobs.push(...jobsBeside(Math.floor(all / seedsForOne), from, dose));
   return withClients === 0 ? jobs : mixed(jobs, smtpJobs(withClients, from));
 }
 
 /** Every second one with SMTP clients, unless the run is of one kind; none where the command line says what kind of world. */
-function crossingJobs(seeds: number, from: number): Job[] {
+function jobsBeside(seeds: number, from: number, dose: readonly string[]): Job[] {
   if (['traits', 'only', 'times'].some((name) => text(name) !== null)) return [];
   const jobs: Job[] = [];
   for (let done = 0; done < seeds; done += 25) {
@@ -272,7 +274,7 @@ function crossingJobs(seeds: number, from: number): Job[] {
     jobs.push({
       ...PLAIN,
       smtp,
-      dose: CROSSING,
+      dose,
       twice: done === 0,
       seeds: range(from + done, Math.min(25, seeds - done)),
     });

@@ -210,7 +210,9 @@ function notFinished(world: World, id: CopyId, by: Volume, of: Identity): void {
   const doubtful = [by, owner].some((volume) => volume === undefined || volume.isContested || volume.isDamaged);
   // Who leaves has given what it finished to others, and need not know of it any more: they answer the claim (seed 351).
   const isLeaving = owner !== undefined && world.draining.has(owner.member);
-  if (owner === undefined || doubtful || isLeaving || world.view.finals.get(id)?.has(of) !== true) return;
+  // The word that hands it over may arrive late, when the former owner has taken it back (seed 591): the claim is answered.
+  const isHandedOver = isLeaving || world.view.redirected.has(id);
+  if (owner === undefined || doubtful || isHandedOver || world.view.finals.get(id)?.has(of) !== true) return;
   const pod = world.transports.find((one) => one.volume === by);
   const peer = pod?.server?.core.peers.get(owner.member);
   if (peer?.identity === of && !owner.live.has(id))
