@@ -4,7 +4,8 @@
  * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [DOSE] [--out-of-contract]`. DOSE (doses.ts): `--only KINDS`, `--without KINDS`, `--times N`,
  * `--traits JSON`; KINDS are names of faults.ts with commas, `classic`, `cluster`, `later` and `smtp` among them. `--mutant` without one takes the dose of that
  * variant. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients speak with the real edge; without it a
- * run has three seeds of the first kind to one of the second, N together besides one for each twenty in a world with site links and one for each hundred where a person redirects mail, and one history is direct. `--minutes` ends a run early, between two handfuls of
+ * run has three seeds of the first kind to one of the second, N together besides one for each twenty in a world with site links and one for each hundred where a person redirects mail,
+ * and one history is direct. `--minutes` ends a run early, between two handfuls of
  * seeds. Owns: the totals, the coverage of the transition table, the
  * proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one replay command per failure when it happens, once a
  * minute how far it is, and ends with the totals and `N passed, N failed`.
