@@ -90,6 +90,7 @@ const isSpace = (byte: number): boolean => byte === 0x20 || byte === 0x09;
  */
 export class HeaderFieldRemover {
   readonly #name: string;
+  readonly #initial: number;
   /** Bytes of a line that may still become the name. */
   #held: Buffer = Buffer.alloc(0);
   #state: 'line start' | 'keep' | 'drop' | 'body' = 'line start';
@@ -99,6 +100,7 @@ export class HeaderFieldRemover {
 
   constructor(name: string) {
     this.#name = name.toLowerCase();
+    this.#initial = this.#name.charCodeAt(0);
   }
 
   /** Fields removed so far. */
@@ -121,7 +123,9 @@ export class HeaderFieldRemover {
     };
     while (at < bytes.length) {
       if (this.#state === 'line start') {
-        const verdict = this.#judge(bytes.subarray(at, at + this.#name.length + 1));
+        const verdict = this.#isOther(bytes[at] as number)
+          ? this.#decide(false)
+          : this.#judge(bytes.subarray(at, at + this.#name.length + 1));
         if (verdict === 'more') {
           keepUntil(at);
           this.#held = Buffer.from(bytes.subarray(at));
@@ -146,6 +150,11 @@ export class HeaderFieldRemover {
     const held = this.#held;
     this.#held = Buffer.alloc(0);
     return held.length === 0 ? [] : [held];
+  }
+
+  /** A field that already begins with another letter: nearly all of them. */
+  #isOther(first: number): boolean {
+    return (first | 0x20) !== this.#initial && first !== LF && first !== CR && !isSpace(first);
   }
 
   #judge(start: Buffer): 'keep' | 'drop' | 'body' | 'more' {
