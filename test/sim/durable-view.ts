@@ -253,9 +253,14 @@ export class DurableView {
   }
 
   #decided(volume: Volume, write: Extract<Write, { readonly kind: 'state' }>): void {
-    const before = volume.live.get(write.id);
-    if (before === undefined) return;
-    const { state } = before;
+    const durable = volume.live.get(write.id);
+    if (durable === undefined) return;
+    // What was decided before, and is still on its way to the disk, was judged then (seeds 4919 smtp, 6632).
+    const state = volume.pending.reduce(
+      (sum, { write: one }) => (one !== write && one.kind === 'state' && one.id === write.id ? patched(sum, one) : sum),
+      durable.state,
+    );
+    const before = { ...durable, state };
     const after = patched(state, write);
     this.onOutcomes(volume, before, after);
     const { owner } = after.epoch;
