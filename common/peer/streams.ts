@@ -158,7 +158,11 @@ export class IncomingEnd implements IncomingStream {
   #state: 'opening' | 'open' | 'ended' | 'refused' | 'closed' = 'opening';
   /** Payload bytes the opener may still send. */
   #credit = 0;
+  /** Granted, not yet said. */
   #owedCredit = 0;
+  /** Left to the opener by what was said: from here on more is said. */
+  #lowCredit = 0;
+  #owes = false;
   #receivedBytes = 0;
   /** Why it closed before `accept`, told to the handlers that `accept` brings. */
   #missed: ((handlers: IncomingStreamHandlers) => void) | null = null;
@@ -187,6 +191,7 @@ export class IncomingEnd implements IncomingStream {
     }
     this.#state = 'open';
     this.#credit = ok.credit;
+    this.#lowCredit = ok.credit / 2;
     this.#port.put({ kind: 'OPEN-OK', stream: this.id, ok });
   }
 
@@ -203,14 +208,18 @@ export class IncomingEnd implements IncomingStream {
     assert(Number.isInteger(bytes) && bytes > 0, 'grant of a wrong size', { bytes });
     this.#credit += bytes;
     assert(this.#credit <= MAX_CREDIT_BYTES, 'granted more than the protocol can say', { credit: this.#credit });
-    if (this.#owedCredit === 0) this.#port.owesCredit(this);
     this.#owedCredit += bytes;
+    // An opener with half of its window left is in no hurry: a body that fits in that costs no CREDIT at all.
+    if (this.#owes || this.#credit - this.#owedCredit > this.#lowCredit) return;
+    this.#owes = true;
+    this.#port.owesCredit(this);
   }
 
-  /** Sends what `grant` collected in this tick; nothing once END made it pointless. */
+  /** Sends what `grant` collected; nothing once END made it pointless. */
   payCredit(): void {
     const bytes = this.#owedCredit;
     this.#owedCredit = 0;
+    this.#owes = false;
     if (this.#state === 'open' && bytes > 0) this.#port.put({ kind: 'CREDIT', stream: this.id, bytes });
   }
 
