@@ -5,6 +5,7 @@
 import type {
   MailboxDatabaseConfig,
   MemberConfig,
+  MessageOrder,
   ResubmitRequestConfig,
   RetiredIdentity,
   SendConnectorConfig,
@@ -78,7 +79,7 @@ function changed(document: TopologyDocument, deed: Deed, nowMs: number): Partial
         ),
       };
     case 'order':
-      return { messageOrders: deed.orders };
+      return { messageOrders: besides(document.messageOrders ?? [], deed.orders) };
     case 'queues':
       return { queueOrders: deed.orders };
     case 'links':
@@ -87,6 +88,12 @@ function changed(document: TopologyDocument, deed: Deed, nowMs: number): Partial
       return { sendConnectors: deed.connectors };
   }
 }
+
+/** One order stands for each message: the last; those about others stay. */
+export const besides = (before: readonly MessageOrder[], orders: readonly MessageOrder[]): readonly MessageOrder[] => {
+  const about = new Set(orders.map(({ message }) => message));
+  return [...before.filter(({ message }) => !about.has(message)), ...orders];
+};
 
 /** Activation and request come in one generation (protocol.md 19, 20). */
 function activated(document: TopologyDocument, name: string, copy: string, nowMs: number): Partial<TopologyDocument> {

@@ -211,6 +211,8 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     traits: { crossing: true, messages: 20 },
   },
   'circle-unseen': { only: ['linksChange', 'storeDown'], times: 3, traits: { crossing: true, messages: 30 } },
+  'redirect-moves': { only: ['killTransport', 'wipe'], traits: { redirects: true, held: true } },
+  'suspended-in-turn': { only: ['storeDown', 'dawdles', 'slowDisk'], traits: { suspends: true, messages: 40 } },
   'identity-reused': { only: ['wipe', 'gone'], times: 2 },
 };
 

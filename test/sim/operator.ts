@@ -10,7 +10,7 @@ import { createReader, parseResources } from '../../operator/resource/load.ts';
 import { renderProblems } from '../../operator/resource/problem.ts';
 import type { WantedRequest } from '../../operator/resubmit-requests.ts';
 import { type Decisions, nextTopology, planMembers } from '../../operator/topology.ts';
-import type { Deed, DocumentMaker, RequestFields } from './deeds.ts';
+import { besides, type Deed, type DocumentMaker, type RequestFields } from './deeds.ts';
 import { linksOf, type ShapeOptions, simTopology } from './topology.ts';
 
 interface Resources {
@@ -88,7 +88,7 @@ export class SimOperator implements DocumentMaker {
         this.#retired.push(deed.identity);
         return;
       case 'order':
-        this.#messages = deed.orders;
+        this.#messages = besides(this.#messages, deed.orders);
         return;
       case 'queues':
         this.#queues = deed.orders;

@@ -21,6 +21,7 @@ export class Poison {
   /** What a removed resubmission was to bring back: nobody does that any more, by the word of a person (seed 13762). */
   readonly notBroughtBack = new Set<CopyId>();
   readonly #deaths = new Map<string, number>();
+  readonly #resumed = new Map<CopyId, number>();
   #isMended = false;
 
   /** The marks of one life of a pod; the text survives the process, not the power. */
@@ -48,11 +49,17 @@ export class Poison {
     this.#deaths.set(key, deaths);
     world.counted('poison deaths');
     const cuts = world.troubles.filter((trouble) => trouble.who.includes(pod.name)).length - deaths;
-    if (deaths > MOST_DEATHS + Math.max(0, cuts)) world.violate(`rule 18: ${id} has ended ${pod.key} ${deaths} times`);
+    const most = MOST_DEATHS * (1 + (this.#resumed.get(id) ?? 0)) + Math.max(0, cuts);
+    if (deaths > most) world.violate(`rule 18: ${id} has ended ${pod.key} ${deaths} times`);
     world.trace(`${pod.key} dies of ${id}`);
     world.kill(pod.key, 'process');
     world.scheduler.schedule(50 + (deaths % 5) * 60, () => world.boot(pod.key));
     throw new Error(`${pod.key} died of ${id}`);
+  }
+
+  /** A person wants it tried again, before anything was mended. */
+  resumed(id: CopyId): void {
+    this.#resumed.set(id, (this.#resumed.get(id) ?? 0) + 1);
   }
 
   /** By hand, for scenarios. */

@@ -11,6 +11,9 @@ import type { SeededRandom } from './scheduler.ts';
 import type { World } from './world.ts';
 
 const EVERY_MS = 700;
+/** Looks at what is still put aside, after the faults. */
+const LOOKS = 4;
+const LOOK_MS = 2_000;
 
 export interface Suspensions {
   /** Nothing is held back any more. */
@@ -24,8 +27,12 @@ export function suspendSome(world: World, random: SeededRandom, phaseMs: number)
   const decide = (message: CopyId, action: MessageOrder['action']): void => {
     count += 1;
     orders.set(message, { id: `order-${count}`, message, action, by: 'sim' });
+    if (action === 'resume') world.poison.resumed(message);
   };
-  const say = (): void => publish(world, [{ kind: 'order', orders: [...orders.values()] }]);
+  const say = (...messages: readonly CopyId[]): void => {
+    const said = messages.flatMap((message) => orders.get(message) ?? []);
+    if (said.length > 0) publish(world, [{ kind: 'order', orders: said }]);
+  };
   const act = (): void => {
     if (isOver) return;
     const ids = new Set<CopyId>();
@@ -35,14 +42,28 @@ export function suspendSome(world: World, random: SeededRandom, phaseMs: number)
     const message = known[random.integer(0, Math.max(0, known.length - 1))];
     if (message === undefined) return;
     decide(message, orders.get(message)?.action === 'suspend' ? 'resume' : 'suspend');
-    say();
+    say(message);
   };
   for (let at = EVERY_MS; at < phaseMs; at += EVERY_MS) world.scheduler.schedule(at, act);
+  const poisoned = (): CopyId[] => {
+    const all = world.view.attached().flatMap(({ live }) => [...live]);
+    const ids = all.flatMap(([id, { state }]) => (state.queue === 'poison' && orders.has(id) ? [id] : []));
+    return [...new Set(ids)].filter((id) => !world.poison.removed.has(id)).sort();
+  };
   return {
     end: () => {
       isOver = true;
-      for (const [message, { action }] of orders) if (action === 'suspend') decide(message, 'resume');
-      if (orders.size > 0) say();
+      // What was put aside as poison has its own order by now.
+      const held = [...orders].flatMap(([message, { action }]) =>
+        action === 'suspend' && !world.poison.removed.has(message) ? [message] : [],
+      );
+      const letGo = (messages: readonly CopyId[]): void => {
+        for (const message of messages) decide(message, 'resume');
+        say(...messages);
+      };
+      letGo(held);
+      // What was let go, and then turned out to be poison, waits for another word.
+      for (let look = 1; look <= LOOKS; look += 1) world.scheduler.schedule(look * LOOK_MS, () => letGo(poisoned()));
     },
   };
 }

@@ -12,7 +12,6 @@ import { stillForMs } from './incarnation.ts';
 import { isAccepted } from './mail.ts';
 import type { Pod } from './pod.ts';
 import { lookAtRequests } from './request-watch.ts';
-import { notHeldBack } from './suspensions.ts';
 import type { World } from './world.ts';
 
 const EVERY_MS = 1_000;
@@ -28,10 +27,7 @@ interface Healthy {
 export function watch(world: World): void {
   let lasting = new Map<string, number>();
   world.view.onPromoting = (id, by, of) => notFinished(world, id, by, of);
-  world.onDelivering = (pod, id) => {
-    notHeldBack(world, pod, id);
-    isSole(world, lasting, pod, id);
-  };
+  world.onDelivering = (pod, id) => isSole(world, lasting, pod, id);
   world.view.onAcceptedAlone = (id, by) => isInContact(world, id, by);
   world.view.onGivingUp = (id, by) => {
     const pod = world.transports.find((one) => one.volume === by);

@@ -34,6 +34,7 @@ import { Scheduler, SeededRandom } from './scheduler.ts';
 import { askedOnce, damageMet } from './scrub-checks.ts';
 import { SmtpFront } from './smtp-front.ts';
 import { SmtpClients } from './smtp-mail.ts';
+import { notHeldBack } from './suspensions.ts';
 import { frontendMutants, storeMutants, transportMutants, type Variant } from './variants.ts';
 import { lose, outOfRoom, replace, setAside } from './volumes.ts';
 
@@ -320,7 +321,10 @@ export class World {
         pod.delivering.set(request.copyId, (pod.delivering.get(request.copyId) ?? 0) + 1);
         const mayBegin = (): boolean => {
           const may = request.mayBegin();
-          if (may) checkDoubt(this, pod, request.copyId);
+          if (may) {
+            checkDoubt(this, pod, request.copyId);
+            notHeldBack(this, pod, request.copyId);
+          }
           return may;
         };
         agent.start({ ...request, mayBegin }, (results) => {

@@ -264,6 +264,17 @@ describe('a suspended message', () => {
     expect(mine.sent('STATE').map(({ frame }) => frame.state.state?.suspensions)).toEqual([1]);
   });
 
+  test('what was suspended when it became poison needs one resume, and its holder hears of it', () => {
+    const state = stateOf({ queue: 'poison', crashCount: 2, suspended: 1 });
+    const bench = new CoreBench({ members: 2, stored: [{ facts: factsOf('M1'), state }] });
+    bench.join(PEER, [{ id: copyId('M1'), epoch: epochOf(A), standing: 'released' }]);
+    bench.pass(6_000);
+    orders(bench, ['resume', 'o1']);
+    expect(bench.stored('M1')).toMatchObject({ queue: 'submission', suspended: 2 });
+    expect(bench.sent('STATE').at(-1)?.frame.state.state).toMatchObject({ suspensions: 2 });
+    expect(audits(bench)).toEqual(['RESUBMIT resume by ann, order o1']);
+  });
+
   test('can be removed; poison is not suspended; an order about what is still held in intake waits', () => {
     const { bench } = deferred();
     orders(bench, ['suspend', 'o1']);

@@ -229,7 +229,8 @@ export function mayBegin(server: Server, requestId: number, nowMs: number): bool
   const open = server.deliveries.get(requestId);
   const copy = open === undefined ? undefined : server.copies.get(open.id);
   if (server.mutants.has('waiting-delivery-begins')) return true;
-  if (open === undefined || copy === undefined || isSuspended(copy.state)) return false;
+  if (open === undefined || copy === undefined) return false;
+  if (isSuspended(copy.state) && !server.mutants.has('suspended-in-turn')) return false;
   if (server.suspendedQueues.has(open.hop)) return false;
   return copy.doubt === null && copy.demoteTo === null && !isJustAwake(server, nowMs);
 }

@@ -128,6 +128,10 @@ export function redirect(turn: Turn, copy: Copy, to: string, detail: string): bo
   if (holder === undefined) server.redirects.set(copy.facts.id, to);
   if (holder === undefined || !isStill(server, copy)) return false;
   resign(turn, copy, to, holder.identity, detail);
+  if (wrong(turn, 'redirect-moves')) {
+    dropCopy(turn, copy);
+    commit(turn, { kind: 'remove', id: copy.facts.id });
+  }
   return true;
 }
 

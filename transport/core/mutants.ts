@@ -110,6 +110,8 @@ export const MUTANTS = {
     'each offer to another boundary is a message of its own there: relays outside get all of them',
   'circle-unseen':
     'two documents send a message in a circle, and where it comes by again it counts as done: it is gone',
+  'redirect-moves': 'a message that a person redirects is on one copy less than before, at last on none',
+  'suspended-in-turn': 'what a person holds back is delivered all the same when it was waiting for its turn',
   ...STORE_MUTANTS,
 } as const;
 

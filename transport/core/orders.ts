@@ -5,6 +5,7 @@
  */
 import type { MessageOrder, QueueOrder, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, RecipientState } from '../../common/message.ts';
+import type { TrackingEventName } from '../runtime/tracking-api.ts';
 import { armAge } from './ages.ts';
 import { type Copy, IN_TRANSIT, isFinal, isSuspended, retryAt } from './copy.ts';
 import { enqueue, finalNow, finishIfFinal, hopDue, pump } from './delivery.ts';
@@ -26,10 +27,12 @@ export function carryOut(turn: Turn): void {
   for (const order of messageOrders) {
     const copy = server.copies.get(order.message);
     if (copy === undefined || server.risk.done.has(order.id) || copy.state.epoch.owner !== server.me) continue;
+    // Out of poison it is submitted again; else it only goes on.
+    const goesOn = order.action === 'resume' && copy.state.queue !== 'poison';
     const done = obey(turn, copy, order);
     if (done === 'not now') continue;
     settleOrder(turn, order.id);
-    if (done === 'done') audit(turn, copy, order);
+    if (done === 'done') audit(turn, copy, order, EVENTS[goesOn ? 'continue' : order.action]);
   }
   for (const order of queueOrders) {
     if (server.risk.done.has(order.id)) continue;
@@ -73,9 +76,7 @@ const WORDS = {
   redirect: 'redirect',
 } as const;
 
-function audit(turn: Turn, { facts, state }: Copy, { action, id, by }: MessageOrder): void {
-  // Out of poison it is submitted again; else it only goes on.
-  const event = EVENTS[action === 'resume' && state.suspended !== false ? 'continue' : action];
+function audit(turn: Turn, { facts }: Copy, { action, id, by }: MessageOrder, event: TrackingEventName): void {
   late(turn, {
     copy: facts.id,
     kind: 'Track',
@@ -135,7 +136,12 @@ function setSuspended(turn: Turn, copy: Copy, event: 'AdminSuspended' | 'AdminCo
 function resume(turn: Turn, copy: Copy): boolean {
   if (copy.state.queue !== 'poison') return false;
   transition(turn.server.coverage, 'AdminResumed', 'poison', 'primary', 'submission');
-  setState(turn, copy, { ...copy.state, queue: 'submission', crashCount: 0 }, 'commit', []);
+  // One word of a person lets it go, also where it was held back before it became poison.
+  const { suspended } = copy.state;
+  const isHeldBack = isSuspended(copy.state);
+  const free = isHeldBack ? Number(suspended) + 1 : suspended;
+  setState(turn, copy, { ...copy.state, queue: 'submission', crashCount: 0, suspended: free }, 'commit', []);
+  if (isHeldBack) tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
   armAge(turn, copy);
   // Alone, and not before it is durable that this order is carried out: should the process die of it again, nobody orders that twice.
   turn.server.risk.suspects.add(copy.facts.id);
