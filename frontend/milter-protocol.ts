@@ -113,6 +113,8 @@ export type Answer =
   | { readonly kind: 'reply'; readonly reply: Reply }
   /** `index`: where it goes; null: to the others. */
   | { readonly kind: 'field'; readonly field: FilterField; readonly index: number | null }
+  /** Change, or with an empty value remove, a field: not offered, but of one that is not there it is an addition. */
+  | { readonly kind: 'changed field'; readonly field: FilterField }
   /** What was not offered. */
   | { readonly kind: 'change'; readonly what: string };
 
@@ -137,7 +139,6 @@ const CHANGES: Readonly<Record<string, string>> = {
   '-': 'remove a recipient',
   b: 'replace the body',
   e: 'change the sender',
-  m: 'change or remove a header field',
   q: 'quarantine the message',
 };
 
@@ -172,6 +173,7 @@ function answerOf(code: string, data: Buffer): Answer {
   if (code === 'h') return { kind: 'field', field: fieldOf(data), index: null };
   if (code === 'i' && data.length > 4)
     return { kind: 'field', field: fieldOf(data.subarray(4)), index: data.readUInt32BE() };
+  if (code === 'm' && data.length > 4) return { kind: 'changed field', field: fieldOf(data.subarray(4)) };
   if (code === 'y') return { kind: 'reply', reply: replyOf(textsOf(data)[0] ?? '') };
   throw new GarbageError(`an answer with code ${JSON.stringify(code)}`);
 }

@@ -57,6 +57,9 @@ const MAX_WAIT_MS = 240_000;
 /** Of one header field with its name: the data of one packet. */
 export const MAX_FIELD_BYTES = 65_000;
 
+/** Of its header fields, in lower case: a longer header is not remembered. */
+const MAX_NAMES = 2_000;
+
 const ACCEPTED: Outcome = { kind: 'accepted', fields: [] };
 
 export class MilterSession {
@@ -68,6 +71,8 @@ export class MilterSession {
   readonly #outcome: Promise<Outcome>;
   #steps = 0;
   #isSkipped = false;
+  /** Of the fields of the message. */
+  readonly #names = new Set<string>();
   #added: FilterField[] = [];
   #addedLength = 0;
 
@@ -201,6 +206,7 @@ export class MilterSession {
     const leadingSpace = (this.#steps & STEP.leadingSpace) !== 0;
     switch (piece.kind) {
       case 'field':
+        if (this.#names.size < MAX_NAMES) this.#names.add(piece.name.toLowerCase());
         return this.#tell(header(piece.name, piece.value, leadingSpace), STEP.noHeader, STEP.silentHeader);
       case 'end of header':
         return this.#tell(packet(COMMAND.endOfHeader), STEP.noEndOfHeader, STEP.silentEndOfHeader, {
@@ -244,12 +250,22 @@ export class MilterSession {
     for (;;) {
       const answer = await this.#connection.answer();
       if (answer.kind === 'field') this.#add(answer.field, answer.index);
+      else if (answer.kind === 'changed field') this.#change(answer.field);
       else {
         const verdict = verdictOf(answer);
         if (answer.kind !== 'continue' && verdict === null) throw unexpected(answer, 'its verdict');
         return verdict === null || verdict.kind === 'accepted' ? { kind: 'accepted', fields: this.#added } : verdict;
       }
     }
+  }
+
+  /** As with Sendmail: of a field that is not there it is an addition, or nothing. rspamd marks spam so. */
+  #change(field: FilterField): void {
+    const name = field.name.toLowerCase();
+    const mayBeThere = this.#names.has(name) || this.#names.size >= MAX_NAMES;
+    if (mayBeThere || this.#added.some((one) => one.name.toLowerCase() === name))
+      throw new FilterFailure('unsupported', 'it wants to change or remove a header field, and may add some only');
+    if (field.value !== '') this.#add(field, null);
   }
 
   /** All go above the message; `index` 0 and 1 are above those before. */

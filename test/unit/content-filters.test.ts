@@ -222,6 +222,14 @@ describe('what it says', () => {
     expect(await ask()).toEqual({ kind: 'refuse', reply: REFUSED });
   });
 
+  test('a field that it changes, and that is not there, is added; one that it removes is nothing: so rspamd marks spam', async () => {
+    seat();
+    const all = [answer('m', number(1), 'X-Spam\0\0'), answer('m', number(1), 'X-Spam\0Yes\0'), answer('a')];
+    milter.script = ({ command }) =>
+      command === 'O' ? negotiated(6, 0x3f, 0) : command === 'E' ? Buffer.concat(all) : null;
+    expect(await ask()).toEqual(accepted(['X-Spam', ' Yes']));
+  });
+
   test('progress begins the time anew', async () => {
     seat({ timeoutMs: 1_000 });
     const sent: NodeJS.Timeout[] = [];
@@ -269,6 +277,14 @@ describe('no usable answer', () => {
     ['skips what cannot be skipped', says('M', answer('s')), 'garbage', /skip in place of/],
     ['adds fields too early', says('M', field('X', 'y')), 'garbage', /field in place of/],
     ['replaces the body', says('E', answer('b', 'other')), 'unsupported', /replace the body/],
+    ['changes a field', says('E', answer('m', number(1), 'SUBJECT\0x\0')), 'unsupported', /change or remove/],
+    ['removes a field', says('E', answer('m', number(1), 'from\0\0')), 'unsupported', /change or remove/],
+    [
+      'changes what it has added',
+      says('E', Buffer.concat([answer('h', 'X\0y\0'), answer('m', number(1), 'x\0z\0')])),
+      'unsupported',
+      /change or remove/,
+    ],
     ['adds a recipient', says('E', answer('+', '<x@y>\0')), 'unsupported', /add a recipient/],
     ['puts it into quarantine', says('E', answer('q', 'why\0')), 'unsupported', /quarantine/],
     ['shuts down', says('E', answer('4')), 'closed', /cannot go on/],

@@ -70,7 +70,7 @@ describe('answers', () => {
     [
       'changed field',
       answer('m', number(1), 'Subject\0x\0'),
-      { kind: 'change', what: 'change or remove a header field' },
+      { kind: 'changed field', field: { name: 'Subject', value: 'x' } },
     ],
     [
       'reply',
