@@ -7,6 +7,7 @@ import { CHECKS } from './authentication-results.ts';
 import type {
   AddressListFile,
   AuthenticationResultsConfig,
+  ContentFilterConfig,
   FrontendConfig,
   FrontendLimits,
   LedgerConfig,
@@ -359,8 +360,18 @@ const listenerFields = object<ListenerConfig>({
       dnsServers: list(text),
     }),
   ),
+  contentFilter: optional(
+    object<ContentFilterConfig>({
+      host: text,
+      port,
+      timeoutMs: positive,
+      failurePolicy: oneOf('Defer', 'Accept'),
+    }),
+  ),
 });
-const listener = withDefaults(listenerFields, { authRequired: undefined, authenticationResults: undefined });
+const listener = withDefaults(listenerFields, {
+  ...{ authRequired: undefined, authenticationResults: undefined, contentFilter: undefined },
+});
 
 const limitFields = object<FrontendLimits>({
   maxMessageBytes: positive,

@@ -300,6 +300,17 @@ export interface ListenerConfig {
   readonly authRequired?: boolean;
   /** What is found out about mail of everybody else; absent: nothing. */
   readonly authenticationResults?: AuthenticationResultsConfig;
+  /** Who is asked about every message; absent: nobody. */
+  readonly contentFilter?: ContentFilterConfig;
+}
+
+/** A mail filter that speaks the milter protocol. */
+export interface ContentFilterConfig {
+  readonly host: string;
+  readonly port: number;
+  /** How long one answer is waited for. */
+  readonly timeoutMs: number;
+  readonly failurePolicy: 'Defer' | 'Accept';
 }
 
 /** RFC 8601. */

@@ -20,6 +20,7 @@ import { SCRAM } from '../common/smtp/scram.ts';
 import { MAX_ENVELOPE_BYTES, recipientBytes } from '../common/smtp/transaction.ts';
 import { scramKeysOf, serveScram, type Users, verifyPassword } from '../common/smtp/users.ts';
 import type { AddressList } from './address-list.ts';
+import type { ContentFilters } from './content-filters.ts';
 import { expandEnvelope, expandedBytes } from './expansion.ts';
 import { RecipientPolicy, relayNetworks } from './policy.ts';
 import type { MessageProxy } from './proxy.ts';
@@ -38,6 +39,8 @@ export interface FrontendEdgeDeps {
   readonly metrics: Metrics;
   /** Absent: nobody's sender is looked at. */
   readonly checks?: Pick<ReceiptChecks, 'begin'>;
+  /** Absent: no filter is asked. */
+  readonly filters?: Pick<ContentFilters, 'begin'>;
 }
 
 interface SessionFacts {
@@ -159,10 +162,15 @@ export class FrontendEdge implements EdgeHandlers {
     const { trusted, expansions } = this.#sessions.get(session.id) ?? STRANGER;
     const envelope = expandEnvelope(named, expansions, this.#policy.recipients);
     const history = this.#history(session, named, expansions, envelope);
-    const { checks, proxy } = this.#deps;
-    if (checks === undefined) return proxy.open(envelope, drain, history);
-    // What the sender's domain says of him is about the envelope as he wrote it.
-    return proxy.open(envelope, drain, history, (goOn) => checks.begin(named, trusted, goOn));
+    const { checks, filters, proxy } = this.#deps;
+    // What the sender's domain says of him is about the envelope as he wrote it, and so is what a filter hears.
+    return proxy.open(
+      envelope,
+      drain,
+      history,
+      (goOn) => checks?.begin(named, trusted, goOn) ?? null,
+      (id, goOn) => filters?.begin(named, id, goOn) ?? null,
+    );
   }
 
   mechanisms(listener: string): readonly string[] {

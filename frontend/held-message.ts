@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { AUTHENTICATION } from '../common/authentication-results.ts';
+import { CONTENT_FILTER, detailOf } from '../common/content-filter.ts';
 import type { AttemptId, CopyId, Envelope } from '../common/message.ts';
 import type { Resolved, Result, TrackingEvent } from '../common/peer/messages.ts';
 import type { OutgoingStream, OutgoingStreamHandlers, PeerSession } from '../common/peer/session-api.ts';
@@ -15,6 +16,7 @@ import type { Metrics } from '../common/platform/metrics.ts';
 import type { DataAnswer, DataDecision, DataEnd, DataSink } from '../common/smtp/edge-api.ts';
 import { MessageIdFinder } from '../common/smtp/message-id.ts';
 import { BodyBuffer, type ReplayBudget } from './body-buffer.ts';
+import type { FilteredMessage, FilterVerdict } from './content-filters.ts';
 import type { TransportPeers } from './peers.ts';
 import type { Candidate } from './picker.ts';
 import type { ReceiptCheck } from './receipt-checks.ts';
@@ -41,6 +43,8 @@ export interface HeldMessageDeps {
   readonly onReleased: () => void;
   /** Whether anything is to be found out about the sender; absent: nothing ever is. */
   readonly check?: (drain: () => void) => ReceiptCheck | null;
+  /** Whoever has a word in whether the message is taken; absent: nobody ever has. */
+  readonly filter?: (id: AttemptId, drain: () => void) => FilteredMessage | null;
 }
 
 /** Above this much unsent the client has to wait. */
@@ -65,6 +69,8 @@ export class HeldMessage implements DataSink {
   readonly #messageId = new MessageIdFinder();
   readonly #check: ReceiptCheck | null;
   #checkIsFull = false;
+  readonly #filter: FilteredMessage | null;
+  #filterIsFull = false;
   #stepping = false;
   #state: HeldState = INITIAL_STATE;
   /** The stream that gets the body now. */
@@ -89,6 +95,7 @@ export class HeldMessage implements DataSink {
     this.#events = [...history];
     this.#buffer = new BodyBuffer(deps.replayBufferBytes, deps.budget);
     this.#check = deps.check?.(() => this.#checkDrained()) ?? null;
+    this.#filter = deps.filter?.(id, () => this.#filterDrained()) ?? null;
   }
 
   open(): Promise<DataDecision> {
@@ -106,14 +113,15 @@ export class HeldMessage implements DataSink {
     this.#pump();
     this.#trim();
     this.#checkIsFull = this.#check !== null && !this.#check.write(chunk);
-    this.#congested = this.#checkIsFull || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES;
+    this.#filterIsFull = this.#filter !== null && !this.#filter.write(chunk);
+    this.#congested = this.#checkIsFull || this.#filterIsFull || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES;
     return !this.#congested;
   }
 
   end(end: DataEnd): Promise<DataAnswer> {
     this.#endOfDataMs = this.#deps.clock.monotonicMs();
     if (end.rejected !== null) {
-      this.#check?.abandon();
+      this.#abandonChecks();
       this.#dispatch({ kind: 'BodyRejected', reply: end.rejected });
       return this.#answer.promise;
     }
@@ -121,9 +129,23 @@ export class HeldMessage implements DataSink {
     const { messageId } = this.#messageId;
     if (messageId !== null) this.#note(messageId, 'MESSAGE-ID');
     this.#digest = this.#hash.digest('hex');
-    if (this.#check === null) this.#bodyEnded();
+    if (this.#filter !== null) void this.#judged(this.#filter);
+    else if (this.#check === null) this.#bodyEnded();
     else void this.#check.end().then((results) => this.#checked(results));
     return this.#answer.promise;
+  }
+
+  /** No END before the verdict: what is refused was never a copy. */
+  async #judged(filter: FilteredMessage): Promise<void> {
+    const [verdict, results] = await Promise.all([filter.end(), this.#check?.end() ?? []]);
+    if (verdict.kind === 'refuse') return this.#dispatch({ kind: 'BodyRejected', reply: verdict.reply });
+    this.#noteFiltered(verdict);
+    this.#checked(results);
+  }
+
+  #noteFiltered({ fields, note }: Extract<FilterVerdict, { readonly kind: 'accept' }>): void {
+    if (note !== null) this.#note(note);
+    for (const field of fields) this.#note(detailOf(field), CONTENT_FILTER);
   }
 
   /** They go with END: both copies have them before the client hears 250. */
@@ -142,9 +164,19 @@ export class HeldMessage implements DataSink {
     this.#relax();
   }
 
+  #filterDrained(): void {
+    this.#filterIsFull = false;
+    this.#relax();
+  }
+
+  #abandonChecks(): void {
+    this.#check?.abandon();
+    this.#filter?.abandon();
+  }
+
   abort(reason: string): void {
     this.#log.info({ reason }, 'client gone before the end of data');
-    this.#check?.abandon();
+    this.#abandonChecks();
     this.#dispatch({ kind: 'ClientGone', reason });
   }
 
@@ -192,7 +224,7 @@ export class HeldMessage implements DataSink {
       case 'discard-body':
         this.#discarding = true;
         this.#pumped = null;
-        this.#check?.abandon();
+        this.#abandonChecks();
         this.#buffer.release();
         return this.#relax();
       case 'refuse':
@@ -351,7 +383,13 @@ export class HeldMessage implements DataSink {
   }
 
   #relax(): void {
-    if (!this.#congested || this.#checkIsFull || this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES / 2) return;
+    if (
+      !this.#congested ||
+      this.#checkIsFull ||
+      this.#filterIsFull ||
+      this.#buffer.unsentBytes > UNSENT_LIMIT_BYTES / 2
+    )
+      return;
     this.#congested = false;
     this.#drain();
   }
@@ -402,7 +440,7 @@ export class HeldMessage implements DataSink {
     for (const ask of this.#asks.values()) ask.cancel();
     this.#asks.clear();
     this.#pumped = null;
-    this.#check?.abandon();
+    this.#abandonChecks();
     this.#buffer.release();
     this.#relax();
     // A client that is gone hears nothing, but nobody may wait for ever.

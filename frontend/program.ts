@@ -24,6 +24,7 @@ import { readEdgeCertificate } from '../common/smtp/edge-certificate.ts';
 import { type EdgeServer, type EdgeTls, startEdge } from '../common/smtp/server.ts';
 import { UsersReader } from '../common/smtp/users-directory.ts';
 import { AddressLists } from './address-lists.ts';
+import { ContentFilters } from './content-filters.ts';
 import { FrontendEdge } from './edge.ts';
 import { MessageProxy } from './proxy.ts';
 import { ReceiptChecks } from './receipt-checks.ts';
@@ -93,6 +94,7 @@ class Frontend implements RunningFrontend {
   readonly #clients: ClientLimits;
   readonly #ledger: ConnectionLedger;
   readonly #checks: ReceiptChecks;
+  readonly #filters: ContentFilters;
   readonly #users: UsersReader;
   readonly #addressLists: AddressLists;
   #topology: TopologyDocument;
@@ -124,9 +126,10 @@ class Frontend implements RunningFrontend {
     this.#ledger = new ConnectionLedger(this.#clients);
     this.#proxy = new MessageProxy({ name, site, uid, clock, random, network, log, metrics, limits }, topology);
     this.#checks = new ReceiptChecks({ clock, log, metrics, listeners, maxConnections: limits.maxConnections });
-    const [proxy, clients, checks] = [this.#proxy, this.#clients, this.#checks];
+    this.#filters = new ContentFilters({ clock, log, metrics, listeners, hostname: config.hostname });
+    const [proxy, clients, checks, filters] = [this.#proxy, this.#clients, this.#checks, this.#filters];
     this.#edge = new FrontendEdge(
-      { name, proxy, clock, random, log, metrics, limits, listeners, clients, checks },
+      { name, proxy, clock, random, log, metrics, limits, listeners, clients, checks, filters },
       topology,
     );
   }
@@ -202,6 +205,7 @@ class Frontend implements RunningFrontend {
     this.#clients.stop();
     this.#shared?.close();
     await this.#checks.close();
+    this.#filters.close();
     await this.#closeMetrics?.();
     await this.#network.close();
   }

@@ -5,7 +5,7 @@
  */
 
 import type { FrontendLimits, TopologyDocument } from '../common/config.ts';
-import type { Envelope } from '../common/message.ts';
+import type { AttemptId, Envelope } from '../common/message.ts';
 import { lackedByAll } from '../common/peer/lacking.ts';
 import type { TrackingEvent } from '../common/peer/messages.ts';
 import type { Clock } from '../common/platform/clock.ts';
@@ -16,6 +16,7 @@ import { type Random, randomFraction } from '../common/platform/random.ts';
 import type { DataDecision } from '../common/smtp/edge-api.ts';
 import { reply } from '../common/smtp/replies.ts';
 import { ReplayBudget } from './body-buffer.ts';
+import type { FilteredMessage } from './content-filters.ts';
 import { HeldMessage } from './held-message.ts';
 import { newAttemptId } from './ids.ts';
 import type { FrontendMutant } from './mutants.ts';
@@ -69,13 +70,15 @@ export class MessageProxy {
   }
 
   /**
-   * The onData half of `EdgeHandlers`: resolves before the 354. `history`: what this front end saw of the client, for tracking; `check`: begins to find out more about it.
+   * The onData half of `EdgeHandlers`: resolves before the 354. `history`: what this front end saw of the client, for tracking; `check`: begins to find out more about it; `filter`: begins to
+   * ask whether to take it.
    */
   open(
     envelope: Envelope,
     drain: () => void,
     history: readonly TrackingEvent[] = [],
     check: (drain: () => void) => ReceiptCheck | null = () => null,
+    filter: (id: AttemptId, drain: () => void) => FilteredMessage | null = () => null,
   ): Promise<DataDecision> {
     const { clock, random, log, metrics, limits } = this.#deps;
     const id = newAttemptId(clock, random);
@@ -110,6 +113,7 @@ export class MessageProxy {
           this.#inFlight -= 1;
         },
         check,
+        filter,
       },
       id,
       envelope,

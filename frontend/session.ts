@@ -5,7 +5,7 @@
  * Promises: exactly one answer (a refusal before the 354, else one reply or one close); a 4yz/5yz after an END only when every try
  * that got an END is known to be durably refused or aborted; 250 only on the word of the last try that got an END; a try is never
  * cancelled after its END. Where nothing can be known: close without a reply (421 would be a 4yz too). A client that waits has a
- * deadline in every phase: `decide` before the 354, `cap` after its end of data; in between its own pace is the edge's business.
+ * deadline in every phase: `decide` before the 354, `cap` after its end of data (where something is found out first, that has a deadline of its own); in between its own pace is the edge's business.
  */
 import type { Identity, Reply } from '../common/message.ts';
 import type { Refuse } from '../common/peer/messages.ts';

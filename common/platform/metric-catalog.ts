@@ -113,6 +113,24 @@ export const METRIC_CATALOG = declare({
       result: ['none', 'pass', 'fail', 'softfail', 'policy', 'neutral', 'temperror', 'permerror'],
     },
   },
+  content_filter_messages_total: {
+    type: 'counter',
+    help: 'Messages that a content filter was asked about, by result (accepted; rejected, deferred or discarded by it, none of which is taken; failedDeferred and failedAccepted: no usable answer, by failurePolicy).',
+    labels: ['result'],
+    values: { result: ['accepted', 'rejected', 'deferred', 'discarded', 'failedDeferred', 'failedAccepted'] },
+  },
+  content_filter_failures_total: {
+    type: 'counter',
+    help: 'Messages for which the content filter gave no usable answer, by reason (connect: nobody there; timeout: silent; closed: gone before its answer; garbage: not understood; unsupported: it wants to change what it may not).',
+    labels: ['reason'],
+    values: { reason: ['connect', 'timeout', 'closed', 'garbage', 'unsupported'] },
+  },
+  content_filter_wait_seconds: {
+    type: 'histogram',
+    help: 'How long messages waited for the content filter after their end.',
+    labels: [],
+    buckets: LATENCY,
+  },
   proxy_duration_seconds: {
     type: 'histogram',
     help: 'From the end of data to the reply for the client, at the front end.',

@@ -65,6 +65,8 @@ export const REPLIES = rows({
     '4.5.3',
     'Too many recipients, the limit is {limit} per message with the members of groups',
   ),
+  filterUnavailable: row(451, '4.7.1', 'Content filter not available, try again later'),
+  filterDeferred: row(451, '4.7.1', 'Message deferred by the content filter, try again later'),
   authRefused: row(454, '4.7.0', 'Too many failed authentications, try again later'),
   authUnavailable: row(454, '4.7.0', 'Authentication not available for a temporary reason'),
 
@@ -111,6 +113,8 @@ export const REPLIES = rows({
   needSmtputf8: row(553, '5.6.7', 'Address has non-ASCII characters and SMTPUTF8 was not given'),
   messageTooBig: row(552, '5.3.4', 'Message too big, the limit is {limit} bytes'),
   headerTooBig: row(552, '5.3.4', 'Message header too big, the limit is {limit} bytes'),
+  filterRejected: row(550, '5.7.1', 'Message refused by the content filter'),
+  filterFieldTooBig: row(552, '5.3.4', 'A header field is too big for the content filter, the limit is {limit} bytes'),
   dataLineTooLong: row(554, '5.6.0', 'Message has a line longer than {limit} octets'),
   bareCr: row(554, '5.6.0', 'Message contains a bare CR'),
   bareLf: row(554, '5.6.0', 'Message contains a bare LF'),

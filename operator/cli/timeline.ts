@@ -36,6 +36,7 @@ export function timeline(
 /** For events of one millisecond: the way a message takes. */
 const WAY = [
   'FRONTEND',
+  'CONTENT-FILTER',
   'AUTHENTICATION',
   'RECEIVE',
   'HAREDIRECT',

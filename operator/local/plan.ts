@@ -6,7 +6,7 @@ import { isAbsolute, join } from 'node:path';
 import type { FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
 import { connectorSecrets } from '../connectors.ts';
 import { dkimKeys } from '../dkim.ts';
-import { receiptChecks } from '../receipt-checks.ts';
+import { contentFilter, receiptChecks } from '../receipt-checks.ts';
 import type { MailboxDatabase, MailCluster } from '../resource/generated.ts';
 import { forUsersOnly, frontendLimits, maildirPath, type PlannedFrontend, type PlannedTransport } from '../topology.ts';
 import { CONNECTORS, type SecretFiles, tlsFiles, type WantedSecrets } from './credentials.ts';
@@ -164,6 +164,7 @@ export function frontendConfig(
       usersFile: users ?? null,
       ...forUsersOnly(listener),
       ...receiptChecks(listener, hostname(cluster.metadata.name)),
+      ...contentFilter(listener),
     };
   });
   return {

@@ -132,6 +132,15 @@ export interface MailClusterSpec {
         /** Name servers to ask, 192.0.2.53 or 192.0.2.53:5353; those of the pod when empty. */
         readonly dnsServers: readonly string[];
       };
+      /** Ask a mail filter that speaks the milter protocol of Sendmail (version 6; OpenDKIM, rspamd) about every message, of users and relayFrom too, before it is accepted. It may refuse, defer or accept, and add header fields; nothing else. Off when absent. */
+      readonly contentFilter?: {
+        /** Where the filter listens, HOST:PORT; every front end connects once for each message. */
+        readonly address: string;
+        /** How long one answer of the filter is waited for; progress that it reports begins it anew. After the end of a message never longer than 4m in all. */
+        readonly timeout: string;
+        /** What becomes of a message for which the filter does not answer, cannot be understood or wants what it may not. Defer: the client hears 451 and comes again. Accept: it goes on as if there were no filter. */
+        readonly failurePolicy: 'Defer' | 'Accept';
+      };
     }[];
     /** Load balancers that pass connections on: who connects from these networks must say by a PROXY header (version 1 or 2) whose connection it is; nobody else is believed. */
     readonly proxyProtocol?: {

@@ -5,7 +5,7 @@
 import type { AddressListFile, FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
 import { transportSecrets } from '../connectors.ts';
 import type { OperatorSettings } from '../gathered.ts';
-import { receiptChecks } from '../receipt-checks.ts';
+import { contentFilter, receiptChecks } from '../receipt-checks.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { forUsersOnly, frontendLimits, type PlannedListener } from '../topology.ts';
 import {
@@ -151,6 +151,7 @@ export function frontendConfig(
         usersFile: one.auth === undefined ? null : `${PATH.users}/${one.auth.secretRef.name}`,
         ...forUsersOnly(one),
         ...receiptChecks(one, smtpHost),
+        ...contentFilter(one),
       }),
     ),
     ...(proxyProtocol === undefined ? {} : { proxyFrom: proxyProtocol.trustedCIDRs }),

@@ -6,6 +6,7 @@
 import { isIP } from 'node:net';
 import type { TopologyDocument } from '../../common/config.ts';
 import type { OperatorSettings } from '../gathered.ts';
+import { contentFilter } from '../receipt-checks.ts';
 import type { MailCluster } from '../resource/generated.ts';
 import { targetPorts } from './configs.ts';
 import { LABEL, metadata, named, type Owner, PORT, podSelector, type Role } from './names.ts';
@@ -77,6 +78,12 @@ function toNameServers(servers: readonly string[]): readonly object[] {
   return ports.length === 0 ? [] : [udpAndTcp(ports)];
 }
 
+/** They may be named: only their ports are known. */
+function toFilters(cluster: MailCluster): readonly object[] {
+  const asked = cluster.spec.frontend.listeners.flatMap((one) => contentFilter(one).contentFilter?.port ?? []);
+  return asked.length === 0 ? [] : [{ ports: tcp(...asked) }];
+}
+
 function toRedis(cluster: MailCluster, owner: Owner): readonly object[] {
   const { mode } = cluster.spec.redis;
   if (mode === 'None') return [];
@@ -116,7 +123,7 @@ export function networkPolicies(
     owner,
     'frontend',
     [{ ports: tcp(...listeners) }, METRICS_IN],
-    [DNS, ...toNameServers(asked), peers, toSigner(operator), ...toRedis(cluster, owner)],
+    [DNS, ...toNameServers(asked), peers, toSigner(operator), ...toFilters(cluster), ...toRedis(cluster, owner)],
   );
   const redis = policy(
     owner,

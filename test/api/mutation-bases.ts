@@ -39,6 +39,7 @@ export const BASES: readonly Base[] = [
             port: 25,
             tls: 'StartTls',
             relayFrom: ['10.1.0.0/16'],
+            contentFilter: { address: 'filter.mail.svc:8891', timeout: '10s', failurePolicy: 'Accept' },
             authenticationResults: {
               authservId: 'mx.contoso.com',
               checks: ['SPF', 'DKIM'],

@@ -10,6 +10,10 @@ import { runDialog, sentBytes } from './dialog-runner.ts';
 /** Replies that no dialog of one edge alone can bring about, and the test that shows them. */
 const ELSEWHERE = {
   envelopeTooBig: 'test/unit/smtp-edge.test.ts',
+  filterDeferred: 'test/unit/content-filters.test.ts',
+  filterFieldTooBig: 'test/unit/content-filters.test.ts',
+  filterRejected: 'test/unit/content-filters.test.ts',
+  filterUnavailable: 'test/unit/content-filters.test.ts',
   noTransport: 'test/scenario/frontend-proxy.test.ts',
   transportLost: 'test/scenario/frontend-proxy.test.ts',
 };

@@ -1,4 +1,4 @@
-/** `authenticationResults` of a listener, from the resource to what a front end reads, and where it may ask. */
+/** `authenticationResults` and `contentFilter` of a listener, from the resource to what a front end reads, and where it may ask. */
 import { expect, test } from 'vitest';
 import { parseFrontendConfig } from '../../common/config-parse.ts';
 import { podConfig } from '../../common/pod-config.ts';
@@ -16,7 +16,8 @@ function read(settings: string) {
   const rendered = frontendConfig(cluster(settings), OWNER, OPERATOR, 'east');
   const parsed = parseFrontendConfig(podConfig(rendered, POD, null, () => undefined));
   if (parsed.kind === 'error') throw new Error(`${parsed.path}: ${parsed.problem}`);
-  return { hostname: parsed.value.hostname, results: parsed.value.listeners[0]?.authenticationResults };
+  const [first] = parsed.value.listeners;
+  return { hostname: parsed.value.hostname, results: first?.authenticationResults, filter: first?.contentFilter };
 }
 
 test('the authserv-id is what the greetings of all front ends end with, unless the resource says another', () => {
@@ -32,12 +33,24 @@ test('the authserv-id is what the greetings of all front ends end with, unless t
   });
 });
 
-test('who does not have it gets the same configuration as before', () => {
-  expect(read('').results).toBeUndefined();
-  expect(JSON.stringify(frontendConfig(cluster(''), OWNER, OPERATOR, 'east'))).not.toContain('authenticationResults');
+test('a content filter is asked with patience and not passed by, unless the resource says so', () => {
+  expect(read(', contentFilter: { address: "opendkim.mail.svc:8891" }').filter).toEqual({
+    ...{ host: 'opendkim.mail.svc', port: 8_891, timeoutMs: 30_000, failurePolicy: 'Defer' },
+  });
+  const said = '{ address: "[2001:db8::1]:11332", timeout: 1m30s, failurePolicy: Accept }';
+  expect(read(`, contentFilter: ${said}`).filter).toEqual({
+    ...{ host: '2001:db8::1', port: 11_332, timeoutMs: 90_000, failurePolicy: 'Accept' },
+  });
 });
 
-test('front ends may go out to name servers on ports of their own', () => {
+test('who does not have it gets the same configuration as before', () => {
+  expect(read('').results).toBeUndefined();
+  const rendered = JSON.stringify(frontendConfig(cluster(''), OWNER, OPERATOR, 'east'));
+  expect(rendered).not.toContain('authenticationResults');
+  expect(rendered).not.toContain('contentFilter');
+});
+
+test('front ends may go out to name servers and filters on ports of their own', () => {
   const ports = (settings: string): readonly string[] => {
     const document = simTopology({ sites: [1], dag: true, frontends: 1 });
     const policy = networkPolicies(cluster(settings), OWNER, OPERATOR, document).find(({ metadata }) =>
@@ -55,6 +68,7 @@ test('front ends may go out to name servers on ports of their own', () => {
     );
   };
   expect(ports(', authenticationResults: {}')).toEqual(['UDP 53', 'TCP 53']);
+  expect(ports(', contentFilter: { address: "[2001:db8::1]:8891" }')).toEqual(['UDP 53', 'TCP 53', 'TCP 8891']);
   expect(ports(', authenticationResults: { dnsServers: ["192.0.2.53", "[2001:db8::53]:5353"] }')).toEqual([
     'UDP 53',
     'TCP 53',

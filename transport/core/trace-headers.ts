@@ -4,6 +4,7 @@
  * `Return-Path:` (RFC 5321 4.4) is not written here: our hop to a mailbox is LMTP, final delivery is the store's, and Dovecot and the
  * embedded Maildir store both write it; a second one would be wrong.
  */
+import { type FilterField, writtenFields } from '../../common/content-filter.ts';
 import type { ClientInfo, CopyId, Envelope } from '../../common/message.ts';
 import { resultsFields } from './results-field.ts';
 
@@ -22,6 +23,8 @@ export interface TraceInput {
   readonly envelope: Envelope;
   /** What its front end found out about who sent it (common/authentication-results.ts). */
   readonly results: readonly string[];
+  /** What a content filter added (common/content-filter.ts); absent: nothing. */
+  readonly filterFields?: readonly FilterField[];
   /** Host name of this transport. */
   readonly hostname: string;
   /** Member name, shown in a comment beside the front end. */
@@ -30,10 +33,10 @@ export interface TraceInput {
 
 /** The fields that go in front of the message, each ending in CRLF. */
 export function traceHeaders(input: TraceInput): Buffer {
-  const { deliveryId, contentKey, results } = input;
+  const { deliveryId, contentKey, results, filterFields = [] } = input;
   const content = contentKey === null ? '' : `${CONTENT_HEADER}: ${word(contentKey)}\r\n`;
-  // RFC 8601 5: above the field of the host that found it out.
-  const front = `${resultsFields(results)}${receivedHeader(input)}`;
+  // RFC 8601 5: above the field of the host that found it out; a filter may have found out something, too.
+  const front = `${resultsFields(results)}${writtenFields(filterFields)}${receivedHeader(input)}`;
   return Buffer.from(`${front}${DELIVERY_HEADER}: ${word(deliveryId)}\r\n${content}`, 'latin1');
 }
 

@@ -10,6 +10,7 @@
  * - `unknown` means the next hop may have the message: the caller retries, the store suppresses by `deliveryId` (protocol.md 23).
  * - The agent never retries by itself and never holds more of a body than a few chunks.
  */
+import type { FilterField } from '../../common/content-filter.ts';
 import type { CopyId, Envelope, EnvelopeRecipient, Epoch, Reply } from '../../common/message.ts';
 import type { Route } from '../core/events.ts';
 
@@ -45,6 +46,8 @@ export interface DeliveryRequest {
   readonly envelope: Envelope;
   /** As they travel with the message (common/authentication-results.ts); absent: none. */
   readonly results?: readonly string[];
+  /** What a content filter added (common/content-filter.ts); absent: nothing. */
+  readonly filterFields?: readonly FilterField[];
   readonly sizeBytes: number;
   readonly route: DeliveryRoute;
   /** At least one. */

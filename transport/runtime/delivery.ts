@@ -305,8 +305,9 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const { copyId, deliveryId, contentKey } = request;
     const envelope = envelopeFor(request.envelope, batch[0]?.recipient);
     const { hostname, member, readBody } = this.#options;
-    const { results = [] } = request;
-    const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, results, hostname, member });
+    const { results = [], filterFields = [] } = request;
+    const fields = { results, filterFields };
+    const trace = traceHeaders({ copyId, deliveryId, contentKey, envelope, ...fields, hostname, member });
     const front = Buffer.concat([trace, Buffer.from(signature, 'latin1')]);
     return {
       reversePath: envelope.reversePath,

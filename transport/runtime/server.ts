@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { resultsOf } from '../../common/authentication-results.ts';
 import type { TopologyDocument } from '../../common/config.ts';
+import { filterFieldsOf } from '../../common/content-filter.ts';
 import type { CopyId, Epoch, Identity } from '../../common/message.ts';
 import type { Contact } from '../../common/peer/messages.ts';
 import type { IncomingStream, PeerSession } from '../../common/peer/session-api.ts';
@@ -472,6 +473,7 @@ export class TransportServer {
         mayBeRepeat,
         envelope: facts.envelope,
         results: resultsOf(facts.events),
+        filterFields: filterFieldsOf(facts.events),
         sizeBytes: facts.sizeBytes,
         route,
         recipients,
