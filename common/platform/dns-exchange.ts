@@ -19,6 +19,7 @@ import {
 } from 'dns-packet';
 import type { NameServer } from '../name-server.ts';
 import type { Clock } from './clock.ts';
+import { describeError } from './lifecycle.ts';
 import type { Random } from './random.ts';
 
 export type { Answer, RecordType } from 'dns-packet';
@@ -117,7 +118,12 @@ function overUdp({ address, port }: NameServer, bytes: Buffer, mine: Mine, tryMs
   });
   // Connected: the system lets nothing in from elsewhere, and says when nobody listens.
   socket.on('connect', () => socket.send(bytes));
-  socket.connect(port, address);
+  try {
+    socket.connect(port, address);
+  } catch (error) {
+    // A port that there is not.
+    settle({ problem: describeError(error) });
+  }
   return promise;
 }
 

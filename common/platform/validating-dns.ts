@@ -172,13 +172,25 @@ class Validating implements ValidatingDns {
         const reply = await exchange(server, { name, type }, this.#tryMs, this.#ports);
         if (!('problem' in reply) && (reply.rcode === NOERROR || reply.rcode === NXDOMAIN)) {
           if (reply.isAuthentic) this.#seen = { validates: true, atMs: this.#ports.clock.monotonicMs() };
-          return found(reply, name, type);
+          const read = attempt(() => found(reply, name, type));
+          if (read !== null) return read;
+          last = 'an answer that cannot be read';
+          continue;
         }
         last = `${'problem' in reply ? reply.problem : rcodeText(reply.rcode)} (${server.address}:${server.port})`;
         // What it found to be forged it will find to be forged again.
         if (!('problem' in reply) && this.#servers.length === 1) return temporary(`${what}: ${last}`);
       }
     return temporary(`${what}: ${last}`);
+  }
+}
+
+/** The codec takes what no server should send. */
+function attempt(read: () => Found): Found | null {
+  try {
+    return read();
+  } catch {
+    return null;
   }
 }
 

@@ -133,6 +133,19 @@ describe('what is no answer of a name server is temporary', () => {
     expect(await dns.addresses('a.test')).toMatchObject({ records: ['203.0.113.1'], provenNames: ['a.test'] });
   });
 
+  test('a server that cannot be', async () => {
+    const dns = validatingDns(['127.0.0.1:99999'], { clock: systemClock, log: silentLogger, random: systemRandom });
+    expect(await dns.mx('a.test')).toEqual({ kind: 'temporary', reason: expect.stringContaining('99999') });
+  });
+
+  test('a true answer with any one byte changed ends the question, and no process', async () => {
+    const { dns, server } = await world({ 'a.test': { mx: [[10, 'mx.a.test']], txt: ['x'], isSigned: true } });
+    for (let at = 2; at < 60; at++) {
+      server.distort = (reply) => [changed(reply, at % reply.length, 0xff), reply];
+      expect((await dns.mx('a.test')).kind).toMatch(/^(records|noRecords|noName|temporary)$/);
+    }
+  });
+
   test('another server is asked when one is dead', async () => {
     const { dns } = await world({ ...signed }, ['127.0.0.9:9']);
     expect(await dns.addresses('a.test')).toMatchObject({ records: ['203.0.113.1'] });
