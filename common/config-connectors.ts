@@ -31,13 +31,14 @@ import {
 
 const mxFields = object<MxConfig>({
   mtaSts: flag,
+  dane: flag,
   port,
   dnsServers: list(text),
   allowNetworks: list(network),
   ownNames: list(lowerCase),
 });
 
-const mx = withDefaults(mxFields, { mtaSts: false });
+const mx = withDefaults(mxFields, { mtaSts: false, dane: false });
 
 const session = object<ConnectorSession>({
   isUnproven: flag,

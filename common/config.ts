@@ -52,6 +52,8 @@ export interface MxConfig {
   readonly ownNames: readonly string[];
   /** Policies of receiving domains are asked for and kept to (RFC 8461). Absent: not. */
   readonly mtaSts?: boolean;
+  /** `dnsServers` validate DNSSEC, and TLSA records of the hosts count (RFC 7672). Absent: not. */
+  readonly dane?: boolean;
 }
 
 /** What is said to the hosts of a connector, and from where. */

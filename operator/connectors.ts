@@ -10,8 +10,10 @@ const MX_DEFAULTS = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] 
 
 function mxOf({ delivery, mx, tls }: Connector): MxConfig | null {
   if (delivery !== 'MX') return null;
-  const { mtaSts, ...rest } = mx ?? {};
-  return { ...MX_DEFAULTS, ...rest, mtaSts: tls !== 'None' && mtaSts !== 'Ignore' };
+  const { mtaSts, dane, ...rest } = mx ?? {};
+  const asked = { ...MX_DEFAULTS, ...rest, mtaSts: tls !== 'None' && mtaSts !== 'Ignore' };
+  // Who does not use it keeps the document that he has.
+  return dane === 'Enforce' ? { ...asked, dane: true } : asked;
 }
 
 function sessionOf({ tls, auth, sourceAddress: from }: Connector): ConnectorSession | null {

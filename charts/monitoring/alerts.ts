@@ -84,6 +84,14 @@ const QUEUE_ALERTS: readonly Alert[] = [
     summary: 'A resubmission does not come on',
     description: `${POD} has had open resubmit requests for half an hour and resubmitted nothing.`,
   },
+  {
+    alert: 'DaneUnvalidated',
+    expr: 'sum by (namespace, cluster, pod) (increase(mailcluster_dane_hosts_total{result="unvalidated"}[30m])) > 0',
+    for: '10m',
+    severity: 'warning',
+    summary: 'The resolver for DANE does not validate',
+    description: `${POD} sends by a connector with DANE, but its mx.dnsServers validate nothing, not even the root: mail goes out as without DANE.`,
+  },
 ];
 
 const SERVICE_ALERTS: readonly Alert[] = [

@@ -267,6 +267,18 @@ export const METRIC_CATALOG = declare({
     labels: ['outcome'],
     values: { outcome: ['signed', 'unsigned', 'deferred'] },
   },
+  dane_hosts_total: {
+    type: 'counter',
+    help: 'MX hosts of connectors with DANE as they were found: with TLSA records, with unusable ones, without any, in doubt (not used), or unvalidated: the resolver validates nothing.',
+    labels: ['result'],
+    values: { result: ['proof', 'unusable', 'none', 'unresolved', 'unvalidated'] },
+  },
+  dane_attempts_total: {
+    type: 'counter',
+    help: 'Attempts to deliver to hosts with usable TLSA records: the certificate was proven, or refused before anything was sent.',
+    labels: ['outcome'],
+    values: { outcome: ['proven', 'refused'] },
+  },
   delivery_duration_seconds: {
     type: 'histogram',
     help: 'Duration of one delivery attempt, by route.',

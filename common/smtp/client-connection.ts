@@ -5,8 +5,9 @@
  * (`earlyReply`).
  */
 import { connect as connectSocket, isIP, type Socket } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { connect as connectTls, type DetailedPeerCertificate, type TLSSocket } from 'node:tls';
 import type { Clock, Timer } from '../platform/clock.ts';
+import { type DaneProof, daneVerdict } from './dane.ts';
 import { formatReply, type ReplyLimits, ReplyParser, type ServerReply } from './reply-parser.ts';
 
 export type ClientErrorCode =
@@ -43,6 +44,8 @@ export interface TlsSettings {
   readonly name?: string;
   /** PEM; the system's authorities when absent. */
   readonly ca?: string;
+  /** TLSA records decide, nobody else's authority (RFC 7672). */
+  readonly dane?: DaneProof;
 }
 
 export interface DialAddress {
@@ -82,6 +85,7 @@ export class ClientConnection {
   #sendingContent = false;
   #earlyReply: ServerReply | null = null;
   #upgrading = false;
+  #provenBy: string | null = null;
   /** Runs once when the connection is no more. */
   onClosed: (error: ClientError) => void = () => undefined;
 
@@ -119,6 +123,11 @@ export class ClientConnection {
     socket.on('error', onError);
     socket.once('connect', () => settle(new ClientConnection(socket, address.host, clock, limits)));
     return promise;
+  }
+
+  /** The TLSA record that the certificate matches. */
+  get provenBy(): string | null {
+    return this.#provenBy;
   }
 
   get error(): ClientError | null {
@@ -180,13 +189,14 @@ export class ClientConnection {
     const plain = this.#socket;
     plain.removeAllListeners('data').removeAllListeners('drain');
     this.#upgrading = true;
-    const name = settings.name ?? this.#host;
+    const { dane } = settings;
+    const name = dane?.base ?? settings.name ?? this.#host;
     const secure = connectTls({
       socket: plain,
       host: name,
       ...(isIP(name) === 0 ? { servername: name } : {}),
       ...(settings.ca === undefined ? {} : { ca: settings.ca }),
-      rejectUnauthorized: settings.verify,
+      rejectUnauthorized: settings.verify && dane === undefined,
       minVersion: 'TLSv1.2',
     });
     this.#arm(timeoutMs);
@@ -201,16 +211,27 @@ export class ClientConnection {
       });
     });
     this.#wake = null;
+    if (this.#error === null) {
+      // From here on TLS is what is closed: the socket below it closed under a finished handshake ends the process.
+      this.#socket = secure;
+      // Nothing has been said over TLS yet.
+      if (dane !== undefined) await this.#prove(secure, dane);
+    }
     this.#upgrading = false;
     this.#deadlineMs = Number.POSITIVE_INFINITY;
     if (this.#error !== null) {
       secure.destroy();
       return this.#error;
     }
-    this.#socket = secure;
     this.#parser = new ReplyParser(this.#limits);
     this.#attach(secure);
     return null;
+  }
+
+  async #prove(secure: TLSSocket, dane: DaneProof): Promise<void> {
+    const verdict = await daneVerdict(dane, chainOf(secure), this.#clock.wallMs());
+    if ('problem' in verdict) this.#fail('TLS', `DANE: ${verdict.problem}`);
+    else this.#provenBy = verdict.by;
   }
 
   /** Says QUIT without waiting for the answer (the outcome of every transaction is known) and closes. */
@@ -299,6 +320,20 @@ export class ClientConnection {
     this.onClosed(error);
     return error;
   }
+}
+
+/** What the server sent, its own certificate first. */
+function chainOf(secure: TLSSocket): readonly Buffer[] {
+  const chain: Buffer[] = [];
+  // A root names itself as its issuer.
+  const seen = new Set<DetailedPeerCertificate>();
+  let next: DetailedPeerCertificate | undefined = secure.getPeerCertificate(true);
+  while (next?.raw !== undefined && !seen.has(next)) {
+    seen.add(next);
+    chain.push(next.raw);
+    next = next.issuerCertificate;
+  }
+  return chain;
 }
 
 function reasonOf(error: unknown): string {

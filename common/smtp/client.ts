@@ -11,6 +11,7 @@ import type { EnvelopeRecipient, Reply } from '../message.ts';
 import type { Clock } from '../platform/clock.ts';
 import { authenticate, type Credentials } from './client-auth.ts';
 import { ClientConnection, ClientError, type Dial, type TlsSettings } from './client-connection.ts';
+import type { DaneProof } from './dane.ts';
 import { DotStuffer } from './dot-stuffer.ts';
 import { DEFAULT_REPLY_LIMITS, formatReply, type ReplyLimits, type ServerReply } from './reply-parser.ts';
 
@@ -56,6 +57,8 @@ export interface ClientOptions {
   readonly tlsName?: string;
   /** With `Required`: encryption will do, whatever the certificate. */
   readonly isUnproven?: boolean;
+  /** With `Required`: what the certificate must prove in place of that. */
+  readonly dane?: DaneProof;
   /** Sent over TLS only; without them the server is not asked. */
   readonly credentials?: Credentials;
   /** PEM of the authorities trusted under `Required`; the system's when absent. */
@@ -101,6 +104,8 @@ export interface SendOutcome {
   readonly serverSpoke: boolean;
   /** The server offers DSN and was given the parameters (RFC 3461). */
   readonly dsnPassedOn: boolean;
+  /** Who the server was proven to be with DANE, and by which record; for people. */
+  readonly provenBy?: string;
 }
 
 /** Rejects with a `ClientError`. */
@@ -177,7 +182,8 @@ async function startTls(
   capabilities: Capabilities,
 ): Promise<boolean> {
   if (!capabilities.has('STARTTLS')) {
-    if (policy === 'Required') throw new ClientError('TLS', 'TLS is required and STARTTLS is not offered');
+    const why = options.dane === undefined ? 'TLS is required' : `TLSA records of ${options.dane.base} require TLS`;
+    if (policy === 'Required') throw new ClientError('TLS', `${why} and STARTTLS is not offered`);
     return false;
   }
   connection.write('STARTTLS\r\n');
@@ -191,6 +197,7 @@ async function startTls(
     verify: policy === 'Required' && options.isUnproven !== true,
     ...(options.tlsName === undefined ? {} : { name: options.tlsName }),
     ...(options.ca === undefined ? {} : { ca: options.ca }),
+    ...(options.dane === undefined ? {} : { dane: options.dane }),
   };
   const failed = await connection.upgrade(settings, options.timeouts.greetingMs);
   if (failed !== null) throw failed;
@@ -210,6 +217,7 @@ interface Transaction {
 export class MailClient {
   /** Whether the session is encrypted. */
   readonly secured: boolean;
+  readonly #provenBy: string | null;
   readonly #connection: ClientConnection;
   readonly #lmtp: boolean;
   readonly #timeouts: ClientTimeouts;
@@ -222,6 +230,7 @@ export class MailClient {
     this.#timeouts = options.timeouts;
     this.#capabilities = capabilities;
     this.secured = secured;
+    this.#provenBy = connection.provenBy === null ? null : `${options.dane?.base} proven by ${connection.provenBy}`;
   }
 
   get isUsable(): boolean {
@@ -255,6 +264,7 @@ export class MailClient {
       contentError: transaction.contentError,
       serverSpoke: transaction.serverSpoke,
       dsnPassedOn: this.#capabilities.has('DSN'),
+      ...(this.#provenBy === null ? {} : { provenBy: this.#provenBy }),
     };
   }
 

@@ -2,6 +2,9 @@
  * What must hold between the send connectors of one MailCluster and costs too much as a rule of a CRD (64 connectors of 64 address spaces each): two that nobody
  * could choose between, one that points at ourselves; and what is odd but right. Owns: those checks. PURE.
  */
+
+import { nameServer } from '../../common/name-server.ts';
+import { inNetworks, networksOf } from '../../common/networks.ts';
 import { named } from '../resources/names.ts';
 import type { MailCluster } from './generated.ts';
 import type { Path } from './problem.ts';
@@ -9,6 +12,7 @@ import type { Path } from './problem.ts';
 type Say = (path: Path, problem: string, fix: string) => void;
 type Connector = MailCluster['spec']['sendConnectors'][number];
 
+const LOOPBACK = networksOf('loopback', ['127.0.0.0/8', '::1/128']);
 const connectors: Path = ['spec', 'sendConnectors'];
 
 export function checkConnectors({ metadata, spec }: MailCluster, say: Say): void {
@@ -90,15 +94,27 @@ export function noteConnectors({ spec }: MailCluster, note: Say): void {
         'set tls to Required when the smart hosts have certificates of their names',
       );
     if (delivery !== 'MX') continue;
+    if (mx?.dane === 'Enforce') {
+      const [far] = mx.dnsServers.filter((server) => !isHere(server));
+      if (far !== undefined)
+        note(
+          [...connectors, at, 'mx', 'dnsServers'],
+          `send connector ${name} believes what ${far} calls validated: who can change packets on the way from there can forge TLSA records`,
+          'let only an encrypted network, or one that nobody else writes to, be between it and the transports',
+        );
+      continue;
+    }
     const protects = tls !== 'None' && mx?.mtaSts !== 'Ignore';
     note(
       [...connectors, at, 'delivery'],
-      `send connector ${name} believes what DNS says${protects ? ' of domains without an MTA-STS policy' : ''}: DANE is not available`,
-      'it would need a resolver that validates DNSSEC; to known partners use smart hosts with tls: Required',
+      `send connector ${name} believes what DNS says${protects ? ' of domains without an MTA-STS policy' : ''}: DANE is off`,
+      'set mx.dane to Enforce, with resolvers that validate DNSSEC in mx.dnsServers; to known partners use smart hosts with tls: Required',
     );
   }
   noteSites(spec, note);
 }
+
+const isHere = (server: string): boolean => inNetworks(LOOPBACK, nameServer(server).address);
 
 /** Sites whose transports have no way to where others send. */
 function noteSites(spec: MailCluster['spec'], note: Say): void {

@@ -327,6 +327,8 @@ export interface MailClusterSpec {
       readonly ownNames: readonly string[];
       /** Enforce: keep to the MTA-STS policies of receiving domains (RFC 8461), fetched from them over HTTPS. Enforce when absent, except with tls: None. */
       readonly mtaSts?: 'Enforce' | 'Ignore';
+      /** Enforce: hosts with TLSA records must prove them (DANE, RFC 7672), and dnsServers are resolvers that validate DNSSEC, over a way that nobody else can write to: what they call authentic is believed. Ignore when absent. */
+      readonly dane?: 'Enforce' | 'Ignore';
     };
     /** None: never; Opportunistic: when offered; EncryptionOnly: always, whatever the certificate; Required: with a certificate that proves the name, or not at all. */
     readonly tls: 'None' | 'Opportunistic' | 'EncryptionOnly' | 'Required';

@@ -59,6 +59,12 @@ export const BASES: readonly Base[] = [
           smartHosts: [{ host: 'relay.example.net', port: 25 }],
           sites: ['denver'],
         },
+        {
+          name: 'proven',
+          addressSpaces: [{ domain: 'proven.example', cost: 2 }],
+          delivery: 'MX',
+          mx: { dnsServers: ['192.0.2.53'], mtaSts: 'Enforce', dane: 'Enforce' },
+        },
       ],
       dkim: {
         failurePolicy: 'SendUnsigned',

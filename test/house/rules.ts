@@ -35,6 +35,7 @@ const HOMES: readonly { readonly name: string; readonly where: RegExp; readonly 
   { name: 'smtp-server', where: /^common\/smtp\//, oneFile: true },
   { name: 'pino', where: /^common\/platform\//, oneFile: true },
   { name: 'prom-client', where: /^common\/platform\//, oneFile: true },
+  { name: 'dns-packet', where: /^common\/platform\/dns-exchange\.ts$/, oneFile: true },
   { name: 'ioredis', where: /^common\/platform\/redis-connection\.ts$/, oneFile: true },
   // One file of each program that uses it: programs do not import each other.
   {

@@ -8,11 +8,11 @@ export interface TestCertificate {
   readonly key: string;
 }
 
-const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
-const HOUR_MS = 3_600_000;
+export const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+export const HOUR_MS = 3_600_000;
 
 /** The library asks for the metadata functions when it is loaded; it stores and reads nothing that matters to certificates. */
-async function loadX509(): Promise<typeof X509> {
+export async function loadX509(): Promise<typeof X509> {
   if (!('getMetadata' in Reflect)) {
     const nothing = (): undefined => undefined;
     Object.assign(Reflect, { getMetadata: nothing, getOwnMetadata: nothing, defineMetadata: nothing });

@@ -78,6 +78,17 @@ export const ALERT_CASES: readonly AlertCase[] = [
     description: 'mail/contoso: the oldest message of the queue delivery is 41m 0s old.',
   },
   {
+    alert: 'DaneUnvalidated',
+    series: {
+      [`mailcluster_dane_hosts_total{${A},result="unvalidated"}`]: '0x4 5x30',
+      [`mailcluster_dane_hosts_total{${A},result="none"}`]: '0+7x35',
+      [`mailcluster_dane_hosts_total{${B},result="unvalidated"}`]: '0x35',
+    },
+    ...{ quietAt: 14, firesAt: 15, labels: pod },
+    description:
+      'mail/a sends by a connector with DANE, but its mx.dnsServers validate nothing, not even the root: mail goes out as without DANE.',
+  },
+  {
     alert: 'PoisonMessages',
     series: { [`mailcluster_poison_messages{${A}}`]: '0 1x5', [`mailcluster_poison_messages{${B}}`]: '0x9' },
     ...{ quietAt: 0, firesAt: 1, labels: cluster },

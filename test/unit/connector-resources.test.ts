@@ -115,7 +115,15 @@ test('what is odd but right is noted', () => {
     'send connector a tells its password to whoever answers: EncryptionOnly does not ask who that is',
   ]);
   expect(notes('{ name: a, addressSpaces: [{ domain: "*" }], delivery: MX, mx: { mtaSts: Ignore } }')).toEqual([
-    'send connector a believes what DNS says: DANE is not available',
+    'send connector a believes what DNS says: DANE is off',
+  ]);
+  const dane = (servers: string): readonly string[] =>
+    notes(
+      `{ name: a, addressSpaces: [{ domain: "*" }], delivery: MX, mx: { dane: Enforce, dnsServers: [${servers}] } }`,
+    );
+  expect(dane('127.0.0.1, "127.0.0.1:5353", "[::1]:53"')).toEqual([]);
+  expect(dane('127.0.0.1, "10.0.0.53:5353"')).toEqual([
+    'send connector a believes what 10.0.0.53:5353 calls validated: who can change packets on the way from there can forge TLSA records',
   ]);
 });
 
@@ -131,6 +139,16 @@ test.each([
   );
   if (!result.ok || result.clusters[0] === undefined) throw new Error('refused');
   expect(sendConnectors(result.clusters[0])[0]?.mx?.mtaSts).toBe(expected);
+});
+
+test('DANE is in the document only where it is on: who does not use it keeps the bytes he has', () => {
+  const documented = (mx: string) => {
+    const result = load(cluster(`{ name: a, addressSpaces: [{ domain: "*" }], delivery: MX, mx: { ${mx} } }`));
+    if (!result.ok || result.clusters[0] === undefined) throw new Error('refused');
+    return sendConnectors(result.clusters[0])[0]?.mx;
+  };
+  expect(documented('dane: Enforce, dnsServers: [127.0.0.1]')).toMatchObject({ dane: true, dnsServers: ['127.0.0.1'] });
+  for (const without of ['port: 25', 'dane: Ignore']) expect(documented(without)).not.toHaveProperty('dane');
 });
 
 describe('on Kubernetes', () => {

@@ -335,7 +335,7 @@ describe('references', () => {
     const text = `${CLUSTER}  sendConnectors: [{ name: out, delivery: MX, addressSpaces: [{ domain: "*" }] }]\n`;
     expect(loaded(text).notes.map((note) => note.problem)).toEqual([
       'no MailboxDatabase in these files holds contoso.com',
-      'send connector out believes what DNS says of domains without an MTA-STS policy: DANE is not available',
+      'send connector out believes what DNS says of domains without an MTA-STS policy: DANE is off',
     ]);
     expect(
       loaded(`apiVersion: v1\nkind: Namespace\nmetadata: { name: mail }\n---\n${CLUSTER}${DATABASE}`).notes[0]?.problem,

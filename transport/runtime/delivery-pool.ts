@@ -13,6 +13,7 @@ import {
   connectClient,
   type MailClient,
 } from '../../common/smtp/client.ts';
+import type { DaneProof } from '../../common/smtp/dane.ts';
 import type { ReadCredentials } from './connector-credentials.ts';
 
 type SessionOptions = Pick<ClientOptions, 'isUnproven' | 'sourceAddress' | 'credentials'>;
@@ -25,6 +26,10 @@ export interface Destination {
   /** `host` is an address, and this the name it was found by. */
   readonly tlsName?: string;
   readonly session?: ConnectorSession | null;
+  /** What the host must prove, whatever authorities say; with `Required`. */
+  readonly dane?: DaneProof;
+  /** Why there is no proof by DANE, where it was looked for; for people. */
+  readonly noDane?: string;
 }
 
 export interface PoolOptions {
@@ -202,7 +207,9 @@ export class DeliveryPool {
   }
 }
 
-function keyOf({ protocol, host, port, tls, tlsName, session }: Destination): string {
+function keyOf({ protocol, host, port, tls, tlsName, session, dane }: Destination): string {
   const said = session ? `${session.isUnproven} ${session.credentials ?? ''} ${session.sourceAddress ?? ''}` : '';
-  return `${protocol} ${host} ${port} ${tls} ${tlsName ?? ''} ${said}`;
+  // Who was proven by a record that is there no more must prove it again.
+  const proof = dane === undefined ? '' : JSON.stringify(dane);
+  return `${protocol} ${host} ${port} ${tls} ${tlsName ?? ''} ${said} ${proof}`;
 }

@@ -12,17 +12,19 @@ export interface ResultContext {
   readonly peer: string;
   readonly contentError: Error | null;
   readonly dsnPassedOn: boolean;
+  /** With DANE, for people. */
+  readonly provenBy?: string;
 }
 
 export function toResult(index: number, outcome: RecipientOutcome, context: ResultContext): RecipientResult {
   switch (outcome.kind) {
     case 'accepted': {
       const isMailbox = context.route.kind === 'mailbox';
-      const reply = formatReply(outcome.reply);
+      const proven = context.provenBy === undefined ? '' : ` (DANE: ${context.provenBy})`;
       return {
         index,
         kind: isMailbox ? 'delivered' : 'relayed',
-        reply,
+        reply: `${formatReply(outcome.reply)}${proven}`,
         dsnPassedOn: !isMailbox && context.dsnPassedOn,
       };
     }

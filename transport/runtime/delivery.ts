@@ -3,12 +3,14 @@
  * deliveries under way, which hosts lately failed. Promises and refusals: `delivery-api.ts`. Knows no queue and no schedule; the core does.
  * Fails by giving results; a stored body that cannot be read is reported through `onDamaged` and never sent half.
  */
+import type { ConnectorSession, MxConfig } from '../../common/config.ts';
 import type { CopyId, Reply } from '../../common/message.ts';
 import type { Clock } from '../../common/platform/clock.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { MailDns } from '../../common/platform/mail-dns.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Random } from '../../common/platform/random.ts';
+import { type ValidatingDns, validatingDns } from '../../common/platform/validating-dns.ts';
 import {
   ClientError,
   type ClientTimeouts,
@@ -17,10 +19,13 @@ import {
   RFC5321_TIMEOUTS,
   type SendOutcome,
 } from '../../common/smtp/client.ts';
+import { shownTlsa } from '../../common/smtp/dane.ts';
+import type { StsPolicy } from '../../common/smtp/mta-sts.ts';
 import { OwnResultsRemover } from '../core/results-field.ts';
 import { envelopeFor } from '../core/return-path.ts';
 import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } from '../core/trace-headers.ts';
 import { credentialsIn, type ReadCredentials } from './connector-credentials.ts';
+import { type HostDane, lookUpDane } from './dane-lookup.ts';
 import type {
   DeliveryAgent,
   DeliveryRecipient,
@@ -36,6 +41,8 @@ import { DkimSigning, type DkimSigningOptions, type Signature } from './dkim-sig
 import { chooseTargets, MxLookup } from './mx-lookup.ts';
 import { StsPolicies } from './sts-policies.ts';
 
+const NO_SESSION: ConnectorSession = { isUnproven: false, credentials: null, sourceAddress: null };
+
 type Deferred = Extract<RecipientResult, { kind: 'deferred' }>;
 type MxRoute = Extract<DeliveryRoute, { kind: 'mx' }>;
 type NoDestination =
@@ -49,6 +56,8 @@ export interface DeliveryAgentOptions {
   readonly random: Random;
   /** The resolver that asks these servers. */
   readonly dns: (servers: readonly string[]) => MailDns;
+  /** Those that validate DNSSEC; over sockets when absent. */
+  readonly validatingDns?: (servers: readonly string[]) => ValidatingDns;
   /** Name in EHLO, LHLO and `Received:`. */
   readonly hostname: string;
   readonly member: string;
@@ -97,6 +106,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   readonly #pool: DeliveryPool;
   readonly #turns = new DeliveryTurns();
   readonly #policies: StsPolicies;
+  readonly #validating: (servers: readonly string[]) => ValidatingDns;
   readonly #signing: DkimSigning;
   readonly #underWay = new Set<Promise<void>>();
   /** `host:port` -> monotonic time until which the host comes last. */
@@ -110,6 +120,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const { clock, log } = options;
     this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
     const { config, directory } = options.dkim ?? { config: () => null, directory: null };
+    this.#validating = options.validatingDns ?? onePerList((servers) => validatingDns(servers, options));
     this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, config, directory });
     this.#pool = new DeliveryPool({
       clock: options.clock,
@@ -140,11 +151,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
 
   readonly hostsOf: HostsOf = async (route) => {
     const found = await this.#destinations(route);
-    const asked = route.kind === 'mx' && route.mx.mtaSts === true ? route : null;
-    const policy =
-      asked === null
-        ? null
-        : await this.#policies.policyOf(asked.domain, this.#options.dns(asked.mx.dnsServers), asked.mx);
+    const policy = route.kind === 'mx' ? await this.#policyOf(route) : null;
     const mode = policy?.mode ?? null;
     if (Array.isArray(found)) return { hosts: found.map(shown), problem: null, policy: mode };
     const problem = found.kind === 'failed' ? formatReply(found.reply) : found.reply;
@@ -196,15 +203,16 @@ class SocketDeliveryAgent implements DeliveryAgent {
     for (const destination of destinations) {
       const peer = `${destination.host}:${destination.port}`;
       const sent = await this.#send(destination, this.#message(request, batch, signature), request.mayBegin);
+      if (destination.dane !== undefined && sent !== null) this.#countProof(sent);
       if (sent === null) return batch.map(({ index }) => ({ index, kind: 'withheld' }));
       if (sent instanceof ClientError) {
         this.#avoid(peer);
         results = allDeferred(batch, peer, sent);
         continue;
       }
-      const { contentError, dsnPassedOn } = sent;
+      const { contentError } = sent;
       if (contentError !== null) this.#reportContentError(request.copyId, contentError);
-      const context = { route: request.route, peer, contentError, dsnPassedOn };
+      const context = { ...sent, route: request.route, peer };
       results = batch.map(({ index }, at) => toResult(index, outcomeAt(sent, at), context));
       const next = mayTryNextHost(sent);
       if (next || brokeDown(sent)) this.#avoid(peer);
@@ -247,28 +255,47 @@ class SocketDeliveryAgent implements DeliveryAgent {
     );
   }
 
-  async #mxDestinations({ domain, mx, tls, session = null }: MxRoute): Promise<Destination[] | NoDestination> {
-    const { dns, random, hostname } = this.#options;
-    const asked = dns(mx.dnsServers);
+  async #mxDestinations(route: MxRoute): Promise<Destination[] | NoDestination> {
+    const { domain, mx, session = null } = route;
+    const { random, hostname, metrics } = this.#options;
     const [answer, policy] = await Promise.all([
-      new MxLookup(asked, random, hostname, mx).lookUp(domain),
-      mx.mtaSts === true ? this.#policies.policyOf(domain, asked, mx) : null,
+      new MxLookup(this.#dnsFor(mx), random, hostname, mx).lookUp(domain),
+      this.#policyOf(route),
     ]);
     if (answer.kind === 'failed') return answer;
     if (answer.kind === 'deferred') return { ...answer, scope: 'host' };
-    const chosen = chooseTargets(domain, answer.targets, policy, session?.sourceAddress ?? null);
+    const dane =
+      mx.dane === true
+        ? await lookUpDane(domain, answer, mx.port, this.#validating(mx.dnsServers), metrics)
+        : new Map<string, HostDane>();
+    const known = answer.targets.filter(({ name }) => dane.get(name)?.kind !== 'unresolved');
+    const doubtful = [...dane.values()].find((one) => one.kind === 'unresolved');
+    if (known.length === 0 && doubtful !== undefined)
+      return { kind: 'deferred', reply: `4.4.3 DNS: ${doubtful.reason}`, scope: 'host' };
+    const hasProof = (name: string): boolean => dane.get(name)?.kind === 'proof';
+    const chosen = chooseTargets(domain, known, policy, session?.sourceAddress ?? null, hasProof);
     if (typeof chosen === 'string') return { kind: 'deferred', reply: chosen, scope: 'host' };
-    // A policy in force asks for a proven certificate, whatever the connector would be content with.
-    const way =
-      policy?.mode === 'enforce'
-        ? { tls: 'Required' as const, session: session === null ? null : { ...session, isUnproven: false } }
-        : { tls, session };
     return this.#avoidedLast(
       chosen.map(({ address, name }) => ({
         ...{ protocol: 'SMTP' as const, host: address, port: mx.port, tlsName: name },
-        ...way,
+        ...wayTo(route, policy?.mode === 'enforce', dane.get(name) ?? null),
       })),
     );
+  }
+
+  #dnsFor({ dane, dnsServers }: MxConfig): MailDns {
+    return dane === true ? this.#validating(dnsServers) : this.#options.dns(dnsServers);
+  }
+
+  async #policyOf({ domain, mx }: MxRoute): Promise<StsPolicy | null> {
+    return mx.mtaSts === true ? this.#policies.policyOf(domain, this.#dnsFor(mx), mx) : null;
+  }
+
+  #countProof(sent: SendOutcome | ClientError): void {
+    if (!(sent instanceof ClientError) || sent.code === 'TLS')
+      this.#options.metrics.increment('dane_attempts_total', {
+        outcome: sent instanceof ClientError ? 'refused' : 'proven',
+      });
   }
 
   #avoidedLast(all: readonly Destination[]): Destination[] {
@@ -336,11 +363,40 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 }
 
-function shown({ host, port, tlsName, tls, session }: Destination): string {
+/** How to speak to a host: TLSA records before the policy of the domain (RFC 8461 2), both before what the connector would be content with. */
+function wayTo(
+  { tls, session = null }: MxRoute,
+  isEnforced: boolean,
+  dane: HostDane | null,
+): Pick<Destination, 'tls' | 'session' | 'dane' | 'noDane'> {
+  if (dane?.kind === 'proof') return { tls: 'Required', session, dane: dane.proof };
+  const said = dane === null || dane.kind === 'unresolved' ? {} : { noDane: dane.why };
+  if (isEnforced)
+    return { tls: 'Required', session: session === null ? null : { ...session, isUnproven: false }, ...said };
+  if (dane?.kind !== 'unusable' || tls === 'Required') return { tls, session, ...said };
+  return { tls: 'Required', session: { ...(session ?? NO_SESSION), isUnproven: true }, ...said };
+}
+
+function shown({ host, port, tlsName, tls, session, dane, noDane }: Destination): string {
   const proof = session?.isUnproven === true ? 'TLS, whatever the certificate' : 'TLS with a proven certificate';
-  const how = { None: 'no TLS', Opportunistic: 'TLS when offered', Required: proof }[tls];
+  const proven = dane === undefined ? proof : `TLS proven by ${dane.records.map(shownTlsa).join(', ')} (DANE)`;
+  const why = noDane === undefined ? '' : ` (no DANE: ${noDane})`;
+  const how = { None: 'no TLS', Opportunistic: 'TLS when offered', Required: proven }[tls] + why;
   const password = session?.credentials ? `, AUTH with Secret ${session.credentials}` : '';
   return `${tlsName === undefined || tlsName === host ? host : `${tlsName} [${host}]`}:${port}, ${how}${password}`;
+}
+
+/** What is remembered of answers, and how many questions are under way, is of one list of servers. */
+function onePerList(
+  make: (servers: readonly string[]) => ValidatingDns,
+): (servers: readonly string[]) => ValidatingDns {
+  const known = new Map<string, ValidatingDns>();
+  return (servers) => {
+    const key = servers.join(' ');
+    const dns = known.get(key) ?? make(servers);
+    known.set(key, dns);
+    return dns;
+  };
 }
 
 function nextHopOf(route: DeliveryRoute): string {

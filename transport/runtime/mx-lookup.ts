@@ -8,7 +8,7 @@ import { domainToASCII } from 'node:url';
 import type { MxConfig } from '../../common/config.ts';
 import type { Reply } from '../../common/message.ts';
 import { inNetworks, networksOf } from '../../common/networks.ts';
-import type { MailDns, MxRecord } from '../../common/platform/mail-dns.ts';
+import type { DnsAnswer, MailDns, MxRecord } from '../../common/platform/mail-dns.ts';
 import { type Random, randomFraction } from '../../common/platform/random.ts';
 import { isInPolicy, type StsPolicy } from '../../common/smtp/mta-sts.ts';
 
@@ -16,11 +16,18 @@ export interface MxTarget {
   readonly address: string;
   /** Under which the certificate must be valid. */
   readonly name: string;
+  /** Proven names of the host, below which TLSA records may be (RFC 7672 2.2.2), in the order to look. */
+  readonly tlsaBases?: readonly string[];
 }
 
 export type MxAnswer =
   /** At least one, in the order to try. */
-  | { readonly kind: 'targets'; readonly targets: readonly MxTarget[] }
+  | {
+      readonly kind: 'targets';
+      readonly targets: readonly MxTarget[];
+      /** Of the domain, when its MX records (or that there are none) were proven. */
+      readonly provenNames: readonly string[];
+    }
   | { readonly kind: 'failed'; readonly reply: Reply }
   | { readonly kind: 'deferred'; readonly reply: string };
 
@@ -56,27 +63,25 @@ export class MxLookup {
 
   async lookUp(domain: string): Promise<MxAnswer> {
     const literal = addressLiteral(domain);
-    if (literal !== null) return this.#permitted(domain, [{ address: literal, name: literal }]);
+    if (literal !== null) return this.#permitted(domain, [{ address: literal, name: literal }], []);
     const name = domainToASCII(domain);
     if (name === '') return failed(550, '5.1.2', `${domain} is not a domain name`);
     const answer = await this.#dns.mx(name);
     if (answer.kind === 'temporary') return { kind: 'deferred', reply: `4.4.3 DNS: ${answer.reason}` };
-    if (answer.kind !== 'records') return this.#implicit(name);
+    const proven = answer.provenNames ?? [];
+    if (answer.kind !== 'records') return this.#implicit(name, proven);
     const hosts = answer.records.filter(({ exchange }) => exchange !== '');
     if (hosts.length === 0) return failed(556, '5.1.10', `${domain} takes no mail (null MX)`);
-    return this.#explicit(name, hosts);
+    return this.#explicit(name, hosts, proven);
   }
 
   /** No MX: the domain is its own host. */
-  async #implicit(domain: string): Promise<MxAnswer> {
+  async #implicit(domain: string, proven: readonly string[]): Promise<MxAnswer> {
     if (this.#ownNames.has(domain)) return loops(`${domain} is a name of this server`);
     const answer = await this.#dns.addresses(domain);
     switch (answer.kind) {
       case 'records':
-        return this.#permitted(
-          domain,
-          answer.records.map((address) => ({ address, name: domain })),
-        );
+        return this.#permitted(domain, targetsOf(domain, answer), proven);
       case 'temporary':
         return { kind: 'deferred', reply: `4.4.3 DNS: ${answer.reason}` };
       case 'noName':
@@ -86,16 +91,16 @@ export class MxLookup {
     }
   }
 
-  async #explicit(domain: string, records: readonly MxRecord[]): Promise<MxAnswer> {
+  async #explicit(domain: string, records: readonly MxRecord[], proven: readonly string[]): Promise<MxAnswer> {
     const own = records.filter(({ exchange }) => this.#ownNames.has(exchange)).map(({ preference }) => preference);
     const better = records.filter(({ preference }) => preference < Math.min(...own, Number.POSITIVE_INFINITY));
     if (better.length === 0) return loops(`the best MX of ${domain} is this server`);
     const hosts = this.#inOrder(better).slice(0, MAX_HOSTS);
     const answers = await Promise.all(hosts.map(({ exchange }) => this.#dns.addresses(exchange)));
     const targets = answers.flatMap((answer, at) =>
-      answer.kind === 'records' ? answer.records.map((address) => ({ address, name: hosts[at]?.exchange ?? '' })) : [],
+      answer.kind === 'records' ? targetsOf(hosts[at]?.exchange ?? '', answer) : [],
     );
-    if (targets.length > 0) return this.#permitted(domain, targets);
+    if (targets.length > 0) return this.#permitted(domain, targets, proven);
     const doubtful = answers.find((answer) => answer.kind === 'temporary');
     if (doubtful !== undefined) return { kind: 'deferred', reply: `4.4.3 DNS: ${doubtful.reason}` };
     return failed(
@@ -113,10 +118,10 @@ export class MxLookup {
       .map(({ record }) => record);
   }
 
-  #permitted(domain: string, all: readonly MxTarget[]): MxAnswer {
+  #permitted(domain: string, all: readonly MxTarget[], provenNames: readonly string[]): MxAnswer {
     const isOurs = ({ address }: MxTarget): boolean => inNetworks(OURSELVES, address);
     const targets = all.filter((one) => mayGoTo(one.address, this.#mx.allowNetworks));
-    if (targets.length > 0) return { kind: 'targets', targets: targets.slice(0, MAX_TARGETS) };
+    if (targets.length > 0) return { kind: 'targets', targets: targets.slice(0, MAX_TARGETS), provenNames };
     const where = all.map(({ name, address }) => `${name} [${address}]`).join(', ');
     if (all.every(isOurs)) return loops(`mail for ${domain} would come back to this server: ${where}`);
     const fix = 'list its network in mx.allowNetworks of the send connector if that is meant';
@@ -124,14 +129,24 @@ export class MxLookup {
   }
 }
 
-/** Those that the policy of the domain means (RFC 8461 5) and the source address can reach; a text says why the message waits. */
+const targetsOf = (
+  name: string,
+  { records, provenNames: tlsaBases = [] }: Extract<DnsAnswer<string>, { kind: 'records' }>,
+): readonly MxTarget[] => records.map((address) => ({ address, name, tlsaBases }));
+
+/**
+ * Those that the policy of the domain means (RFC 8461 5) and the source address can reach; a text says why the message waits. Who has TLSA records (`hasProof`) is
+ * asked for what they say, not for what the policy does (RFC 8461 2).
+ */
 export function chooseTargets(
   domain: string,
   all: readonly MxTarget[],
   policy: StsPolicy | null,
   sourceAddress: string | null,
+  hasProof: (name: string) => boolean = () => false,
 ): readonly MxTarget[] | string {
-  const meant = policy?.mode === 'enforce' ? all.filter(({ name }) => isInPolicy(policy, name)) : all;
+  const isMeant = (name: string): boolean => policy?.mode !== 'enforce' || isInPolicy(policy, name);
+  const meant = all.filter(({ name }) => hasProof(name) || isMeant(name));
   const names = [...new Set(all.map(({ name }) => name))].join(', ');
   if (meant.length === 0)
     return `4.7.0 the MTA-STS policy of ${domain} means ${policy?.mx.join(', ')}, but DNS says ${names}`;
