@@ -106,10 +106,10 @@ export const METRIC_CATALOG = declare({
   },
   authentication_results_total: {
     type: 'counter',
-    help: 'Results of SPF, DKIM and DMARC written into Authentication-Results, by method (a message has one of DKIM for each signature).',
+    help: 'Results of SPF, DKIM, DMARC and ARC written into Authentication-Results, by method (a message has one of DKIM for each signature).',
     labels: ['method', 'result'],
     values: {
-      method: ['spf', 'dkim', 'dmarc'],
+      method: ['spf', 'dkim', 'dmarc', 'arc'],
       result: ['none', 'pass', 'fail', 'softfail', 'policy', 'neutral', 'temperror', 'permerror'],
     },
   },
@@ -248,6 +248,12 @@ export const METRIC_CATALOG = declare({
     help: 'Messages of domains with a DKIM key that were to leave: signed, sent unsigned, or deferred because the key could not be used.',
     labels: ['outcome'],
     values: { outcome: ['signed', 'unsigned', 'deferred'] },
+  },
+  arc_seals_total: {
+    type: 'counter',
+    help: "Strangers' messages with a known chain of ARC that were to leave: sealed, sent unsealed or deferred because the key could not be used, or unsealable (a chain that has ended or is full, no author).",
+    labels: ['outcome'],
+    values: { outcome: ['sealed', 'unsealed', 'deferred', 'unsealable'] },
   },
   delivery_duration_seconds: {
     type: 'histogram',

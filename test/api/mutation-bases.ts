@@ -41,7 +41,7 @@ export const BASES: readonly Base[] = [
             relayFrom: ['10.1.0.0/16'],
             authenticationResults: {
               authservId: 'mx.contoso.com',
-              checks: ['SPF', 'DKIM'],
+              checks: ['SPF', 'DKIM', 'ARC'],
               timeout: '10s',
               dnsServers: ['192.0.2.53', '[2001:db8::53]:5353'],
             },
@@ -70,6 +70,10 @@ export const BASES: readonly Base[] = [
             signsFrom: '2026-01-01T00:00:00Z',
           },
         ],
+      },
+      arc: {
+        ...{ domain: 'contoso.com', selector: 'arc1', failurePolicy: 'SendUnsealed' },
+        secretRef: { name: 'dkim', key: 'arc1.key' },
       },
       redis: { mode: 'None' },
     },

@@ -57,8 +57,8 @@ export interface DeliveryAgentOptions {
   readonly onDamaged: (id: CopyId) => void;
   /** What smart hosts are told; none when absent. */
   readonly credentials?: ReadCredentials;
-  /** DKIM keys in force and the directory of their Secrets; nothing is signed when absent. */
-  readonly dkim?: Pick<DkimSigningOptions, 'config' | 'directory'>;
+  /** Keys of DKIM and ARC in force and the directory of their Secrets; nothing is signed when absent. */
+  readonly dkim?: Pick<DkimSigningOptions, 'config' | 'arc' | 'directory'>;
   readonly settings?: Partial<DeliverySettings>;
 }
 
@@ -109,8 +109,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const trust = this.#settings.ca === undefined ? {} : { ca: this.#settings.ca };
     const { clock, log } = options;
     this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
-    const { config, directory } = options.dkim ?? { config: () => null, directory: null };
-    this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, config, directory });
+    const keys = options.dkim ?? { config: () => null, directory: null };
+    this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, ...keys });
     this.#pool = new DeliveryPool({
       clock: options.clock,
       hostname: options.hostname,
@@ -281,7 +281,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
     this.#avoidUntilMs.set(peer, this.#options.clock.monotonicMs() + this.#settings.avoidHostMs);
   }
 
-  /** Field of DKIM, empty for none; or what all recipients get in place of a transaction. */
+  /** Fields of DKIM or ARC, empty for none; or what all recipients get in place of a transaction. */
   async #signature({
     route,
     copyId,
@@ -290,9 +290,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }: DeliveryRequest): Promise<string | Omit<Deferred, 'index'>> {
     if (route.kind === 'mailbox') return '';
     try {
-      const found: Signature = await this.#signing.signatureOf(envelope, () =>
-        outgoing(this.#options.readBody(copyId), results),
-      );
+      const content = () => outgoing(this.#options.readBody(copyId), results);
+      const found: Signature = await this.#signing.signatureOf({ envelope, results, content });
       return 'field' in found ? found.field : { kind: 'deferred', reply: found.deferred, scope: 'message' };
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown : new Error(String(thrown));
