@@ -9,11 +9,22 @@ export const AUTHENTICATION = 'AUTHENTICATION';
 /** A detail is cut at 4,096 characters: half a result must not come of it. */
 export const MAX_RESULTS_LENGTH = 3_500;
 
-/** Checks of a listener, in the order in which their results are written. */
-export const CHECKS = ['SPF', 'DKIM', 'DMARC'] as const;
+/**
+ * Checks of a listener, in the order in which their results are written. ARC comes first: what a stranger wrote may stand in a comment of those behind it, and be read as a result of ours
+ * by whoever looks for one there (`chainStatusOf`).
+ */
+export const CHECKS = ['ARC', 'SPF', 'DKIM', 'DMARC'] as const;
 export type Check = (typeof CHECKS)[number];
 
 export const resultsOf = (events: readonly TrackingEvent[]): readonly string[] =>
   events.flatMap(({ event, detail }) => (event === AUTHENTICATION && detail !== undefined ? [detail] : []));
 
 export const authservIdOf = (results: string): string => (results.split(';')[0] ?? '').trim().toLowerCase();
+
+/** `cv=` of the next set (RFC 8617 4.4): what a host of ours found the chain to be when the message came in. Null: nobody looked, or could not tell. */
+export type ChainStatus = 'none' | 'pass' | 'fail';
+
+export function chainStatusOf(results: string): ChainStatus | null {
+  const [, found] = /^[^;]*; arc=(none|pass|fail)(?:[ ;]|$)/.exec(results) ?? [];
+  return (found ?? null) as ChainStatus | null;
+}

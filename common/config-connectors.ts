@@ -1,8 +1,9 @@
 /**
- * The parsers of send connectors and DKIM keys in the topology document (`config.ts`). Owns: what must hold inside one connector. Promise: as `config-parse.ts`; documents of
+ * The parsers of send connectors and keys of DKIM and ARC in the topology document (`config.ts`). Owns: what must hold inside one connector. Promise: as `config-parse.ts`; documents of
  * programs before a setting read as if it had not been used. PURE.
  */
 import type {
+  ArcConfig,
   ConnectorLimits,
   ConnectorSession,
   DkimConfig,
@@ -71,6 +72,10 @@ export const sendConnector: Parse<SendConnectorConfig> = (value, path) => {
     throw new Mismatch(`${path}.session.credentials`, `need tls Required, found ${found.tls}`);
   return found;
 };
+
+export const arc = object<ArcConfig>({
+  ...{ failurePolicy: oneOf('Defer', 'SendUnsealed'), domain: lowerCase, selector: text, secret: text, key: text },
+});
 
 export const dkim = object<DkimConfig>({
   failurePolicy: oneOf('Defer', 'SendUnsigned'),

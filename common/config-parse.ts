@@ -24,7 +24,7 @@ import type {
   TopologyDocument,
   TransportConfig,
 } from './config.ts';
-import { dkim, sendConnector } from './config-connectors.ts';
+import { arc, dkim, sendConnector } from './config-connectors.ts';
 import {
   boundary,
   count,
@@ -252,13 +252,15 @@ const topologyFields = object<TopologyDocument>({
   queueOrders: optional(list(queueOrder)),
   recipients: optional(recipients),
   dkim: optional(dkim),
+  arc: optional(arc),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
 const topology: Parse<TopologyDocument> = (value, path) => {
   const found = withDefaults(topologyFields, {
     ...{ retired: [], resubmitRequests: [], messageOrders: [] },
-    ...{ queueOrders: undefined, recipients: undefined, dkim: undefined, siteLinks: undefined },
+    ...{ queueOrders: undefined, recipients: undefined, dkim: undefined, arc: undefined },
+    ...{ siteLinks: undefined },
   })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));

@@ -109,6 +109,16 @@ export interface DkimConfig {
   readonly relayFrom: readonly { readonly listener: string; readonly networks: readonly string[] }[];
 }
 
+/** Whose seal a set of ARC has (RFC 8617): TXT record at `selector._domainkey.domain`, private key under `key` in the Secret. */
+export interface ArcConfig {
+  /** What becomes of a message when the key cannot be used. */
+  readonly failurePolicy: 'Defer' | 'SendUnsealed';
+  readonly domain: string;
+  readonly selector: string;
+  readonly secret: string;
+  readonly key: string;
+}
+
 /** An address that stands for others: an alias, a group, or with `envelopeSender` a mailing list (RFC 5321 3.9). */
 export interface ExpansionConfig {
   /** Compared without case, like all addresses here. */
@@ -219,6 +229,8 @@ export interface TopologyDocument {
   readonly recipients?: RecipientsConfig;
   /** Absent: nothing is signed. */
   readonly dkim?: DkimConfig;
+  /** Absent: nothing is sealed. */
+  readonly arc?: ArcConfig;
 }
 
 export interface MessageOrder {

@@ -1,5 +1,5 @@
 /**
- * SPF, DKIM and DMARC of mail from strangers, while it comes in (RFC 8601). Owns: who is looked at, the thread that does it, and how long a message waits for that. Promises: mail is
+ * SPF, DKIM, DMARC and ARC of mail from strangers, while it comes in (RFC 8601). Owns: who is looked at, the thread that does it, and how long a message waits for that. Promises: mail is
  * never refused, and never waits longer than `timeoutMs` - what is not known by then is `temperror`; memory is `QUEUE_BYTES` for each message and what is on its way to the thread; where no
  * listener has it on, nothing is done at all.
  * What the thread keeps is a header for each message; where the sum over all messages is too much, the next ones go without.
@@ -13,7 +13,7 @@ import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
 import { StreamThread } from '../common/platform/stream-thread.ts';
 import { ReplayBudget } from './body-buffer.ts';
-import type { AuthenticationJob, Finding } from './sender-authentication.ts';
+import { type AuthenticationJob, type Finding, readsContent } from './sender-authentication.ts';
 
 export interface ReceiptChecksDeps {
   readonly clock: Clock;
@@ -41,7 +41,7 @@ const TOTAL_KEPT_BYTES = 64 * 1024 * 1024;
 /** A thread that is silent for so long is given up, with all it has. */
 const THREAD_SILENCE_MS = 30_000;
 
-const METHODS = { SPF: 'spf', DKIM: 'dkim', DMARC: 'dmarc' } as const satisfies Record<Check, string>;
+const METHODS = { ARC: 'arc', SPF: 'spf', DKIM: 'dkim', DMARC: 'dmarc' } as const satisfies Record<Check, string>;
 
 export class ReceiptChecks {
   readonly #deps: ReceiptChecksDeps;
@@ -139,7 +139,7 @@ class Checking implements ReceiptCheck {
     this.#content = content;
     this.#found = found;
     this.#others = others;
-    if (!job.settings.checks.includes('DKIM')) content.end();
+    if (!readsContent(job.settings.checks)) content.end();
     void found.then(() => content.over());
   }
 

@@ -1,6 +1,6 @@
 /** Send connectors of a MailCluster as the topology document has them. Owns: what a setting that is left out means. Promise: sorted by name. PURE. */
 import type { ConnectorLimits, ConnectorSession, MxConfig, SendConnectorConfig } from '../common/config.ts';
-import { dkimKeys } from './dkim.ts';
+import { privateKeys } from './dkim.ts';
 import type { MailCluster } from './resource/generated.ts';
 import { sizeBytes } from './resource/quantity.ts';
 
@@ -53,7 +53,7 @@ export function sendConnectors(cluster: MailCluster): readonly SendConnectorConf
 
 /** Secrets that transports need: one directory each. */
 export const transportSecrets = (cluster: MailCluster): readonly string[] =>
-  [...new Set([...connectorSecrets(cluster), ...dkimKeys(cluster).map(({ secretRef }) => secretRef.name)])].sort();
+  [...new Set([...connectorSecrets(cluster), ...privateKeys(cluster).map(({ secretRef }) => secretRef.name)])].sort();
 
 /** Those with passwords for smart hosts. */
 export const connectorSecrets = ({ spec }: MailCluster): readonly string[] =>

@@ -1,10 +1,14 @@
-/** DKIM keys of a MailCluster as the topology document has them. Owns: what a setting that is left out means. PURE. */
-import type { DkimConfig } from '../common/config.ts';
+/** Keys of DKIM and ARC of a MailCluster as the topology document has them. Owns: what a setting that is left out means. PURE. */
+import type { ArcConfig, DkimConfig } from '../common/config.ts';
 import type { MailCluster } from './resource/generated.ts';
 
 export type DkimKey = NonNullable<MailCluster['spec']['dkim']>['keys'][number];
 
 export const dkimKeys = ({ spec }: Pick<MailCluster, 'spec'>): readonly DkimKey[] => spec.dkim?.keys ?? [];
+
+/** All private keys that transports read. */
+export const privateKeys = ({ spec }: Pick<MailCluster, 'spec'>): readonly Pick<DkimKey, 'secretRef'>[] =>
+  spec.arc === undefined ? dkimKeys({ spec }) : [...dkimKeys({ spec }), spec.arc];
 
 export const signsFromMs = ({ signsFrom }: Pick<DkimKey, 'signsFrom'>): number =>
   signsFrom === undefined ? 0 : Math.max(0, Date.parse(signsFrom));
@@ -27,4 +31,11 @@ export function dkimConfig({ spec }: MailCluster): DkimConfig | null {
       .filter(({ relayFrom }) => relayFrom.length > 0)
       .map(({ name, relayFrom }) => ({ listener: name, networks: relayFrom })),
   };
+}
+
+/** Null: nothing is sealed. */
+export function arcConfig({ spec: { arc } }: MailCluster): ArcConfig | null {
+  if (arc === undefined) return null;
+  const { failurePolicy, domain, selector, secretRef } = arc;
+  return { failurePolicy, domain, selector, secret: secretRef.name, key: secretRef.key };
 }

@@ -108,6 +108,7 @@ export const REASONS = [
   'AuthorityInvalid',
   'InvalidCertificate',
   'InvalidDkimKey',
+  'InvalidArcKey',
   'AuthorityExpiring',
   'CertificateExpiring',
   'FormerAuthorityNeeded',

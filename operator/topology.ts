@@ -21,7 +21,7 @@ import type {
 } from '../common/config.ts';
 import { assert } from '../common/platform/assert.ts';
 import { sendConnectors } from './connectors.ts';
-import { dkimConfig } from './dkim.ts';
+import { arcConfig, dkimConfig } from './dkim.ts';
 import { comparable, configuredAddresses } from './resource/cross-check.ts';
 import type { MailboxDatabase, MailCluster } from './resource/generated.ts';
 import type { ConfigMap } from './resource/parse.ts';
@@ -181,7 +181,7 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
   const { cluster, decisions } = input;
   const plan = planMembers(cluster);
   const reasons = previous === null ? [] : refusals(previous, input, plan);
-  const dkim = dkimConfig(cluster);
+  const [dkim, arc] = [dkimConfig(cluster), arcConfig(cluster)];
   const generation = (previous?.generation ?? input.leastGeneration ?? 0) + 1;
   const members = plan.transports.map((transport) => memberConfig(transport, input)).sort(byName);
   const found = { members, policies: policies(cluster), databases: databases(previous, generation, input) };
@@ -206,6 +206,7 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     ...(cluster.spec.recipients === undefined ? {} : { recipients: recipientsConfig(cluster.spec.recipients) }),
     sendConnectors: sendConnectors(cluster),
     ...(dkim === null ? {} : { dkim }),
+    ...(arc === null ? {} : { arc }),
     retired: allRetired(previous?.retired ?? [], decisions.retired),
     messageOrders: decisions.messages,
     ...(decisions.queues.length === 0 ? {} : { queueOrders: decisions.queues }),

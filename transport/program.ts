@@ -4,7 +4,7 @@
  */
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { DkimConfig, TopologyDocument, TransportConfig } from '../common/config.ts';
+import type { TopologyDocument, TransportConfig } from '../common/config.ts';
 import { readTopology } from '../common/config-files.ts';
 import { documentRefusal } from '../common/document-refusal.ts';
 import type { CopyId } from '../common/message.ts';
@@ -122,7 +122,7 @@ function deliveryAgent(
   ports: TransportPorts,
   database: QueueDatabase,
   ledger: Ledger,
-  { damaged, dkim }: { damaged(id: CopyId): void; dkim(): DkimConfig | null },
+  { damaged, inForce }: { damaged(id: CopyId): void; inForce(): TopologyDocument },
 ): { readonly agent: DeliveryAgent; readonly hostsOf: HostsOf } {
   const { clock, random, log, metrics } = ports;
   const agent = createDeliveryAgent({
@@ -136,7 +136,10 @@ function deliveryAgent(
     readBody: (id) => database.readBody(id),
     onDamaged: damaged,
     credentials: credentialsIn(config.credentialsDirectory ?? null),
-    dkim: { config: dkim, directory: config.credentialsDirectory ?? null },
+    dkim: {
+      ...{ config: () => inForce().dkim ?? null, arc: () => inForce().arc ?? null },
+      directory: config.credentialsDirectory ?? null,
+    },
   });
   const kept = withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
   return { agent: kept, hostsOf: agent.hostsOf };
@@ -213,7 +216,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const shared = await openSharedLedger(config, ports, document.cluster, () => comesBackWithinMs(server.core.document));
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
-  const later = { damaged: (id: CopyId) => damaged(id), dkim: () => server.core.document.dkim ?? null };
+  const later = { damaged: (id: CopyId) => damaged(id), inForce: () => server.core.document };
   const { agent: delivery, hostsOf } = deliveryAgent(config, ports, database, ledger, later);
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());

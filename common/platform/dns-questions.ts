@@ -15,7 +15,7 @@ export class DnsError extends Error {
 }
 
 /** Other codes are the word of a name server, or say that there can be no such name. */
-const isTemporary = (error: unknown): boolean =>
+export const isTemporary = (error: unknown): boolean =>
   !(error instanceof Error && 'code' in error && ['ENODATA', 'ENOTFOUND', 'EBADNAME'].includes(String(error.code)));
 
 const MAX_QUESTIONS = 1_000;

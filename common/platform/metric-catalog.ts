@@ -106,10 +106,10 @@ export const METRIC_CATALOG = declare({
   },
   authentication_results_total: {
     type: 'counter',
-    help: 'Results of SPF, DKIM and DMARC written into Authentication-Results, by method (a message has one of DKIM for each signature).',
+    help: 'Results of SPF, DKIM, DMARC and ARC written into Authentication-Results, by method (a message has one of DKIM for each signature).',
     labels: ['method', 'result'],
     values: {
-      method: ['spf', 'dkim', 'dmarc'],
+      method: ['spf', 'dkim', 'dmarc', 'arc'],
       result: ['none', 'pass', 'fail', 'softfail', 'policy', 'neutral', 'temperror', 'permerror'],
     },
   },
@@ -278,6 +278,12 @@ export const METRIC_CATALOG = declare({
     help: 'Attempts to deliver to hosts with usable TLSA records: the certificate was proven, or refused before anything was sent.',
     labels: ['outcome'],
     values: { outcome: ['proven', 'refused'] },
+  },
+  arc_seals_total: {
+    type: 'counter',
+    help: "Strangers' messages with a known chain of ARC that were to leave: sealed, sent unsealed or deferred because the key could not be used, or unsealable (a chain that has ended or is full, no author).",
+    labels: ['outcome'],
+    values: { outcome: ['sealed', 'unsealed', 'deferred', 'unsealable'] },
   },
   delivery_duration_seconds: {
     type: 'histogram',

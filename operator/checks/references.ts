@@ -3,7 +3,7 @@
  * (`operator/resource/cross-check.ts`). Owns: the condition for each, and which databases stay as they are meanwhile. Promise: everything heals by
  * itself when the thing appears; a database whose description cannot be used keeps the former one, so that its mail is not refused. PURE.
  */
-import { dkimKeys } from '../dkim.ts';
+import { dkimKeys, privateKeys } from '../dkim.ts';
 import type { Gathered } from '../gathered.ts';
 import { crossCheck, type Located } from '../resource/cross-check.ts';
 import type { MailCluster } from '../resource/generated.ts';
@@ -33,7 +33,7 @@ export function references(situation: Situation): References {
     findings: [
       ...wantedSecrets(cluster).flatMap(({ name, keys }) => missingSecret(gathered, name, keys)),
       ...invalidCertificate(gathered, cluster),
-      ...invalidDkimKeys(gathered, cluster),
+      ...invalidKeys(gathered, cluster),
       ...storageClass(gathered, cluster),
       ...situation.groups.flatMap((group) => nodesOfSite(situation, group)),
       ...invalid.map(({ metadata, problems }) =>
@@ -70,27 +70,34 @@ function wantedOf(spec: MailCluster['spec']) {
     ...spec.frontend.listeners.flatMap(({ auth }) =>
       auth === undefined ? [] : [{ name: auth.secretRef.name, keys: [] }],
     ),
-    ...dkimSecrets(spec),
+    ...keySecrets(spec),
   ].filter((one, index, all) => all.findIndex(({ name }) => name === one.name) === index);
 }
 
 /** With all the keys that are read of each. */
-function dkimSecrets(spec: MailCluster['spec']) {
-  const bySecret = Map.groupBy(dkimKeys({ spec }), ({ secretRef }) => secretRef.name);
+function keySecrets(spec: MailCluster['spec']) {
+  const bySecret = Map.groupBy(privateKeys({ spec }), ({ secretRef }) => secretRef.name);
   return [...bySecret].map(([name, keys]) => ({
     name,
     keys: [...new Set(keys.map(({ secretRef }) => secretRef.key))],
   }));
 }
 
-/** Transports go on; what such a key should sign waits or goes without a signature, as the resource says. */
-function invalidDkimKeys({ secrets }: Gathered, { spec }: MailCluster): readonly Finding[] {
-  return dkimKeys({ spec }).flatMap(({ domain, selector, secretRef: { name, key } }, at) => {
+/** Transports go on; what such a key should sign or seal waits or goes without, as the resource says. */
+function invalidKeys({ secrets }: Gathered, { spec }: MailCluster): readonly Finding[] {
+  const { dkim, arc } = spec;
+  const unsigned = dkim?.failurePolicy === 'SendUnsigned' ? 'its mail goes unsigned' : 'its mail waits';
+  const unsealed = arc?.failurePolicy === 'SendUnsealed' ? 'mail goes unsealed' : 'mail of strangers waits';
+  return [
+    ...dkimKeys({ spec }).map((one, at) => {
+      return { ...one, field: `dkim.keys[${at}]`, effect: unsigned, reason: 'InvalidDkimKey' as const };
+    }),
+    ...(arc === undefined ? [] : [{ ...arc, field: 'arc', effect: unsealed, reason: 'InvalidArcKey' as const }]),
+  ].flatMap(({ domain, selector, secretRef: { name, key }, field, effect, reason }) => {
     const found = secrets.find((one) => one.name === name);
     if (found === undefined || !found.keys.includes(key) || found.signingKeys.includes(key)) return [];
-    const effect = spec.dkim?.failurePolicy === 'SendUnsigned' ? 'goes unsigned' : 'waits';
-    const message = `spec.dkim.keys[${at}].secretRef: key ${key} of Secret ${name} cannot sign (${selector}._domainkey.${domain}), its mail ${effect}; put a private key in PEM there, RSA of 1024 bits or more or Ed25519, without a passphrase`;
-    return [refuse('InvalidDkimKey', message, { condition: 'Progressing' })];
+    const message = `spec.${field}.secretRef: key ${key} of Secret ${name} cannot sign (${selector}._domainkey.${domain}), ${effect}; put a private key in PEM there, RSA of 1024 bits or more or Ed25519, without a passphrase`;
+    return [refuse(reason, message, { condition: 'Progressing' })];
   });
 }
 

@@ -128,7 +128,7 @@ export interface WantedSecrets {
   readonly addressLists?: NonNullable<MailCluster['spec']['recipients']>['addressLists'];
   /** With `username` and `password` for smart hosts. */
   readonly connectors: readonly string[];
-  /** Secrets and their keys with private keys of DKIM. */
+  /** Secrets and their keys with private keys of DKIM and ARC. */
   readonly dkim?: readonly { readonly name: string; readonly key: string }[];
   /** Secret and key with the URL of a Redis server. */
   readonly redisUrl: { readonly name: string; readonly key: string } | null;
@@ -153,12 +153,13 @@ export class SecretProblem extends Error {
   readonly code = 'SECRET';
 }
 
-/** Passwords of send connectors and keys of DKIM: Secret, key, value. */
+/** Passwords of send connectors and keys of DKIM and ARC: Secret, key, value. */
 function* forTransports(wanted: WantedSecrets, find: (name: string) => Secret): Generator<[string, string, string]> {
   for (const name of wanted.connectors) for (const [key, value] of basicAuthOf(find(name))) yield [name, key, value];
   for (const { name, key } of wanted.dkim ?? []) {
     const value = find(name).data[key];
-    if (value === undefined) throw new SecretProblem(`Secret ${name} needs the key ${key} (a private key of DKIM)`);
+    if (value === undefined)
+      throw new SecretProblem(`Secret ${name} needs the key ${key} (a private key of DKIM or ARC)`);
     yield [name, key, value];
   }
 }

@@ -5,7 +5,7 @@
 import { isAbsolute, join } from 'node:path';
 import type { FrontendConfig, ListenerConfig, TransportConfig } from '../../common/config.ts';
 import { connectorSecrets } from '../connectors.ts';
-import { dkimKeys } from '../dkim.ts';
+import { privateKeys } from '../dkim.ts';
 import { contentFilter, receiptChecks } from '../receipt-checks.ts';
 import type { MailboxDatabase, MailCluster } from '../resource/generated.ts';
 import { forUsersOnly, frontendLimits, maildirPath, type PlannedFrontend, type PlannedTransport } from '../topology.ts';
@@ -108,7 +108,7 @@ export function wantedSecrets(cluster: MailCluster): WantedSecrets {
     redisUrl: mode === 'External' && urlSecretRef !== undefined ? urlSecretRef : null,
     smtpTls: tlsSecretRef?.name ?? null,
     connectors: connectorSecrets(cluster),
-    dkim: dkimKeys(cluster).map(({ secretRef }) => secretRef),
+    dkim: privateKeys(cluster).map(({ secretRef }) => secretRef),
     users: listeners.flatMap((listener) => (listener.auth === undefined ? [] : [listener.auth.secretRef.name])),
   };
 }

@@ -2,9 +2,8 @@
  * What spans two objects and so cannot be a rule of a CRD (kubernetes.md, first paragraph): `validate` and `run` refuse it here,
  * the operator shows it as a condition. Owns: those checks; of one object only what a rule may not cost (connector-checks.ts). PURE.
  */
-import { dkimKeys } from '../dkim.ts';
 import { checkConnectors, noteConnectors } from './connector-checks.ts';
-import { checkDkim, dkimKeyPath, noteDkim, sayDkimKey } from './dkim-checks.ts';
+import { checkDkim, keyReferences, noteArc, noteDkim, sayKey } from './dkim-checks.ts';
 import type { MailboxDatabase, MailCluster, ResubmitRequest, TransportOrder } from './generated.ts';
 import type { ConfigMap, Resource, Secret } from './parse.ts';
 import { notePaths } from './path-checks.ts';
@@ -28,7 +27,7 @@ export interface CrossCheck {
   readonly notes: readonly Problem[];
 }
 
-/** Why a text cannot sign with DKIM; null: it can. */
+/** Why a text cannot sign with DKIM or ARC; null: it can. */
 export type KeyProblem = (text: string) => string | null;
 
 type Say = (path: Path, problem: string, fix: string) => void;
@@ -77,7 +76,7 @@ export function crossCheck(
     checkConnectors(cluster.resource, context.sayTo(context.problems, cluster.document));
     noteConnectors(cluster.resource, context.sayTo(context.notes, cluster.document));
     notePaths(cluster.resource, context.sayTo(context.notes, cluster.document));
-    checkDkimKeys(context, cluster);
+    checkKeys(context, cluster);
   }
   for (const database of context.of('MailboxDatabase')) checkDatabase(context, database);
   for (const request of context.of('ResubmitRequest')) checkRequest(context, request);
@@ -145,16 +144,17 @@ function checkClusterReferences(context: Context, entry: Located<MailCluster>): 
   }
 }
 
-function checkDkimKeys(context: Context, entry: Located<MailCluster>): void {
+function checkKeys(context: Context, entry: Located<MailCluster>): void {
   const say = context.sayTo(context.problems, entry.document);
+  const note = context.sayTo(context.notes, entry.document);
   checkDkim(entry.resource, say);
-  noteDkim(entry.resource, context.sayTo(context.notes, entry.document));
-  for (const [at, { secretRef }] of dkimKeys(entry.resource).entries()) {
+  noteDkim(entry.resource, note);
+  noteArc(entry.resource, note);
+  for (const { path, secretRef } of keyReferences(entry.resource)) {
     const { name, key } = secretRef;
-    const path: Path = [...dkimKeyPath(at), 'secretRef'];
     const secret = checkReference(context, entry, 'Secret', { name, keys: [key], path });
     const problem = secret === null ? null : context.keyProblem(secret.data[key] ?? '');
-    if (problem !== null) sayDkimKey(at, name, key, problem, say);
+    if (problem !== null) sayKey(path, name, key, problem, say);
   }
 }
 

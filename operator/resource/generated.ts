@@ -121,12 +121,12 @@ export interface MailClusterSpec {
           readonly name: string;
         };
       };
-      /** Look at SPF, DKIM and DMARC of mail from strangers (no AUTH, not in relayFrom) and write what was found into Authentication-Results (RFC 8601); nothing is refused for it. Fields that claim to be ours are taken out. Off when absent. */
+      /** Look at SPF, DKIM, DMARC (and ARC) of mail from strangers (no AUTH, not in relayFrom) and write what was found into Authentication-Results (RFC 8601); nothing is refused for it. Fields that claim to be ours are taken out. Off when absent. */
       readonly authenticationResults?: {
         /** Whose words the results are; by it filters know them. When absent: the name of the SMTP Service with which every front end's greeting ends. */
         readonly authservId?: string;
-        /** What is looked at. DMARC rests on SPF and DKIM. */
-        readonly checks: readonly ('SPF' | 'DKIM' | 'DMARC')[];
+        /** What is looked at. DMARC rests on SPF and DKIM; ARC is the chain of those who passed the message on (RFC 8617), which spec.arc goes on with. */
+        readonly checks: readonly ('SPF' | 'DKIM' | 'DMARC' | 'ARC')[];
         /** How long a message may wait for its results, counted from its end; what is not known by then is temperror. */
         readonly timeout: string;
         /** Name servers to ask, 192.0.2.53 or 192.0.2.53:5353; those of the pod when empty. */
@@ -368,6 +368,20 @@ export interface MailClusterSpec {
       /** It signs from then on (RFC 3339) in place of the one before it; at once when absent. Publish the TXT record before. */
       readonly signsFrom?: string;
     }[];
+  };
+  /** Sets of ARC (RFC 8617) in front of strangers' mail that leaves through send connectors, where a listener found out what its chain is (authenticationResults.checks with ARC): what was found out is sealed for the next. Nothing is sealed when absent. */
+  readonly arc?: {
+    /** Who vouches for what was found out; d= of the seals. */
+    readonly domain: string;
+    /** The public key is the TXT record at SELECTOR._domainkey.DOMAIN, as one of DKIM. */
+    readonly selector: string;
+    /** Secret and key with the private key in PEM, RSA of 1024 bits or more (few who verify chains know Ed25519); re-read for each message. */
+    readonly secretRef: {
+      readonly name: string;
+      readonly key: string;
+    };
+    /** What becomes of a message when the key cannot be used. Defer: it waits, and its error says why. SendUnsealed: it goes without. */
+    readonly failurePolicy: 'Defer' | 'SendUnsealed';
   };
   /** Shared limits and the ledger of external deliveries; mail flows without it. */
   readonly redis: {

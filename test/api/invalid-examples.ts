@@ -14,6 +14,7 @@ export type Refusal =
 const SPANS_OBJECTS = [
   'address-list-unknown',
   'alias-foreign-domain',
+  'arc-key-not-pem',
   'catch-all-of-relay',
   'connector-to-ourselves',
   'copy-in-unknown-site',

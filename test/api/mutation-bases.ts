@@ -42,7 +42,7 @@ export const BASES: readonly Base[] = [
             contentFilter: { address: 'filter.mail.svc:8891', timeout: '10s', failurePolicy: 'Accept' },
             authenticationResults: {
               authservId: 'mx.contoso.com',
-              checks: ['SPF', 'DKIM'],
+              checks: ['SPF', 'DKIM', 'ARC'],
               timeout: '10s',
               dnsServers: ['192.0.2.53', '[2001:db8::53]:5353'],
             },
@@ -77,6 +77,10 @@ export const BASES: readonly Base[] = [
             signsFrom: '2026-01-01T00:00:00Z',
           },
         ],
+      },
+      arc: {
+        ...{ domain: 'contoso.com', selector: 'arc1', failurePolicy: 'SendUnsealed' },
+        secretRef: { name: 'dkim', key: 'arc1.key' },
       },
       redis: { mode: 'None' },
     },

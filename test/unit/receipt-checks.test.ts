@@ -176,6 +176,10 @@ describe('what is found out', () => {
     expect(dns.asked.filter((one) => one.includes('_dmarc') || one.includes('_domainkey'))).toEqual([]);
     expect(verdicts(await found(await signed(), from(), { checks: ['SPF', 'DKIM'] }))).toBe('spf=pass dkim=pass');
     expect(verdicts(await found(await signed(), from(), { checks: ['DKIM'] }))).toBe('dkim=pass');
+    expect(verdicts(await found(await signed(), from(), { checks: ['ARC'] }))).toBe('arc=none');
+    expect(verdicts(await found(await signed(), from(), { checks: ['ARC', 'SPF', 'DKIM'] }))).toBe(
+      'arc=none spf=pass dkim=pass',
+    );
   });
 
   test('of many signatures some are looked at, however the names are written; those above count', async () => {

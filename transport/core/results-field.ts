@@ -13,9 +13,14 @@ const LONGEST_WORD = 950;
 export function resultsFields(results: readonly string[]): string {
   return results
     .filter((value) => value.includes(';'))
-    .map((value) => folded(`${NAME}: ${value.replace(/[^\x20-\x7e]/g, '?')}`))
+    .map((value) => folded(`${NAME}: ${printable(value)}`))
     .join('');
 }
+
+/** The value alone, for a field of another name; without the CRLF at its end. */
+export const foldedResults = (value: string): string => folded(printable(value)).trimEnd();
+
+const printable = (value: string): string => value.replace(/[^\x20-\x7e]/g, '?');
 
 function folded(text: string): string {
   const lines: string[] = [];

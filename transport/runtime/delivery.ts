@@ -66,8 +66,8 @@ export interface DeliveryAgentOptions {
   readonly onDamaged: (id: CopyId) => void;
   /** What smart hosts are told; none when absent. */
   readonly credentials?: ReadCredentials;
-  /** DKIM keys in force and the directory of their Secrets; nothing is signed when absent. */
-  readonly dkim?: Pick<DkimSigningOptions, 'config' | 'directory'>;
+  /** Keys of DKIM and ARC in force and the directory of their Secrets; nothing is signed when absent. */
+  readonly dkim?: Pick<DkimSigningOptions, 'config' | 'arc' | 'directory'>;
   readonly settings?: Partial<DeliverySettings>;
 }
 
@@ -119,9 +119,9 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const trust = this.#settings.ca === undefined ? {} : { ca: this.#settings.ca };
     const { clock, log } = options;
     this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
-    const { config, directory } = options.dkim ?? { config: () => null, directory: null };
+    const keys = options.dkim ?? { config: () => null, directory: null };
     this.#validating = options.validatingDns ?? onePerList((servers) => validatingDns(servers, options));
-    this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, config, directory });
+    this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, ...keys });
     this.#pool = new DeliveryPool({
       clock: options.clock,
       hostname: options.hostname,
@@ -308,7 +308,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
     this.#avoidUntilMs.set(peer, this.#options.clock.monotonicMs() + this.#settings.avoidHostMs);
   }
 
-  /** Field of DKIM, empty for none; or what all recipients get in place of a transaction. */
+  /** Fields of DKIM or ARC, empty for none; or what all recipients get in place of a transaction. */
   async #signature({
     route,
     copyId,
@@ -317,9 +317,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }: DeliveryRequest): Promise<string | Omit<Deferred, 'index'>> {
     if (route.kind === 'mailbox') return '';
     try {
-      const found: Signature = await this.#signing.signatureOf(envelope, () =>
-        outgoing(this.#options.readBody(copyId), results),
-      );
+      const content = () => outgoing(this.#options.readBody(copyId), results);
+      const found: Signature = await this.#signing.signatureOf({ envelope, results, content });
       return 'field' in found ? found.field : { kind: 'deferred', reply: found.deferred, scope: 'message' };
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown : new Error(String(thrown));

@@ -1,12 +1,15 @@
 /**
- * The DKIM signature (RFC 6376) of one message, made in a thread of its own (`dkim-worker.ts`). Owns: whose signature it is to be, reading the key, the fields that are signed.
+ * The DKIM signature (RFC 6376) of one message, or the set of ARC (RFC 8617) in front of it, made in a thread of its own (`dkim-worker.ts`). Owns: whose signature it is to be, reading
+ * the key, the fields that are signed.
  * Promises: memory is one header and a few chunks; what is wrong with a key is a text that names Secret and key and holds nothing of it. Refuses headers of more than `MAX_HEADER_LINES`, RSA keys below 1,024 bits (RFC 8301 3.2).
  */
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { domainToASCII } from 'node:url';
+import { createSeal } from 'mailauth/lib/arc/index.js';
 import { dkimSign } from 'mailauth/lib/dkim/sign.js';
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
+import type { ChainStatus } from '../../common/authentication-results.ts';
 import { dkimKeyProblem } from '../../common/dkim-key.ts';
 import { readHeader } from '../../common/header-reader.ts';
 
@@ -25,11 +28,21 @@ export interface SigningJob {
   readonly signedAtMs: number;
 }
 
+export interface SealingJob {
+  readonly key: SigningKey;
+  readonly sealedAtMs: number;
+  readonly status: ChainStatus;
+  /** Behind the number of the set in ARC-Authentication-Results. */
+  readonly results: string;
+}
+
 export type Signed =
   /** `field` ends in CRLF. */
   | { readonly kind: 'signed'; readonly field: string }
   /** There is no key for the domain of its author. */
   | { readonly kind: 'not ours' }
+  /** The chain takes no other set, or the message can have none. */
+  | { readonly kind: 'unsealable'; readonly why: string }
   | { readonly kind: 'unusable'; readonly problem: string };
 
 /** RFC 6376 5.4.1, without those that hops on the way change; those that are not there are not signed. */
@@ -51,12 +64,8 @@ export async function sign({ keys, signedAtMs }: SigningJob, content: AsyncItera
   if (lines > MAX_HEADER_LINES) return unusable(key, `signs no header of ${lines} lines: ${MAX_HEADER_LINES} at most`);
   const privateKey = await readKey(key);
   if (typeof privateKey !== 'string') return privateKey;
-  const whole = (async function* (): AsyncGenerator<Buffer> {
-    yield* chunks.splice(0);
-    for (let next = await arriving.next(); next.done !== true; next = await arriving.next()) yield next.value;
-  })();
   const how = { signingDomain: key.domain, selector: key.selector, privateKey };
-  const { signatures, errors } = await dkimSign(Readable.from(whole, { objectMode: false }), {
+  const { signatures, errors } = await dkimSign(whole(chunks, arriving), {
     ...{ canonicalization: 'relaxed/relaxed', strict: true, headerList: SIGNED_FIELDS, signTime: new Date(signedAtMs) },
     // Its types want them here, its code reads them there.
     ...how,
@@ -66,6 +75,42 @@ export async function sign({ keys, signedAtMs }: SigningJob, content: AsyncItera
   if (failed !== undefined || signatures === '')
     return unusable(key, `cannot sign: ${failed?.err.message ?? 'no signature was made'}`);
   return { kind: 'signed', field: signatures };
+}
+
+/** RFC 8617 5.1 2, 4.2.1, and what strict mode calls a set that nobody could accept. Another key would not help. */
+const UNSEALABLE = ['EARCCHAINFAILED', 'EINVALIDINSTANCE', 'EINVALIDCV', 'ENOFROM'];
+
+export async function seal(job: SealingJob, content: AsyncIterable<Buffer>): Promise<Signed> {
+  const { key, status, results, sealedAtMs } = job;
+  const arriving = content[Symbol.asyncIterator]();
+  const { header, chunks } = await readHeader(arriving);
+  const lines = header.split('\r\n').length - 3;
+  if (lines > MAX_HEADER_LINES) return { kind: 'unsealable', why: `header of ${lines} lines` };
+  const privateKey = await readKey(key);
+  if (typeof privateKey !== 'string') return privateKey;
+  const { headers, errors } = await createSeal(whole(chunks, arriving), {
+    strict: true,
+    seal: {
+      ...{ signingDomain: key.domain, selector: key.selector, privateKey, cv: status, authResults: results },
+      // Those of DKIM that came along count for whoever looks at the chain (4.1.2).
+      ...{ headerList: `${SIGNED_FIELDS}:DKIM-Signature`, signTime: new Date(sealedAtMs) },
+    },
+  });
+  if (headers.length > 0) return { kind: 'signed', field: `${headers.join('\r\n')}\r\n` };
+  const [failed] = errors;
+  const why = failed?.err.message ?? 'no set was made';
+  return UNSEALABLE.includes(failed?.err.code ?? '')
+    ? { kind: 'unsealable', why }
+    : unusable(key, `cannot seal: ${why}`);
+}
+
+/** What was read for the header, and the rest. */
+function whole(chunks: Buffer[], arriving: AsyncIterator<Buffer>): Readable {
+  const all = (async function* (): AsyncGenerator<Buffer> {
+    yield* chunks.splice(0);
+    for (let next = await arriving.next(); next.done !== true; next = await arriving.next()) yield next.value;
+  })();
+  return Readable.from(all, { objectMode: false });
 }
 
 /** Of a message with several From fields nobody can say who is meant (RFC 5322 3.6): it has no author. */
