@@ -105,6 +105,8 @@ function checked(what: string, sent: number, before: Evidence, after: Evidence):
   return syncs.reduce((sum, { count }) => sum + count, 0) / sent;
 }
 
+const warmUp = ({ bytes }: Row): number => (bytes > 500_000 ? 100 : bytes > 50_000 ? 2_000 : 4_000);
+
 async function measure(side: Side, row: Row): Promise<Run> {
   const running: Running = await side.start();
   try {
@@ -112,8 +114,8 @@ async function measure(side: Side, row: Row): Promise<Run> {
     await until('the first message', () => send(running.ports, row, running.ports.length).then(() => true), {
       deadlineMs: 15_000,
     });
-    // Warm: every session has had its process and its segment, and what runs for days is compiled.
-    const warm = Math.max(50, row.sessions * 2, Math.round(row.messages / 2));
+    // Warm: every session has had its process and its segment, and what runs for days is compiled: that takes some 4,000 messages of ours, whatever `--scale` says.
+    const warm = Math.max(row.sessions * 2, Math.round(row.messages / 2), warmUp(row));
     await send(running.ports, row, warm);
     await until('the warm-up to be done', () => running.isDone(warm + running.ports.length), DONE);
     const generatorBefore = endedChildrenMs(process.pid);

@@ -3,13 +3,13 @@
  * store that takes mail and counts it, and what `/proc` says of a process. Owns: the cluster's directory until it is disposed of.
  *
  * Preparing is fast because nothing of it has to survive: the disk is the real one but for its syncs, several large groups are under way
- * at once. With `--kept DIR` what was prepared is kept and used again by the next run with the same arguments.
+ * at once. With `--kept DIR` what was prepared is kept and used again by the next run with the same arguments; with `--spend`, too, it is used up, for who has no room for two.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { cp, mkdir, mkdtemp, readFile, rename, utimes, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import type { TransportConfig } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
@@ -34,6 +34,7 @@ export function benchOptions<T extends ParseArgsOptionsConfig>(own: T) {
     bytes: { type: 'string', default: '200' },
     node: { type: 'string', default: '' },
     kept: { type: 'string', default: '' },
+    spend: { type: 'boolean', default: false },
   } as const;
   return parseArgs({ options: { ...shared, ...own } }).values;
 }
@@ -52,7 +53,7 @@ export interface LargeCluster {
  */
 export async function largeCluster(
   resources: (directory: string) => string,
-  options: { readonly node: string; readonly kept: string; readonly bytes: string },
+  options: { readonly node: string; readonly kept: string; readonly spend: boolean; readonly bytes: string },
   what: string,
   prepare: (stores: readonly QueueDatabase[], names: readonly string[], atMs: number) => Promise<void>,
   filled = 2,
@@ -68,16 +69,16 @@ export async function largeCluster(
     const preparedAtMs = isKept ? statSync(join(kept, 'prepared')).mtimeMs : Date.now();
     if (isKept)
       for (const [at, directory] of directories.entries())
-        await cp(join(kept, `${at}`), directory, { recursive: true });
+        await (options.spend ? move : copy)(join(kept, `${at}`), directory);
     else {
       const stores: QueueDatabase[] = [];
       for (const [at, directory] of directories.entries()) stores.push(await openQueue(directory, names[at] ?? ''));
       await prepare(stores, names, preparedAtMs);
       for (const store of stores) await store.close();
     }
+    if (kept !== null && isKept && options.spend) await rm(kept, { recursive: true });
     if (kept !== null && !isKept) {
-      for (const [at, directory] of directories.entries())
-        await cp(directory, join(`${kept}.part`, `${at}`), { recursive: true });
+      for (const [at, directory] of directories.entries()) await copy(directory, join(`${kept}.part`, `${at}`));
       await writeFile(join(`${kept}.part`, 'prepared'), '');
       await utimes(join(`${kept}.part`, 'prepared'), preparedAtMs / 1000, preparedAtMs / 1000);
       await rename(`${kept}.part`, kept);
@@ -119,6 +120,14 @@ export async function launchPair(cluster: DirectCluster, first: string, second: 
   await until('the two to know each other', async () => (await metric(cluster, first, 'mailcluster_peer_up')) >= 1, {
     deadlineMs: 120_000,
   });
+}
+
+const copy = (from: string, to: string): Promise<void> => cp(from, to, { recursive: true });
+
+async function move(from: string, to: string): Promise<void> {
+  await rm(to, { recursive: true, force: true });
+  await mkdir(dirname(to), { recursive: true });
+  await rename(from, to);
 }
 
 async function queueDirectory(cluster: DirectCluster, name: string): Promise<string> {
