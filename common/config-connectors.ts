@@ -23,6 +23,7 @@ import {
   nullable,
   object,
   oneOf,
+  optional,
   type Parse,
   port,
   positive,
@@ -32,14 +33,14 @@ import {
 
 const mxFields = object<MxConfig>({
   mtaSts: flag,
-  dane: flag,
+  dane: optional(flag),
   port,
   dnsServers: list(text),
   allowNetworks: list(network),
   ownNames: list(lowerCase),
 });
 
-const mx = withDefaults(mxFields, { mtaSts: false, dane: false });
+const mx = withDefaults(mxFields, { mtaSts: false, dane: undefined });
 
 const session = object<ConnectorSession>({
   isUnproven: flag,

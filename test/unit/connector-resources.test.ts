@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { sendConnector } from '../../common/config-connectors.ts';
 import { parseTransportConfig } from '../../common/config-parse.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { podConfig } from '../../common/pod-config.ts';
@@ -150,6 +151,17 @@ test('DANE is in the document only where it is on: who does not use it keeps the
   expect(documented('dane: Enforce, dnsServers: [127.0.0.1]')).toMatchObject({ dane: true, dnsServers: ['127.0.0.1'] });
   for (const without of ['port: 25', 'dane: Ignore']) expect(documented(without)).not.toHaveProperty('dane');
 });
+
+test.each(['port: 25', 'dane: Enforce, dnsServers: [127.0.0.1]'])(
+  'what the operator reads back is what it wrote, or it would write for ever: mx: { %s }',
+  (mx) => {
+    const result = load(cluster(`{ name: a, addressSpaces: [{ domain: "*" }], delivery: MX, mx: { ${mx} } }`));
+    if (!result.ok || result.clusters[0] === undefined) throw new Error('refused');
+    const written = sendConnectors(result.clusters[0])[0];
+    const read = sendConnector(written, 'sendConnectors[0]');
+    expect(JSON.parse(JSON.stringify(read))).toEqual(JSON.parse(JSON.stringify(written)));
+  },
+);
 
 describe('on Kubernetes', () => {
   const withPassword = resourcesOf(
