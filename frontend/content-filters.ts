@@ -10,6 +10,7 @@ import type { Envelope, Reply } from '../common/message.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
+import { SharedLookup } from '../common/platform/shared-lookup.ts';
 import { reply } from '../common/smtp/replies.ts';
 import type { FilterFailure } from './milter-connection.ts';
 import { MilterSession, type Outcome } from './milter-session.ts';
@@ -52,12 +53,14 @@ const REMEDY: Readonly<Record<FilterFailure['reason'], string>> = {
 export class ContentFilters {
   readonly #deps: ContentFiltersDeps;
   readonly #settings: ReadonlyMap<string, ContentFilterConfig>;
+  readonly #hosts: SharedLookup;
   readonly #underWay = new Set<MilterSession>();
   /** By listener: when the log said so, and how many it has kept to itself since. */
   readonly #logged = new Map<string, { atMs: number; more: number }>();
 
   constructor(deps: ContentFiltersDeps) {
     this.#deps = deps;
+    this.#hosts = new SharedLookup(deps.clock);
     this.#settings = new Map(
       deps.listeners.flatMap(({ name, contentFilter }) => (contentFilter === undefined ? [] : [[name, contentFilter]])),
     );
@@ -68,7 +71,12 @@ export class ContentFilters {
     const settings = this.#settings.get(envelope.listener);
     if (settings === undefined) return null;
     const { clock, hostname, metrics } = this.#deps;
-    const session = new MilterSession(clock, settings, { envelope, id, hostname }, drain);
+    const session = new MilterSession(
+      clock,
+      { ...settings, lookup: this.#hosts.lookup },
+      { envelope, id, hostname },
+      drain,
+    );
     this.#underWay.add(session);
     let isWanted = true;
     return {

@@ -2,7 +2,7 @@
  * One connection to a mail filter. Owns: the socket, the order of answers, the deadline for each. Promises: an answer, or `FilterFailure` within `timeoutMs`, unless the filter reports
  * progress; nothing is read ahead of who asks, so that an endless answer takes no memory; after `close` nothing is left, also where the filter reads no more.
  */
-import { connect, type Socket } from 'node:net';
+import { connect, type LookupFunction, type Socket } from 'node:net';
 import type { Clock, Timer } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import { type Answer, AnswerReader } from './milter-protocol.ts';
@@ -16,6 +16,13 @@ export class FilterFailure extends Error {
     super(message);
     this.reason = reason;
   }
+}
+
+export interface FilterAddress {
+  readonly host: string;
+  readonly port: number;
+  /** How the host is found; absent: as the operating system does. */
+  readonly lookup?: LookupFunction;
 }
 
 /** For what was written last to leave. */
@@ -33,10 +40,10 @@ export class MilterConnection {
   #closing: Timer | null = null;
   #isClosed = false;
 
-  constructor(clock: Clock, address: { readonly host: string; readonly port: number }, timeoutMs: number) {
+  constructor(clock: Clock, { host, port, lookup }: FilterAddress, timeoutMs: number) {
     this.#clock = clock;
     this.#timeoutMs = timeoutMs;
-    this.#socket = connect({ ...address, noDelay: true });
+    this.#socket = connect({ host, port, noDelay: true, ...(lookup === undefined ? {} : { lookup }) });
     this.#socket.on('connect', () => {
       this.#isConnected = true;
       this.#wake?.();
@@ -96,7 +103,9 @@ export class MilterConnection {
     try {
       this.#answers.push(...this.#reader.push(chunk));
     } catch (error) {
-      return this.#fail('garbage', describeError(error));
+      this.#fail('garbage', describeError(error));
+      // Whatever else it says is of no use.
+      return void this.#socket.destroy();
     }
     if (this.#answers.length > 0) this.#socket.pause();
     this.#wake?.();

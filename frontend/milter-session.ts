@@ -15,7 +15,7 @@ import { unreachable } from '../common/platform/assert.ts';
 import type { Clock } from '../common/platform/clock.ts';
 import { describeError } from '../common/platform/lifecycle.ts';
 import { reply } from '../common/smtp/replies.ts';
-import { FilterFailure, MilterConnection } from './milter-connection.ts';
+import { type FilterAddress, FilterFailure, MilterConnection } from './milter-connection.ts';
 import { ContentSplitter, type Piece } from './milter-content.ts';
 import {
   type Answer,
@@ -37,9 +37,7 @@ export type Outcome =
   | { readonly kind: 'rejected' | 'deferred' | 'discarded'; readonly reply: Reply }
   | { readonly kind: 'failed'; readonly failure: FilterFailure };
 
-export interface MilterTarget {
-  readonly host: string;
-  readonly port: number;
+export interface MilterTarget extends FilterAddress {
   readonly timeoutMs: number;
 }
 
@@ -59,6 +57,12 @@ export const MAX_FIELD_BYTES = 65_000;
 
 /** Of its header fields, in lower case: a longer header is not remembered. */
 const MAX_NAMES = 2_000;
+
+/** Of which a message has one at most (RFC 5322 3.6, RFC 2045 3): a second one above it would be another message. */
+const ONCE: ReadonlySet<string> = new Set([
+  ...['date', 'from', 'sender', 'reply-to', 'to', 'cc', 'bcc', 'message-id', 'in-reply-to', 'references', 'subject'],
+  ...['mime-version', 'return-path'],
+]);
 
 const ACCEPTED: Outcome = { kind: 'accepted', fields: [] };
 
@@ -259,13 +263,19 @@ export class MilterSession {
     }
   }
 
-  /** As with Sendmail: of a field that is not there it is an addition, or nothing. rspamd marks spam so. */
+  /**
+   * The message stays as it came: a mark of the filter (so rspamd marks spam) goes above the field that the message has, where readers find it first, and a
+   * sender who writes such a field himself gains nothing. What it has added itself it may not take back; what is to go stays.
+   */
   #change(field: FilterField): void {
     const name = field.name.toLowerCase();
+    if (this.#added.some((one) => one.name.toLowerCase() === name))
+      throw new FilterFailure('unsupported', 'it wants to change or remove a header field that it has added');
     const mayBeThere = this.#names.has(name) || this.#names.size >= MAX_NAMES;
-    if (mayBeThere || this.#added.some((one) => one.name.toLowerCase() === name))
+    const isOnce = ONCE.has(name) || name.startsWith('content-');
+    if (mayBeThere && (isOnce || field.value === ''))
       throw new FilterFailure('unsupported', 'it wants to change or remove a header field, and may add some only');
-    if (field.value !== '') this.#add(field, null);
+    if (field.value !== '') this.#add(field, 0);
   }
 
   /** All go above the message; `index` 0 and 1 are above those before. */

@@ -230,6 +230,15 @@ describe('what it says', () => {
     expect(await ask()).toEqual(accepted(['X-Spam', ' Yes']));
   });
 
+  test('a mark goes above a field of the same name that the sender wrote: he cannot keep it away', async () => {
+    seat({ failurePolicy: 'Accept' });
+    milter.script = ({ command }) =>
+      command === 'E' ? Buffer.concat([answer('m', number(1), 'X-Spam\0Yes\0'), answer('a')]) : null;
+    expect(await ask(Buffer.from('X-Spam: no\r\nSubject: s\r\n\r\nbody\r\n'))).toEqual(accepted(['X-Spam', 'Yes']));
+    const names = Array.from({ length: 2_500 }, (_, at) => `X-${at}: y\r\n`).join('');
+    expect(await ask(Buffer.from(`${names}\r\nbody\r\n`), 4_000)).toEqual(accepted(['X-Spam', 'Yes']));
+  });
+
   test('progress begins the time anew', async () => {
     seat({ timeoutMs: 1_000 });
     const sent: NodeJS.Timeout[] = [];
