@@ -180,6 +180,14 @@ export class HeldMessage implements DataSink {
     this.#dispatch({ kind: 'ClientGone', reason });
   }
 
+  /** While the message is judged there is no END yet, and the client comes again: what it left would be a second copy. After that R7. */
+  gone(reason: string): void {
+    if (this.#state.bodyEnded || this.#state.phase === 'done') return;
+    this.#log.info({ reason }, 'client gone before its message was judged');
+    this.#abandonChecks();
+    this.#dispatch({ kind: 'ClientGone', reason });
+  }
+
   // Machine
 
   #dispatch(event: HeldEvent): void {

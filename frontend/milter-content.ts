@@ -66,9 +66,16 @@ export class ContentSplitter {
     if (!isSpace(this.#line[0]?.[0])) this.#fieldEnded(pieces);
     this.#heldBytes = this.#field.reduce((sum, { length }) => sum + length, lineBytes);
     if (this.#heldBytes <= this.#maxFieldBytes) return;
+    const line = Buffer.concat(this.#line);
+    this.#line = [];
+    if (this.#field.length === 0 && !FIELD.test(line.toString('latin1', 0, this.#maxFieldBytes))) {
+      // No field of any size begins like that.
+      this.#headerEnded(pieces);
+      pieces.push({ kind: 'body', bytes: line });
+      return;
+    }
     this.#state = 'too big';
     this.#field = [];
-    this.#line = [];
     pieces.push({ kind: 'too big' });
   }
 

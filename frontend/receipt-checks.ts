@@ -13,7 +13,7 @@ import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
 import { StreamThread } from '../common/platform/stream-thread.ts';
 import { ReplayBudget } from './body-buffer.ts';
-import { type AuthenticationJob, type Finding, readsContent } from './sender-authentication.ts';
+import { type AuthenticationJob, type Finding, MAX_HEADER_BYTES, readsContent } from './sender-authentication.ts';
 
 export interface ReceiptChecksDeps {
   readonly clock: Clock;
@@ -35,8 +35,8 @@ export interface ReceiptCheck {
 }
 
 const QUEUE_BYTES = 256 * 1024;
-/** Of one message: its header, which is all that is kept of it, is hardly larger. */
-const KEPT_BYTES = 128 * 1024;
+/** Of one message: its header, which is all that is kept of it. What is longer without an empty line is not looked at and not kept. */
+const KEPT_BYTES = MAX_HEADER_BYTES;
 const TOTAL_KEPT_BYTES = 64 * 1024 * 1024;
 /** A thread that is silent for so long is given up, with all it has. */
 const THREAD_SILENCE_MS = 30_000;
@@ -125,6 +125,7 @@ class Checking implements ReceiptCheck {
   readonly #others: readonly string[];
   readonly #content: BoundedContent;
   readonly #found: Promise<readonly Finding[] | string>;
+  #isWanted = true;
 
   /** `found`: a text says why nothing was. */
   constructor(
@@ -155,6 +156,7 @@ class Checking implements ReceiptCheck {
     const timer = clock.setTimer(timeoutMs, () => late.resolve(`nothing found out in ${timeoutMs / 1000} s`));
     const found = await Promise.race([this.#found, late.promise]);
     timer.cancel();
+    if (!this.#isWanted) return [];
     if (typeof found === 'string') {
       log.warn({ reason: found, client: this.#job.address }, 'sender not authenticated');
       this.#content.abandon(found);
@@ -163,6 +165,7 @@ class Checking implements ReceiptCheck {
   }
 
   abandon(): void {
+    this.#isWanted = false;
     this.#content.abandon('nobody wants to know');
   }
 

@@ -1,6 +1,6 @@
 /**
  * SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989) and ARC (RFC 8617) of one message, in a thread of its own (`authentication-worker.ts`). Owns: what the library is asked, and which of its words go
- * into a field. Promises: memory is one header and a few chunks; DNS that does not answer makes `temperror` and nothing else; no message takes the thread for long.
+ * into a field. Promises: memory is one header of `MAX_HEADER_BYTES` and a few chunks; DNS that does not answer makes `temperror` and nothing else; no message takes the thread for long.
  */
 import { isIPv6 } from 'node:net';
 import { Readable } from 'node:stream';
@@ -38,6 +38,8 @@ const FROM = /(?<=\r\n)from[ \t]*:.*(?:\r\n[ \t].*)*/i;
 
 /** The library's time grows with the square of these: within the size limit of a header it would be ten seconds, in which nobody else's message is looked at. */
 const MAX_HEADER_LINES = 4_000;
+/** What listeners let a header have unless told otherwise, and its empty line: for so much the library's time is known. A message without an empty line is all header. */
+export const MAX_HEADER_BYTES = 128 * 1024 + 2;
 const MAX_AUTHORS_LENGTH = 16_384;
 /** With whatever the library takes for a part of the field. */
 const AUTHORS = /(?<=\r\n)from[ \t\r\n]*:[\s\S]*?(?=\r\n[!-9;-~]+[ \t\r\n]*:|$)/gi;
@@ -110,8 +112,8 @@ async function checkContent(
 ): Promise<SignedFound> {
   const { settings, reversePath } = job;
   const arriving = content[Symbol.asyncIterator]();
-  const { header, chunks } = await readHeader(arriving);
-  const problem = tooLarge(header);
+  const { header, isTooLong, chunks } = await readHeader(arriving, MAX_HEADER_BYTES);
+  const problem = isTooLong ? `header of more than ${MAX_HEADER_BYTES} bytes, not looked at` : tooLarge(header);
   if (problem !== null) return unreadable(problem);
   if (settings.checks.includes('DMARC')) void askAhead(header, reversePath, ask);
   const signatures = header.match(SIGNATURE)?.length ?? 0;

@@ -345,7 +345,7 @@ export class Conversation implements EdgeSession {
     const answer = await this.#outcome(data);
     this.#data = null;
     this.#transaction = null;
-    if (this.#ended) return; // semantics.md R7: the handler keeps what it accepted
+    if (this.#ended) return; // semantics.md R7: the handler keeps what it accepted; it has heard that the client is gone
     if (data.fault !== null) this.#tally.fault(data.fault);
     if (answer.kind === 'close') {
       this.#setting.log.warn({ session: this.id, reason: answer.reason }, 'smtp session closed without a reply');

@@ -1,7 +1,7 @@
 /**
  * One message on its way from the client into the handler's sink. Owns: the scanner, back-pressure, and how fast the client must
  * send. Promises: nothing is written to the sink while it is full or once the content is disqualified; exactly one of `end` and
- * `abort` is called on it. Time the sink was full is never held against the client, except by the cap over the whole message.
+ * `abort` is called on it, and after `end` it hears at most once that the client is gone. Time the sink was full is never held against the client, except by the cap over the whole message.
  */
 import type { Reply } from '../message.ts';
 import type { DataAnswer, DataSink } from './edge-api.ts';
@@ -48,6 +48,7 @@ export class DataTransfer {
   #windowBytes = 0;
   #blockedInWindow = false;
   #over = false;
+  #gone = false;
 
   constructor(sink: DataSink, gate: DrainGate, limits: DataLimits & PaceLimits, nowMs: number) {
     this.#scanner = new DataScanner(limits);
@@ -102,9 +103,11 @@ export class DataTransfer {
     return this.#sink.end({ sizeBytes: this.#scanner.sizeBytes, rejected: this.#scanner.rejected });
   }
 
-  /** Idempotent; nothing happens after `end`. */
+  /** The client is gone, or cut off. Idempotent. */
   abort(reason: string): void {
-    if (this.#over) return;
+    if (this.#gone) return;
+    this.#gone = true;
+    if (this.#over) return this.#sink.gone(reason);
     this.#over = true;
     this.#gate.open();
     this.#sink.abort(reason);

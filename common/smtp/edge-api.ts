@@ -41,6 +41,8 @@ export interface DataSink {
   end(end: DataEnd): Promise<DataAnswer>;
   /** The client vanished, timed out or was cut off before the end of data. */
   abort(reason: string): void;
+  /** The client vanished after `end` and hears no answer any more. */
+  gone(reason: string): void;
 }
 
 export type DataDecision =

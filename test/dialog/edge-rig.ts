@@ -1,7 +1,8 @@
 /**
  * The real edge on a real socket with handlers that record what they got and misbehave when an address says so:
  * MAIL from `refused@` 550, from `broken@` throws; RCPT to `unknown@` 550; DATA from `full@` 452, from `hold@` waits for `release()`;
- * sink: from `slow@` is full after each write until `drain()`; end of data: `closed@` close, `lost@` throws, `single@` 451 4.4.0.
+ * sink: from `slow@` is full after each write until `drain()`; end of data: `closed@` close, `lost@` throws, `single@` 451 4.4.0,
+ * `judged@` waits for `release()`.
  */
 import { createHash, pbkdf2Sync, randomBytes } from 'node:crypto';
 import type { FrontendLimits, ListenerConfig } from '../../common/config.ts';
@@ -57,6 +58,8 @@ export interface Received {
   writes: number;
   end: DataEnd | null;
   aborted: string | null;
+  /** After the end. */
+  readonly gone: string[];
 }
 
 export const LIMITS: FrontendLimits = {
@@ -115,7 +118,7 @@ export class Recorder implements EdgeHandlers {
     const from = envelope.reversePath;
     if (from.startsWith('full@')) return { kind: 'refuse', reply: reply('backPressure', { resource: 'disk' }) };
     if (from.startsWith('hold@')) await new Promise<void>((resolve) => this.#held.push(resolve));
-    const message: Received = { envelope, content: '', writes: 0, end: null, aborted: null };
+    const message: Received = { envelope, content: '', writes: 0, end: null, aborted: null, gone: [] };
     this.messages.push(message);
     return { kind: 'accept', sink: this.#sink(message, from, drain) };
   }
@@ -171,6 +174,7 @@ export class Recorder implements EdgeHandlers {
       end: async (end): Promise<DataAnswer> => {
         message.end = end;
         if (from.startsWith('closed@')) return { kind: 'close', reason: 'nobody knows' };
+        if (from.startsWith('judged@')) await new Promise<void>((resolve) => this.#held.push(resolve));
         if (from.startsWith('lost@')) throw new Error('this handler is broken');
         if (from.startsWith('single@')) return { kind: 'reply', reply: reply('shadowFailure') };
         return { kind: 'reply', reply: reply('accepted', { id: `M${this.messages.indexOf(message) + 1}` }) };
@@ -178,6 +182,7 @@ export class Recorder implements EdgeHandlers {
       abort: (reason) => {
         message.aborted = reason;
       },
+      gone: (reason) => message.gone.push(reason),
     };
   }
 }

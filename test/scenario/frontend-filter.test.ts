@@ -64,4 +64,42 @@ describe('a content filter', () => {
     expect(await new Client(w, bodyOf(200_000), { filter: refused.filtered }).over()).toBeGreaterThanOrEqual(550);
     expect(refused.seen.isAbandoned).toBe(true);
   });
+
+  it.each(['filter', 'check'] as const)(
+    'a client that is gone while the %s is waited for leaves no copy: it comes again',
+    async (kind) => {
+      const { filtered, seen, verdict } = filter();
+      const results = Promise.withResolvers<readonly string[]>();
+      const check = { ...filtered, end: () => filtered.end().then(() => results.promise) };
+      const gone = Promise.withResolvers<void>();
+      const w = await world();
+      const how = { ...(kind === 'filter' ? { filter: filtered } : { check }), goneAfterEnd: gone.promise };
+      const client = new Client(w, bodyOf(50_000), how);
+      await w.run(() => seen.isEnded);
+      gone.resolve();
+      expect(await client.over()).toBe('close');
+      expect(seen.isAbandoned).toBe(true);
+      // What it would have said comes too late to make an END.
+      verdict.resolve({ kind: 'accept', fields: [], note: null });
+      results.resolve(['mx.example.org; spf=pass']);
+      await w.run(() => w.a.drops.length === 1);
+      expect([w.a.ends, w.b.opens.length, w.a.held.size, w.proxy.replayBufferBytes, w.proxy.inFlight]).toEqual([
+        ...[0, 0, 0],
+        ...[0, 0],
+      ]);
+    },
+  );
+
+  it('a client that is gone after the verdict changes nothing any more: the transport keeps the message', async () => {
+    const { filtered, seen, verdict } = filter();
+    const gone = Promise.withResolvers<void>();
+    const w = await world();
+    const client = new Client(w, bodyOf(50_000), { filter: filtered, goneAfterEnd: gone.promise });
+    await w.run(() => seen.isEnded);
+    verdict.resolve({ kind: 'accept', fields: [], note: null });
+    await w.run(() => w.a.ends === 1);
+    gone.resolve();
+    expect(await client.over()).toBe(250);
+    expect([w.a.held.size, w.a.drops.length]).toEqual([1, 0]);
+  });
 });

@@ -76,6 +76,8 @@ interface SendOptions {
   readonly chunk?: number;
   readonly rejected?: Reply;
   readonly abortAt?: number;
+  /** After the end of data the client is gone as soon as this resolves. */
+  readonly goneAfterEnd?: Promise<void>;
   readonly check?: ReceiptCheck;
   readonly filter?: FilteredMessage;
 }
@@ -123,6 +125,7 @@ export class Client {
       // The client's own speed, so that things can happen in between.
       await new Promise<void>((resolve) => scheduler.schedule(0.2, resolve));
     }
+    void options.goneAfterEnd?.then(() => sink.gone('client reset'));
     this.answer = await sink.end({ sizeBytes: body.length, rejected: options.rejected ?? null });
     this.answeredAtMs = scheduler.nowMs;
   }

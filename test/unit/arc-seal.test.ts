@@ -254,6 +254,11 @@ describe('no seal', () => {
     ],
     ['without an author', async () => 'Subject: x\r\n\r\nhello\r\n', 'none'],
     ['on a chain that is not what was found', () => withSets(2), 'none'],
+    [
+      'on a header of more than 1 MiB',
+      async () => `not a field\r\n${`X: ${'a'.repeat(60_000)}\r\n`.repeat(20)}${MESSAGE}`,
+      'none',
+    ],
     ['on a header of 12,001 lines', async () => `X: y\r\n${' z\r\n'.repeat(12_001)}${MESSAGE}`, 'none'],
   ])('%s: it goes as it is', async ([, make, arc]) => {
     const message = await make();

@@ -253,6 +253,18 @@ describe('a key that cannot be used', () => {
     expect(await sent({ config: () => unsigned, message })).not.toContain('DKIM-Signature');
   });
 
+  test('a message without an empty line takes neither the thread nor its memory: it is not signed, the policy decides', async () => {
+    await makeKey('s1');
+    const message = `not a field\r\n${MESSAGE.replace('\r\n\r\n', '\r\n')}${`X: ${'a'.repeat(60_000)}\r\n`.repeat(600)}`;
+    const peer = kept(await ScriptedPeer.start());
+    const before = process.cpuUsage();
+    const [result] = await deliver(agentFor({ config: () => config(key('s1')), message }), peer.port);
+    const { user, system } = process.cpuUsage(before);
+    const says = 'Secret dkim signs no header of more than 1048576 bytes';
+    expect(result).toMatchObject({ kind: 'deferred', scope: 'message', reply: expect.stringContaining(says) });
+    expect((user + system) / 1_000).toBeLessThan(5_000);
+  });
+
   test('a stored message that cannot be read is our fault and is reported, whatever the policy', async () => {
     await makeKey('s1');
     const damaged: CopyId[] = [];

@@ -187,6 +187,19 @@ describe('a message in pieces', () => {
     }
   });
 
+  test.each([
+    ['behind no header', ''],
+    ['behind fields', 'A: 1\r\nB: 2\r\n 3\r\n'],
+  ])('a line that cannot be a field is body, however long it is: %s', (_, fields) => {
+    const told = fields === '' ? '' : '<A: 1><B: 2\n 3>';
+    for (const start of ['x'.repeat(2_100), 'two words: ', ': ', fields === '' ? ' ' : '\x80'])
+      for (const size of [1, 50, 999, 1_000, 1_001, 10_000]) {
+        const body = `${start}${'y'.repeat(2_000)}\r\nC: 3\r\n`;
+        const pieces = split(Buffer.from(fields + body, 'latin1'), size);
+        expect(shown(pieces)).toBe(`${told}[end of header]${body}`);
+      }
+  });
+
   test('put together again they are the message', () => {
     const line = fc.constantFrom('A: 1', 'Bc:', ' folded', '\tfolded', 'no field', '', 'x:\x00\xff', '.', ': nameless');
     fc.assert(

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { OwnResultsRemover, resultsFields } from '../../transport/core/results-field.ts';
+import { flood } from './header-flood.ts';
 
 const unfold = (text: string): string => text.replace(/\r\n(?=[ \t])/g, '');
 
@@ -120,6 +121,47 @@ describe('OwnResultsRemover', () => {
     const ids = ['other.example; spf=pass', 'mx.example.org'];
     expect(passed(around(`Authentication-Results: Other.Example; x\r\n${forged[0]}`), 9, ids)).toBe(around(''));
   });
+
+  test('a message cut off behind a field of ours loses that field and no more', () => {
+    const [ours = ''] = forged;
+    for (const piece of [1, 5, 1_000]) {
+      expect(passed(`X: y\r\n${ours}Subj`, piece)).toBe('X: y\r\nSubj');
+      expect(passed(`X: y\r\n${others[0]}${ours.trimEnd()}`, piece)).toBe(`X: y\r\n${others[0]}`);
+    }
+  });
+
+  /** Longer than what is held of a field. */
+  const long = ' (x)\r\n'.repeat(40_000);
+  test.each<[string, string, boolean]>([
+    ['begins with our name', `Authentication-Results: mx.example.org;\r\n${long}`, false],
+    ['has our name behind a comment', `Authentication-Results: (x)\r\n mx.example.org;\r\n${long}`, false],
+    ['names us and has no end', `Authentication-Results: (mx.example.org\r\n${long}`, false],
+    ['is of somebody else', `Authentication-Results: x.example; mx.example.org\r\n${long}`, true],
+    ['names nobody', `Authentication-Results:\r\n${long}`, true],
+    ['names us far behind', `Authentication-Results:\r\n${long} mx.example.org; spf=pass\r\n`, true],
+    ['has no colon for long', `Authentication-Results\r\n${long}: mx.example.org\r\n`, true],
+  ])('a field without measure that %s is decided by its beginning, wherever it is cut', (_, field, stays) => {
+    for (const piece of [1_001, 65_536, 1_000_000])
+      expect(passed(around(field), piece) === around(stays ? field : '')).toBe(true);
+  });
+
+  test.each([
+    ' \r\n',
+    ':\r\n',
+    'A\r\n',
+    'Authentication-Results\r\n',
+    'Authentication-Results: other.example; spf=pass\r\n',
+  ])(
+    '35 MiB of %j without an empty line keep nobody else waiting',
+    (line) => {
+      const start = 'not a field\r\nAuthentication-Results: other.example;\r\n';
+      const cost = flood(new OwnResultsRemover(['mx.example.org']), start, line);
+      expect(cost.outBytes).toBe(cost.inBytes);
+      expect(cost.longestPushMs).toBeLessThan(50);
+      expect(cost.totalMs).toBeLessThan(line.length > 3 ? 4_000 : 2_000);
+    },
+    120_000,
+  );
 
   test('whatever has no such field comes out byte for byte, in pieces of any size', () => {
     const line = fc.constantFrom(

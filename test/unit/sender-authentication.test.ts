@@ -66,6 +66,15 @@ test.each([
   expect(cpuMs).toBeLessThan(1_000);
 });
 
+test('a message of 35 MB without an empty line takes neither the thread nor its memory', async () => {
+  const { said, cpuMs } = await look(`not a field\r\n${FROM}${`X: ${'a'.repeat(60_000)}\r\n`.repeat(600)}`);
+  const problem = 'header of more than 131074 bytes, not looked at';
+  expect(said).toMatch(/^arc=policy .*; spf=fail .*; dkim=neutral .*; dmarc=permerror$/);
+  expect(said).toContain(`arc=policy (${problem})`);
+  expect(said).toContain(`dkim=neutral (${problem})`);
+  expect(cpuMs).toBeLessThan(1_000);
+});
+
 test('a header as large as they come, of somebody with a thousand recipients, is looked at', async () => {
   const to = Array.from({ length: 3_000 }, (_, at) => `a-person-${at}@somewhere.example`).join(',\r\n ');
   expect((await look(`${FROM}${SIGNATURE}\r\nTo: ${to}\r\n`)).said).not.toContain('not looked at');

@@ -169,6 +169,28 @@ describe('handlers', () => {
     expect(started.recorder.messages[0]?.aborted).toBeNull();
   });
 
+  it('hear that a client is gone that waits for the answer, once, and not of one that has heard it', async () => {
+    const started = await rig();
+    const client = await greeted(started);
+    const send = async (from: string): Promise<void> => {
+      for (const line of [`MAIL FROM:<${from}>`, 'RCPT TO:<b@example.net>', 'DATA']) {
+        client.send(`${line}\r\n`);
+        await client.reply();
+      }
+      client.send('x\r\n.\r\n');
+    };
+    await send('a@example.org');
+    expect((await client.reply())[0]).toMatch(/^250 /);
+    await send('judged@example.org');
+    const [heard, unheard] = started.recorder.messages;
+    await eventually('the end', () => started.recorder.holding === 1);
+    client.drop();
+    await eventually('that it is gone', () => unheard?.gone.length === 1);
+    started.recorder.release();
+    await eventually('the end of the session', () => started.edge.connections === 0 && started.recorder.closed === 1);
+    expect([heard?.gone, unheard?.gone, unheard?.aborted]).toEqual([[], ['connection closed by the client'], null]);
+  });
+
   it('never see a password in plain text sessions, and see AUTH once', async () => {
     const tls = await testCertificate('mx.example.net');
     const started = await rig({ users: new Map([['bob', 'secret']]), tls, listener: { tls: 'StartTls' } });

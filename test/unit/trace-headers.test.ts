@@ -10,6 +10,7 @@ import {
   receivedHeader,
   traceHeaders,
 } from '../../transport/core/trace-headers.ts';
+import { flood } from './header-flood.ts';
 
 const CLIENT: ClientInfo = {
   address: '192.0.2.7',
@@ -128,6 +129,18 @@ describe('HeaderFieldRemover', () => {
   test.each(cases)('%s', (_, text, expected) => {
     for (const step of [1, 2, 3, 7, 1000]) expect(filter(text, step)).toBe(expected);
   });
+
+  test.each([' \r\n', 'X\r\n', 'X-MailCluster-Delivered: a\r\n', 'X-MailCluster-Delivery: a\r\n'])(
+    '35 MiB of %j without an empty line keep nobody else waiting',
+    (line) => {
+      const remover = new HeaderFieldRemover(DELIVERY_HEADER);
+      const cost = flood(remover, 'not a field\r\n', line);
+      expect(cost.outBytes).toBe(remover.removed > 0 ? 13 : cost.inBytes);
+      expect(cost.longestPushMs).toBeLessThan(50);
+      expect(cost.totalMs).toBeLessThan(2_000);
+    },
+    120_000,
+  );
 
   test('agrees with a plain model on random headers, however they are cut', () => {
     const line = fc.constantFrom(

@@ -85,14 +85,26 @@ function isPlainAddress(address: string): boolean {
 
 const LF = 0x0a;
 const CR = 0x0d;
+const COLON = 0x3a;
 const isSpace = (byte: number): boolean => byte === 0x20 || byte === 0x09;
+
+/** How much of `name`, in lower case, the bytes from `at` on are, whatever their own case: in a header without an end each line is looked at, so nothing is made for it. */
+export function matchingBytes(bytes: Buffer, at: number, name: Buffer): number {
+  let count = 0;
+  while (count < name.length && at + count < bytes.length) {
+    const byte = bytes[at + count] as number;
+    if ((byte >= 0x41 && byte <= 0x5a ? byte | 0x20 : byte) !== name[count]) break;
+    count++;
+  }
+  return count;
+}
 
 /**
  * Takes every field of one name out of a streamed header block, whatever its case, with its folded lines (RFC 5322 2.2.3) and also with
  * white space before the colon (4.5.8); passes everything else on byte for byte. Memory: one field name.
  */
 export class HeaderFieldRemover {
-  readonly #name: string;
+  readonly #name: Buffer;
   readonly #initial: number;
   /** Bytes of a line that may still become the name. */
   #held: Buffer = Buffer.alloc(0);
@@ -102,8 +114,8 @@ export class HeaderFieldRemover {
   #removed = 0;
 
   constructor(name: string) {
-    this.#name = name.toLowerCase();
-    this.#initial = this.#name.charCodeAt(0);
+    this.#name = Buffer.from(name.toLowerCase());
+    this.#initial = this.#name[0] ?? 0;
   }
 
   /** Fields removed so far. */
@@ -126,9 +138,7 @@ export class HeaderFieldRemover {
     };
     while (at < bytes.length) {
       if (this.#state === 'line start') {
-        const verdict = this.#isOther(bytes[at] as number)
-          ? this.#decide(false)
-          : this.#judge(bytes.subarray(at, at + this.#name.length + 1));
+        const verdict = this.#isOther(bytes[at] as number) ? this.#decide(false) : this.#judge(bytes, at);
         if (verdict === 'more') {
           keepUntil(at);
           this.#held = Buffer.from(bytes.subarray(at));
@@ -160,18 +170,15 @@ export class HeaderFieldRemover {
     return (first | 0x20) !== this.#initial && first !== LF && first !== CR && !isSpace(first);
   }
 
-  #judge(start: Buffer): 'keep' | 'drop' | 'body' | 'more' {
-    const [first, second] = start;
-    if (first === undefined) return 'more';
+  #judge(bytes: Buffer, at: number): 'keep' | 'drop' | 'body' | 'more' {
+    const first = bytes[at] as number;
     if (isSpace(first)) return this.#dropping ? 'drop' : 'keep';
-    if (first === LF || (first === CR && second === LF)) return 'body';
-    if (first === CR && second === undefined) return 'more';
-    const length = this.#name.length;
-    const text = start.toString('latin1', 0, length).toLowerCase();
-    if (!this.#name.startsWith(text)) return this.#decide(false);
-    if (start.length <= length) return 'more';
-    const next = start[length] ?? 0;
-    return this.#decide(next === 0x3a || isSpace(next));
+    if (first === CR && at + 1 === bytes.length) return 'more';
+    if (first === LF || (first === CR && bytes[at + 1] === LF)) return 'body';
+    const end = at + matchingBytes(bytes, at, this.#name);
+    if (end === bytes.length) return 'more';
+    const next = bytes[end] ?? 0;
+    return this.#decide(end - at === this.#name.length && (next === COLON || isSpace(next)));
   }
 
   #decide(drop: boolean): 'keep' | 'drop' {
