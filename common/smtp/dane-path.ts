@@ -5,10 +5,13 @@
  */
 import type { KeyObject, X509Certificate } from 'node:crypto';
 import { checkServerIdentity } from 'node:tls';
+import type { Extension } from '@peculiar/x509';
 import { x509 } from '../platform/certificate-request.ts';
 
 /** A certificate, or a bare key that signs. */
 export type TrustAnchor = { readonly certificate: X509Certificate } | { readonly key: KeyObject };
+
+type X509Library = Awaited<ReturnType<typeof x509>>;
 
 export interface Path {
   readonly own: X509Certificate;
@@ -70,14 +73,17 @@ const isIssuedBy = (one: X509Certificate, issuer: X509Certificate): boolean =>
 
 function dateProblem({ subject, validFromDate, validToDate }: X509Certificate, atMs: number): string | null {
   const whose = `the certificate of ${oneLine(subject)}`;
-  if (validFromDate.getTime() > atMs) return `${whose} is not valid before ${validFromDate.toISOString()}`;
-  return validToDate.getTime() < atMs ? `${whose} has expired on ${validToDate.toISOString()}` : null;
+  const [from, to] = [validFromDate.getTime(), validToDate.getTime()];
+  if (Number.isNaN(from) || Number.isNaN(to)) return `${whose} has no dates that can be read`;
+  if (from > atMs) return `${whose} is not valid before ${validFromDate.toISOString()}`;
+  return to < atMs ? `${whose} has expired on ${validToDate.toISOString()}` : null;
 }
 
 async function authorityProblem(link: X509Certificate, below: number): Promise<string | null> {
   const whose = `the certificate of ${oneLine(link.subject)}`;
   const library = await x509();
-  const { extensions } = new library.X509Certificate(link.raw);
+  const extensions = extensionsOf(library, link);
+  if (extensions === null) return `${whose} is one that cannot be read`;
   const unknown = extensions.find(({ critical, type }) => critical && !UNDERSTOOD.has(type));
   if (unknown !== undefined) return `${whose} has a critical extension ${unknown.type} that is not understood`;
   const basic = extensions.find((one) => one instanceof library.BasicConstraintsExtension);
@@ -89,6 +95,15 @@ async function authorityProblem(link: X509Certificate, below: number): Promise<s
   return null;
 }
 
+/** The library takes less than OpenSSL does, which read the certificate before. */
+function extensionsOf(library: X509Library, link: X509Certificate): readonly Extension[] | null {
+  try {
+    return new library.X509Certificate(link.raw).extensions;
+  } catch {
+    return null;
+  }
+}
+
 function nameProblem({ own, names }: Path): string | null {
   const certificate = own.toLegacyObject();
   if (names.some((name) => checkServerIdentity(name, certificate) === undefined)) return null;
@@ -96,4 +111,6 @@ function nameProblem({ own, names }: Path): string | null {
   return `the certificate is for ${shown}, none of ${names.join(', ')}`;
 }
 
-const oneLine = (subject: string): string => subject.replaceAll('\n', ', ').slice(0, 200);
+/** Absent where it is empty, whatever the types say. */
+const oneLine = (subject: string | undefined): string =>
+  subject === undefined ? 'nobody' : subject.replaceAll('\n', ', ').slice(0, 200);

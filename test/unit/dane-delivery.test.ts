@@ -44,12 +44,17 @@ interface Chain {
 let chain: Chain;
 /** Of a name that nobody asks for, and expired: what is good by DANE-EE all the same. */
 let odd: ChainCertificate;
+/** Of an authority with an extension that is none, and without a subject. */
+let strange: Chain;
 beforeAll(async () => {
   const root = await certificate({ subject: 'Root' });
   const middle = await certificate({ subject: 'Middle', issuer: root });
   const own = await certificate({ subject: 'own', issuer: middle, names: ['mx.far.test'] });
   chain = { root, own: { ...own, pem: own.pem + middle.pem + root.pem } };
   odd = await certificate({ subject: 'odd', names: ['odd.test'], notAfterMs: Date.now() - 60_000 });
+  const broken = await certificate({ subject: 'Odd', extra: { type: '2.5.29.32', content: Buffer.from([5, 0]) } });
+  const nameless = await certificate({ subject: '', issuer: broken, names: ['mx.far.test'] });
+  strange = { root: broken, own: { ...nameless, pem: nameless.pem + broken.pem } };
 });
 
 const sha256 = (bytes: Buffer): Buffer => createHash('sha256').update(bytes).digest();
@@ -184,6 +189,13 @@ describe('TLSA records that can be used', () => {
       (at) => ({ [at]: tlsa(ofKey(2, chain.root)) }),
       {},
       /DANE: the certificate of mx\.far\.test is none that its TLSA 2 1 1 means/,
+    ],
+    [
+      'an authority that cannot be read',
+      () => strange.own,
+      (at) => ({ [at]: tlsa(ofKey(2, strange.root)) }),
+      {},
+      /^4\.7\.5 127\.0\.0\.1:\d+: DANE: the certificate of CN=Odd is one that cannot be read$/,
     ],
     [
       'no STARTTLS',

@@ -178,6 +178,33 @@ describe('a chain of three, and its records', () => {
     expect(await ours([own, stranger, stranger], tlsa(2, 1, 1, stranger))).toMatch(/was not issued by the authority/);
   });
 
+  test('a certificate without subject is good or bad as any other', async () => {
+    const { middle, root } = chains;
+    const chain = (own: ChainCertificate): readonly ChainCertificate[] => [own, middle, root];
+    const nameless = await certificate({ subject: '', issuer: middle, names: [BASE] });
+    expect(await ours(chain(nameless), tlsa(2, 0, 1, root))).toBe('good');
+    expect(await openSsl(chain(nameless), tlsa(2, 0, 1, root))).toBe('good');
+    const old = await certificate({ subject: '', issuer: middle, names: [BASE], notAfterMs: Date.now() - 1_000 });
+    expect(await ours(chain(old), tlsa(2, 0, 1, root))).toMatch(/^the certificate of nobody has expired/);
+    const none = await certificate({ subject: '', issuer: middle, names: [] });
+    expect(await ours(chain(none), tlsa(2, 0, 1, root))).toMatch(/^the certificate is for .*none of mx\.far\.test/);
+  });
+
+  test.each([
+    ['certificate policies', '2.5.29.32'],
+    ['authority information access', '1.3.6.1.5.5.7.1.1'],
+    ['alternative names of its issuer', '2.5.29.18'],
+  ])('an authority of which the %s cannot be read is no way to an anchor', async (_title, type) => {
+    const extra = { type, content: Buffer.from([5, 0]) };
+    const root = await certificate({ subject: 'Odd', extra });
+    const own = await certificate({ subject: 'own', issuer: root, names: [BASE] });
+    for (const matchingType of [0, 1])
+      expect(await ours([own, root], tlsa(2, 0, matchingType, root))).toBe(
+        'the certificate of CN=Odd is one that cannot be read',
+      );
+    expect(await ours([own, root], tlsa(3, 1, 1, own))).toBe('good');
+  });
+
   test('rubbish in place of certificates is no proof', async () => {
     const proof = { base: BASE, names: NAMES, records: [tlsa(3, 1, 1, chains.own)] };
     for (const chain of [[], [Buffer.from('x')], [chains.own.der, Buffer.from('x')]])

@@ -146,7 +146,11 @@ export class DeliveryPool {
       this.#served.set(client, 0);
       return { client, reused: false };
     } catch (error) {
-      if (!(error instanceof ClientError)) throw error;
+      if (!(error instanceof ClientError)) {
+        // Of this attempt, not of the destination: the next one may try.
+        this.#makeRoom(place);
+        throw error;
+      }
       place.count--;
       for (const wake of place.waiting.splice(0)) wake(error);
       this.#dropEmpty(place);
