@@ -30,6 +30,10 @@ export interface ChainOptions {
   readonly onlyBelow?: string;
   /** Key usage of an authority. */
   readonly mayNotSign?: boolean;
+  /** Has its keys; drawn anew when absent. */
+  readonly keysOf?: ChainCertificate;
+  /** Of keys drawn anew, when it is not P-256. */
+  readonly curve?: 'P-521';
   /** An extension of this type with this content, whatever the type means. */
   readonly extra?: { readonly type: string; readonly content: Buffer };
 }
@@ -37,7 +41,8 @@ export interface ChainOptions {
 export async function certificate(options: ChainOptions): Promise<ChainCertificate> {
   const x509 = await loadX509();
   x509.cryptoProvider.set(webcrypto);
-  const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const algorithm = { ...ALGORITHM, namedCurve: options.curve ?? ALGORITHM.namedCurve };
+  const keys = options.keysOf?.keys ?? (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']));
   const { subject, issuer, names, pathLength = null, usedFor = [], onlyBelow } = options;
   const isAuthority = names === undefined;
   const usage = options.mayNotSign === true ? x509.KeyUsageFlags.digitalSignature : x509.KeyUsageFlags.keyCertSign;

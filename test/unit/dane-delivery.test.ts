@@ -263,6 +263,13 @@ describe('what cannot be learnt is not "none"', () => {
   test.each<[string, (at: string) => Record<string, ZoneEntry>, RegExp]>([
     ['TLSA', (at) => ({ [at]: 'SERVFAIL' }), /^4\.4\.3 DNS: TLSA of _\d+\._tcp\.mx\.far\.test: SERVFAIL/],
     ['silent TLSA', (at) => ({ [at]: 'silent' }), /^4\.4\.3 DNS: TLSA of .*no answer/],
+    [
+      'more TLSA records than are looked at',
+      (at) => ({
+        [at]: tlsa(...Array.from({ length: 101 }, (_, n) => ({ ...ofKey(3, odd), certificate: Buffer.alloc(32, n) }))),
+      }),
+      /^4\.4\.3 DNS: TLSA of mx\.far\.test: 101 records, more than 100$/,
+    ],
     ['MX', () => ({ 'far.test': 'SERVFAIL' }), /^4\.4\.3 DNS: MX of far\.test: SERVFAIL/],
     ['address', () => ({ 'mx.far.test': 'SERVFAIL' }), /^4\.4\.3 DNS: AAAA of mx\.far\.test: SERVFAIL/],
   ])('%s: the host is not used, the message waits', async (_title, zone, reason) => {
