@@ -60,7 +60,7 @@ export class DaneCertificates {
   readonly #known = new Map<string, DaneCertificate | null>();
 
   read(bytes: Buffer): DaneCertificate | null {
-    const digest = createHash('sha256').update(bytes).digest('latin1');
+    const digest = createHash('sha256').update(bytes).digest('hex');
     const known = this.#known.get(digest);
     if (known !== undefined) return known;
     const x509 = certificateOf(bytes);
