@@ -15,8 +15,10 @@ import { silentMetrics } from '../../common/platform/metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { validatingDns } from '../../common/platform/validating-dns.ts';
 import type { TlsaRecord } from '../../common/smtp/dane.ts';
-import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
+import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
+import { createDeliveryAgent, DEFAULT_DELIVERY_SETTINGS } from '../../transport/runtime/delivery.ts';
 import type { RecipientResult, RouteHosts } from '../../transport/runtime/delivery-api.ts';
+import { DeliveryPool } from '../../transport/runtime/delivery-pool.ts';
 import { type ChainCertificate, certificate } from '../rigs/certificate-chain.ts';
 import { DnsServer, type ZoneEntry, type ZoneRecords } from '../rigs/dns-server.ts';
 import { PolicyServer } from '../rigs/policy-server.ts';
@@ -257,6 +259,26 @@ describe('TLSA records that can be used', () => {
     }));
     expect(await deliver()).toMatchObject(relayed(/far\.test proven/));
   });
+});
+
+test('a connection is used again under the same records, in whichever order they come', async () => {
+  const { server } = await host(odd);
+  const { timeouts } = DEFAULT_DELIVERY_SETTINGS;
+  const pool = new DeliveryPool({
+    ...{ clock: systemClock, hostname: 'us.test', timeouts, idleMs: 60_000, maxPerDestination: 1, maxMessages: 10 },
+    credentials: credentialsIn(null),
+  });
+  kept({ [Symbol.asyncDispose]: async () => pool.close() });
+  const under = async (...records: TlsaRecord[]): Promise<boolean | string> => {
+    const dane = { base: 'mx.far.test', names: ['mx.far.test'], records };
+    const where = { protocol: 'SMTP', host: '127.0.0.1', port: server.port, tls: 'Required', dane } as const;
+    const lease = await pool.acquire(where, false);
+    if (lease instanceof Error) return lease.message;
+    pool.release(where, lease);
+    return lease.reused;
+  };
+  const [own, other] = [ofKey(3, odd), ofKey(3, chain.own)];
+  expect([await under(own, other), await under(other, own), await under(own)]).toEqual([false, true, false]);
 });
 
 describe('what cannot be learnt is not "none"', () => {
