@@ -35,6 +35,9 @@ export interface DnsReply {
   readonly rcode: number;
   /** The server says that it validated everything in it. */
   readonly isAuthentic: boolean;
+  /** It asks others for what it does not know (RA), or knows itself (AA). Neither: it knows nothing. */
+  readonly isRecursive: boolean;
+  readonly isAuthoritative: boolean;
   readonly answers: readonly Answer[];
   readonly authorities: readonly Answer[];
 }
@@ -43,6 +46,7 @@ export type Exchanged = DnsReply | { readonly problem: string };
 
 /** What fits whatever is on the way (DNS flag day 2020). */
 const UDP_BYTES = 1_232;
+const HEADER_BYTES = 12;
 
 /** The codec writes labels as they come: longer ones would become something else. */
 export function canBeAsked(name: string): boolean {
@@ -79,7 +83,7 @@ type Got = DecodedPacket | { readonly problem: string };
 
 function read(bytes: Buffer, id: number, { name, type }: DnsQuestion): DecodedPacket | null {
   try {
-    const packet = decode(bytes);
+    const packet = decode(isCutOff(bytes) ? withoutRecords(bytes) : bytes);
     const [asked, ...more] = packet.questions ?? [];
     const isAboutIt = asked !== undefined && more.length === 0 && asked.type === type && isSame(asked.name, name);
     return packet.type === 'response' && packet.id === id && isAboutIt ? packet : null;
@@ -88,13 +92,23 @@ function read(bytes: Buffer, id: number, { name, type }: DnsQuestion): DecodedPa
   }
 }
 
+/** TC; what follows may end inside a record (RFC 2181 9: it is not looked at). */
+const isCutOff = (bytes: Buffer): boolean => bytes.length >= HEADER_BYTES && ((bytes[2] ?? 0) & 0x02) !== 0;
+
+/** The counts of answers, authorities and the rest are zero. */
+function withoutRecords(bytes: Buffer): Buffer {
+  return Buffer.concat([bytes.subarray(0, 6), Buffer.alloc(HEADER_BYTES - 6), bytes.subarray(HEADER_BYTES)]);
+}
+
 const isSame = (a: string, b: string): boolean =>
   a.replace(/\.$/, '').toLowerCase() === b.replace(/\.$/, '').toLowerCase();
 
-function replyOf({ flags = 0, flag_ad, answers = [], authorities = [], additionals = [] }: DecodedPacket): DnsReply {
+function replyOf(packet: DecodedPacket): DnsReply {
+  const { flags = 0, flag_ad, flag_ra, flag_aa, answers = [], authorities = [], additionals = [] } = packet;
   const edns = additionals.find((one) => one.type === 'OPT');
   const upper = edns?.type === 'OPT' ? edns.extendedRcode : 0;
-  return { rcode: (flags & 0xf) + upper * 16, isAuthentic: flag_ad, answers, authorities };
+  const said = { isAuthentic: flag_ad, isRecursive: flag_ra, isAuthoritative: flag_aa };
+  return { rcode: (flags & 0xf) + upper * 16, ...said, answers, authorities };
 }
 
 function overUdp({ address, port }: NameServer, bytes: Buffer, mine: Mine, tryMs: number, clock: Clock): Promise<Got> {

@@ -229,9 +229,14 @@ export class ClientConnection {
   }
 
   async #prove(secure: TLSSocket, dane: DaneProof): Promise<void> {
-    const verdict = await daneVerdict(dane, chainOf(secure), this.#clock.wallMs());
-    if ('problem' in verdict) this.#fail('TLS', `DANE: ${verdict.problem}`);
-    else this.#provenBy = verdict.by;
+    try {
+      const verdict = await daneVerdict(dane, chainOf(secure), this.#clock.wallMs());
+      if ('problem' in verdict) this.#fail('TLS', `DANE: ${verdict.problem}`);
+      else this.#provenBy = verdict.by;
+    } catch (error) {
+      // A stranger's bytes: what there is that we do not know of must refuse this host, and nothing else.
+      this.#fail('TLS', `DANE: the certificate of ${dane.base} cannot be read: ${reasonOf(error)}`);
+    }
   }
 
   /** Says QUIT without waiting for the answer (the outcome of every transaction is known) and closes. */

@@ -1,10 +1,11 @@
 /**
  * What TLSA records say of a certificate (RFC 6698, 7671, 7672). Owns: which records can be used, and whether a server's certificates are those they mean.
  * Promise: PKIX-TA, PKIX-EE and whatever else we do not know are unusable (RFC 7672 3.1.3); of several digests for one thing the strongest counts (RFC 7671 9);
- * DANE-EE looks at no name and no date (RFC 7672 3.1.1), DANE-TA at the chain and the names (3.1.2). Fails: a text that says what did not match.
+ * DANE-EE looks at no name and no date (RFC 7672 3.1.1), DANE-TA at the chain and the names (3.1.2); what strangers publish and send is looked at within a bound of
+ * certificates, records and signatures. Fails: a text that says what did not match.
  */
-import { createHash, createPublicKey, X509Certificate } from 'node:crypto';
-import { pathProblem, type TrustAnchor } from './dane-path.ts';
+import { certificateOf, type DaneCertificate, DaneCertificates, digestLength, keyOf } from './dane-certificate.ts';
+import { Paths, type TrustAnchor } from './dane-path.ts';
 
 export interface TlsaRecord {
   readonly usage: number;
@@ -19,19 +20,20 @@ export interface DaneProof {
   readonly base: string;
   /** That a certificate under DANE-TA may be for. */
   readonly names: readonly string[];
-  /** Usable ones, at least one. */
+  /** Usable ones, at least one, `MOST_RECORDS` at most. */
   readonly records: readonly TlsaRecord[];
 }
+
+/** Of a name, that can be used: more are not looked at. */
+export const MOST_RECORDS = 100;
 
 export type DaneVerdict = { readonly by: string } | { readonly problem: string };
 
 const TA = 2;
 const EE = 3;
 const FULL = 0;
-const DIGESTS: ReadonlyMap<number, { readonly hash: string; readonly bytes: number }> = new Map([
-  [1, { hash: 'sha256', bytes: 32 }],
-  [2, { hash: 'sha512', bytes: 64 }],
-]);
+/** Of what a server may send. */
+const MOST_ABOVE = 10;
 
 export const shownTlsa = ({ usage, selector, matchingType }: TlsaRecord): string =>
   `TLSA ${usage} ${selector} ${matchingType}`;
@@ -50,8 +52,8 @@ export function usableRecords(records: readonly TlsaRecord[]): readonly TlsaReco
 
 function isUsable({ usage, selector, matchingType, certificate }: TlsaRecord): boolean {
   if ((usage !== TA && usage !== EE) || (selector !== 0 && selector !== 1)) return false;
-  const digest = DIGESTS.get(matchingType);
-  if (digest !== undefined) return certificate.length === digest.bytes;
+  const length = digestLength(matchingType);
+  if (length !== undefined) return certificate.length === length;
   if (matchingType !== FULL) return false;
   return (selector === 0 ? certificateOf(certificate) : keyOf(certificate)) !== null;
 }
@@ -62,61 +64,46 @@ export async function daneVerdict(
   chain: readonly Buffer[],
   atMs: number,
 ): Promise<DaneVerdict> {
-  const certificates = chain.map(certificateOf).filter((one) => one !== null);
+  const known = new DaneCertificates();
+  const sent = chain.slice(0, 1 + MOST_ABOVE).map((bytes) => known.read(bytes));
+  const certificates = sent.filter((one) => one !== null);
   const [own, ...above] = certificates;
-  if (own === undefined || certificates.length < chain.length)
+  if (own === undefined || certificates.length < sent.length)
     return { problem: `${base} shows no certificate that can be read` };
   const byKey = records.find((one) => one.usage === EE && matches(one, own));
   if (byKey !== undefined) return { by: shownTlsa(byKey) };
   let problem: string | null = null;
-  for (const record of records.filter(({ usage }) => usage === TA))
-    for (const anchor of anchorsOf(record, above)) {
-      problem = await pathProblem({ own, above, anchor, names, atMs });
-      if (problem === null) return { by: shownTlsa(record) };
-    }
+  const paths = new Paths({ own, above: [...new Set(above)], names, atMs });
+  for (const [anchor, record] of anchorsOf(records, above, known)) {
+    problem = await paths.problemOf(anchor);
+    if (problem === null) return { by: shownTlsa(record) };
+    if (paths.isTooMuch) break;
+  }
   const said = [...new Set(records.map(shownTlsa))].join(', ');
-  const shown = `SHA-256 of its key ${digestOf('sha256', keyBytes(own))}`;
-  return { problem: problem ?? `the certificate of ${base} is none that its ${said} means; ${shown}` };
+  const key = own.selected(1, 1)?.toString('hex') ?? 'cannot be told';
+  return {
+    problem: problem ?? `the certificate of ${base} is none that its ${said} means; SHA-256 of its key ${key}`,
+  };
 }
 
-/** Certificates that the server sent and the record means, and what the record itself holds (RFC 7671 5.2). */
-function anchorsOf(record: TlsaRecord, above: readonly X509Certificate[]): readonly TrustAnchor[] {
-  const sent = above.filter((one) => matches(record, one)).map((certificate) => ({ certificate }));
-  if (sent.length > 0 || record.matchingType !== FULL) return sent;
-  const certificate = record.selector === 0 ? certificateOf(record.certificate) : null;
-  if (certificate !== null) return [{ certificate }];
-  const key = record.selector === 1 ? keyOf(record.certificate) : null;
-  return key === null ? [] : [{ key }];
-}
-
-function matches({ selector, matchingType, certificate }: TlsaRecord, shown: X509Certificate): boolean {
-  const selected = selector === 0 ? shown.raw : keyBytes(shown);
-  const digest = DIGESTS.get(matchingType);
-  return digest === undefined
-    ? certificate.equals(selected)
-    : certificate.equals(createHash(digest.hash).update(selected).digest());
-}
-
-const digestOf = (hash: string, bytes: Buffer): string => createHash(hash).update(bytes).digest('hex');
-
-/** SubjectPublicKeyInfo. */
-const keyBytes = (certificate: X509Certificate): Buffer =>
-  certificate.publicKey.export({ type: 'spki', format: 'der' });
-
-function certificateOf(bytes: Buffer): X509Certificate | null {
-  try {
-    const certificate = new X509Certificate(bytes);
-    // Trailing bytes, PEM: not what a record means.
-    return certificate.raw.equals(bytes) ? certificate : null;
-  } catch {
-    return null;
+/** Certificates that the server sent and a record of DANE-TA means, and what such a record itself holds (RFC 7671 5.2); each with the first record that means it. */
+function anchorsOf(
+  records: readonly TlsaRecord[],
+  above: readonly DaneCertificate[],
+  known: DaneCertificates,
+): ReadonlyMap<TrustAnchor, TlsaRecord> {
+  const anchors = new Map<TrustAnchor, TlsaRecord>();
+  for (const record of records) {
+    if (record.usage !== TA) continue;
+    const sent = above.filter((one) => matches(record, one));
+    const held = sent.length > 0 || record.matchingType !== FULL ? null : heldBy(record, known);
+    for (const anchor of held === null ? sent : [held]) if (!anchors.has(anchor)) anchors.set(anchor, record);
   }
+  return anchors;
 }
 
-function keyOf(bytes: Buffer): ReturnType<typeof createPublicKey> | null {
-  try {
-    return createPublicKey({ key: bytes, format: 'der', type: 'spki' });
-  } catch {
-    return null;
-  }
-}
+const heldBy = ({ selector, certificate }: TlsaRecord, known: DaneCertificates): TrustAnchor | null =>
+  selector === 0 ? known.read(certificate) : keyOf(certificate);
+
+const matches = ({ selector, matchingType, certificate }: TlsaRecord, shown: DaneCertificate): boolean =>
+  shown.selected(selector, matchingType)?.equals(certificate) === true;

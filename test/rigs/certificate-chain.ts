@@ -14,6 +14,7 @@ export interface ChainCertificate {
 }
 
 export interface ChainOptions {
+  /** Empty: it has none. */
   readonly subject: string;
   /** Itself when absent. */
   readonly issuer?: ChainCertificate;
@@ -29,12 +30,19 @@ export interface ChainOptions {
   readonly onlyBelow?: string;
   /** Key usage of an authority. */
   readonly mayNotSign?: boolean;
+  /** Has its keys; drawn anew when absent. */
+  readonly keysOf?: ChainCertificate;
+  /** Of keys drawn anew, when it is not P-256. */
+  readonly curve?: 'P-521';
+  /** An extension of this type with this content, whatever the type means. */
+  readonly extra?: { readonly type: string; readonly content: Buffer };
 }
 
 export async function certificate(options: ChainOptions): Promise<ChainCertificate> {
   const x509 = await loadX509();
   x509.cryptoProvider.set(webcrypto);
-  const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const algorithm = { ...ALGORITHM, namedCurve: options.curve ?? ALGORITHM.namedCurve };
+  const keys = options.keysOf?.keys ?? (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']));
   const { subject, issuer, names, pathLength = null, usedFor = [], onlyBelow } = options;
   const isAuthority = names === undefined;
   const usage = options.mayNotSign === true ? x509.KeyUsageFlags.digitalSignature : x509.KeyUsageFlags.keyCertSign;
@@ -47,9 +55,10 @@ export async function certificate(options: ChainOptions): Promise<ChainCertifica
     ...(usedFor.length === 0 ? [] : [new x509.ExtendedKeyUsageExtension([...usedFor])]),
     // NameConstraints ::= SEQUENCE { permittedSubtrees [0] { SEQUENCE { dNSName [2] } } }
     ...(onlyBelow === undefined ? [] : [new x509.Extension('2.5.29.30', true, nested(onlyBelow))]),
+    ...(options.extra === undefined ? [] : [new x509.Extension(options.extra.type, false, options.extra.content)]),
   ];
   const made = await x509.X509CertificateGenerator.create({
-    subject: `CN=${subject}`,
+    subject: subject === '' ? '' : `CN=${subject}`,
     issuer: `CN=${issuer?.subject ?? subject}`,
     publicKey: keys.publicKey,
     signingKey: (issuer?.keys ?? keys).privateKey,

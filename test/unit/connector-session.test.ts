@@ -11,8 +11,12 @@ import { nodeDns } from '../../common/platform/mail-dns.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
-import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
-import type { RecipientResult } from '../../transport/runtime/delivery-api.ts';
+import {
+  createDeliveryAgent,
+  type DeliveryAgentOptions,
+  type DeliverySettings,
+} from '../../transport/runtime/delivery.ts';
+import type { DeliveryAgent, RecipientResult } from '../../transport/runtime/delivery-api.ts';
 import { DOVECOT_PASSWORD, Dovecot } from '../rigs/dovecot.ts';
 import { Postfix } from '../rigs/postfix.ts';
 import { type PeerScript, ScriptedPeer } from '../rigs/scripted-peer.ts';
@@ -45,7 +49,7 @@ interface How extends Partial<ConnectorSession> {
 }
 const PASSWORD: How = { credentials: 'relay', tls: 'Required' };
 
-function deliver(port: number, { tls = 'Required', ca, ...session }: How): Promise<readonly RecipientResult[]> {
+function agentWith(options: Partial<DeliveryAgentOptions>): DeliveryAgent {
   const agent = createDeliveryAgent({
     ...{ clock: systemClock, log: silentLogger, metrics: silentMetrics, random: systemRandom },
     ...{ hostname: 'us.test', member: 'transport-0', credentials: credentialsIn(secrets) },
@@ -56,9 +60,18 @@ function deliver(port: number, { tls = 'Required', ca, ...session }: How): Promi
     onDamaged: (id) => {
       throw new Error(`damaged: ${id}`);
     },
-    ...(ca === undefined ? {} : { settings: { ca } }),
+    ...options,
   });
   kept({ [Symbol.asyncDispose]: () => agent.close() });
+  return agent;
+}
+
+function deliver(
+  port: number,
+  { tls = 'Required', ca, ...session }: How,
+  agent = agentWith(ca === undefined ? {} : { settings: { ca } }),
+  to: readonly string[] = ['bob@far.test'],
+): Promise<readonly RecipientResult[]> {
   const said = { isUnproven: false, credentials: null, sourceAddress: null, ...session };
   return new Promise((resolve) =>
     agent.start(
@@ -68,7 +81,7 @@ function deliver(port: number, { tls = 'Required', ca, ...session }: How): Promi
         envelope: { ...sampleEnvelope, recipients: [], body: '7BIT', declaredSizeBytes: null },
         sizeBytes: 30,
         route: { kind: 'smartHost', connector: 'out', hosts: [{ host: '127.0.0.1', port }], tls, session: said },
-        recipients: [{ index: 3, recipient: { address: 'bob@far.test' } }],
+        recipients: to.map((address, at) => ({ index: 3 + at, recipient: { address } })),
         mayBegin: () => true,
       },
       resolve,
@@ -199,5 +212,46 @@ describe('source address', () => {
         reply: expect.stringContaining('192.0.2.99 is not an address of this machine; correct sourceAddress'),
       },
     ]);
+  });
+});
+
+describe('what nobody foresaw', () => {
+  /** Reads of the Secret fail this many times in a way that they should not. */
+  function faulty(times: number, most: Partial<DeliverySettings> = {}) {
+    const errors: string[] = [];
+    let left = times;
+    const agent = agentWith({
+      credentials: async (name) => {
+        if (left-- > 0) throw new TypeError('nobody foresaw it');
+        return credentialsIn(secrets)(name);
+      },
+      log: { ...silentLogger, error: (_fields, text) => errors.push(text) },
+      settings: most,
+    });
+    return { agent, errors };
+  }
+  const waits = { kind: 'deferred', scope: 'message', reply: '4.3.0 internal error: nobody foresaw it' };
+  const said = 'delivery attempt ended in an internal error';
+
+  test('ends one delivery, which waits; the log says so; who waits for its place gets it', async () => {
+    await secret('relay', 'bob', 'secret');
+    const { server, ca } = await peer({ onCommand: (verb) => (verb === 'AUTH' ? '235 2.7.0 welcome' : null) });
+    const { agent, errors } = faulty(2, { ca, maxConnectionsPerDestination: 1 });
+    const [first, second, third] = await Promise.all([1, 2, 3].map(() => deliver(server.port, PASSWORD, agent)));
+    expect([first, second]).toEqual([[{ index: 3, ...waits }], [{ index: 3, ...waits }]]);
+    expect(third).toMatchObject([{ kind: 'relayed' }]);
+    expect(errors).toEqual([said, said]);
+    expect(await deliver(server.port, PASSWORD, agent)).toMatchObject([{ kind: 'relayed' }]);
+  });
+
+  test('in one transaction changes nothing for the recipients of the others', async () => {
+    await secret('relay', 'bob', 'secret');
+    const { server, ca } = await peer({ onCommand: (verb) => (verb === 'AUTH' ? '235 2.7.0 welcome' : null) });
+    const { agent, errors } = faulty(1, { ca, maxRecipientsPerTransaction: 1 });
+    expect(await deliver(server.port, PASSWORD, agent, ['bob@far.test', 'eve@far.test'])).toMatchObject([
+      { index: 3, ...waits },
+      { index: 4, kind: 'relayed' },
+    ]);
+    expect(errors).toEqual([said]);
   });
 });

@@ -15,8 +15,10 @@ import { silentMetrics } from '../../common/platform/metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { validatingDns } from '../../common/platform/validating-dns.ts';
 import type { TlsaRecord } from '../../common/smtp/dane.ts';
-import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
+import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
+import { createDeliveryAgent, DEFAULT_DELIVERY_SETTINGS } from '../../transport/runtime/delivery.ts';
 import type { RecipientResult, RouteHosts } from '../../transport/runtime/delivery-api.ts';
+import { DeliveryPool } from '../../transport/runtime/delivery-pool.ts';
 import { type ChainCertificate, certificate } from '../rigs/certificate-chain.ts';
 import { DnsServer, type ZoneEntry, type ZoneRecords } from '../rigs/dns-server.ts';
 import { PolicyServer } from '../rigs/policy-server.ts';
@@ -44,12 +46,17 @@ interface Chain {
 let chain: Chain;
 /** Of a name that nobody asks for, and expired: what is good by DANE-EE all the same. */
 let odd: ChainCertificate;
+/** Of an authority with an extension that is none, and without a subject. */
+let strange: Chain;
 beforeAll(async () => {
   const root = await certificate({ subject: 'Root' });
   const middle = await certificate({ subject: 'Middle', issuer: root });
   const own = await certificate({ subject: 'own', issuer: middle, names: ['mx.far.test'] });
   chain = { root, own: { ...own, pem: own.pem + middle.pem + root.pem } };
   odd = await certificate({ subject: 'odd', names: ['odd.test'], notAfterMs: Date.now() - 60_000 });
+  const broken = await certificate({ subject: 'Odd', extra: { type: '2.5.29.32', content: Buffer.from([5, 0]) } });
+  const nameless = await certificate({ subject: '', issuer: broken, names: ['mx.far.test'] });
+  strange = { root: broken, own: { ...nameless, pem: nameless.pem + broken.pem } };
 });
 
 const sha256 = (bytes: Buffer): Buffer => createHash('sha256').update(bytes).digest();
@@ -186,6 +193,13 @@ describe('TLSA records that can be used', () => {
       /DANE: the certificate of mx\.far\.test is none that its TLSA 2 1 1 means/,
     ],
     [
+      'an authority that cannot be read',
+      () => strange.own,
+      (at) => ({ [at]: tlsa(ofKey(2, strange.root)) }),
+      {},
+      /^4\.7\.5 127\.0\.0\.1:\d+: DANE: the certificate of CN=Odd is one that cannot be read$/,
+    ],
+    [
       'no STARTTLS',
       () => odd,
       (at) => ({ [at]: tlsa(ofKey(3, odd)) }),
@@ -247,10 +261,37 @@ describe('TLSA records that can be used', () => {
   });
 });
 
+test('a connection is used again under the same records, in whichever order they come', async () => {
+  const { server } = await host(odd);
+  const { timeouts } = DEFAULT_DELIVERY_SETTINGS;
+  const pool = new DeliveryPool({
+    ...{ clock: systemClock, hostname: 'us.test', timeouts, idleMs: 60_000, maxPerDestination: 1, maxMessages: 10 },
+    credentials: credentialsIn(null),
+  });
+  kept({ [Symbol.asyncDispose]: async () => pool.close() });
+  const under = async (...records: TlsaRecord[]): Promise<boolean | string> => {
+    const dane = { base: 'mx.far.test', names: ['mx.far.test'], records };
+    const where = { protocol: 'SMTP', host: '127.0.0.1', port: server.port, tls: 'Required', dane } as const;
+    const lease = await pool.acquire(where, false);
+    if (lease instanceof Error) return lease.message;
+    pool.release(where, lease);
+    return lease.reused;
+  };
+  const [own, other] = [ofKey(3, odd), ofKey(3, chain.own)];
+  expect([await under(own, other), await under(other, own), await under(own)]).toEqual([false, true, false]);
+});
+
 describe('what cannot be learnt is not "none"', () => {
   test.each<[string, (at: string) => Record<string, ZoneEntry>, RegExp]>([
     ['TLSA', (at) => ({ [at]: 'SERVFAIL' }), /^4\.4\.3 DNS: TLSA of _\d+\._tcp\.mx\.far\.test: SERVFAIL/],
     ['silent TLSA', (at) => ({ [at]: 'silent' }), /^4\.4\.3 DNS: TLSA of .*no answer/],
+    [
+      'more TLSA records than are looked at',
+      (at) => ({
+        [at]: tlsa(...Array.from({ length: 101 }, (_, n) => ({ ...ofKey(3, odd), certificate: Buffer.alloc(32, n) }))),
+      }),
+      /^4\.4\.3 DNS: TLSA of mx\.far\.test: 101 records, more than 100$/,
+    ],
     ['MX', () => ({ 'far.test': 'SERVFAIL' }), /^4\.4\.3 DNS: MX of far\.test: SERVFAIL/],
     ['address', () => ({ 'mx.far.test': 'SERVFAIL' }), /^4\.4\.3 DNS: AAAA of mx\.far\.test: SERVFAIL/],
   ])('%s: the host is not used, the message waits', async (_title, zone, reason) => {

@@ -178,6 +178,33 @@ describe('a chain of three, and its records', () => {
     expect(await ours([own, stranger, stranger], tlsa(2, 1, 1, stranger))).toMatch(/was not issued by the authority/);
   });
 
+  test('a certificate without subject is good or bad as any other', async () => {
+    const { middle, root } = chains;
+    const chain = (own: ChainCertificate): readonly ChainCertificate[] => [own, middle, root];
+    const nameless = await certificate({ subject: '', issuer: middle, names: [BASE] });
+    expect(await ours(chain(nameless), tlsa(2, 0, 1, root))).toBe('good');
+    expect(await openSsl(chain(nameless), tlsa(2, 0, 1, root))).toBe('good');
+    const old = await certificate({ subject: '', issuer: middle, names: [BASE], notAfterMs: Date.now() - 1_000 });
+    expect(await ours(chain(old), tlsa(2, 0, 1, root))).toMatch(/^the certificate of nobody has expired/);
+    const none = await certificate({ subject: '', issuer: middle, names: [] });
+    expect(await ours(chain(none), tlsa(2, 0, 1, root))).toMatch(/^the certificate is for .*none of mx\.far\.test/);
+  });
+
+  test.each([
+    ['certificate policies', '2.5.29.32'],
+    ['authority information access', '1.3.6.1.5.5.7.1.1'],
+    ['alternative names of its issuer', '2.5.29.18'],
+  ])('an authority of which the %s cannot be read is no way to an anchor', async (_title, type) => {
+    const extra = { type, content: Buffer.from([5, 0]) };
+    const root = await certificate({ subject: 'Odd', extra });
+    const own = await certificate({ subject: 'own', issuer: root, names: [BASE] });
+    for (const matchingType of [0, 1])
+      expect(await ours([own, root], tlsa(2, 0, matchingType, root))).toBe(
+        'the certificate of CN=Odd is one that cannot be read',
+      );
+    expect(await ours([own, root], tlsa(3, 1, 1, own))).toBe('good');
+  });
+
   test('rubbish in place of certificates is no proof', async () => {
     const proof = { base: BASE, names: NAMES, records: [tlsa(3, 1, 1, chains.own)] };
     for (const chain of [[], [Buffer.from('x')], [chains.own.der, Buffer.from('x')]])
@@ -221,5 +248,80 @@ describe('what is wrong with a path, and DANE-EE does not mind', () => {
     expect((await openSsl(chain, tlsa(2, 0, 1, root))) === 'good').toBe(judge === 'we are stricter');
     expect(await ours(chain, tlsa(3, 1, 1, own))).toBe('good');
     expect(await openSsl(chain, tlsa(3, 1, 1, own))).toBe('good');
+  });
+});
+
+describe('a maze', () => {
+  /** Its own certificate, and others of one name: half of them lead on, half of them do not, and each must be looked at. */
+  async function maze(): Promise<{ readonly chain: readonly ChainCertificate[]; readonly walls: ChainCertificate[] }> {
+    const [first, wall] = [
+      await certificate({ subject: 'A', curve: 'P-521' }),
+      await certificate({ subject: 'A', curve: 'P-521' }),
+    ];
+    const many = (of: ChainCertificate, length: number): Promise<ChainCertificate[]> =>
+      Promise.all(Array.from({ length }, () => certificate({ subject: 'A', keysOf: of, issuer: of })));
+    const [ways, walls] = [await many(first, 10), await many(wall, 110)];
+    const own = await certificate({ subject: 'own', issuer: first, names: [BASE] });
+    return { chain: [own, ...walls.slice(0, 5), ...ways, ...walls.slice(5, 10)], walls };
+  }
+
+  test('takes less than a second, is refused, and holds up nobody', { timeout: 60_000 }, async () => {
+    const { chain, walls } = await maze();
+    const [wall] = walls;
+    if (wall === undefined) throw new Error('no wall');
+    const spki = createHash('sha256').update(wall.spki).digest();
+    const records = [
+      ...walls.slice(10, 108).map((one) => tlsa(2, 0, 0, one)),
+      { usage: 2, selector: 1, matchingType: 1, certificate: spki },
+      { usage: 2, selector: 1, matchingType: 0, certificate: wall.spki },
+    ];
+    const before = process.cpuUsage();
+    const usable = usableRecords(records);
+    const said = await daneVerdict(
+      { base: BASE, names: NAMES, records: usable },
+      chain.map(({ der }) => der),
+      Date.now(),
+    );
+    const { user, system } = process.cpuUsage(before);
+    expect(usable).toHaveLength(100);
+    expect(said).toEqual({ problem: 'mx.far.test sends more, or larger, certificates than are looked at' });
+    expect((user + system) / 1_000).toBeLessThan(1_000);
+  });
+
+  test('authorities that are larger than any are refused unread', async () => {
+    const extra = { type: '1.2.3.4', content: Buffer.alloc(25_000) };
+    const root = await certificate({ subject: 'Large', extra });
+    const middle = await certificate({ subject: 'Next', issuer: root, extra });
+    const own = await certificate({ subject: 'own', issuer: middle, names: [BASE] });
+    expect(await ours([own, middle, root], tlsa(2, 0, 1, root))).toMatch(/sends more, or larger, certificates/);
+  });
+
+  test('records that mean nothing of it cost little', { timeout: 60_000 }, async () => {
+    const { chain } = await maze();
+    const records = Array.from({ length: 100 }, (_, at) => ({
+      ...{ usage: 2, selector: 1, matchingType: 1, certificate: Buffer.alloc(32, at) },
+    }));
+    const before = process.cpuUsage();
+    const said = await daneVerdict(
+      { base: BASE, names: NAMES, records },
+      chain.map(({ der }) => der),
+      Date.now(),
+    );
+    const { user, system } = process.cpuUsage(before);
+    expect(said).toMatchObject({ problem: expect.stringMatching(/none that its TLSA 2 1 1 means/) });
+    expect((user + system) / 1_000).toBeLessThan(250);
+  });
+
+  test('with an exit: ten certificates above are looked at, and no more', { timeout: 60_000 }, async () => {
+    const chain: ChainCertificate[] = [await certificate({ subject: '0' })];
+    for (let at = 1; at <= 11; at++) {
+      const issuer = chain[0];
+      if (issuer === undefined) throw new Error('no issuer');
+      chain.unshift(await certificate({ subject: `${at}`, issuer, ...(at === 11 ? { names: [BASE] } : {}) }));
+    }
+    const [root, next] = [chain[11], chain[10]];
+    if (root === undefined || next === undefined) throw new Error('no root');
+    expect(await ours(chain, tlsa(2, 0, 1, next))).toBe('good');
+    expect(await ours(chain, tlsa(2, 0, 1, root))).toMatch(/none that its TLSA 2 0 1 means/);
   });
 });

@@ -31,7 +31,7 @@ async function world(zone: Record<string, ZoneEntry>, more: readonly string[] = 
   let aheadMs = 0;
   const clock: Clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
   const warnings: string[] = [];
-  const log: Logger = { ...silentLogger, warn: (_fields, text) => warnings.push(text) };
+  const log: Logger = { ...silentLogger, warn: ({ resolver }, text) => warnings.push(`${resolver}: ${text}`) };
   return {
     ...{ server, warnings },
     dns: validatingDns([...more, server.server], { clock, log, random: systemRandom }, BOUNDS),
@@ -146,6 +146,91 @@ describe('what is no answer of a name server is temporary', () => {
     }
   });
 
+  test.each<[string, (reply: Buffer) => Buffer]>([
+    ['who neither recurses nor knows the zone', (reply) => changed(reply, 3, 0x80)],
+    ['who names other servers', referral],
+  ])('%s: no word about what there is; the next server is asked', async (_title, lame) => {
+    const { dns, server } = await world({ 'empty.test': { isSigned: true }, ...signed });
+    const { dns: both } = await world({ 'empty.test': { isSigned: true } }, [server.server]);
+    server.distort = (reply) => [lame(reply)];
+    expect(await dns.mx('empty.test')).toEqual({
+      ...{ kind: 'temporary', reason: expect.stringMatching(/^MX of empty\.test: it names other servers, or none/) },
+    });
+    expect(await both.mx('empty.test')).toEqual({ kind: 'noRecords', provenNames: ['empty.test'] });
+  });
+
+  /** The same with an authority `. NS a.` */
+  function referral(reply: Buffer): Buffer {
+    const head = Buffer.from(reply);
+    head.writeUInt16BE(1, 8);
+    return Buffer.concat([head, Buffer.from([0, 0, 2, 0, 1, 0, 0, 14, 16, 0, 3, 1, 97, 0])]);
+  }
+
+  test('addresses that are none are left out; nothing but those is no answer', async () => {
+    const { dns, server } = await world({ 'two.test': { a: ['203.0.113.1', '203.0.113.2'] }, ...signed });
+    server.distort = (reply) => [reply[7] === 0 ? reply : shortened(reply)];
+    expect(await dns.addresses('two.test')).toMatchObject({ records: ['203.0.113.1'] });
+    expect(await dns.addresses('a.test')).toEqual({
+      ...{ kind: 'temporary', reason: expect.stringContaining('an answer that cannot be read') },
+    });
+  });
+
+  /** The address in the last record has two bytes. */
+  function shortened(reply: Buffer): Buffer {
+    const cut = Buffer.from(reply.subarray(0, -2));
+    cut.writeUInt16BE(2, cut.length - 4);
+    return cut;
+  }
+
+  test('an answer that was cut off inside a record comes over TCP', async () => {
+    const { dns, server } = await world({ 'a.test': { a: ['203.0.113.1'], isLong: true, isSigned: true } });
+    server.distort = (reply) => [Buffer.concat([changed(reply, 7, 3), Buffer.from([0xc0, 12, 0, 1, 0])])];
+    expect(await dns.addresses('a.test')).toMatchObject({ records: ['203.0.113.1'], provenNames: ['a.test'] });
+  });
+
+  test('what one server finds to be forged no other one is asked for', async () => {
+    const { server } = await world({ 'far.test': 'SERVFAIL' });
+    const { dns, server: other } = await world({ 'far.test': { mx: [[10, 'mx.forged.test']] } }, [server.server]);
+    expect(await dns.mx('far.test')).toEqual({
+      ...{ kind: 'temporary', reason: expect.stringMatching(/^MX of far\.test: SERVFAIL/) },
+    });
+    expect([server.asked, other.asked]).toEqual([['MX far.test'], []]);
+  });
+
+  test('of many servers each gets its turn in time, and who answered is asked first from then on', async () => {
+    const dead = kept(await DnsServer.start({ 'a.test': 'silent', 'b.test': 'silent' }));
+    const good = kept(await DnsServer.start({ 'a.test': { txt: ['x'] }, 'b.test': { txt: ['y'] } }));
+    const servers = [...Array.from({ length: 4 }, () => dead.server), good.server];
+    const ports = { clock: systemClock, log: silentLogger, random: systemRandom };
+    const dns = validatingDns(servers, ports, { tryMs: 2_000, questionMs: 4_000 });
+    expect(await dns.txt('a.test')).toMatchObject({ records: ['x'] });
+    expect(dead.asked).toHaveLength(4);
+    expect(await dns.txt('b.test')).toMatchObject({ records: ['y'] });
+    expect(dead.asked).toHaveLength(4);
+  });
+
+  test('nobody is asked any more when the time of a question is over', async () => {
+    const dead = kept(await DnsServer.start({ 'a.test': 'silent' }));
+    let nowMs = 0;
+    const due: (() => void)[] = [];
+    const clock: Clock = {
+      ...systemClock,
+      monotonicMs: () => nowMs,
+      // A try that ends late, and a question that never does.
+      setTimer: (ms, run) => {
+        if (ms < 1_000) due.push(run);
+        return { cancel: () => undefined };
+      },
+    };
+    const ports = { clock, log: silentLogger, random: systemRandom };
+    const answer = validatingDns([dead.server], ports, { tryMs: 300, questionMs: 1_000 }).txt('a.test');
+    await expect.poll(() => dead.asked.length).toBe(1);
+    nowMs = 1_001;
+    due.shift()?.();
+    expect(await answer).toMatchObject({ kind: 'temporary', reason: expect.stringContaining('no answer') });
+    expect(dead.asked).toHaveLength(1);
+  });
+
   test('another server is asked when one is dead', async () => {
     const { dns } = await world({ ...signed }, ['127.0.0.9:9']);
     expect(await dns.addresses('a.test')).toMatchObject({ records: ['203.0.113.1'] });
@@ -162,19 +247,53 @@ describe('what is remembered', () => {
   test('as long as the TTL says, an hour at most; who asks at the same time asks once', async () => {
     const { dns, server, pass } = await world({
       'a.test': { txt: ['one'], ttl: 60, isSigned: true },
-      'long.test': { txt: ['one'], ttl: 1_000_000 },
+      'long.test': { txt: ['one'], ttl: 1_000_000, isSigned: true },
+      'plain.test': { txt: ['one'], ttl: 1_000_000 },
     });
+    await dns.txt('plain.test');
+    server.zone['plain.test'] = { txt: ['two'] };
+    server.asked.length = 0;
     await Promise.all([dns.txt('a.test'), dns.txt('A.test'), dns.txt('long.test')]);
     server.zone['a.test'] = { txt: ['two'], ttl: 60 };
-    server.zone['long.test'] = { txt: ['two'] };
+    server.zone['long.test'] = { txt: ['two'], isSigned: true };
     pass(59_000);
     expect(await dns.txt('a.test')).toEqual({ kind: 'records', records: ['one'], provenNames: ['a.test'] });
     expect(server.asked).toHaveLength(2);
     pass(1_001);
     expect(await dns.txt('a.test')).toEqual({ kind: 'records', records: ['two'] });
     expect(await dns.txt('long.test')).toMatchObject({ records: ['one'] });
+    // What nobody validated five minutes at most.
+    expect(await dns.txt('plain.test')).toMatchObject({ records: ['one'] });
+    pass(240_001);
+    expect(await dns.txt('plain.test')).toMatchObject({ records: ['two'] });
+    expect(await dns.txt('long.test')).toMatchObject({ records: ['one'] });
     pass(3_600_000);
     expect(await dns.txt('long.test')).toMatchObject({ records: ['two'] });
+  });
+
+  test('no more than strangers may fill our memory with', async () => {
+    const mx = (length: number) => Array.from({ length }, (_, at) => [at, `mx${at}.test`] as const);
+    const tlsa = [TLSA, { ...TLSA, usage: 2 }];
+    const all = { ttl: 600, isSigned: true };
+    const { dns, server } = await world({
+      'many.test': { mx: mx(101), ...all },
+      'enough.test': { mx: mx(100), ...all },
+      'large.test': { txt: ['x'.repeat(4_097)], ...all },
+      'fits.test': { txt: ['x'.repeat(4_096)], ...all },
+      '_25._tcp.mx.test': { tlsa, ...all },
+    });
+    for (let turn = 0; turn < 2; turn++) {
+      expect(await dns.mx('many.test')).toMatchObject({ records: { length: 101 } });
+      expect(await dns.mx('enough.test')).toMatchObject({ records: { length: 100 } });
+      expect(await dns.txt('large.test')).toMatchObject({ kind: 'records' });
+      expect(await dns.txt('fits.test')).toMatchObject({ kind: 'records' });
+    }
+    const times = (what: string): number => server.asked.filter((one) => one === what).length;
+    expect(['MX many.test', 'MX enough.test', 'TXT large.test', 'TXT fits.test'].map(times)).toEqual([2, 1, 2, 1]);
+    // Nor does a record hold the packet it came in.
+    const answer = await dns.tlsa('_25._tcp.mx.test');
+    const held = answer.kind === 'records' ? answer.records.map((one) => one.certificate.buffer.byteLength) : [];
+    expect(held).toEqual([32, 32]);
   });
 });
 
@@ -182,10 +301,29 @@ describe('whether it validates', () => {
   test('is seen at the root, asked for once in ten minutes, and said when it does not', async () => {
     const { dns, server, pass, warnings } = await world({ '.': { ns: ['ns.test'] } });
     expect([await dns.validates(), await dns.validates()]).toEqual([false, false]);
-    expect([server.asked, warnings]).toEqual([['NS .'], [expect.stringContaining('do not validate DNSSEC')]]);
+    const warning = expect.stringMatching(`^${server.server}: mx.dnsServers do not validate DNSSEC`);
+    expect([server.asked, warnings]).toEqual([['NS .'], [warning]]);
     server.zone['.'] = { ns: ['ns.test'], isSigned: true };
     pass(600_001);
     expect(await dns.validates()).toBe(true);
+  });
+
+  test('what is remembered of the root, whatever its TTL, is no sign of it', async () => {
+    const { dns, server, pass } = await world({ '.': { ns: ['ns.test'], isSigned: true, ttl: 518_400 } });
+    expect(await dns.validates()).toBe(true);
+    server.zone['.'] = { ns: ['ns.test'], ttl: 518_400 };
+    pass(600_001);
+    expect(await dns.validates()).toBe(false);
+  });
+
+  test('is asked of each server: one that does not is named, one that is silent says nothing', async () => {
+    const zone: Record<string, ZoneEntry> = { '.': { ns: ['ns.test'], isSigned: true } };
+    const { server: good } = await world(zone);
+    const { dns, server, warnings } = await world({ '.': { ns: ['ns.test'] } }, [good.server]);
+    expect(await dns.validates()).toBe(false);
+    expect([good.asked, server.asked]).toEqual([['NS .'], ['NS .']]);
+    expect(warnings).toEqual([expect.stringMatching(`^${server.server}: `)]);
+    expect(await (await world({ '.': 'silent' }, [good.server])).dns.validates()).toBe(true);
   });
 
   test('is known from any answer that is proven; silence says nothing', async () => {

@@ -4,7 +4,7 @@
  */
 import type { Metrics } from '../../common/platform/metrics.ts';
 import type { ValidatingDns } from '../../common/platform/validating-dns.ts';
-import { type DaneProof, shownTlsa, usableRecords } from '../../common/smtp/dane.ts';
+import { type DaneProof, MOST_RECORDS, shownTlsa, usableRecords } from '../../common/smtp/dane.ts';
 import type { MxAnswer, MxTarget } from './mx-lookup.ts';
 
 export type HostDane =
@@ -49,6 +49,8 @@ async function ofHost(
     if (answer.kind === 'temporary') return { kind: 'unresolved', reason: answer.reason };
     if (answer.kind !== 'records' || (answer.provenNames ?? []).length === 0) continue;
     const records = usableRecords(answer.records);
+    if (records.length > MOST_RECORDS)
+      return { kind: 'unresolved', reason: `TLSA of ${base}: ${records.length} records, more than ${MOST_RECORDS}` };
     const said = answer.records.map(shownTlsa).join(', ');
     if (records.length === 0) return { kind: 'unusable', why: `${said} of ${base} cannot be used` };
     return { kind: 'proof', proof: { base, names: [...new Set([base, name, ...domainNames])], records } };

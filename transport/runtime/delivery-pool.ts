@@ -4,6 +4,7 @@
  * for `idleMs` or served `maxMessages`; a destination that cannot be reached answers all who wait for it at once. After `close` nothing
  * is open and nobody waits.
  */
+import { createHash } from 'node:crypto';
 import type { ConnectorSession } from '../../common/config.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import {
@@ -13,7 +14,7 @@ import {
   connectClient,
   type MailClient,
 } from '../../common/smtp/client.ts';
-import type { DaneProof } from '../../common/smtp/dane.ts';
+import { type DaneProof, shownTlsa } from '../../common/smtp/dane.ts';
 import type { ReadCredentials } from './connector-credentials.ts';
 
 type SessionOptions = Pick<ClientOptions, 'isUnproven' | 'sourceAddress' | 'credentials'>;
@@ -146,7 +147,11 @@ export class DeliveryPool {
       this.#served.set(client, 0);
       return { client, reused: false };
     } catch (error) {
-      if (!(error instanceof ClientError)) throw error;
+      if (!(error instanceof ClientError)) {
+        // Of this attempt, not of the destination: the next one may try.
+        this.#makeRoom(place);
+        throw error;
+      }
       place.count--;
       for (const wake of place.waiting.splice(0)) wake(error);
       this.#dropEmpty(place);
@@ -210,6 +215,12 @@ export class DeliveryPool {
 function keyOf({ protocol, host, port, tls, tlsName, session, dane }: Destination): string {
   const said = session ? `${session.isUnproven} ${session.credentials ?? ''} ${session.sourceAddress ?? ''}` : '';
   // Who was proven by a record that is there no more must prove it again.
-  const proof = dane === undefined ? '' : JSON.stringify(dane);
+  const proof = dane === undefined ? '' : proofKey(dane);
   return `${protocol} ${host} ${port} ${tls} ${tlsName ?? ''} ${said} ${proof}`;
+}
+
+/** Name servers turn the records round. */
+function proofKey({ base, names, records }: DaneProof): string {
+  const said = records.map((one) => `${shownTlsa(one)} ${one.certificate.toString('base64')}`).sort();
+  return `${base} ${names.join(' ')} ${createHash('sha256').update(said.join('\n')).digest('hex')}`;
 }

@@ -80,6 +80,12 @@ function scopeOf(
   return outcome.stage === 'END' && route.kind === 'mailbox' ? 'recipient' : 'message';
 }
 
+/** Our own fault, not that of the next hop: nobody else's mail waits for it. */
+export function internalError(recipients: readonly DeliveryRecipient[], error: Error): RecipientResult[] {
+  const reply = `4.3.0 internal error: ${error.message}`;
+  return recipients.map(({ index }) => ({ index, kind: 'deferred', reply, scope: 'message' }));
+}
+
 /** Our own disk, not the next hop. */
 export const unreadable = (error: Error) =>
   ({ kind: 'deferred', reply: `4.3.0 stored message cannot be read: ${error.message}`, scope: 'message' }) as const;

@@ -35,7 +35,7 @@ import type {
   RecipientResult,
 } from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
-import { allDeferred, brokeDown, mayTryNextHost, toResult, unreadable } from './delivery-results.ts';
+import { allDeferred, brokeDown, internalError, mayTryNextHost, toResult, unreadable } from './delivery-results.ts';
 import { DeliveryTurns } from './delivery-turns.ts';
 import { DkimSigning, type DkimSigningOptions, type Signature } from './dkim-signing.ts';
 import { chooseTargets, MxLookup } from './mx-lookup.ts';
@@ -139,6 +139,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const startedMs = clock.monotonicMs();
     const delivery = this.#turns
       .run(request, () => this.#deliver(request))
+      .catch((thrown: unknown) => this.#broken(request, request.recipients, thrown))
       .then((results) => {
         const seconds = (clock.monotonicMs() - startedMs) / 1000;
         metrics.observe('delivery_duration_seconds', seconds, { route: request.route.kind });
@@ -174,7 +175,10 @@ class SocketDeliveryAgent implements DeliveryAgent {
       const over = last?.kind === 'withheld' || (last?.kind === 'deferred' && last.scope === 'host') ? last : null;
       const said: RecipientResult[] =
         over === null
-          ? await this.#transact(request, batch, signature)
+          ? await this.#transact(request, batch, signature).catch((thrown: unknown) =>
+              // Of this batch: what was said of others stands.
+              this.#broken(request, batch, thrown),
+            )
           : batch.map(({ index }) => ({ ...over, index }));
       for (const result of said) results.set(result.index, result);
       last = said.at(-1);
@@ -345,6 +349,18 @@ class SocketDeliveryAgent implements DeliveryAgent {
       recipients: batch.map(({ recipient }) => recipient),
       content: () => after(front, outgoing(readBody(copyId), results)),
     };
+  }
+
+  /** What nobody foresaw: the message waits, and the process goes on. */
+  #broken(
+    { deliveryId, copyId, requestId, route }: DeliveryRequest,
+    recipients: readonly DeliveryRecipient[],
+    thrown: unknown,
+  ): RecipientResult[] {
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+    const fields = { attemptId: deliveryId, copyId, requestId, nextHop: nextHopOf(route), error: error.stack };
+    this.#options.log.error(fields, 'delivery attempt ended in an internal error');
+    return internalError(recipients, error);
   }
 
   #reportContentError(copyId: CopyId, error: Error): void {
