@@ -24,7 +24,12 @@ const HANDLERS: EdgeHandlers = {
   onRcptTo: async () => null,
   onData: async () => ({
     kind: 'accept',
-    sink: { write: () => true, end: async () => ({ kind: 'reply', reply: ACCEPTED }), abort: () => undefined },
+    sink: {
+      write: () => true,
+      end: async () => ({ kind: 'reply', reply: ACCEPTED }),
+      abort: () => undefined,
+      gone: () => undefined,
+    },
   }),
   mechanisms: () => [],
   onAuth: async () => false,
