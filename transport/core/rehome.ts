@@ -3,7 +3,6 @@
  * this member is drained. The same way of sending serves a member whose own body is damaged (FETCH). Owns: that an entry is given up here only after another
  * member has it durably, and that the walk never has more than a few copies in its hands.
  */
-import type { MemberConfig } from '../../common/config.ts';
 import type { CopyId, SharedState } from '../../common/message.ts';
 import type { Fetch, Result } from '../../common/peer/messages.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
@@ -90,6 +89,8 @@ export interface Rehoming {
   unanswered: number;
   /** When to walk again for what could not be read or placed. */
   retryAtMs: number | null;
+  /** Not before that for what is in one site only (seed 3517: one walk left both). */
+  spreadAtMs: number | null;
   /** Members that turned the copy away since the last pause. */
   readonly turnedAway: Map<CopyId, Set<string>>;
 }
@@ -115,6 +116,7 @@ export const newRehoming = (): Rehoming => ({
   narrow: 0,
   unanswered: 0,
   retryAtMs: null,
+  spreadAtMs: null,
   turnedAway: new Map(),
 });
 
@@ -139,6 +141,7 @@ export function startRehoming(turn: Turn): void {
     narrow: 0,
     unanswered: 0,
     retryAtMs: null,
+    spreadAtMs: null,
   });
   early(turn, { kind: 'ScanSafetyNet', scan: turn.server.nextScan, filter: {}, pageSize: PAGE });
 }
@@ -214,10 +217,10 @@ export function rehomeNext(turn: Turn): void {
   rehoming.done = true;
   rehoming.empty = isDraining(server) && rehoming.met === 0 && rehoming.unreadable === 0 && rehoming.cleanStart;
   const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0 || rehoming.unanswered > 0;
-  if (rehoming.again) startRehoming(turn);
-  else if (isLeft) rehoming.retryAtMs = turn.nowMs + RETRY_WALK_MS;
-  else if (rehoming.narrow > 0) rehoming.retryAtMs = turn.nowMs + NARROW_PAUSE_MS;
-  else mark(turn, false);
+  if (rehoming.again) return startRehoming(turn);
+  if (isLeft) rehoming.retryAtMs = turn.nowMs + RETRY_WALK_MS;
+  if (rehoming.narrow > 0) rehoming.spreadAtMs = turn.nowMs + NARROW_PAUSE_MS;
+  else if (!isLeft) mark(turn, false);
 }
 
 /** False when nobody can take it now. */
@@ -409,6 +412,8 @@ function turnedAway(turn: Turn, sending: Sending): void {
   rehoming.tries.delete(id);
   rehoming.turnedAway.delete(id);
   rehoming.unplaced += 1;
+  // Outside of a walk nothing else would look for it again.
+  if (rehoming.done) rehoming.retryAtMs ??= turn.nowMs + RETRY_WALK_MS;
   rehomeNext(turn);
 }
 
@@ -431,13 +436,13 @@ export function anotherSite(turn: Turn): void {
 }
 
 function isWalkDue(turn: Turn): boolean {
-  const { rehoming, boundary, self } = turn.server;
-  if (rehoming.retryAtMs !== null && turn.nowMs < rehoming.retryAtMs) return false;
-  // For what is in one site only, nothing is read before somebody of another can take it.
-  const isElsewhere = ({ name, site, state }: MemberConfig): boolean =>
-    site !== self.site && state === 'active' && mayReceive(turn, name);
-  const isLeft = rehoming.unplaced > 0 || rehoming.unreadable > 0 || rehoming.unanswered > 0;
-  return (rehoming.retryAtMs !== null && isLeft) || (rehoming.narrow > 0 && boundary.some(isElsewhere));
+  const { nowMs, server } = turn;
+  const { rehoming, boundary, self } = server;
+  const { retryAtMs, spreadAtMs, narrow } = rehoming;
+  if (retryAtMs !== null && nowMs >= retryAtMs) return true;
+  if (narrow === 0 || (spreadAtMs !== null && nowMs < spreadAtMs)) return false;
+  // Nothing is read before somebody of another site can take it.
+  return boundary.some(({ name, site, state }) => site !== self.site && state === 'active' && mayReceive(turn, name));
 }
 
 /** The member has it durably: it is a holder from now on, or the only place. */
