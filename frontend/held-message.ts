@@ -14,7 +14,8 @@ import type { Clock, Timer } from '../common/platform/clock.ts';
 import type { Logger } from '../common/platform/log.ts';
 import type { Metrics } from '../common/platform/metrics.ts';
 import type { DataAnswer, DataDecision, DataEnd, DataSink } from '../common/smtp/edge-api.ts';
-import { MessageIdFinder } from '../common/smtp/message-id.ts';
+import { TrackedFields } from '../common/smtp/tracked-fields.ts';
+import { MESSAGE_ID, SUBJECT_HASH } from '../common/tracked-events.ts';
 import { BodyBuffer, type ReplayBudget } from './body-buffer.ts';
 import type { FilteredMessage, FilterVerdict } from './content-filters.ts';
 import type { TransportPeers } from './peers.ts';
@@ -66,7 +67,7 @@ export class HeldMessage implements DataSink {
   readonly #timers = new Map<string, Timer>();
   readonly #asks = new Map<number, { cancel(): void }>();
   readonly #queue: HeldEvent[] = [];
-  readonly #messageId = new MessageIdFinder();
+  readonly #tracked = new TrackedFields();
   readonly #check: ReceiptCheck | null;
   #checkIsFull = false;
   readonly #filter: FilteredMessage | null;
@@ -108,7 +109,7 @@ export class HeldMessage implements DataSink {
   write(chunk: Buffer): boolean {
     if (this.#discarding || this.#state.phase === 'done') return true;
     this.#hash.update(chunk);
-    this.#messageId.push(chunk);
+    this.#tracked.push(chunk);
     this.#buffer.push(chunk);
     this.#pump();
     this.#trim();
@@ -126,8 +127,9 @@ export class HeldMessage implements DataSink {
       return this.#answer.promise;
     }
     this.#note(`end of data, ${this.#buffer.sizeBytes} bytes`);
-    const { messageId } = this.#messageId;
-    if (messageId !== null) this.#note(messageId, 'MESSAGE-ID');
+    const { messageId, subjectHash } = this.#tracked;
+    if (messageId !== null) this.#note(messageId, MESSAGE_ID);
+    if (subjectHash !== null) this.#note(subjectHash, SUBJECT_HASH);
     this.#digest = this.#hash.digest('hex');
     if (this.#filter !== null) void this.#judged(this.#filter);
     else if (this.#check === null) this.#bodyEnded();

@@ -149,10 +149,25 @@ export interface TraceAnswer {
   readonly source: string;
   readonly attemptId: string;
   readonly messageId?: string;
+  /** These three are absent from older versions as well. */
+  readonly subjectHash?: string;
+  readonly root?: string;
+  readonly parent?: string;
   readonly from?: string;
   readonly recipients?: readonly string[];
   readonly peer?: string;
   readonly detail?: string;
+}
+
+export interface TrackedMessageAnswer {
+  readonly id: string;
+  readonly messageId: string | null;
+  readonly subjectHash: string | null;
+  readonly from: string;
+  readonly recipients: readonly string[];
+  readonly recipientCount: number;
+  readonly firstMs: number;
+  readonly last: Pick<TraceAnswer, 'atMs' | 'event' | 'source' | 'peer' | 'detail'>;
 }
 
 export interface SafetyNetPageAnswer {

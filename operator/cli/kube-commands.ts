@@ -2,12 +2,13 @@
 import { type Commands, versionCommand } from './dispatch.ts';
 import { kubeDrainCommand } from './kube-drain.ts';
 import { kubeStatusCommand } from './kube-status.ts';
-import { kubeMessageCommand, traceCommand } from './messages.ts';
+import { kubeMessageCommand } from './messages.ts';
 import { queueCommand } from './queues.ts';
 import { reportCommand } from './report.ts';
 import { resubmitCommand } from './resubmit.ts';
 import { routeCommand } from './route.ts';
 import { safetyNetCommand } from './safety-net.ts';
+import { traceCommand } from './trace.ts';
 
 export const KUBE_COMMANDS: Commands = new Map([
   ['status', kubeStatusCommand],

@@ -6,7 +6,7 @@ import type { Command } from './command.ts';
 import { start, versionCommand } from './dispatch.ts';
 import { LOCAL_PLACE } from './local-place.ts';
 import { memberCommand } from './member.ts';
-import { messageCommand, traceCommand } from './messages.ts';
+import { messageCommand } from './messages.ts';
 import { passwordCommandWith } from './password.ts';
 import { queueCommand } from './queues.ts';
 import { resubmitCommand } from './resubmit.ts';
@@ -14,6 +14,7 @@ import { routeCommand } from './route.ts';
 import { PROGRAMS, runCommandWith } from './run.ts';
 import { safetyNetCommand } from './safety-net.ts';
 import { statusCommand } from './status.ts';
+import { traceCommand } from './trace.ts';
 import { VALIDATE_HELP, validateCommand } from './validate.ts';
 
 const fileOf = (relative: string): string => new URL(relative, import.meta.url).pathname;

@@ -22,6 +22,7 @@ export function messageTable(groups: readonly Message[], nowMs: number): string 
 const place = ({ queue, member, suspended }: Holding): string =>
   `${queue}${suspended === true ? ' (suspended)' : ''}@${member}`;
 
-function recipientsInShort(addresses: readonly string[]): string {
-  return addresses.length <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${addresses.length - 1}`;
+/** `number`: of all, when `addresses` are some of them. */
+export function recipientsInShort(addresses: readonly string[], number = addresses.length): string {
+  return number <= 1 ? (addresses[0] ?? '') : `${addresses[0]} +${number - 1}`;
 }

@@ -1,14 +1,13 @@
-/** `mailcluster message` and `trace`: single messages over all members, both copies side by side. Orders are in `message-order.ts`. */
+/** `mailcluster message`: single messages over all members, both copies side by side. Orders are in `message-order.ts`. */
 
 import { gather } from '../local/cluster.ts';
-import type { MessageDetailAnswer, TraceAnswer } from './answers.ts';
+import type { MessageDetailAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
   type CommandContext,
   openMembers,
   parse,
-  query,
   text,
   UsageError,
   warnUnreachable,
@@ -28,10 +27,9 @@ import {
 import { orderMessage } from './message-order.ts';
 import { REMOVE_HELP, removeMessages } from './message-remove.ts';
 import { messageTable } from './message-table.ts';
-import { count, json } from './output.ts';
+import { json } from './output.ts';
 import type { Members } from './place.ts';
 import { REDIRECT_HELP, redirectMessages } from './redirect.ts';
-import { renderTimeline, timeline } from './timeline.ts';
 
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 100_000;
@@ -70,7 +68,10 @@ async function listMessages(args: readonly string[], context: CommandContext): P
   return unreachable.length === 0 ? 0 : 1;
 }
 
-async function findCopies(cluster: Members, id: string): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {
+export async function findCopies(
+  cluster: Members,
+  id: string,
+): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {
   return gather(await cluster.askAll<MessageDetailAnswer>(`/v1/messages/${encodeURIComponent(id)}`));
 }
 
@@ -166,58 +167,3 @@ ${EXAMPLES}`,
     throw new UsageError('say "message list", "message show ID" or "message suspend|resume|remove|redirect|export ID"');
   },
 };
-
-export const traceCommand: Command = {
-  summary: 'one timeline of a message across front end, primary, shadow and store',
-  help: `Usage: mailcluster trace ID [--state DIR] [-o json]
-
-ID is the id of the 250 reply, or a Message-ID (with or without angle brackets). Exit code 1 when nobody knows it.
-
-${COMMON_HELP}
-
-Examples:
-  mailcluster trace 01JABCDEFGHJKMNPQRSTVWXYZ0
-  mailcluster trace '<4711@example.org>' -o json`,
-  run: async (args, context) => {
-    const parsed = parse(args, context, {}, [1, 1]);
-    const { common, positionals } = parsed;
-    const cluster = await openMembers(parsed, context);
-    const found = await traceMessage(cluster, positionals[0] ?? '');
-    const { out, err } = context.output;
-    if (common.format === 'json') out(json(found));
-    else if (found.events.length > 0) {
-      out(renderTimeline(found.events));
-      const holders = found.copies.map((copy) => `${copy.state.queue}@${copy.member}`);
-      out(`\n${holders.length === 0 ? 'No copy is held any more' : `Held now: ${holders.join(', ')}`}.\n`);
-    }
-    warnUnreachable(context.output, found.unreachable);
-    if (found.events.length > 0) return 0;
-    err(
-      `Nothing is known about ${positionals[0]} (${count(cluster.members.length - found.unreachable.length, 'transport')} asked).\n`,
-    );
-    return 1;
-  },
-};
-
-export async function traceMessage(cluster: Members, id: string) {
-  // A Message-ID is recorded as it stands in the header, with its brackets.
-  const wanted = id.includes('@') && !id.startsWith('<') ? [id, `<${id}>`] : [id];
-  const asked = await Promise.all(
-    wanted.map((one) => cluster.askAll<{ records: readonly TraceAnswer[] }>(`/v1/trace${query({ id: one })}`)),
-  );
-  const { answers, unreachable } = gather(asked.flat());
-  const traces = answers.map(({ value }) => value.records);
-  // Members that only know the attempt id (a shadow does not read headers) are asked again with it.
-  const attempts = new Set([id, ...traces.flat().map((one) => one.attemptId)].filter((one) => !one.includes('@')));
-  const more = await Promise.all(
-    [...attempts]
-      .filter((one) => one !== id)
-      .map((one) => cluster.askAll<{ records: readonly TraceAnswer[] }>(`/v1/trace${query({ id: one })}`)),
-  );
-  const copies = (await Promise.all([...attempts].map((one) => findCopies(cluster, one)))).flatMap((one) =>
-    one.answers.map(({ member, value }) => ({ member, ...value })),
-  );
-  const all = [...traces, ...gather(more.flat()).answers.map(({ value }) => value.records)];
-  const silent = new Map(unreachable.map((one) => [one.member, one]));
-  return { id, events: timeline(all, copies), copies, unreachable: [...silent.values()] };
-}

@@ -2,6 +2,7 @@
  * One timeline of a message out of what each member recorded: the transports' tracking, and the front end's events kept with the copies.
  * Pure. Promise: sorted by time, each event once although both copies and several members may tell it.
  */
+import { PARENT, SUBJECT_HASH } from '../../common/tracked-events.ts';
 import type { MessageDetailAnswer, TraceAnswer } from './answers.ts';
 import { type Column, duration, table, time } from './output.ts';
 
@@ -27,7 +28,9 @@ export function timeline(
   copies: readonly MessageDetailAnswer[],
 ): readonly TraceAnswer[] {
   const fromCopies = copies.flatMap((copy) =>
-    copy.facts.events.map((event): TraceAnswer => ({ ...event, attemptId: copy.facts.id })),
+    copy.facts.events
+      .filter(({ event }) => event !== SUBJECT_HASH && event !== PARENT)
+      .map((event): TraceAnswer => ({ ...event, attemptId: copy.facts.id })),
   );
   const unique = new Map([...traces.flat(), ...fromCopies].map(plain).map((one) => [keyOf(one), one]));
   return [...unique.values()].sort((a, b) => a.atMs - b.atMs || order(a.event) - order(b.event));

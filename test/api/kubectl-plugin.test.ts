@@ -102,6 +102,10 @@ test('a reader sees the members, who shadows whom, the queues and the message', 
   expect(queue).toMatchObject({ code: 0, stderr: '' });
   expect(queue.stdout).toMatch(new RegExp(`^${primary} +delivery .* 1 `, 'm'));
   expect((await rig.plugin(reader, 'trace', id)).stdout).toMatch(/HAREDIRECT|HARECEIVE/);
+  const remembered = await rig.plugin(reader, 'trace', '--subject', PLANTED.subject.toUpperCase(), '--since', '1h');
+  expect(remembered).toMatchObject({ code: 0, stdout: expect.stringContaining(id), stderr: '' });
+  // Of the subject itself nothing is told.
+  expect(remembered.stdout).not.toContain(PLANTED.subject);
   expect((await rig.plugin(reader, 'message', 'show', id)).stdout).toContain(`Copy on ${shadow}: shadow`);
   expect(await rig.plugin(reader, 'safety-net', 'count')).toMatchObject({ code: 0 });
 });
@@ -133,7 +137,7 @@ test('a reader changes nothing, and the refusal names verb and resource', { time
 
 test('whoever may only ask for a certificate gets none, and sees nothing', { timeout: TIMEOUT_MS }, async (context) => {
   const rig = own(context);
-  for (const words of [['status'], ['queue'], ['trace', id], ['report']]) {
+  for (const words of [['status'], ['queue'], ['trace', id], ['trace', '--sender', '<>'], ['report']]) {
     const { code, stdout, stderr } = await rig.plugin(outsider, ...words);
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr).toMatch(/cannot (list|get) resource "mailclusters".*docs\/cli\.md/);

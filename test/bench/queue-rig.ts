@@ -220,6 +220,7 @@ export function messageFacts(n: number, digest: string, sizeBytes: number, domai
       note('open to hub-b1, try 1'),
       note(`end of data, ${sizeBytes} bytes`),
       note(`<${mixed(n)}${mixed(~n)}${mixed(n + 0x5bd1e995)}${mixed(-n)}@customer.example.net>`, 'MESSAGE-ID'),
+      note(`${mixed(n + 0x3c6ef372)}${mixed(~n + 0x3c6ef372)}`, 'SUBJECT-HASH'),
     ],
   };
 }

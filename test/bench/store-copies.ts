@@ -57,6 +57,7 @@ export function wireFacts(n: number, digest: string, sizeBytes: number): CopyFac
       note('open to hub-b1, try 1'),
       note(`end of data, ${sizeBytes} bytes`),
       note(`<${createHash('sha256').update(`m${n}`).digest('hex').slice(0, 32)}@customer.example.net>`, 'MESSAGE-ID'),
+      note(createHash('sha256').update(`s${n}`).digest('hex').slice(0, 16), 'SUBJECT-HASH'),
     ],
   });
 }

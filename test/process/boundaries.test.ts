@@ -106,6 +106,44 @@ test('mail for two boundaries crosses over the hub, and rests twice in each', { 
   );
 });
 
+test('one trace tells all hops of it as a tree, found by what a person remembers', {
+  timeout: TIMEOUT_MS,
+}, async () => {
+  const about = [
+    '--state',
+    cluster.state,
+    '--sender',
+    'sender@example.org',
+    '--subject',
+    'LEDGER crosses',
+    '--since',
+    '1h',
+  ];
+  const list = await mailcluster('trace', ...about, '--recipient', COASTS[0] ?? '', '-o', 'json');
+  const { messages } = JSON.parse(list.stdout);
+  expect(messages).toMatchObject([{ from: 'sender@example.org', recipientCount: 2, last: { event: 'DELIVER' } }]);
+  const { code, stdout } = await mailcluster('trace', '--state', cluster.state, messages[0].id, '-o', 'json');
+  expect(code).toBe(0);
+  const [first] = JSON.parse(stdout).tree;
+  const { recipients } = first;
+  expect(first).toMatchObject({ id: messages[0].id, kind: 'message', from: 'sender@example.org' });
+  expect(recipients).toMatchObject([
+    { address: COASTS[0], event: 'DELIVER' },
+    { address: COASTS[1], event: 'SEND', peer: 'boundary:site/denver/denver' },
+  ]);
+  const [hub] = first.children;
+  expect(hub).toMatchObject({ kind: 'hop', by: expect.stringContaining('denver') });
+  expect(hub.recipients).toMatchObject([{ address: COASTS[1], event: 'SEND', peer: 'boundary:site/boston' }]);
+  const [end] = hub.children;
+  expect(end).toMatchObject({ kind: 'hop', by: expect.stringContaining('boston'), children: [] });
+  expect(end.recipients).toMatchObject([{ address: COASTS[1], event: 'DELIVER' }]);
+  // From the far end back: the same tree, and people see it before the timeline.
+  const { stdout: shown } = await mailcluster('trace', '--state', cluster.state, end.id);
+  expect(shown.split('\n').slice(0, 6).join('\n')).toMatch(
+    new RegExp(`^${first.id}  received by .*\\n.*\\n.*\\n└─ ${hub.id}  hop, .*\\n.*\\n   └─ ${end.id}  hop, `),
+  );
+});
+
 test('the far boundary away: it waits at the hub on two disks, and arrives once', { timeout: TIMEOUT_MS }, async () => {
   await all('boston', 'SIGSTOP');
   const message = await send('waits-at-hub');

@@ -6,14 +6,21 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CopyId, Envelope, Identity } from '../../common/message.ts';
+import { systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import { type MetricsServer, startMetricsServer } from '../../common/platform/metrics-server.ts';
 import type { PeerRole } from '../../common/platform/net.ts';
+import { nodeFiles } from '../../common/platform/node-files.ts';
 import type { PersonRole } from '../../common/platform/peer-identity.ts';
 import type { RunFile } from '../../operator/local/run-file.ts';
 import { type Authority, createAuthority, issueCertificate } from '../../operator/pki.ts';
 import { type AdminServer, startAdminServer } from '../../transport/runtime/admin.ts';
-import type { RecordedOutcome } from '../../transport/runtime/tracking.ts';
+import {
+  openTracking,
+  type RecordedOutcome,
+  type TrackingFiles,
+  type TrackingSearch,
+} from '../../transport/runtime/tracking.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
 import type {
   KnownCopy,
@@ -295,6 +302,7 @@ export class AdminWorld {
   readonly asked: Asked[] = [];
   readonly #admins = new Map<string, AdminServer>();
   readonly #metrics: MetricsServer[] = [];
+  readonly #tracking: TrackingFiles[] = [];
 
   private constructor(directory: string, authority: Authority) {
     this.directory = directory;
@@ -316,14 +324,28 @@ export class AdminWorld {
       identity: await this.identity('transport', name),
       cluster: 'contoso',
       view: viewOf(contents, this.asked),
-      tracking: {
-        search: async (id) => contents.records.filter((one) => one.attemptId === id || one.messageId === id),
-        outcomes: async (ids) => (contents.outcomes ?? []).filter((one) => ids.has(one.id)),
-      },
+      tracking: await this.#trackingOf(name, contents),
       logger: silentLogger,
     });
     this.#admins.set(name, admin);
     return admin.port;
+  }
+
+  async #trackingOf(name: string, { records, outcomes }: MemberContents): Promise<TrackingSearch> {
+    const tracking = await openTracking({
+      directory: join(this.directory, `tracking-${name}`),
+      files: nodeFiles,
+      clock: systemClock,
+      logger: silentLogger,
+      metrics: { increment: () => undefined, set: () => undefined, observe: () => undefined },
+    });
+    this.#tracking.push(tracking);
+    for (const record of records) tracking.record(record);
+    return {
+      search: (ids, limit) => tracking.search(ids, limit),
+      find: (question, limit) => tracking.find(question, limit),
+      outcomes: async (ids) => outcomes?.filter((one) => ids.has(one.id)) ?? tracking.outcomes(ids),
+    };
   }
 
   async stopAdmin(name: string): Promise<void> {
@@ -402,6 +424,7 @@ export class AdminWorld {
   async close(): Promise<void> {
     for (const admin of this.#admins.values()) await admin.close();
     for (const server of this.#metrics) await server.close();
+    for (const tracking of this.#tracking) await tracking.close();
     await rm(this.directory, { recursive: true, force: true });
   }
 }

@@ -69,7 +69,7 @@ test('an operator is answered', async () => {
     body: { records: CONTENTS.a.records },
   });
   expect(await get(port, `/v1/trace?id=${encodeURIComponent('<4711@example.org>')}`, operator)).toMatchObject({
-    body: { records: [{ event: 'RECEIVE' }] },
+    body: { records: CONTENTS.a.records },
   });
 });
 
@@ -223,6 +223,12 @@ test('what cannot be answered says why', async () => {
     ['/v1/outcomes?ids=', 400, 'BAD_PARAMETER'],
     ['/v1/trace', 400, 'BAD_PARAMETER'],
     [`/v1/trace?id=${'x'.repeat(1_001)}`, 400, 'BAD_PARAMETER'],
+    [`/v1/trace?${'id=A&'.repeat(201)}`, 400, 'BAD_PARAMETER'],
+    ['/v1/trace?id=A&id=', 400, 'BAD_PARAMETER'],
+    ['/v1/tracking?sendr=ann@example.org', 400, 'BAD_PARAMETER'],
+    ['/v1/tracking?subjectHash=secret', 400, 'BAD_PARAMETER'],
+    ['/v1/tracking?from=2&to=1', 400, 'BAD_PARAMETER'],
+    ['/v1/tracking?limit=1001', 400, 'BAD_PARAMETER'],
     ['/v1/messages/%E0%A4%A', 400, 'BAD_PARAMETER'],
     ['/v1/messages/BROKEN', 500, 'INTERNAL'],
   ];

@@ -107,6 +107,7 @@ describe('offered and taken', () => {
     expect(held?.end.events).toMatchObject([
       { event: 'RECEIVED' },
       { event: 'CROSSED', source: 'site/site-0', detail: ID },
+      { event: 'PARENT', source: 'site/site-0', detail: ID },
     ]);
   });
 

@@ -8,13 +8,14 @@ import type { CopyId } from '../../common/message.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { parseUsers, verifyPassword } from '../../common/smtp/users.ts';
 import type { Command } from '../../operator/cli/command.ts';
-import { messageCommand, traceCommand } from '../../operator/cli/messages.ts';
+import { messageCommand } from '../../operator/cli/messages.ts';
 import { duration, size, table, time } from '../../operator/cli/output.ts';
 import { passwordCommandWith } from '../../operator/cli/password.ts';
 import { routeCommand } from '../../operator/cli/route.ts';
 import { parseListen } from '../../operator/cli/run.ts';
 import { safetyNetCommand } from '../../operator/cli/safety-net.ts';
 import { statusCommand } from '../../operator/cli/status.ts';
+import { traceCommand } from '../../operator/cli/trace.ts';
 import { AdminWorld, CONTENTS, detail, ENTRY, ID, NOW_MS, status } from './admin-world.ts';
 import { type Result, run } from './cli-run.ts';
 

@@ -12,17 +12,19 @@ import { ReplyGuard } from '../../common/platform/redis-replies.ts';
 import { parseRedisUrl } from '../../common/redis-url.ts';
 import { parseMail, parseRcpt } from '../../common/smtp/address.ts';
 import { startAuth } from '../../common/smtp/auth-exchange.ts';
-import { MessageIdFinder } from '../../common/smtp/message-id.ts';
 import { isInPolicy, parsePolicy, policyId } from '../../common/smtp/mta-sts.ts';
 import { parseProxyHeader } from '../../common/smtp/proxy-header.ts';
 import { ReplyParser, ReplySyntaxError } from '../../common/smtp/reply-parser.ts';
 import { checkClientFinal, parseScramKeys, readClientFirst, serverFirst } from '../../common/smtp/scram.ts';
+import { TrackedFields } from '../../common/smtp/tracked-fields.ts';
 import { parseUsers, UsersFileError } from '../../common/smtp/users.ts';
 import { CommandLines, commandText, DataScanner } from '../../common/smtp/wire.ts';
 import { renderTimeline, timeline } from '../../operator/cli/timeline.ts';
+import { renderTree, traceTree } from '../../operator/cli/trace-tree.ts';
 import { acceptanceOf } from '../../operator/local/accepted-log.ts';
 import { parseRunFile } from '../../operator/local/run-file.ts';
 import { createReader, parseResources } from '../../operator/resource/load.ts';
+import { TrackedMessageFinder, type TrackingQuestion } from '../../transport/runtime/tracking-find.ts';
 import { recordsOf, TrackingLines } from '../../transport/runtime/tracking-lines.ts';
 import { HEADER, parseRecord, SALT_BYTES, segmentBlock } from '../../transport/store/record.ts';
 import { simTopology } from '../sim/topology.ts';
@@ -101,13 +103,13 @@ function commandLines(input: Buffer): void {
 function data(input: Buffer): void {
   const limits = { maxMessageBytes: 1_000, maxHeaderBytes: 300, maxDataLineBytes: 200, maxReceivedHops: 3 };
   const scanner = new DataScanner(limits);
-  const finder = new MessageIdFinder();
+  const tracked = new TrackedFields();
   for (let rest: Buffer | null = input; rest !== null && rest.length > 0; ) {
     const [first = Buffer.alloc(0), second = Buffer.alloc(0)] = pieces(rest);
     for (const piece of [first, second]) {
       const { content, rest: behind } = scanner.scan(piece);
-      if (content !== null) finder.push(content);
-      if (behind !== null) return;
+      if (content !== null) tracked.push(content);
+      if (behind !== null) return void tracked.subjectHash;
     }
     rest = null;
   }
@@ -136,11 +138,19 @@ function record(input: Buffer): void {
   parseRecord(source, 1, SALT, 1, 4_096);
 }
 
+const ASKED: TrackingQuestion = {
+  ...{ sender: null, recipient: 'c@d', domain: 'd', subjectHash: null, event: null, fromMs: 0, toMs: 2e12 },
+};
+
 /** As `trace` shows it, and `message lost` looks for it. */
 function tracking(input: Buffer): void {
   const lines = new TrackingLines();
   const records = pieces(input).flatMap((piece) => [...lines.push(piece)].flatMap((line) => [...recordsOf(line)]));
   renderTimeline(timeline([records], []));
+  renderTree(traceTree(records));
+  const finder = new TrackedMessageFinder(ASKED, 2);
+  for (const line of input.toString('utf8').split('\n')) finder.take(line);
+  if (finder.answer.messages.length > 2) throw new Error('more than was asked for');
   for (const line of input.toString('utf8').split('\n')) {
     const found = acceptanceOf(line);
     if (typeof found === 'object' && found !== null) new Date(found.atMs).toISOString();
@@ -149,7 +159,15 @@ function tracking(input: Buffer): void {
 
 const TRACKED = {
   ...{ atMs: 1_700_000_000_000, event: 'DELIVER', source: 't-0', attemptId: '01J00000000000000000000001', peer: 't-1' },
-  ...{ messageId: '<a@b>', from: 'a@b', recipients: ['c@d'], detail: '250 2.0.0 ok' },
+  ...{
+    messageId: '<a@b>',
+    subjectHash: '0123456789abcdef',
+    root: '01J0',
+    parent: '01J1',
+    from: 'a@b',
+    recipients: ['c@d'],
+    detail: '250 2.0.0 ok',
+  },
   history: [{ atMs: 1, event: 'FRONTEND', source: 'f-0', detail: 'x' }],
 };
 const ACCEPTED = {
@@ -195,7 +213,7 @@ export const FUZZED_PARSERS: readonly FuzzedParser[] = [
   {
     name: 'content',
     seeds: bytes(
-      'Received: x\r\nMessage-ID: <a@b>\r\n\r\n..dot\r\n.\r\nQUIT\r\n',
+      'Received: x\r\nMessage-ID: <a@b>\r\nSubject: =?utf-8?Q?J=C3=BC?=\r\n =?utf-8?B?cg==?= x\r\n\r\n..dot\r\n.\r\nQUIT\r\n',
       'a\n.\r\n\r.\r\n\0\r\n.\r\n',
       `${'Received: by x\r\n'.repeat(5)}\r\n.\r\n`,
     ),

@@ -5,6 +5,7 @@ import { silentLogger } from '../../common/platform/log.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
 import { openTracking, type TrackingFiles, type TrackingFilesOptions } from '../../transport/runtime/tracking.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import type { TrackingQuestion } from '../../transport/runtime/tracking-find.ts';
 import { SimDisk } from '../sim/disk.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 
@@ -73,12 +74,12 @@ test('a record is found while it is only buffered, and after it reached the disk
   const tracking = await world.open();
   tracking.record(record('A1'));
   tracking.record(record('B2'));
-  expect(await world.settle(tracking.search('A1'))).toEqual([record('A1')]);
+  expect(await world.settle(tracking.search(['A1']))).toEqual([record('A1')]);
   expect(world.names()).toEqual([]);
   await world.settle(tracking.flush());
   expect(world.names()).toEqual(['tracking-000001.jsonl']);
-  expect(await world.settle(tracking.search('A1'))).toEqual([record('A1')]);
-  expect(await world.settle(tracking.search('nobody'))).toEqual([]);
+  expect(await world.settle(tracking.search(['A1']))).toEqual([record('A1')]);
+  expect(await world.settle(tracking.search(['nobody']))).toEqual([]);
 });
 
 test('the buffer reaches the disk by itself, and no sync is ever asked for', async () => {
@@ -95,14 +96,14 @@ test('a search never shows a record twice while its batch is on the way to the d
   const tracking = await world.open();
   tracking.record(record('A1'));
   const flushed = tracking.flush();
-  const searches = [tracking.search('A1')];
+  const searches = [tracking.search(['A1'])];
   let done = false;
   void flushed.then(() => {
     done = true;
   });
   for (let step = 0; !done && step < 50; step++) {
     await world.scheduler.run(() => false, world.scheduler.nowMs + 0.05);
-    searches.push(tracking.search('A1'));
+    searches.push(tracking.search(['A1']));
   }
   expect(done).toBe(true);
   for (const found of await world.settle(Promise.all(searches))) expect(found).toHaveLength(1);
@@ -118,12 +119,76 @@ test('a Message-ID finds every record of its attempts, sorted by time', async ()
   tracking.record(record('C3', { atMs: 25, detail: messageId }));
   await world.settle(tracking.flush());
   tracking.record(record('B2', { atMs: 40, event: 'DELIVER' }));
-  const found = await world.settle(tracking.search(messageId));
+  const found = await world.settle(tracking.search([messageId]));
   expect(found.map((one) => [one.atMs, one.attemptId])).toEqual([
     [10, 'A1'],
     [20, 'B2'],
     [30, 'A1'],
     [40, 'B2'],
+  ]);
+});
+
+test('what was made of a message is found by its id: hops, reports and resubmissions, and what they tell later', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('ROOT'));
+  tracking.record(record('HOP', { root: 'ROOT', parent: 'ROOT' }));
+  tracking.record(record('DSN', { event: 'DSN', parent: 'HOP' }));
+  tracking.record(record('HOP', { event: 'HADISCARD' }));
+  tracking.record(record('OTHER'));
+  const ids = async (...names: readonly string[]) =>
+    (await world.settle(tracking.search(names))).map(({ attemptId, event }) => `${attemptId} ${event}`);
+  expect(await ids('ROOT')).toEqual(['ROOT RECEIVE', 'HOP RECEIVE', 'HOP HADISCARD']);
+  expect(await ids('HOP')).toEqual(['HOP RECEIVE', 'DSN DSN', 'HOP HADISCARD']);
+  expect(await ids('DSN', 'OTHER')).toEqual(['DSN DSN', 'OTHER RECEIVE']);
+});
+
+const ANYTHING: TrackingQuestion = {
+  ...{ sender: null, recipient: null, domain: null, subjectHash: null, event: null, fromMs: null, toMs: null },
+};
+
+test('the newest messages that match, each once, over files and buffer, and that there are older ones', async () => {
+  const world = new World();
+  const tracking = await world.open({ fileBytes: 2_000 });
+  for (let n = 0; n < 50; n++) {
+    const from = n % 2 === 0 ? 'Even@Example.org' : 'odd@example.org';
+    tracking.record(record(`M${n}`, { atMs: n, from, recipients: [`r${n % 5}@example.net`] }));
+    if (n % 10 === 0) await world.settle(tracking.flush());
+  }
+  // A later word about an early one brings it to the front; what is of no message is none.
+  tracking.record(
+    record('M0', { atMs: 100, from: 'even@example.org', recipients: ['r0@example.net'], event: 'DEFER' }),
+  );
+  tracking.record(record('ORDER', { atMs: 101, event: 'QUEUE' }));
+  expect(world.names().length).toBeGreaterThan(2);
+  const find = async (question: Partial<TrackingQuestion>, limit = 3) => {
+    const { messages, more } = await world.settle(tracking.find({ ...ANYTHING, ...question }, limit));
+    return [messages.map(({ id }) => id), more];
+  };
+  expect(await find({})).toEqual([['M0', 'M49', 'M48'], true]);
+  expect(await find({ sender: 'even@example.ORG' })).toEqual([['M0', 'M48', 'M46'], true]);
+  expect(await find({ recipient: 'r3@example.net', toMs: 30 })).toEqual([['M28', 'M23', 'M18'], true]);
+  expect(await find({ recipient: 'r3@example.net', fromMs: 20, toMs: 30 })).toEqual([['M28', 'M23'], false]);
+  expect(await find({ domain: 'Example.NET', event: 'defer' })).toEqual([['M0'], false]);
+  expect(await find({ sender: '' })).toEqual([[], false]);
+});
+
+test('a message with ten thousand recipients is told with some of them, and addresses need no care', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  const odd = '"a \\"b\\" c"@exämple.org';
+  const recipients = [odd, ...Array.from({ length: 9_999 }, (_, n) => `r${n}@example.net`)];
+  tracking.record(record('BIG', { from: odd, recipients, subjectHash: '0123456789abcdef' }));
+  tracking.record(record('BIG', { atMs: 2_000, event: 'HADISCARD', from: odd, recipients }));
+  const question = { ...ANYTHING, sender: odd, recipient: odd.toUpperCase() };
+  const { messages, more } = await world.settle(tracking.find(question, 10));
+  expect(more).toBe(false);
+  expect(messages).toEqual([
+    {
+      ...{ id: 'BIG', messageId: null, subjectHash: '0123456789abcdef', from: odd, firstMs: 1_000 },
+      ...{ recipients: recipients.slice(0, 20), recipientCount: 10_000 },
+      last: { atMs: 1_000, event: 'RECEIVE', source: 'transport-a' },
+    },
   ]);
 });
 
@@ -160,8 +225,8 @@ test('files rotate by size and the oldest go when the total is reached', async (
   expect(Math.max(...sizes)).toBeLessThanOrEqual(1_000);
   expect(sizes.reduce((sum, size) => sum + size, 0)).toBeLessThanOrEqual(3_000);
   expect(world.names()).not.toContain('tracking-000001.jsonl');
-  expect(await world.settle(tracking.search('ATTEMPT-99'))).toHaveLength(1);
-  expect(await world.settle(tracking.search('ATTEMPT-0'))).toEqual([]);
+  expect(await world.settle(tracking.search(['ATTEMPT-99']))).toHaveLength(1);
+  expect(await world.settle(tracking.search(['ATTEMPT-0']))).toEqual([]);
 });
 
 test('a new process begins a new file, reads the old ones, and steps over half a line', async () => {
@@ -179,8 +244,8 @@ test('a new process begins a new file, reads the old ones, and steps over half a
   second.record(record('NEW'));
   await world.settle(second.flush());
   expect(world.names()).toEqual(['tracking-000001.jsonl', 'tracking-000002.jsonl']);
-  expect(await world.settle(second.search('OLD'))).toEqual([record('OLD')]);
-  expect(await world.settle(second.search('NEW'))).toEqual([record('NEW')]);
+  expect(await world.settle(second.search(['OLD']))).toEqual([record('OLD')]);
+  expect(await world.settle(second.search(['NEW']))).toEqual([record('NEW')]);
 });
 
 test('a damaged line is stepped over, whatever it became; the others are found, and outcomes as well', async () => {
@@ -210,7 +275,7 @@ test('a damaged line is stepped over, whatever it became; the others are found, 
   const lines = [...damaged, '{"attemptId":"A1"', 'null', '"A1"', '\u0000A1', whole, ''];
   await world.settle(handle.writev([Buffer.from(lines.join('\n'))], 0));
   const tracking = await world.open();
-  expect(await world.settle(tracking.search('A1'))).toEqual([JSON.parse(whole)]);
+  expect(await world.settle(tracking.search(['A1']))).toEqual([JSON.parse(whole)]);
   expect(await world.settle(tracking.outcomes(new Set(['A1'])))).toEqual([
     { id: 'A1', final: false, recipients: ['a@x', 'b@x'] },
   ]);
@@ -224,8 +289,8 @@ test('lines longer than one read are found whole', async () => {
     tracking.record(one);
     await world.settle(tracking.flush());
   }
-  expect(await world.settle(tracking.search('BIG'))).toEqual([big]);
-  expect(await world.settle(tracking.search('A1'))).toHaveLength(2);
+  expect(await world.settle(tracking.search(['BIG']))).toEqual([big]);
+  expect(await world.settle(tracking.search(['A1']))).toHaveLength(2);
 });
 
 test('a full disk drops records, counts them, says so once, and recovers', async () => {
@@ -243,9 +308,9 @@ test('a full disk drops records, counts them, says so once, and recovers', async
   world.disk.setFull(false);
   tracking.record(record('AFTER'));
   await world.settle(tracking.flush());
-  expect(await world.settle(tracking.search('AFTER'))).toHaveLength(1);
-  expect(await world.settle(tracking.search('BEFORE'))).toHaveLength(1);
-  expect(await world.settle(tracking.search('LOST-1'))).toEqual([]);
+  expect(await world.settle(tracking.search(['AFTER']))).toHaveLength(1);
+  expect(await world.settle(tracking.search(['BEFORE']))).toHaveLength(1);
+  expect(await world.settle(tracking.search(['LOST-1']))).toEqual([]);
 });
 
 test('a disk that stands still costs bounded memory', async () => {
@@ -253,8 +318,8 @@ test('a disk that stands still costs bounded memory', async () => {
   const tracking = await world.open({ bufferBytes: 1_000 });
   for (let n = 0; n < 100; n++) tracking.record(record(`ATTEMPT-${n}`));
   expect(world.dropped).toBeGreaterThan(80);
-  expect((await world.settle(tracking.search('ATTEMPT-0'))).length).toBe(1);
-  expect(await world.settle(tracking.search('ATTEMPT-99'))).toEqual([]);
+  expect((await world.settle(tracking.search(['ATTEMPT-0']))).length).toBe(1);
+  expect(await world.settle(tracking.search(['ATTEMPT-99']))).toEqual([]);
 });
 
 test('close writes what is buffered; later records are ignored', async () => {
@@ -264,5 +329,5 @@ test('close writes what is buffered; later records are ignored', async () => {
   await world.settle(tracking.close());
   tracking.record(record('A1', { atMs: 2 }));
   const again = await world.open();
-  expect(await world.settle(again.search('A1'))).toEqual([record('A1')]);
+  expect(await world.settle(again.search(['A1']))).toEqual([record('A1')]);
 });

@@ -5,6 +5,7 @@
  */
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
+import { MESSAGE_ID } from '../../common/tracked-events.ts';
 import type { CopyFacts } from '../store/database.ts';
 import type { Route } from './events.ts';
 
@@ -17,6 +18,6 @@ export function contentKeyOf(
 ): string | null {
   if (route.kind !== 'mailbox' || facts.kind === 'dsn') return null;
   if (databases.find(({ name }) => name === route.database)?.hidesClientRetries !== true) return null;
-  if (!facts.events.some(({ event, detail }) => event === 'MESSAGE-ID' && (detail ?? '') !== '')) return null;
+  if (!facts.events.some(({ event, detail }) => event === MESSAGE_ID && (detail ?? '') !== '')) return null;
   return hashId(`${facts.digest}\n${facts.envelope.reversePath}`);
 }

@@ -330,6 +330,8 @@ export type LateEffect = {
       readonly peer?: string;
       readonly detail?: string;
       readonly addresses?: readonly string[];
+      /** Of what it was made, or about what. */
+      readonly parent?: CopyId;
     }
   | {
       readonly kind: 'Count';

@@ -159,7 +159,8 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
       'commit',
     );
   late(turn, { copy: null, kind: 'Count', what: 'dsn' });
-  late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${dsn.parent}` });
+  const { parent: about } = dsn;
+  late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${about}`, parent: about });
   reshadow(turn);
   // Another member may have made it too, or taken over from its maker (seed 1267): one of the two sends it.
   beginDoubt(turn, copy, 'reachable');

@@ -105,7 +105,7 @@ function create(turn: Turn, body: CopyingBody, facts: CopyFacts, stream: number)
   count(run, body);
   late(turn, { copy: null, kind: 'Count', what: 'resubmitted', label: role });
   const detail = `of ${body.from} for ${run.request.name}`;
-  late(turn, { copy: id, kind: 'Track', event: 'RESUBMIT', facts, id, detail });
+  late(turn, { copy: id, kind: 'Track', event: 'RESUBMIT', facts, id, detail, parent: body.from });
   reshadow(turn);
   // Another member may have made it too: one of the two owns it (protocol.md section 1).
   beginDoubt(turn, copy, 'reachable');

@@ -4,6 +4,7 @@
  */
 import type { ResubmitRequestConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, RecipientState } from '../../common/message.ts';
+import { MESSAGE_ID } from '../../common/tracked-events.ts';
 import type { CopyFacts, SafetyNetFilter, StoredCopy } from '../store/database.ts';
 import { deliveryIdOf, isSuccess } from './copy.ts';
 import { type Server, type Turn, trustedNow } from './state.ts';
@@ -116,7 +117,7 @@ function isNamed(request: ResubmitRequestConfig, facts: CopyFacts, recipient: Re
   if (address !== null) return same(recipient.address, address);
   return (
     messageId !== null &&
-    facts.events.some(({ event, detail }) => event === 'MESSAGE-ID' && bare(detail ?? '') === bare(messageId))
+    facts.events.some(({ event, detail }) => event === MESSAGE_ID && bare(detail ?? '') === bare(messageId))
   );
 }
 

@@ -2,7 +2,7 @@
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
  *   GET /v1/status   /v1/next-hops   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the roles `operator` and `exporter`, logged with who asked)
  *       /v1/messages?queue=&nextHop=&sender=&recipient=&domain=&error=&attempt=&olderThanMs=&youngerThanMs=&minBytes=&maxBytes=&after=&limit=
- *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
+ *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&id=...&limit=   /v1/tracking?sender=&recipient=&domain=&subjectHash=&event=&from=&to=&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/route?to=ADDRESS&size=BYTES
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
  * `after` is the `next` of the page before; `next` null says that there is nothing behind.
@@ -21,6 +21,7 @@ import type { Logger } from '../../common/platform/log.ts';
 import { type AdminClient, adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Queue, SafetyNetPosition } from '../store/database.ts';
 import type { TrackingSearch } from './tracking.ts';
+import type { TrackingQuestion } from './tracking-find.ts';
 import type { MessageFilter, SafetyNetQuestion, TransportView } from './view.ts';
 
 export interface AdminIdentity {
@@ -135,6 +136,13 @@ function idsOf(query: URLSearchParams): readonly CopyId[] {
   return ids as CopyId[];
 }
 
+/** Several of one message: each hop has its own. */
+function traceIds(query: URLSearchParams): readonly string[] {
+  const ids = query.getAll('id');
+  if (ids.length > MAX_IDS) throw new BadParameter(`id: at most ${MAX_IDS} times`);
+  return ids.length === 0 ? [idOf(null)] : ids.map(idOf);
+}
+
 const textOf = (query: URLSearchParams, name: string): string | null => query.get(name) || null;
 
 function countOf(query: URLSearchParams, name: string): number | null {
@@ -173,10 +181,8 @@ function messageFilter(query: URLSearchParams): MessageFilter {
 function safetyNetQuestion(query: URLSearchParams): SafetyNetQuestion {
   const role = oneOf(query, 'role', ['primary', 'shadow']);
   const database = textOf(query, 'database');
-  const fromMs = timeOf(query, 'from');
-  const toMs = timeOf(query, 'to');
+  const [fromMs, toMs] = span(query);
   const after = textOf(query, 'after');
-  if (fromMs !== null && toMs !== null && toMs < fromMs) throw new BadParameter('to: is before from');
   return {
     filter: {
       ...(role === null ? {} : { role }),
@@ -188,6 +194,35 @@ function safetyNetQuestion(query: URLSearchParams): SafetyNetQuestion {
     sender: textOf(query, 'sender'),
     recipient: textOf(query, 'recipient'),
   };
+}
+
+const TRACKED: ReadonlySet<string> = new Set([
+  ...['sender', 'recipient', 'domain', 'subjectHash', 'event', 'from', 'to', 'limit'],
+]);
+
+function trackingQuestion(query: URLSearchParams): TrackingQuestion {
+  for (const name of query.keys()) if (!TRACKED.has(name)) throw new BadParameter(`${name}: there is no such filter`);
+  const sender = textOf(query, 'sender');
+  const subjectHash = textOf(query, 'subjectHash');
+  if (subjectHash !== null && !/^[0-9a-f]{16}$/i.test(subjectHash))
+    throw new BadParameter('subjectHash: 16 hexadecimal digits');
+  const [fromMs, toMs] = span(query);
+  return {
+    sender: sender === '<>' ? '' : sender,
+    recipient: textOf(query, 'recipient'),
+    domain: textOf(query, 'domain'),
+    subjectHash,
+    event: textOf(query, 'event'),
+    fromMs,
+    toMs,
+  };
+}
+
+function span(query: URLSearchParams): readonly [fromMs: number | null, toMs: number | null] {
+  const fromMs = timeOf(query, 'from');
+  const toMs = timeOf(query, 'to');
+  if (fromMs !== null && toMs !== null && toMs < fromMs) throw new BadParameter('to: is before from');
+  return [fromMs, toMs];
 }
 
 const NO_MESSAGE: Refusal = { status: 404, code: 'NO_SUCH_MESSAGE', message: 'no copy with this id here' };
@@ -250,7 +285,9 @@ async function lookUp(url: URL, client: AdminClient, options: AdminServerOptions
     case '/v1/lost':
       return ok({ messages: view.lostMessages() });
     case '/v1/trace':
-      return ok({ records: await tracking.search(idOf(query.get('id')), limitOf(query, MAX_TRACE, MAX_TRACE)) });
+      return ok({ records: await tracking.search(traceIds(query), limitOf(query, MAX_TRACE, MAX_TRACE)) });
+    case '/v1/tracking':
+      return ok(await tracking.find(trackingQuestion(query), limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)));
   }
   const [, name, part] = /^\/v1\/messages\/([^/]+)(\/body)?$/.exec(url.pathname) ?? [];
   if (name === undefined) return { status: 404, code: 'NO_SUCH_PATH', message: `nothing at ${url.pathname}` };

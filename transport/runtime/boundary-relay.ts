@@ -12,6 +12,7 @@ import type { Refuse, Resolved, Result, TrackingEvent } from '../../common/peer/
 import type { OutgoingStream, PeerSession } from '../../common/peer/session-api.ts';
 import { randomFraction } from '../../common/platform/random.ts';
 import { formatReply } from '../../common/smtp/client.ts';
+import { PARENT } from '../../common/tracked-events.ts';
 import { CROSSED } from '../core/copy.ts';
 import type { BoundaryStop, Route } from '../core/events.ts';
 import type { CopyFacts } from '../store/database.ts';
@@ -309,13 +310,15 @@ export class BoundaryRelay {
     return said;
   }
 
-  /** Where it was goes along: a circle is seen by it. */
-  #eventsOf({ facts: { events }, deliveryId }: RelayRequest): readonly TrackingEvent[] {
+  /** Where it was goes along: a circle is seen by it, and people see of what it was made. */
+  #eventsOf({ facts: { id, events }, deliveryId }: RelayRequest): readonly TrackingEvent[] {
     const { deps } = this.#ports;
     const source = this.#boundary();
+    const atMs = deps.clock.wallMs();
     const crossed = events.filter(({ event }) => event === CROSSED);
-    const others = events.filter(({ event }) => event !== CROSSED).slice(-MAX_EVENTS);
-    return [...others, ...crossed, { event: CROSSED, atMs: deps.clock.wallMs(), source, detail: deliveryId }];
+    const others = events.filter(({ event }) => event !== CROSSED && event !== PARENT).slice(-MAX_EVENTS);
+    const parent = { event: PARENT, atMs, source, detail: id };
+    return [...others, ...crossed, { event: CROSSED, atMs, source, detail: deliveryId }, parent];
   }
 }
 

@@ -1,4 +1,6 @@
 /** One event of a message, in message tracking and in the log. Owns: which events the log keeps at `debug`. */
+import { MESSAGE_ID, PARENT, SUBJECT_HASH } from '../../common/tracked-events.ts';
+import { deliveryIdOf } from '../core/copy.ts';
 import type { LateEffect } from '../core/events.ts';
 import type { CopyFacts } from '../store/database.ts';
 import type { TransportDeps } from './deps.ts';
@@ -6,7 +8,9 @@ import type { TrackingEventName, TrackingHistory, TrackingRecord } from './track
 
 type Deps = Pick<TransportDeps, 'clock' | 'log' | 'name' | 'tracking'>;
 
-export function track(deps: Deps, effect: Extract<LateEffect, { readonly kind: 'Track' }>): void {
+type Tracked = Extract<LateEffect, { readonly kind: 'Track' }>;
+
+export function track(deps: Deps, effect: Tracked): void {
   const { facts, id, peer, detail, addresses } = effect;
   const { event } = effect;
   const record: Growing = { atMs: deps.clock.wallMs(), event, source: deps.name, attemptId: id };
@@ -18,8 +22,7 @@ export function track(deps: Deps, effect: Extract<LateEffect, { readonly kind: '
   if (peer !== undefined) record.peer = peer;
   if (detail !== undefined) record.detail = detail;
   if (facts !== null) {
-    const messageId = messageIdOf(facts);
-    if (messageId !== undefined) record.messageId = messageId;
+    nameIt(record, effect, facts);
     if (event === 'RECEIVE') record.history = historyOf(facts);
   }
   deps.tracking.record(record);
@@ -36,10 +39,25 @@ export function track(deps: Deps, effect: Extract<LateEffect, { readonly kind: '
 
 type Growing = { -readonly [Key in keyof TrackingRecord]: TrackingRecord[Key] };
 
-function messageIdOf({ events }: CopyFacts): string | undefined {
-  for (const { event, detail } of events) if (event === 'MESSAGE-ID') return detail;
+/** By what people find it. */
+function nameIt(record: Growing, { event, id, parent }: Tracked, facts: CopyFacts): void {
+  const messageId = detailOf(facts, MESSAGE_ID);
+  if (messageId !== undefined) record.messageId = messageId;
+  const subjectHash = detailOf(facts, SUBJECT_HASH);
+  if (subjectHash !== undefined) record.subjectHash = subjectHash;
+  const root = deliveryIdOf(facts);
+  if (root !== id) record.root = root;
+  // A resubmission has the events of what it repeats.
+  const made = parent ?? (BEGINS.has(event) && facts.kind !== 'resubmission' ? detailOf(facts, PARENT) : undefined);
+  if (made !== undefined) record.parent = made;
+}
+
+function detailOf({ events }: CopyFacts, wanted: string): string | undefined {
+  for (const { event, detail } of events) if (event === wanted) return detail;
   return undefined;
 }
+
+const BEGINS: ReadonlySet<TrackingEventName> = new Set(['RECEIVE', 'HARECEIVE']);
 
 /**
  * Events that repeat what another line at `info` says: a primary logs RECEIVE and the outcome, a shadow its discard. Message tracking has all of them.

@@ -36,6 +36,12 @@ export interface TrackingRecord {
   readonly source: string;
   readonly attemptId: string;
   readonly messageId?: string;
+  /** 16 hex digits (`common/smtp/subject-hash.ts`). */
+  readonly subjectHash?: string;
+  /** The message it is a part of or was resubmitted from, by the id that stores know; absent: itself. */
+  readonly root?: string;
+  /** Of what it was made, or about what, where it came to be. */
+  readonly parent?: string;
   readonly from?: string;
   readonly recipients?: readonly string[];
   readonly peer?: string;

@@ -30,8 +30,12 @@ export function recordsOf(line: string): readonly TrackingRecord[] {
   const parsed = parseRecord(line);
   if (parsed === null) return [];
   const { history = [], ...record } = parsed;
-  const { attemptId, messageId } = record;
-  const names = messageId === undefined ? { attemptId } : { attemptId, messageId };
+  const { attemptId, messageId, root } = record;
+  const names = {
+    attemptId,
+    ...(messageId === undefined ? {} : { messageId }),
+    ...(root === undefined ? {} : { root }),
+  };
   return [...history.map((event) => ({ ...event, ...names })), record];
 }
 
@@ -63,7 +67,8 @@ function isEvent(value: unknown): boolean {
 
 function isRecord(value: unknown): value is TrackingRecord {
   if (!isEvent(value)) return false;
-  const { attemptId, messageId, from, peer, recipients, history } = value as Unknown<TrackingRecord>;
-  const texts = isText(attemptId) && [messageId, from, peer].every(isTextOrAbsent);
+  const { attemptId, messageId, subjectHash, root, parent, from, peer, recipients, history } =
+    value as Unknown<TrackingRecord>;
+  const texts = isText(attemptId) && [messageId, subjectHash, root, parent, from, peer].every(isTextOrAbsent);
   return texts && isListOrAbsent(recipients, isText) && isListOrAbsent(history, isEvent);
 }

@@ -10,6 +10,7 @@ import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Tracking, TrackingRecord } from './tracking-api.ts';
+import { TrackedMessageFinder, type TrackedMessages, type TrackingQuestion } from './tracking-find.ts';
 import { recordsOf, TrackingLines } from './tracking-lines.ts';
 
 export interface TrackingFilesOptions {
@@ -26,8 +27,13 @@ export interface TrackingFilesOptions {
 }
 
 export interface TrackingSearch {
-  /** All records of an attempt id, or of every attempt that carried this Message-ID; oldest first, at most `limit`. */
-  search(id: string, limit?: number): Promise<readonly TrackingRecord[]>;
+  /**
+   * All records of these attempt ids, of every attempt that carried one of them as its Message-ID, and of what was made of one of them: the hops to other boundaries, reports,
+   * resubmissions. Oldest first, at most `limit`.
+   */
+  search(ids: readonly string[], limit?: number): Promise<readonly TrackingRecord[]>;
+  /** The newest messages that match, each once. */
+  find(question: TrackingQuestion, limit: number): Promise<TrackedMessages>;
   /** What became of messages, as far as it is recorded here; one reading of the files for all of `ids`. */
   outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]>;
 }
@@ -173,19 +179,24 @@ class TrackingDirectory implements TrackingFiles {
     }
   }
 
-  async search(id: string, limit = 10_000): Promise<readonly TrackingRecord[]> {
-    const byAttempt = await this.#scan(
-      new Set([id]),
-      limit,
-      (record) => record.attemptId === id || record.messageId === id,
+  async search(ids: readonly string[], limit = 10_000): Promise<readonly TrackingRecord[]> {
+    const wanted = new Set(ids);
+    const isNamed = (name: string | undefined): boolean => name !== undefined && wanted.has(name);
+    const named = await this.#scan(wanted, limit, ({ attemptId, messageId, root, parent }) =>
+      [attemptId, messageId, root, parent].some(isNamed),
     );
-    const attempts = new Set(byAttempt.map((record) => record.attemptId));
-    // Found under its Message-ID: the other records of those attempts do not repeat the Message-ID.
-    const found =
-      attempts.size === 0 || (attempts.size === 1 && attempts.has(id))
-        ? byAttempt
-        : await this.#scan(attempts, limit, (record) => attempts.has(record.attemptId));
+    const attempts = new Set(named.map((record) => record.attemptId));
+    // Found by another name: the other records of those attempts do not repeat it.
+    const found = [...attempts].every(isNamed)
+      ? named
+      : await this.#scan(attempts, limit, ({ attemptId }) => attempts.has(attemptId));
     return [...found].sort((a, b) => a.atMs - b.atMs);
+  }
+
+  async find(question: TrackingQuestion, limit: number): Promise<TrackedMessages> {
+    const finder = new TrackedMessageFinder(question, limit);
+    await this.#eachLine((line) => finder.take(line));
+    return finder.answer;
   }
 
   async outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]> {

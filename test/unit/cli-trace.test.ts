@@ -1,0 +1,234 @@
+/**
+ * `mailcluster trace` against real admin APIs and tracking files: a forked message as a tree over all its hops, from whichever of its names one starts; messages
+ * by sender, recipient, subject, event and time over all members.
+ */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { subjectHash } from '../../common/smtp/subject-hash.ts';
+import { traceCommand } from '../../operator/cli/trace.ts';
+import { renderTree, traceTree } from '../../operator/cli/trace-tree.ts';
+import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import { AdminWorld, CONTENTS, type MemberContents, NOW_MS } from './admin-world.ts';
+import { run } from './cli-run.ts';
+
+const [MESSAGE, HOP, REPORT, AGAIN] = ['01JMESSAGE', '01JHOP', '8D6FREPORT', '01JAGAIN'];
+const HASH = subjectHash('Quarterly report') ?? '';
+const NAMES = { messageId: '<1@example.org>', subjectHash: HASH, from: 'ann@example.org' };
+const BOTH = ['carol@contoso.com', 'bob@west.example'];
+
+const at = (seconds: number): number => NOW_MS - 3_600_000 + seconds * 1_000;
+const of = (attemptId: string, source: string) => ({ attemptId, source });
+
+/** What the member of the first boundary knows. */
+const EAST: readonly TrackingRecord[] = [
+  {
+    ...{ atMs: at(0), event: 'RECEIVE', ...of(MESSAGE, 'a'), ...NAMES, recipients: BOTH, detail: 'protected' },
+    history: [{ atMs: at(0) - 9, event: 'FRONTEND', source: 'front-0', detail: 'FRONTEND MAIL FROM' }],
+  },
+  {
+    atMs: at(1),
+    event: 'DELIVER',
+    ...of(MESSAGE, 'a'),
+    ...NAMES,
+    recipients: ['carol@contoso.com'],
+    peer: 'mailbox:e/1',
+  },
+  {
+    ...{ atMs: at(3), event: 'SEND', ...of(MESSAGE, 'a'), ...NAMES, recipients: ['bob@west.example'] },
+    ...{ peer: 'boundary:dag/west', detail: '250 2.0.0 protected at b' },
+  },
+  { atMs: at(3), event: 'SAFETYNET', ...of(MESSAGE, 'a'), ...NAMES, recipients: BOTH },
+  {
+    ...{ atMs: at(900), event: 'RESUBMIT', ...of(AGAIN, 'a'), ...NAMES, recipients: ['carol@contoso.com'] },
+    ...{ root: MESSAGE, parent: MESSAGE, detail: `of ${MESSAGE} for failover-1` },
+  },
+  {
+    atMs: at(901),
+    event: 'DEFER',
+    ...of(AGAIN, 'a'),
+    ...NAMES,
+    recipients: ['carol@contoso.com'],
+    root: MESSAGE,
+    detail: 'connection refused',
+  },
+];
+
+/** And of the second one. */
+const WEST: readonly TrackingRecord[] = [
+  {
+    ...{ atMs: at(2), event: 'RECEIVE', ...of(HOP, 'b'), ...NAMES, recipients: ['bob@west.example'] },
+    ...{ root: MESSAGE, parent: MESSAGE, detail: 'protected' },
+  },
+  {
+    ...{ atMs: at(4), event: 'FAIL', ...of(HOP, 'b'), ...NAMES, recipients: ['bob@west.example'], root: MESSAGE },
+    ...{ peer: 'mailbox:w/1', detail: '550 5.1.1 no such mailbox' },
+  },
+  {
+    atMs: at(5),
+    event: 'DSN',
+    ...of(REPORT, 'b'),
+    from: '',
+    recipients: ['ann@example.org'],
+    parent: HOP,
+    detail: `about ${HOP}`,
+  },
+  { atMs: at(6), event: 'SEND', ...of(REPORT, 'b'), from: '', recipients: ['ann@example.org'], peer: 'connector:out' },
+];
+
+const WORLD: Readonly<Record<'a' | 'b', MemberContents>> = {
+  a: { ...CONTENTS.a, messages: [], details: new Map(), records: EAST },
+  b: { ...CONTENTS.b, messages: [], details: new Map(), records: WEST },
+};
+
+const TREE = `${MESSAGE}  received by a from <ann@example.org>
+│    carol@contoso.com  delivered at mailbox:e/1
+│    bob@west.example   relayed to dag/west
+├─ ${HOP}  hop, received by b
+│  │    bob@west.example  failed at mailbox:w/1: 550 5.1.1 no such mailbox
+│  └─ ${REPORT}  report, made by b
+│          ann@example.org  relayed at connector:out
+└─ ${AGAIN}  resubmission, made by a
+        carol@contoso.com  deferred: connection refused
+`;
+
+let world: AdminWorld;
+beforeEach(async () => {
+  world = await AdminWorld.open();
+  await world.cluster(WORLD);
+});
+afterEach(async () => await world.close());
+
+const trace = (...args: readonly string[]) => run(traceCommand, world, ...args);
+const listed = async (...args: readonly string[]) => {
+  const { out, code } = await trace(...args, '-o', 'json');
+  return [code, ...JSON.parse(out).messages.map(({ id }: { readonly id: string }) => id)];
+};
+
+test.each([
+  ['its id', MESSAGE],
+  ['its Message-ID', '1@example.org'],
+  ['the id of a hop', HOP],
+  ['the id of a report about a hop', REPORT],
+  ['the id of a resubmission', AGAIN],
+])('a forked message is a tree with all its hops, from $0', async (_, name) => {
+  const { code, out } = await trace(name);
+  expect(code).toBe(0);
+  const [tree, rest = ''] = out.split('\n\n');
+  expect(`${tree}\n`).toBe(TREE);
+  // Then all of it by time, each line with its attempt.
+  const lines = rest.split('\n').slice(1);
+  expect(lines).toHaveLength(EAST.length + WEST.length + 1);
+  expect(lines.map((line) => line.split(/ {2,}/)[4])).toEqual([
+    MESSAGE,
+    MESSAGE,
+    MESSAGE,
+    HOP,
+    MESSAGE,
+    MESSAGE,
+    HOP,
+    REPORT,
+    REPORT,
+    AGAIN,
+    AGAIN,
+  ]);
+});
+
+test('the same for programs', async () => {
+  const { out } = await trace(HOP, '-o', 'json');
+  expect(JSON.parse(out)).toMatchObject({
+    id: HOP,
+    more: false,
+    tree: [
+      {
+        ...{ id: MESSAGE, kind: 'message', by: 'a' },
+        children: [
+          { id: HOP, kind: 'hop', children: [{ id: REPORT, kind: 'report', children: [] }] },
+          { id: AGAIN, kind: 'resubmission', recipients: [{ address: 'carol@contoso.com', event: 'DEFER' }] },
+        ],
+      },
+    ],
+  });
+});
+
+test('a member that does not answer leaves its part out, and is named', async () => {
+  await world.stopAdmin('a');
+  const { code, out, err } = await trace(HOP);
+  expect(code).toBe(0);
+  expect(out.split('\n\n')[0]).toBe(`${MESSAGE}  not recorded any more by anybody who answered
+└─ ${HOP}  hop, received by b
+   │    bob@west.example  failed at mailbox:w/1: 550 5.1.1 no such mailbox
+   └─ ${REPORT}  report, made by b
+           ann@example.org  relayed at connector:out`);
+  expect(err).toMatch(/^a is unreachable: /);
+});
+
+test('records that say they come of each other, and names of terminals', () => {
+  const record = (attemptId: string, parent: string) => ({
+    ...{ atMs: 1, event: 'RECEIVE', source: '\u001b[31m', attemptId, parent, recipients: [] },
+  });
+  const tree = traceTree([record('A', 'B'), record('B', 'A'), record('C', 'C')]);
+  expect(renderTree(tree)).toBe(`A  hop, received by ?[31m
+└─ B  hop, received by ?[31m
+C  hop, received by ?[31m
+`);
+});
+
+test.each([
+  ['--sender', 'ANN@example.org', [AGAIN, HOP, MESSAGE]],
+  ['--sender', '<>', [REPORT]],
+  ['--recipient', 'bob@West.example', [HOP, MESSAGE]],
+  ['--domain', 'west.example', [HOP, MESSAGE]],
+  ['--subject', ' quarterly  REPORT', [AGAIN, HOP, MESSAGE]],
+  ['--subject', '=?utf-8?Q?Quarterly_report?=', [AGAIN, HOP, MESSAGE]],
+  ['--subject', 'Quarterly', []],
+  ['--subject-hash', HASH.toUpperCase(), [AGAIN, HOP, MESSAGE]],
+  ['--event', 'fail', [HOP]],
+  ['--since', new Date(at(6)).toISOString(), [AGAIN, REPORT]],
+  ['--since', '3000s', [AGAIN]],
+  ['--until', `${at(2)}`, [HOP, MESSAGE]],
+])('messages by %s %s', async (option, value, ids) => {
+  expect(await listed(option, value)).toEqual([ids.length === 0 ? 1 : 0, ...ids]);
+});
+
+test('all filters have to match, in one event', async () => {
+  expect(await listed('--sender', 'ann@example.org', '--recipient', 'bob@west.example', '--event', 'SEND')).toEqual([
+    0,
+    MESSAGE,
+  ]);
+  expect(await listed('--recipient', 'carol@contoso.com', '--event', 'SEND')).toEqual([1]);
+  expect((await trace('--event', 'POISON')).out).toBe('No messages.\n');
+});
+
+test('the newest are a table, with the last that happened to each, and it says that there are more', async () => {
+  const { code, out } = await trace('--sender', 'ann@example.org', '--limit', '2');
+  expect(code).toBe(0);
+  expect(out).toBe(`TIME (UTC)               ID        FROM             TO                 EVENT  SOURCE  DETAIL
+2026-01-02 02:19:06.000  01JAGAIN  ann@example.org  carol@contoso.com  DEFER  a       connection refused
+2026-01-02 02:04:09.000  01JHOP    ann@example.org  bob@west.example   FAIL   b       mailbox:w/1; 550 5.1.1 no such mailbox
+Only the newest 2; --limit shows more, --until older ones.
+`);
+  // Not what its copies did afterwards.
+  const own = await trace('--recipient', 'carol@contoso.com', '--until', `${at(10)}`);
+  expect(own.out.split('\n')[1]).toMatch(/carol@contoso.com \+1 +DELIVER +a +mailbox:e\/1$/);
+});
+
+test('who cannot answer is named, and the exit code says so', async () => {
+  await world.stopAdmin('b');
+  const { code, out, err } = await trace('--sender', 'ann@example.org');
+  expect([code, out.split('\n').length]).toEqual([1, 4]);
+  expect(err).toMatch(/^b is unreachable: /);
+});
+
+test.each([
+  [[], 'say which message'],
+  [['--limit', '5'], 'say which message'],
+  [[MESSAGE, '--sender', 'a@b'], 'an ID and --sender: one or the other'],
+  [['--sender', ''], '--sender: is empty'],
+  [['--subject', '  '], '--subject: is empty'],
+  [['--subject', 'a', '--subject-hash', HASH], '--subject and --subject-hash: one or the other'],
+  [['--subject-hash', 'xyz'], '--subject-hash: 16 hexadecimal digits, not xyz'],
+  [['--since', 'yesterday'], '--since: an ISO 8601 time'],
+  [['--since', '5', '--until', '4'], '--until: is before --since'],
+  [['--sender', 'a@b', '--limit', '0'], '--limit: a number from 1 to 1000'],
+])('wrong usage: %j', async (args, words) => {
+  expect(await trace(...args)).toMatchObject({ code: 'USAGE', err: expect.stringContaining(words) });
+});
