@@ -244,9 +244,8 @@ describe('documents', () => {
 
   it('docs/guarantees.md names for every row tests that exist under that title', () => {
     const rows = shownBy(readText('docs/guarantees.md'));
-    const behaviour = 'R1 R2 R3 R4 R5 R6 R7 R8 R9 R11 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 D1 D2 D3 D4 D5 D6 D8 D10'.split(
-      ' ',
-    );
+    const behaviour =
+      'R1 R2 R3 R4 R5 R6 R7 R8 R9 R11 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 D1 D2 D3 D4 D5 D6 D7 D8 D9 D10'.split(' ');
     const safetyNet = 'N1 N2 N3 N4 N5 N6 N7 N8'.split(' ');
     const kubernetes = 'K1 K2 K3 K4 K5 K6 K7 K8 K9 K10 K11 K12 K13'.split(' ');
     const rules = Array.from({ length: 29 }, (_, at) => `rule ${at + 1}`);

@@ -46,6 +46,7 @@ const WAY = [
   'HARECEIVE',
   'DEFER',
   'SEND',
+  'DUPLICATEDELIVER',
   'DELIVER',
   'DSN',
   'SAFETYNET',

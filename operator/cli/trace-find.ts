@@ -112,7 +112,7 @@ function joined(messages: readonly TrackedMessageAnswer[]): readonly TrackedMess
 }
 
 /** What a copy does beside (its shadow hears of a delivery after it) says less than what became of the message. */
-const OF_COPIES: ReadonlySet<string> = new Set(['HAREDIRECT', 'HARECEIVE', 'HADISCARD', 'SAFETYNET']);
+const OF_COPIES: ReadonlySet<string> = new Set(['HAREDIRECT', 'HARECEIVE', 'HADISCARD', 'SAFETYNET', 'LOAD']);
 
 function merged(a: TrackedMessageAnswer, b: TrackedMessageAnswer): TrackedMessageAnswer {
   const rank = ({ last }: TrackedMessageAnswer): number => (OF_COPIES.has(last.event) ? 0 : 1);

@@ -23,7 +23,7 @@ export interface TraceNode {
   readonly children: readonly TraceNode[];
 }
 
-const ENDS: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'FAIL', 'EXPIRE', 'DEFER']);
+const ENDS: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'DUPLICATEDELIVER', 'FAIL', 'EXPIRE', 'DEFER']);
 const BIRTHS = ['RECEIVE', 'DSN', 'RESUBMIT', 'HARECEIVE'] as const;
 
 interface Growing {
@@ -94,6 +94,7 @@ const MOST_LINES = 10;
 const WORDS: Readonly<Record<string, string>> = {
   DELIVER: 'delivered',
   SEND: 'relayed',
+  DUPLICATEDELIVER: 'relayed before, not again',
   FAIL: 'failed',
   EXPIRE: 'expired',
   DEFER: 'deferred',

@@ -123,9 +123,21 @@ describe('a copy relayed by a transport that is gone', () => {
     await lost.close();
     const successor = agentOf('t1', await cluster.connected('t1', redis.port));
     expect(await deliver(successor, requestFor(relay(peer), promoted, 'bob@x', 'dave@x', 'carol@x'))).toEqual([
-      { index: 0, kind: 'relayed', reply: '250 2.0.0 stored (suppressed: relayed before by t0)', dsnPassedOn: true },
+      {
+        index: 0,
+        kind: 'relayed',
+        reply: '250 2.0.0 stored (suppressed: relayed before by t0)',
+        dsnPassedOn: true,
+        isRepeat: true,
+      },
       { index: 10, kind: 'relayed', reply: '250 2.0.0 stored', dsnPassedOn: true },
-      { index: 20, kind: 'relayed', reply: '250 2.0.0 stored (suppressed: relayed before by t0)', dsnPassedOn: true },
+      {
+        index: 20,
+        kind: 'relayed',
+        reply: '250 2.0.0 stored (suppressed: relayed before by t0)',
+        dsnPassedOn: true,
+        isRepeat: true,
+      },
     ]);
     expect(peer.messages.map(({ rcpts }) => rcpts.length)).toEqual([2, 1]);
     expect(cluster.metrics.of('duplicates_suppressed_total ledger')).toBe(2);

@@ -217,7 +217,7 @@ test(
     expect(await system.total('mailcluster_ledger_entries_rejected_total')).toBeGreaterThan(0);
     const [relayed] = await named('relayed');
     const { stdout } = await mailcluster('trace', relayed?.id ?? '', '--state', system.state);
-    expect(stdout).toMatch(/SEND.*suppressed: relayed before by gone-0/);
+    expect(stdout).toMatch(/DUPLICATEDELIVER.*suppressed: relayed before by gone-0/);
   },
   TIMEOUT_MS,
 );

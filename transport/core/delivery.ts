@@ -269,6 +269,13 @@ function judgeHop(turn: Turn, hop: Hop, results: readonly DeliveryResult[]): voi
   setTimer(turn, waitMs, 'hop', hop.key);
 }
 
+/** Exchange: DUPLICATEDELIVER, where it was not needed any more. */
+function eventOf(result: Extract<DeliveryResult, { readonly kind: 'delivered' | 'relayed' | 'failed' }>) {
+  if (result.kind === 'failed') return 'FAIL';
+  if (result.isRepeat === true) return 'DUPLICATEDELIVER';
+  return result.kind === 'relayed' ? 'SEND' : 'DELIVER';
+}
+
 function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: readonly DeliveryResult[]): void {
   const { server } = turn;
   const heard = (copy.state.recipients ?? []).slice();
@@ -298,7 +305,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
     late(turn, {
       copy: copy.facts.id,
       kind: 'Track',
-      event: outcome === 'failed' ? 'FAIL' : outcome === 'relayed' ? 'SEND' : 'DELIVER',
+      event: eventOf(result),
       facts: copy.facts,
       id: copy.facts.id,
       peer: open.hop,

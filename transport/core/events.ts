@@ -191,7 +191,12 @@ export interface BoundaryStop {
 }
 
 export type DeliveryResult = { readonly index: number } & (
-  | { readonly kind: 'delivered' | 'relayed'; readonly reply: string }
+  | {
+      readonly kind: 'delivered' | 'relayed';
+      readonly reply: string;
+      /** Nothing was sent: it had been relayed before. */
+      readonly isRepeat?: true;
+    }
   | {
       readonly kind: 'deferred';
       readonly reply: string /** The next hop as a whole cannot be used now. */;

@@ -100,7 +100,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     timersBound: TIMERS_BOUND,
     ages: { due: new Map(), size: 0, bound: TIMERS_BOUND },
     compactor: new Compactor(),
-    recent: [],
+    ...{ recent: [], loaded: [] },
     coverage: options.coverage ?? new Map(),
     startedAtMs: now.monotonicMs,
     trusted: newTrusted(options.recovered.facts.get(CLOCK_FACT) as SavedClock | undefined, now),

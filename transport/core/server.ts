@@ -39,6 +39,7 @@ import {
   shadowLost,
   shadowOpened,
 } from './intake.ts';
+import { tellLoaded } from './loaded.ts';
 import { type CoreOptions, type Now, newServer } from './new-server.ts';
 import { carryOut, suspendedIn } from './orders.ts';
 import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
@@ -138,6 +139,7 @@ function recover(turn: Turn, recovered: Recovered, risk: RiskOptions | undefined
     addCopy(server, copy);
     if (isWhole) copy.recovered = copy.state;
   }
+  server.loaded.push(...server.copies.keys());
   countDeath(turn, risk);
   for (const copy of server.copies.values()) {
     if (roleOf(copy.state, server.me) !== 'primary') {
@@ -394,6 +396,7 @@ function runTimer(turn: Turn, top: CoreTimer): void {
       rehomeTick(turn);
       damageTick(turn);
       drainTick(turn);
+      tellLoaded(turn);
       setTimer(turn, RESHADOW_MS, 'reshadow');
       break;
     case 'presence':

@@ -244,6 +244,8 @@ export interface Server {
   readonly compactor: Compactor;
   /** Copies that came to be lately, oldest first: still as they came. */
   readonly recent: Copy[];
+  /** What the disk had at the start, as far as message tracking is not told of it. */
+  readonly loaded: CopyId[];
   readonly coverage: TransitionCoverage;
   readonly startedAtMs: number;
   /** Elapsed time that wall-clock jumps cannot move (semantics.md S16), as an epoch-like number. */

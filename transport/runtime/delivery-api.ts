@@ -66,6 +66,8 @@ export type RecipientResult = { readonly index: number } & (
        * Always false over LMTP.
        */
       readonly dsnPassedOn: boolean;
+      /** Nothing was sent: the ledger knows that it was relayed before. */
+      readonly isRepeat?: true;
     }
   | {
       readonly kind: 'deferred';

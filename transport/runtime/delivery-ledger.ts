@@ -100,7 +100,8 @@ class LedgerDeliveryAgent implements DeliveryAgent {
     const { copyId, deliveryId: attemptId, requestId } = request;
     this.#ports.metrics.increment('duplicates_suppressed_total', { reason: 'ledger' });
     this.#ports.log.info({ attemptId, copyId, requestId, index, writer, reply }, 'suppressed: relayed before');
-    return { index, kind: 'relayed', reply: `${reply} (suppressed: relayed before by ${writer})`, dsnPassedOn };
+    const said = `${reply} (suppressed: relayed before by ${writer})`;
+    return { index, kind: 'relayed', reply: said, dsnPassedOn, isRepeat: true };
   }
 }
 

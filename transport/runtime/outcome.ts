@@ -11,7 +11,12 @@ function toCore(result: Exclude<RecipientResult, { readonly kind: 'withheld' }>)
   switch (result.kind) {
     case 'delivered':
     case 'relayed':
-      return { index: result.index, kind: result.kind, reply: result.reply };
+      return {
+        index: result.index,
+        kind: result.kind,
+        reply: result.reply,
+        ...(result.isRepeat === true ? { isRepeat: true } : {}),
+      };
     case 'deferred':
       return { index: result.index, kind: 'deferred', reply: result.reply, host: result.scope === 'host' };
     case 'failed':

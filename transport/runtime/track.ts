@@ -62,7 +62,7 @@ const BEGINS: ReadonlySet<TrackingEventName> = new Set(['RECEIVE', 'HARECEIVE'])
 /**
  * Events that repeat what another line at `info` says: a primary logs RECEIVE and the outcome, a shadow its discard. Message tracking has all of them.
  */
-const BOOKKEEPING: ReadonlySet<TrackingEventName> = new Set(['HAREDIRECT', 'HARECEIVE', 'SAFETYNET']);
+const BOOKKEEPING: ReadonlySet<TrackingEventName> = new Set(['HAREDIRECT', 'HARECEIVE', 'SAFETYNET', 'LOAD']);
 
 /** What the front end told of the message, for one record with RECEIVE. */
 const historyOf = (facts: CopyFacts): readonly TrackingHistory[] =>

@@ -43,7 +43,7 @@ export interface TrackedMessages {
 
 const MOST_RECIPIENTS = 20;
 /** What a copy does beside: the outcome stands in another record. */
-const OF_COPIES: ReadonlySet<string> = new Set(['HAREDIRECT', 'HARECEIVE', 'HADISCARD', 'SAFETYNET']);
+const OF_COPIES: ReadonlySet<string> = new Set(['HAREDIRECT', 'HARECEIVE', 'HADISCARD', 'SAFETYNET', 'LOAD']);
 const AT = /^\{"atMs":(-?\d+)/;
 
 /** What is kept of a record: not ten thousand recipients of each. */

@@ -48,7 +48,7 @@ export interface RecordedOutcome {
 
 /** Written when every recipient is final, by the owner and by a holder. */
 const WHOLE: ReadonlySet<string> = new Set(['SAFETYNET', 'HADISCARD', 'REMOVE']);
-const EACH: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'FAIL', 'EXPIRE']);
+const EACH: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'DUPLICATEDELIVER', 'FAIL', 'EXPIRE']);
 const ATTEMPT = /"attemptId":"([^"\\]+)"/;
 
 export interface TrackingFiles extends Tracking, TrackingSearch, AsyncDisposable {
