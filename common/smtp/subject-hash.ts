@@ -13,7 +13,16 @@ const HEX_DIGITS = 16;
 /** `text` is the body of a Subject field, or what a person typed; 16 hex digits, null when there is nothing in it. */
 export function subjectHash(text: string): string | null {
   const unfolded = text.replaceAll(/\r?\n(?=[ \t])/g, '').slice(0, LONGEST);
-  const decoded = unfolded.includes('=?') ? libmime.decodeWords(unfolded) : unfolded;
-  const plain = decoded.normalize('NFKC').replaceAll(/\s+/g, ' ').trim().toLowerCase();
+  const plain = decoded(unfolded).normalize('NFKC').replaceAll(/\s+/g, ' ').trim().toLowerCase();
   return plain === '' ? null : createHash('sha256').update(plain).digest('hex').slice(0, HEX_DIGITS);
+}
+
+/** A stranger writes what is decoded: no message fails for its sake. */
+function decoded(text: string): string {
+  if (!text.includes('=?')) return text;
+  try {
+    return libmime.decodeWords(text);
+  } catch {
+    return text;
+  }
 }

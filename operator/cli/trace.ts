@@ -65,7 +65,7 @@ export async function traceMessage(cluster: Members, id: string) {
   const silent = new Map<string, { readonly member: string; readonly reason: string }>();
   const traces: (readonly TraceAnswer[])[] = [];
   // A Message-ID is recorded as it stands in the header, with its brackets.
-  const asked = new Set(id.includes('@') && !id.startsWith('<') ? [id, `<${id}>`] : [id]);
+  const asked = new Set([id.includes('@') && !id.startsWith('<') ? `<${id}>` : id]);
   let more = false;
   for (let next: readonly string[] = [...asked]; next.length > 0; ) {
     const parameters = next.map((one) => query({ id: one }).slice(1)).join('&');

@@ -211,6 +211,17 @@ Only the newest 2; --limit shows more, --until older ones.
   expect(own.out.split('\n')[1]).toMatch(/carol@contoso.com \+1 +DELIVER +a +mailbox:e\/1$/);
 });
 
+test('what its shadow heard afterwards is no later word about it', async () => {
+  const other = await AdminWorld.open();
+  const discarded = { atMs: at(9), event: 'HADISCARD' as const, ...of(MESSAGE, 'b'), ...NAMES, recipients: BOTH };
+  await other.cluster({ ...WORLD, b: { ...WORLD.b, records: [discarded] } });
+  const { out } = await run(traceCommand, other, '--recipient', 'bob@west.example', '--limit', '1', '-o', 'json');
+  expect(JSON.parse(out).messages).toMatchObject([
+    { id: MESSAGE, firstMs: at(0), last: { event: 'SEND', source: 'a' } },
+  ]);
+  await other.close();
+});
+
 test('who cannot answer is named, and the exit code says so', async () => {
   await world.stopAdmin('b');
   const { code, out, err } = await trace('--sender', 'ann@example.org');

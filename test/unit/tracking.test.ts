@@ -141,6 +141,11 @@ test('what was made of a message is found by its id: hops, reports and resubmiss
   expect(await ids('ROOT')).toEqual(['ROOT RECEIVE', 'HOP RECEIVE', 'HOP HADISCARD']);
   expect(await ids('HOP')).toEqual(['HOP RECEIVE', 'DSN DSN', 'HOP HADISCARD']);
   expect(await ids('DSN', 'OTHER')).toEqual(['DSN DSN', 'OTHER RECEIVE']);
+  // Many names at once are looked for in another way.
+  const many = Array.from({ length: 20 }, (_, n) => `NOBODY-${n}`);
+  expect(await ids(...many, 'ROOT')).toEqual(await ids('ROOT'));
+  expect(await ids(...many, 'HOP', 'OTHER')).toHaveLength(4);
+  expect(await ids(...many)).toEqual([]);
 });
 
 const ANYTHING: TrackingQuestion = {
