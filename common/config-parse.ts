@@ -15,6 +15,7 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
+  MessageTrackingConfig,
   PoliciesConfig,
   QueueOrder,
   ResubmitRequestConfig,
@@ -253,6 +254,7 @@ const topologyFields = object<TopologyDocument>({
   recipients: optional(recipients),
   dkim: optional(dkim),
   arc: optional(arc),
+  messageTracking: optional(object<MessageTrackingConfig>({ maxAgeMs: positive, maxBytes: nullable(positive) })),
 });
 
 /** A site that is not listed would be a boundary of nobody: refused where it is named. */
@@ -260,7 +262,7 @@ const topology: Parse<TopologyDocument> = (value, path) => {
   const found = withDefaults(topologyFields, {
     ...{ retired: [], resubmitRequests: [], messageOrders: [] },
     ...{ queueOrders: undefined, recipients: undefined, dkim: undefined, arc: undefined },
-    ...{ siteLinks: undefined },
+    ...{ siteLinks: undefined, messageTracking: undefined },
   })(value, path);
   contradictions(found);
   const sites = new Set(found.sites.map((site) => site.name));

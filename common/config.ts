@@ -204,6 +204,13 @@ export interface ResubmitRequestConfig {
   readonly cancelled: boolean;
 }
 
+/** What each transport keeps of message tracking; the oldest goes first. */
+export interface MessageTrackingConfig {
+  readonly maxAgeMs: number;
+  /** Null: as `transport/runtime/tracking-retention.ts` has it. */
+  readonly maxBytes: number | null;
+}
+
 export interface TopologyDocument {
   readonly cluster: string;
   readonly generation: number;
@@ -231,6 +238,8 @@ export interface TopologyDocument {
   readonly dkim?: DkimConfig;
   /** Absent: nothing is sealed. */
   readonly arc?: ArcConfig;
+  /** Absent: 128 MiB, whatever their age. */
+  readonly messageTracking?: MessageTrackingConfig;
 }
 
 export interface MessageOrder {

@@ -13,6 +13,7 @@ import type {
   MailboxDatabaseConfig,
   MemberConfig,
   MessageOrder,
+  MessageTrackingConfig,
   PoliciesConfig,
   QueueOrder,
   RecipientsConfig,
@@ -207,6 +208,7 @@ export function nextTopology(previous: TopologyDocument | null, input: TopologyI
     sendConnectors: sendConnectors(cluster),
     ...(dkim === null ? {} : { dkim }),
     ...(arc === null ? {} : { arc }),
+    messageTracking: messageTracking(cluster),
     retired: allRetired(previous?.retired ?? [], decisions.retired),
     messageOrders: decisions.messages,
     ...(decisions.queues.length === 0 ? {} : { queueOrders: decisions.queues }),
@@ -403,6 +405,11 @@ function policies(cluster: MailCluster): PoliciesConfig {
       maxReceivedHops: transport.limits.maxReceivedHops,
     },
   };
+}
+
+function messageTracking({ spec: { messageTracking: declared } }: MailCluster): MessageTrackingConfig {
+  const { maxAge, maxSize } = declared;
+  return { maxAgeMs: durationMs(maxAge), maxBytes: maxSize === undefined ? null : sizeBytes(maxSize) };
 }
 
 /** `FrontendConfig.limits` of every front end of the cluster. */

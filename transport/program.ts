@@ -36,7 +36,7 @@ import { FencedError } from './runtime/peers.ts';
 import { openRedisLedger, type RedisLedger } from './runtime/redis-ledger.ts';
 import { markedBy } from './runtime/risk-marks.ts';
 import { TransportServer } from './runtime/server.ts';
-import { openTracking } from './runtime/tracking.ts';
+import { openTracking, type TrackingFiles } from './runtime/tracking.ts';
 import { transportView } from './runtime/transport-view.ts';
 import type { QueueDatabase } from './store/database.ts';
 import { openSegmentLog } from './store/segment-log.ts';
@@ -104,6 +104,18 @@ async function openDatabase(
   );
   if (quarantined.length > 0) metrics.increment('corrupt_records_total', {}, quarantined.length);
   return database;
+}
+
+/** Beside the queue database, on the same volume. */
+function openTransportTracking(
+  { queueDatabaseDirectory }: TransportConfig,
+  { clock, log, metrics }: TransportPorts,
+  { messageTracking }: TopologyDocument,
+  database: QueueDatabase,
+): Promise<TrackingFiles> {
+  const directory = `${dirname(queueDatabaseDirectory)}/tracking`;
+  const kept = { retention: messageTracking ?? null, volume: () => database.space() };
+  return openTracking({ directory, files: nodeFiles, clock, logger: log, metrics, ...kept });
 }
 
 /** One resolver for each list of servers: its questions are bounded together. */
@@ -208,8 +220,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   let damaged: (id: CopyId) => void = () => undefined;
   const database = await openDatabase(config, ports, (id) => damaged(id));
   started.defer(() => database.close());
-  const directory = `${dirname(config.queueDatabaseDirectory)}/tracking`;
-  const tracking = await openTracking({ directory, files: nodeFiles, clock, logger: log, metrics });
+  const tracking = await openTransportTracking(config, ports, document, database);
   started.defer(() => tracking.close());
   const network = await ports.openNetwork(document.cluster);
   started.defer(() => network.close());
@@ -255,7 +266,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   );
   started.defer(() => exported.close());
   exportBuildInfo(metrics);
-  const reload = reloader(config, ports, server, admin, shared);
+  const reload = reloader(config, ports, { server, admin, tracking, ledger: shared });
   const files = [config.topologyFile, config.tls.certificateFile, config.ledger?.passwordFile ?? []].flat();
   const watched = new WatchedFiles(files, clock, log, () => void reload());
   started.defer(() => watched.close());
@@ -270,20 +281,27 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   };
 }
 
+interface Reloaded {
+  readonly server: TransportServer;
+  readonly admin: AdminServer;
+  readonly tracking: TrackingFiles;
+  readonly ledger: RedisLedger | null;
+}
+
 /** Applies what changed in the files; what cannot be used is logged and counted, the former stays in force. */
 function reloader(
   config: TransportConfig,
   ports: TransportPorts,
-  server: TransportServer,
-  admin: AdminServer,
-  ledger: RedisLedger | null,
+  { server, admin, tracking, ledger }: Reloaded,
 ): () => Promise<void> {
   return async () => {
     try {
       const document = await readTopology(config.topologyFile);
       const reason = documentRefusal(document, server.core.document);
-      if (reason === null) server.setTopology(document);
-      else {
+      if (reason === null) {
+        server.setTopology(document);
+        await tracking.setRetention(document.messageTracking ?? null);
+      } else {
         ports.metrics.increment('topology_rejected_total');
         ports.log.error({ file: config.topologyFile, reason }, 'topology document not used, the former stays in force');
       }

@@ -13,6 +13,8 @@ export interface FileHandle {
   /** fdatasync(2): everything written before the call is durable when it resolves. */
   datasync(): Promise<void>;
   sizeBytes(): Promise<number>;
+  /** Wall clock of the last write (milliseconds since the Unix epoch), as the file system has it; it survives the process. */
+  modifiedMs(): Promise<number>;
   truncate(sizeBytes: number): Promise<void>;
   close(): Promise<void>;
 }

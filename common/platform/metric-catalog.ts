@@ -477,6 +477,7 @@ export const METRIC_CATALOG = declare({
     help: 'When the certificate in use expires, by purpose.',
     labels: ['purpose'],
   },
+  tracking_bytes: { type: 'gauge', help: 'Bytes of message tracking on disk (messageTracking.maxSize).', labels: [] },
   tracking_dropped_total: {
     type: 'counter',
     help: 'Tracking records lost because the disk did not take them.',

@@ -82,6 +82,7 @@ function handleOf(fd: number): FileHandle {
     },
     datasync: () => fdatasyncFile(fd),
     sizeBytes: async () => (await statFile(fd)).size,
+    modifiedMs: async () => (await statFile(fd)).mtimeMs,
     truncate: (sizeBytes) => truncateFile(fd, sizeBytes),
     close: () => closeFile(fd),
   };

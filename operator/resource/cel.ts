@@ -39,6 +39,7 @@ function createEnvironment(): Environment {
     .registerFunction('Quantity.compareTo(Quantity): int', (a: Quantity, b: Quantity) =>
       BigInt(Math.sign(a.bytes - b.bytes)),
     )
+    .registerFunction('Quantity.add(Quantity): Quantity', (a: Quantity, b: Quantity) => new Quantity(a.bytes + b.bytes))
     .registerFunction('isCIDR(string): bool', isCidr)
     .registerFunction('isIP(string): bool', (text: string) => isIP(text) !== 0 && !text.includes('%'));
 }

@@ -239,6 +239,13 @@ export interface MailClusterSpec {
     /** Connections of one transport to one destination (Exchange: MaxPerDomainOutboundConnections). */
     readonly maxConcurrentDeliveriesPerDestination: number;
   };
+  /** How long each transport keeps what it records about messages, and how much, on the volume of its queue database; the oldest goes first. */
+  readonly messageTracking: {
+    /** What is older goes, within a tenth of it (Exchange: MessageTrackingLogMaxAge). */
+    readonly maxAge: string;
+    /** Most one transport keeps (Exchange: MessageTrackingLogMaxDirectorySize). When absent 1Gi, and at most a tenth of the volume as the disk reports it. While the volume has less than 768Mi left, the oldest goes whatever this says. */
+    readonly maxSize?: string;
+  };
   /** Domains for which anybody may send mail here. */
   readonly acceptedDomains: readonly {
     /** Domain in lower case; an internationalised one as its A-label. */

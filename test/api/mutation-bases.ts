@@ -82,6 +82,7 @@ export const BASES: readonly Base[] = [
         ...{ domain: 'contoso.com', selector: 'arc1', failurePolicy: 'SendUnsealed' },
         secretRef: { name: 'dkim', key: 'arc1.key' },
       },
+      messageTracking: { maxAge: '2160h', maxSize: '4Gi' },
       redis: { mode: 'None' },
     },
   },

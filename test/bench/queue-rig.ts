@@ -145,6 +145,7 @@ const unsyncedFiles: Files = {
       read: (target, offset, length, position) => handle.read(target, offset, length, position),
       datasync: async () => undefined,
       sizeBytes: () => handle.sizeBytes(),
+      modifiedMs: () => handle.modifiedMs(),
       truncate: (sizeBytes) => handle.truncate(sizeBytes),
       close: () => handle.close(),
     };

@@ -73,6 +73,24 @@ export function filesContract(name: string, make: () => Promise<FilesBench>): vo
       await expect(run(files.list(`${directory}/none`))).rejects.toMatchObject({ code: 'ENOENT' });
     });
 
+    on('says when something was written last, also after it was closed', async ({ files, directory, run }) => {
+      const path = `${directory}/d/a`;
+      const handle = await run(files.open(path, 'create'));
+      const createdMs = await run(handle.modifiedMs());
+      expect(createdMs).toBeGreaterThan(Date.UTC(2020));
+      let writtenMs = createdMs;
+      while (writtenMs === createdMs) {
+        await run(handle.writev([Buffer.from('x')], 0));
+        writtenMs = await run(handle.modifiedMs());
+      }
+      expect(writtenMs).toBeGreaterThan(createdMs);
+      await run(handle.close());
+      const reader = await run(files.open(path, 'read'));
+      await run(reader.read(Buffer.alloc(1), 0, 1, 0));
+      expect(await run(reader.modifiedMs())).toBe(writtenMs);
+      await run(reader.close());
+    });
+
     on('says how much is free', async ({ files, directory, run }) => {
       expect(await run(files.freeBytes(`${directory}/d`))).toBeGreaterThan(0);
     });

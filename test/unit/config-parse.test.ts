@@ -16,6 +16,7 @@ const TOPOLOGY: TopologyDocument = {
     { name: 'seattle', hubSite: false },
     { name: 'denver', hubSite: true },
   ],
+  messageTracking: { maxAgeMs: 2_592_000_000, maxBytes: null },
   siteLinks: [{ name: 'sea-den', sites: ['denver', 'seattle'], cost: 50, maxMessageBytes: 26_214_400 }],
   members: [
     {
@@ -201,7 +202,7 @@ function changed(value: unknown, path: readonly (string | number)[], replacement
 
 /** Fields that documents of an older version lack; they read as null or as empty lists. */
 const LATER = new Set([
-  'siteLinks',
+  ...['siteLinks', 'messageTracking'],
   ...['session', 'sendLimits', 'credentialsDirectory'],
   'mx',
   'proxyFrom',
@@ -258,7 +259,7 @@ describe.each([
     const empty = (path: readonly (string | number)[]) => {
       const name = String(path.at(-1));
       if (name in settings) return settings[name];
-      if (name === 'queueOrders' || name === 'siteLinks') return undefined;
+      if (['queueOrders', 'siteLinks', 'messageTracking'].includes(name)) return undefined;
       return path.length === 1 && !['ledger', 'signer', 'sharedLimits', 'credentialsDirectory'].includes(name)
         ? []
         : null;
@@ -297,6 +298,8 @@ describe('mismatches', () => {
     [['siteLinks', 0, 'sites', 1], 'boston', 'siteLinks[0].sites[1]', 'not listed in sites'],
     [['siteLinks', 0, 'sites'], ['seattle'], 'siteLinks[0].sites', 'two different sites'],
     [['siteLinks', 0, 'sites', 1], 'denver', 'siteLinks[0].sites', 'two different sites'],
+    [['messageTracking', 'maxAgeMs'], 0, 'messageTracking.maxAgeMs', 'at least 1'],
+    [['messageTracking', 'maxBytes'], 'much', 'messageTracking.maxBytes', 'at least 1'],
     [['siteLinks', 0, 'cost'], 0, 'siteLinks[0].cost', 'at least 1'],
     [['databases', 0, 'activeCopy'], 'pdx', 'databases[0].activeCopy', 'not the name of a copy'],
     [['databases', 0, 'domains', 0], 'Contoso.com', 'databases[0].domains[0]', 'lower case'],

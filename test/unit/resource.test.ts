@@ -78,6 +78,7 @@ describe('defaults', () => {
       },
     ],
     ['safetyNet', { holdTime: '48h', unresponsivePrimaryTimeout: '5m' }],
+    ['messageTracking', { maxAge: '720h' }],
     ['redis', { mode: 'Managed' }],
     ['acceptedDomains', [{ name: 'contoso.com', type: 'Authoritative' }]],
     ['sendConnectors', []],

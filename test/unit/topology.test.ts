@@ -238,6 +238,19 @@ describe('the document', () => {
     expect(without.kind === 'changed' && 'siteLinks' in without.document).toBe(false);
   });
 
+  it.each([
+    ['', { maxAgeMs: 720 * 3_600_000, maxBytes: null }],
+    ['  messageTracking: { maxAge: 36h, maxSize: 2Gi }', { maxAgeMs: 36 * 3_600_000, maxBytes: 2 * 1024 ** 3 }],
+  ])('has what is kept of message tracking, the same after it was read again: "%s"', (spec, expected) => {
+    const first = next(null, { spec });
+    if (first.kind !== 'changed') throw new Error(first.kind);
+    expect(first.document.messageTracking).toEqual(expected);
+    const read = parseTopologyDocument(JSON.parse(JSON.stringify(first.document)));
+    if (read.kind !== 'ok') throw new Error(read.problem);
+    expect(next(read.value, { spec }).kind).toBe('unchanged');
+    expect(next(read.value, { spec: '  messageTracking: { maxAge: 37h }' }).kind).toBe('changed');
+  });
+
   it('is about its own databases only', () => {
     const { cluster, databases, configMaps } = resources();
     const [own] = databases;

@@ -221,13 +221,14 @@ test('outcomes: what was final, and which recipients, of many messages in one re
 
 test('files rotate by size and the oldest go when the total is reached', async () => {
   const world = new World();
-  const tracking = await world.open({ fileBytes: 1_000, totalBytes: 3_000 });
+  const tracking = await world.open({ retention: { maxAgeMs: 3_600_000, maxBytes: 3_000 } });
   for (let n = 0; n < 100; n++) {
     tracking.record(record(`ATTEMPT-${n}`));
     await world.settle(tracking.flush());
   }
   const sizes = world.disk.entries().map((entry) => entry.sizeBytes);
   expect(Math.max(...sizes)).toBeLessThanOrEqual(1_000);
+  expect(sizes.length).toBeGreaterThan(2);
   expect(sizes.reduce((sum, size) => sum + size, 0)).toBeLessThanOrEqual(3_000);
   expect(world.names()).not.toContain('tracking-000001.jsonl');
   expect(await world.settle(tracking.search(['ATTEMPT-99']))).toHaveLength(1);

@@ -14,6 +14,7 @@ export function countedFiles(files: Files, metrics: Metrics, clock: Clock): File
       metrics.observe('store_commit_duration_seconds', (clock.monotonicMs() - startedMs) / 1000);
     },
     sizeBytes: () => handle.sizeBytes(),
+    modifiedMs: () => handle.modifiedMs(),
     truncate: (sizeBytes) => handle.truncate(sizeBytes),
     close: () => handle.close(),
   });

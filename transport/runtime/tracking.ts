@@ -1,10 +1,12 @@
 /**
  * Message tracking on disk (semantics.md D10): JSON lines in `tracking-NNNNNN.jsonl` beside the queue database.
  * Owns: the tracking directory. Promise: `record` only appends to a buffer, it never waits, throws or syncs (never on the commit path);
- * the buffer, each file and all files together are bounded; `search` sees the buffer and every file still there.
- * Refuses nothing. Fails: when the disk does not take a batch the batch is dropped, counted and said once per spell; mail is unaffected.
+ * the buffer, each file and all files together are bounded, in size and in age (`tracking-retention.ts`); `search` sees the buffer and every file still there.
+ * Refuses nothing. Fails: when the disk does not take a batch, and the oldest files make no room for it, the batch is dropped, counted and said
+ * once per spell; mail is unaffected.
  * What was recorded in the last moments before a kill may be missing: the queue database, not this, is the proof of a message.
  */
+import type { MessageTrackingConfig } from '../../common/config.ts';
 import type { Clock, Timer } from '../../common/platform/clock.ts';
 import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
@@ -12,6 +14,7 @@ import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Tracking, TrackingRecord } from './tracking-api.ts';
 import { TrackedMessageFinder, type TrackedMessages, type TrackingQuestion } from './tracking-find.ts';
 import { recordsOf, TrackingLines } from './tracking-lines.ts';
+import { type FinishedFile, Retention, type Volume } from './tracking-retention.ts';
 
 export interface TrackingFilesOptions {
   readonly directory: string;
@@ -19,9 +22,11 @@ export interface TrackingFilesOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  /** Beyond its bounds the oldest files go first; null: nothing is declared. */
+  readonly retention?: MessageTrackingConfig | null;
+  /** What is left of the volume that tracking shares with the queue database. */
+  readonly volume?: () => Volume;
   readonly fileBytes?: number;
-  /** Bound of all files together; the oldest go first. */
-  readonly totalBytes?: number;
   readonly bufferBytes?: number;
   readonly flushIntervalMs?: number;
 }
@@ -65,10 +70,18 @@ function namingAny(names: ReadonlySet<string>): (line: string) => boolean {
 
 export interface TrackingFiles extends Tracking, TrackingSearch, AsyncDisposable {
   flush(): Promise<void>;
+  /** From now on; said in the log when it is another one. */
+  setRetention(retention: MessageTrackingConfig | null): Promise<void>;
   close(): Promise<void>;
 }
 
-const DEFAULTS = { fileBytes: 8 << 20, totalBytes: 128 << 20, bufferBytes: 4 << 20, flushIntervalMs: 250 } as const;
+const ROOMY: Volume = { totalBytes: Number.POSITIVE_INFINITY, freeBytes: Number.POSITIVE_INFINITY };
+const DEFAULTS = {
+  ...{ retention: null, volume: () => ROOMY },
+  ...{ fileBytes: 8 << 20, bufferBytes: 4 << 20, flushIntervalMs: 250 },
+} as const;
+/** Files grow old without anything being recorded. */
+const PRUNE_MS = 60_000;
 /** A batch is written early when this much is waiting. */
 const EARLY_FLUSH_BYTES = 64 << 10;
 const READ_BYTES = 256 << 10;
@@ -83,12 +96,20 @@ interface Kept {
   readonly sizeBytes: number;
 }
 
+interface Current {
+  readonly number: number;
+  readonly handle: FileHandle;
+  readonly startedMs: number;
+  sizeBytes: number;
+  lastWriteMs: number;
+}
+
 class TrackingDirectory implements TrackingFiles {
   readonly #options: Required<TrackingFilesOptions>;
   /** Finished files, oldest first. */
-  #kept: Kept[];
+  #kept: FinishedFile[];
   #next: number;
-  #current: { readonly number: number; readonly handle: FileHandle; sizeBytes: number } | null = null;
+  #current: Current | null = null;
   /** Recorded, not yet being written. */
   #buffer: string[] = [];
   #bufferBytes = 0;
@@ -98,13 +119,35 @@ class TrackingDirectory implements TrackingFiles {
   #reading: Promise<void> = Promise.resolve();
   #timer: Timer | null = null;
   #failing = false;
+  readonly #retention: Retention;
+  #pruneTimer: Timer | null = null;
+  #pruneFailing = false;
   #closed = false;
 
-  constructor(options: Required<TrackingFilesOptions>, kept: Kept[]) {
+  constructor(options: Required<TrackingFilesOptions>, kept: FinishedFile[]) {
     this.#options = options;
     this.#kept = kept;
     // A file of an earlier process may end in half a line: never continued, only read.
     this.#next = (kept.at(-1)?.number ?? 0) + 1;
+    const { retention: declared, volume, logger } = options;
+    this.#retention = new Retention({ declared, volume, logger });
+    this.#retention.tell(this.#usedBytes);
+    this.#pruneLater();
+  }
+
+  setRetention(retention: MessageTrackingConfig | null): Promise<void> {
+    if (!this.#retention.declare(retention)) return this.#writing;
+    this.#retention.tell(this.#usedBytes);
+    return this.flush();
+  }
+
+  #pruneLater(): void {
+    if (this.#closed) return;
+    this.#pruneTimer = this.#options.clock.setTimer(PRUNE_MS, () => void this.flush().then(() => this.#pruneLater()));
+  }
+
+  get #usedBytes(): number {
+    return this.#kept.reduce((sum, file) => sum + file.sizeBytes, this.#current?.sizeBytes ?? 0);
   }
 
   record(record: TrackingRecord): void {
@@ -123,7 +166,7 @@ class TrackingDirectory implements TrackingFiles {
   flush(): Promise<void> {
     this.#timer?.cancel();
     this.#timer = null;
-    this.#writing = this.#writing.then(() => this.#writeBatch());
+    this.#writing = this.#writing.then(() => this.#writeBatch()).then(() => this.#prune());
     return this.#writing;
   }
 
@@ -134,7 +177,8 @@ class TrackingDirectory implements TrackingFiles {
     this.#buffer = [];
     this.#bufferBytes = 0;
     try {
-      await this.#append(Buffer.from(batch.join('')));
+      const bytes = Buffer.from(batch.join(''));
+      await this.#append(bytes).catch((error: unknown) => this.#appendForOldest(bytes, error));
       this.#failing = false;
     } catch (error) {
       this.#options.metrics.increment('tracking_dropped_total', {}, batch.length);
@@ -142,54 +186,83 @@ class TrackingDirectory implements TrackingFiles {
         this.#options.logger.warn({ code: codeOf(error), records: batch.length }, 'tracking records dropped');
       }
       this.#failing = true;
-      await this.#abandonCurrent();
+      await this.#abandonCurrent(true);
     } finally {
       this.#inFlight = [];
     }
   }
 
   async #append(bytes: Buffer): Promise<void> {
-    if (this.#current !== null && this.#current.sizeBytes + bytes.length > this.#options.fileBytes) {
+    const { clock, directory, fileBytes, files } = this.#options;
+    const largest = Math.min(fileBytes, this.#retention.bounds(this.#usedBytes).fileBytes);
+    if (this.#current !== null && this.#current.sizeBytes + bytes.length > largest) {
       await this.#finishCurrent(this.#current);
     }
     if (this.#current === null) {
       const number = this.#next++;
-      const path = join(this.#options.directory, fileName(number));
-      this.#current = { number, handle: await this.#options.files.open(path, 'create'), sizeBytes: 0 };
+      const handle = await files.open(join(directory, fileName(number)), 'create');
+      const startedMs = clock.monotonicMs();
+      this.#current = { number, handle, startedMs, lastWriteMs: startedMs, sizeBytes: 0 };
     }
     await this.#current.handle.writev([bytes], this.#current.sizeBytes);
     this.#current.sizeBytes += bytes.length;
+    this.#current.lastWriteMs = clock.monotonicMs();
     // In the same turn: a search sees each record either here or in the file.
     this.#inFlight = [];
-    await this.#prune();
   }
 
-  async #finishCurrent(current: {
-    readonly number: number;
-    readonly handle: FileHandle;
-    sizeBytes: number;
-  }): Promise<void> {
-    this.#kept.push({ number: current.number, sizeBytes: current.sizeBytes });
+  /** A volume can be full of segments that the queue database keeps for itself: then tracking lives on the room it has. */
+  async #appendForOldest(bytes: Buffer, error: unknown): Promise<void> {
+    if (codeOf(error) !== 'ENOSPC') throw error;
+    await this.#abandonCurrent(true);
+    const oldest = this.#kept.find(({ sizeBytes }) => sizeBytes >= EARLY_FLUSH_BYTES);
+    if (oldest === undefined) throw error;
+    await this.#remove(oldest);
+    await this.#append(bytes);
+  }
+
+  async #finishCurrent({ number, handle, sizeBytes, lastWriteMs }: Current): Promise<void> {
+    this.#kept.push({ number, sizeBytes, lastWriteMs });
     this.#current = null;
-    await current.handle.close();
+    await handle.close();
   }
 
-  /** After a failed write the end of the file is unknown: leave it behind, begin another with the next batch. */
-  async #abandonCurrent(): Promise<void> {
+  /** After a failed write the end of the file is unknown: cut it off, leave the file behind, begin another with the next batch. */
+  async #abandonCurrent(isTorn: boolean): Promise<void> {
     const current = this.#current;
     if (current === null) return;
-    await this.#finishCurrent(current).catch((error: unknown) =>
-      this.#options.logger.debug({ code: codeOf(error) }, 'tracking file did not close'),
-    );
+    const unfinished = (error: unknown): void =>
+      this.#options.logger.debug({ code: codeOf(error) }, 'tracking file did not close');
+    if (isTorn) await current.handle.truncate(current.sizeBytes).catch(unfinished);
+    await this.#finishCurrent(current).catch(unfinished);
+    // A full disk has room for names: they would be more with every batch.
+    for (const file of this.#kept) if (file.sizeBytes === 0) await this.#remove(file).catch(unfinished);
   }
 
   async #prune(): Promise<void> {
-    let total = (this.#current?.sizeBytes ?? 0) + this.#kept.reduce((sum, file) => sum + file.sizeBytes, 0);
-    for (let oldest = this.#kept[0]; total > this.#options.totalBytes && oldest !== undefined; oldest = this.#kept[0]) {
-      await this.#options.files.unlink(join(this.#options.directory, fileName(oldest.number)));
-      this.#kept.shift();
-      total -= oldest.sizeBytes;
+    const { clock, logger, metrics } = this.#options;
+    const nowMs = clock.monotonicMs();
+    try {
+      const current = this.#current;
+      const { fileAgeMs } = this.#retention.bounds(this.#usedBytes);
+      if (current !== null && nowMs - current.startedMs >= fileAgeMs) await this.#finishCurrent(current);
+      const gone = this.#retention.surplus(this.#kept, this.#usedBytes, nowMs);
+      for (const file of this.#kept.slice(0, gone)) await this.#remove(file);
+      this.#pruneFailing = false;
+    } catch (error) {
+      if (!this.#pruneFailing)
+        logger.warn({ code: codeOf(error) }, 'message tracking beyond its bounds is not removed');
+      this.#pruneFailing = true;
     }
+    metrics.set('tracking_bytes', this.#usedBytes);
+  }
+
+  /** Somebody else may have removed it. */
+  async #remove(file: FinishedFile): Promise<void> {
+    await this.#options.files.unlink(join(this.#options.directory, fileName(file.number))).catch((error: unknown) => {
+      if (codeOf(error) !== 'ENOENT') throw error;
+    });
+    this.#kept = this.#kept.filter((one) => one !== file);
   }
 
   async search(ids: readonly string[], limit = 10_000): Promise<readonly TrackingRecord[]> {
@@ -290,7 +363,8 @@ class TrackingDirectory implements TrackingFiles {
     if (this.#closed) return;
     await this.flush();
     this.#closed = true;
-    await this.#abandonCurrent();
+    this.#pruneTimer?.cancel();
+    await this.#abandonCurrent(false);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -301,17 +375,22 @@ class TrackingDirectory implements TrackingFiles {
 export async function openTracking(options: TrackingFilesOptions): Promise<TrackingFiles> {
   const complete = { ...DEFAULTS, ...options };
   await complete.files.makeDirectory(complete.directory);
-  const kept: Kept[] = [];
+  const [nowMs, wallMs] = [complete.clock.monotonicMs(), complete.clock.wallMs()];
+  const kept: FinishedFile[] = [];
   for (const name of await complete.files.list(complete.directory)) {
     const number = NAME.exec(name)?.[1];
     if (number === undefined) continue;
     const handle = await complete.files.open(join(complete.directory, name), 'read');
     try {
-      kept.push({ number: Number(number), sizeBytes: await handle.sizeBytes() });
+      // How old it is now is the wall clock's word, once: a jump of it later removes nothing.
+      const lastWriteMs = nowMs - Math.max(0, wallMs - (await handle.modifiedMs()));
+      kept.push({ number: Number(number), sizeBytes: await handle.sizeBytes(), lastWriteMs });
     } finally {
       await handle.close();
     }
   }
   kept.sort((a, b) => a.number - b.number);
-  return new TrackingDirectory(complete, kept);
+  const opened = new TrackingDirectory(complete, kept);
+  await opened.flush();
+  return opened;
 }
