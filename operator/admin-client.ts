@@ -28,6 +28,9 @@ export type Asked<T> =
   | { readonly kind: 'unreachable'; readonly member: string; readonly reason: string };
 
 const DEADLINE_MS = 5_000;
+/** What reads all message tracking of a member, from the moment the question is there: 1 GiB takes seconds, and people may keep more. */
+const TRACKING_MS = 120_000;
+const READS_TRACKING = /^\/v1\/(trace|tracking|outcomes)\?/;
 const MAX_ANSWER_BYTES = 64 << 20;
 
 /** Of the certificate that a member showed. */
@@ -45,6 +48,8 @@ export interface AskOptions {
   /** A `MemberAgent` keeps connections and checks who is there, any other one is only the way; absent: a connection for each question. */
   readonly agent?: Agent;
   readonly deadlineMs?: number;
+  /** For the answer, once the question has gone out; absent: the deadline is for all of it. */
+  readonly answerMs?: number;
 }
 
 export function reasonOf(error: unknown): string {
@@ -91,13 +96,20 @@ export class MemberAgent extends Agent {
 }
 
 function startRequest(url: string, tls: AdminTls | null, member: string, options: AskOptions): ClientRequest {
-  const { agent = false, deadlineMs = DEADLINE_MS } = options;
+  const { agent = false, deadlineMs = DEADLINE_MS, answerMs } = options;
   const request =
     tls === null
       ? httpRequest(url, { agent })
       : httpsRequest(url, agent instanceof MemberAgent ? { agent } : { agent, ...secured(tls, member) });
   // Not as an option of the request: a connection that is kept would end with it.
-  const late = systemClock.setTimer(deadlineMs, () => void request.destroy(new Error('no answer in time')));
+  const giveUp = (): void => void request.destroy(new Error('no answer in time'));
+  let late = systemClock.setTimer(deadlineMs, giveUp);
+  // Not before the connection is there.
+  request.once('finish', () => {
+    if (answerMs === undefined || answerMs <= deadlineMs) return;
+    late.cancel();
+    late = systemClock.setTimer(answerMs, giveUp);
+  });
   request.once('close', () => late.cancel());
   return request;
 }
@@ -204,7 +216,8 @@ export async function askMember<T>(
   options: AskOptions = {},
 ): Promise<Asked<T>> {
   try {
-    const answer = await get(adminUrl.replace(/\/$/, '') + path, tls, member, options);
+    const patience = READS_TRACKING.test(path) ? { answerMs: TRACKING_MS } : {};
+    const answer = await get(adminUrl.replace(/\/$/, '') + path, tls, member, { ...patience, ...options });
     if (answer.status === 404) return { kind: 'absent', member };
     if (answer.status !== 200)
       return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };

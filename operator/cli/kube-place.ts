@@ -190,7 +190,8 @@ export const KUBE_PLACE: Place = {
   -m, --mailcluster NAME which MailCluster; may be left out where there is only one
   --context, --kubeconfig, --as
                          as for kubectl
-  --request-timeout TIME for each question to a member and to the API server (default 10s)
+  --request-timeout TIME for each question to a member and to the API server (default 10s);
+                         a member that reads its message tracking has two minutes
   -o, --output FORM      table (default), wide or json`,
   options: {
     namespace: { type: 'string', short: 'n' },

@@ -1,7 +1,8 @@
 /** The operator's side of the admin API, over a real TLS server: what a member shows is known for every question, also over a kept connection. */
 import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it, type TestContext } from 'vitest';
 import { askMember, MemberAgent, withContext } from '../../operator/admin-client.ts';
@@ -67,6 +68,25 @@ it('knows a certificate of an authority that another one replaces', async (conte
   expect(await asked(tls.ca + certificatePem)).toMatchObject({ kind: 'answer', certificateFormer: false });
   expect(await asked(certificatePem + tls.ca)).toMatchObject({ kind: 'answer', certificateFormer: true });
   expect(await asked(certificatePem)).toMatchObject({ kind: 'unreachable' });
+});
+
+it('gives a member that reads its tracking longer than its deadline, once it has been reached', async (context) => {
+  const { url, tls, agent, answer } = await member(context);
+  const question = { agent, deadlineMs: 300 };
+  answer((response) => setTimeout(() => response.end('{}'), 600));
+  for (const path of ['/v1/trace?id=A', '/v1/tracking?limit=1', '/v1/outcomes?ids=A'])
+    expect([path, (await askMember(url, path, tls, 'm-0', question)).kind]).toEqual([path, 'answer']);
+  expect(await askMember(url, '/v1/status', tls, 'm-0', question)).toMatchObject({ reason: 'no answer in time' });
+  // Who takes the connection and says nothing has not been reached.
+  const silent = createServer().listen(0, '127.0.0.1');
+  context.onTestFinished(() => void silent.close());
+  await once(silent, 'listening');
+  const nowhere = `https://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const asked = performance.now();
+  expect(await askMember(nowhere, '/v1/trace?id=A', tls, 'm-0', { deadlineMs: 300 })).toMatchObject({
+    reason: 'no answer in time',
+  });
+  expect(performance.now() - asked).toBeLessThan(60_000);
 });
 
 it('gives up at its deadline, and a kept connection outlives the deadlines of its questions', async (context) => {
