@@ -1,12 +1,13 @@
 /**
  * The volumes of both transports are full, later and at the start (semantics.md R10): clients are told before it is too late, what was accepted is delivered all the
- * same, more room heals it without a restart, and a volume on which nothing fits ends the start with the reason. Small file systems of their own; needs root.
+ * same, more room heals it without a restart, and a volume on which nothing fits ends the start with the reason. Message tracking goes before that (decision
+ * 0039). Small file systems of their own; needs root.
  */
 import { execFile, execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp } from 'node:fs/promises';
+import { mkdtemp, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { statePaths } from '../../operator/local/state-directory.ts';
@@ -125,4 +126,41 @@ test('disks run full: 452 4.3.1 names the disk, what was accepted is delivered, 
   size = '256k';
   await expect(cluster.launch(first)).rejects.toThrow(/ended/);
   expect(cluster.fatal(first)).toMatch(/space|ENOSPC/i);
+});
+
+/** Six files of message tracking, 12 MB each, are there before the transport is. */
+const TRACKED = [1, 2, 3, 4, 5, 6].map((number) => `tracking-00000${number}.jsonl`);
+const WITH_TRACKING = `mkdir -p "$1" && mount -t tmpfs -o "size=$2,mode=0700" none "$1" && mkdir "$1/tracking" &&
+for n in ${TRACKED.join(' ')}; do head -c 12000000 /dev/zero >"$1/tracking/$n"; done && shift 2 && exec "$@"`;
+
+test('a volume that is nearly full: the oldest message tracking goes, the newest stays, mail is taken', {
+  timeout: TIMEOUT_MS,
+}, async (context) => {
+  const why = obstacle();
+  if (why !== null) return context.skip(`nearly full: ${why}`);
+  const directory = await mkdtemp(join(tmpdir(), 'mailcluster-nearly-full-'));
+  const volumeOf = (name: string): string => dirname(statePaths(join(directory, 'state')).queue(name));
+  const place = (name: string): Place =>
+    name.includes('-dag1-')
+      ? { ...LOCAL, command: ['unshare', '--mount', 'sh', '-c', WITH_TRACKING, 'sh', volumeOf(name), '830m'] }
+      : LOCAL;
+  const spec = ['messageTracking: { maxSize: 1Gi }'];
+  await using cluster = await startDirect(() => twoSites(directory, { perSite: 1, frontends: 1, spec }), {
+    ...{ directory, place },
+  });
+  for (const { name } of cluster.transports) {
+    const inside = join(`/proc/${cluster.pid(name)}/root`, volumeOf(name), 'tracking');
+    let left: readonly string[] = [];
+    await until(
+      `tracking of ${name} to go`,
+      async () => {
+        expect(await send(cluster, 'taken')).toMatch(/^250/);
+        left = (await readdir(inside)).filter((file) => TRACKED.includes(file)).sort();
+        return left.length < TRACKED.length;
+      },
+      { deadlineMs: 90_000, everyMs: 500 },
+    );
+    expect(left).toEqual(TRACKED.slice(-left.length));
+    expect(left).toContain(TRACKED.at(-1));
+  }
 });
