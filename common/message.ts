@@ -114,7 +114,10 @@ export interface RecipientState {
   readonly atMs?: number;
   /** Last reply of the next hop as `code enhanced text`, for people. */
   readonly reply?: string;
-  /** A failed recipient is announced to holders only once its DSN is protected, final or accepted unprotected (protocol.md 11). */
+  /**
+   * A failed recipient is announced to holders only once its DSN is protected, final or accepted unprotected (protocol.md 11). Of a success: false while the sender,
+   * who asked for it (NOTIFY=SUCCESS), is owed a report; holders know the success at once.
+   */
   readonly announced?: boolean;
 }
 

@@ -39,6 +39,7 @@ export async function checkEnd(world: World, expectations: Expectations): Promis
       // What expired may have been delivered under another attempt of its client (seed 3320).
       if (visible > 0 && !isReportedExpired(world, sent, index)) delivered += 1;
       if (isAccepted(sent)) checkFate(world, sent, index, offers, expectations, found);
+      if (isAccepted(sent)) checkSuccess(world, sent, index, expectations, found);
       if (isRefused(sent) && offers.length > 0 && !isUndone(world) && !isRetried(world, sent))
         found.push(`S3: message ${sent.number} for ${address} was refused and delivered all the same`);
       // Outside nobody knows that it is a retry (protocol.md 24).
@@ -85,16 +86,18 @@ const isUndone = (world: World): boolean =>
 /** A report, wherever it was made. */
 const isReport = ({ view, crossings }: World, id: CopyId): boolean => view.dsns.has(crossings.originOf(id));
 
+type Said = 'failed' | 'success';
+
 /** Reports that there may be about a recipient: of the boundary in which the message was accepted, and of those it went to. */
-function reportIdsOf(world: World, { id, envelope }: Sent, index: number): readonly CopyId[] {
+function reportIdsOf(world: World, { id, envelope }: Sent, index: number, said: Said): readonly CopyId[] {
   const address = envelope.recipients[index]?.address ?? '';
   const stages = id === null ? [] : world.crossings.stagesOf(id, address, index);
-  return stages.map((stage) => dsnIdOf(stage.id, stage.index, 'failed'));
+  return stages.map((stage) => dsnIdOf(stage.id, stage.index, said));
 }
 
-/** How often its sender was told that this recipient failed, for whatever reason. */
-function reportsOf(world: World, sent: Sent, index: number): number {
-  const dsns = reportIdsOf(world, sent, index);
+/** How often its sender was told so of this recipient, for whatever reason. */
+function reportsOf(world: World, sent: Sent, index: number, said: Said = 'failed'): number {
+  const dsns = reportIdsOf(world, sent, index, said);
   return world.store.offers.filter(
     ({ visible, copyId, address }) =>
       visible && dsns.includes(world.crossings.originOf(copyId)) && address === sent.envelope.reversePath,
@@ -115,8 +118,29 @@ function isReportedExpired(world: World, sent: Sent, index: number): boolean {
   const stages = id === null ? [] : world.crossings.stagesOf(id, address, index);
   if (!stages.some((stage) => world.view.expired.has(`${stage.id}/${stage.index}`))) return false;
   return (
-    reportsOf(world, sent, index) > 0 || reportIdsOf(world, sent, index).some((dsn) => isReportExpired(world, dsn))
+    reportsOf(world, sent, index) > 0 ||
+    reportIdsOf(world, sent, index, 'failed').some((dsn) => isReportExpired(world, dsn))
   );
+}
+
+/** The report is gone with its last copy, or as old mail is. */
+const isDoomedReport = (world: World, sent: Sent, index: number, said: Said, { expiry }: Expectations): boolean =>
+  reportIdsOf(world, sent, index, said).some(
+    (report) =>
+      world.crossings.idsOf(report).some((one) => world.doomed.has(one)) || (expiry && isReportExpired(world, report)),
+  );
+
+/** RFC 3461 5.2: who asked for it hears of each success, once. */
+function checkSuccess(world: World, sent: Sent, index: number, expectations: Expectations, found: string[]): void {
+  const { id, envelope } = sent;
+  const { address = '', notify } = envelope.recipients[index] ?? {};
+  if (id === null || notify === undefined || isUndone(world)) return;
+  if (world.crossings.stagesOf(id, address, index).some((one) => isGivenUp(world, one.id))) return;
+  const reports = reportsOf(world, sent, index, 'success');
+  const what = `message ${sent.number} ${id} for ${address}: its sender was told ${reports} times of success`;
+  if (failing(address) ? reports > 0 : reports > world.crossings.mostReports(id)) found.push(`DSN: ${what}`);
+  if (failing(address) || world.store.seen(address, sent.digest) === 0 || isReportedExpired(world, sent, index)) return;
+  if (reports === 0 && !isDoomedReport(world, sent, index, 'success', expectations)) found.push(`DSN: ${what}`);
 }
 
 /** Promise 2: each recipient of a message answered 250 is delivered, or its sender hears exactly once that it is not. */
@@ -134,11 +158,7 @@ function checkFate(
   const reports = reportsOf(world, sent, index);
   const isExpired = isReportedExpired(world, sent, index);
   const what = `message ${sent.number} ${id} for ${address}`;
-  const isReportDoomed = reportIdsOf(world, sent, index).some(
-    (report) =>
-      world.crossings.idsOf(report).some((one) => world.doomed.has(one)) ||
-      (expectations.expiry && isReportExpired(world, report)),
-  );
+  const isReportDoomed = isDoomedReport(world, sent, index, 'failed', expectations);
   const most = world.crossings.mostReports(id);
   const isWrong = failing(address) ? reports < 1 || reports > most : reports > 0 && !isExpired;
   if (!isReportDoomed && isWrong) found.push(`DSN: ${what}: its sender was told ${reports} times that it failed`);

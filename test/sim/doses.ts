@@ -27,6 +27,8 @@ export interface Traits {
   readonly crossing?: boolean;
   /** A person suspends and resumes messages; no seed draws this. */
   readonly suspends?: boolean;
+  /** Every sender asks for reports of success; no seed draws this. */
+  readonly reports?: boolean;
   /** A person redirects messages to other members; no seed draws this. */
   readonly redirects?: boolean;
 }
@@ -55,6 +57,7 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
     times: 2,
     traits: { sites: [3] },
   },
+  'success-unawaited': { only: ['killTransport', 'powerCut'], traits: { reports: true } },
   'report-id-per-kind': {
     only: ['stall', 'slowDisk', 'storeDown'],
     times: 2,

@@ -37,8 +37,8 @@ export interface Volume {
 const heldKey = (id: CopyId, epoch: Epoch, digest: string): string =>
   `${id}/${epoch.try}/${epoch.term}/${epoch.owner}/${digest}`;
 
-/** As the transport derives it (reports.ts `dsnIdOf`): expiry is a failure. */
-export const dsnIdOf = (id: CopyId, index: number, kind: 'failed' | 'delayed'): CopyId =>
+/** As the transport derives it (reports.ts `dsnIdOf`): expiry is a failure, `relayed` a success. */
+export const dsnIdOf = (id: CopyId, index: number, kind: 'failed' | 'delayed' | 'success'): CopyId =>
   createHash('sha256').update(`${id}/${index}/${kind}`).digest('hex').slice(0, 26).toUpperCase() as CopyId;
 
 export class DurableView {
@@ -477,18 +477,18 @@ export class DurableView {
     }
   }
 
-  /** Rule 11: a failure is announced once its DSN rests on two databases, is final, or policy accepts it alone. */
+  /** Rule 11: a failure, or a success that is to be reported, is announced once its DSN rests on two databases, is final, or policy accepts it alone. */
   #announcedIsSafe(volume: Volume, before: StoredCopy, after: StoredCopy): void {
     if (!this.#reject || after.facts.kind !== 'message' || after.facts.envelope.reversePath === '') return;
     if (after.state.queue === 'shadow') return;
     for (const [index, recipient] of (after.state.recipients ?? []).entries()) {
-      if (recipient.announced !== true || before.state.recipients?.[index]?.announced === true || isSuccess(recipient))
-        continue;
-      const dsn = dsnIdOf(after.facts.id, index, 'failed');
+      if (recipient.announced !== true || before.state.recipients?.[index]?.announced === true) continue;
+      const kind = isSuccess(recipient) ? 'success' : 'failed';
+      const dsn = dsnIdOf(after.facts.id, index, kind);
       const held = this.holders(dsn).length;
       if (held < 2 && !this.finals.has(dsn) && !this.bereft.has(dsn))
         this.#violate(
-          `rule 11: ${volume.member} announced the failure of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`,
+          `rule 11: ${volume.member} announced the end (${kind}) of ${recipient.address} in ${after.facts.id} with ${held} copies of its DSN`,
         );
     }
   }

@@ -58,7 +58,7 @@ export function enter(
   const number = world.sent.length;
   const sent: Sent = {
     number,
-    envelope: envelopeOf(number, frontend, recipients, from),
+    envelope: envelopeOf(number, frontend, recipients, world.asksForReports ? 'SUCCESS,FAILURE' : null, from),
     digest: createHash('sha256').update(body).digest('hex'),
     sizeBytes: body.length,
     id: null,
@@ -201,9 +201,15 @@ function checkSites(world: World, sent: Sent, names: readonly string[], owner: s
     world.violate(`R4: message ${sent.number} ${sent.id} left its site although LocalOnly`);
 }
 
-const envelopeOf = (number: number, frontend: string, recipients: readonly string[], from?: string): Envelope => ({
+const envelopeOf = (
+  number: number,
+  frontend: string,
+  recipients: readonly string[],
+  notify: string | null,
+  from?: string,
+): Envelope => ({
   reversePath: from ?? `sender-${number}@elsewhere.example`,
-  recipients: recipients.map((address) => ({ address })),
+  recipients: recipients.map((address) => ({ address, ...(notify === null ? {} : { notify }) })),
   body: '8BITMIME',
   smtputf8: false,
   declaredSizeBytes: null,

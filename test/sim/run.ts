@@ -26,11 +26,12 @@ const SEEDS = 20_000;
 const OUT_OF_CONTRACT_PERCENT = 2;
 /** One seed of so many has SMTP clients. */
 const SEEDS_PER_SMTP_SEED = 4;
-/** One seed more for so many, in a world that no seed is by itself: where mail crosses boundaries, where a person redirects it, where one holds it back. */
+/** One seed more for so many, in a world that no seed is by itself: where mail crosses boundaries, where a person redirects it, where one holds it back, where senders want to hear of success. */
 const BESIDES: readonly (readonly [seedsForOne: number, dose: readonly string[]])[] = [
   [20, ['--traits', '{"crossing":true}']],
   [100, ['--traits', '{"redirects":true}']],
   [100, ['--traits', '{"suspends":true}']],
+  [100, ['--traits', '{"reports":true}']],
 ];
 /** The first seeds of a kind are run twice: a seed is one history. */
 const TWICE = 5;

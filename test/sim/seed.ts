@@ -192,6 +192,7 @@ export async function runSeed(seed: number, options: SeedOptions = {}): Promise<
       options.trace?.(line);
     },
   });
+  world.asksForReports = traits.reports === true && options.smtp !== true;
   world.trace(
     `seed ${seed}: sites ${plan.sites.join('+')}, ${plan.dag ? 'one DAG' : 'no DAG'}${linksInWords(plan)}, ${JSON.stringify(plan.policies)}${plan.expiry ? ', expiry' : ''}${plan.hold ? ', hold' : ''}, faults ${[...enabled].join(', ') || 'none'}${smtpFaults === null ? '' : `, SMTP with ${smtpFaults.join(', ') || 'good clients'}`}`,
   );

@@ -80,6 +80,8 @@ export class World {
   operatorDelayMs = 500;
   /** Up to so long a topology document is under way to each pod, whatever came before it. */
   documentDelayMs = 0;
+  /** Every sender asks for reports of success (RFC 3461 4.1). Only a dose with the trait `reports` has such senders. */
+  asksForReports = false;
   /** Faults are over. */
   isHealing = false;
   readonly isOutOfContract: boolean;

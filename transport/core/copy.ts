@@ -33,6 +33,10 @@ export interface Copy {
   retryAtMs: ReadonlyMap<string, number>;
   /** The owner that said, after its own commit, that it has this copy too (protocol.md 11). */
   vouchedBy: Identity | null;
+  /** Of a report made in this life: about whom. A hundred thousand copies, or ten thousand recipients of one, need not be gone through for each. */
+  reportOf?: { readonly parent: CopyId; readonly index: number };
+  /** Recipients of whose success a report was begun in this life. */
+  reportsBegun?: Set<number>;
 }
 
 /** Replaced, never changed: a hundred thousand copies that came into doubt together share one. */
@@ -144,8 +148,11 @@ export const isSuccess = (recipient: RecipientState): boolean =>
 export const isAnnounceable = (recipient: RecipientState): boolean =>
   isFinal(recipient) && (isSuccess(recipient) || recipient.outcome === 'removed' || recipient.announced === true);
 
+/** It succeeded, and the report that its sender asked for is not safe yet. */
+export const owesReport = (recipient: RecipientState): boolean => isSuccess(recipient) && recipient.announced === false;
+
 export const allFinal = (recipients: readonly RecipientState[] | null): boolean =>
-  recipients !== null && recipients.length > 0 && recipients.every(isAnnounceable);
+  recipients !== null && recipients.length > 0 && recipients.every((one) => isAnnounceable(one) && !owesReport(one));
 
 export function databasesOf(recipients: readonly RecipientState[] | null): string[] {
   const names = new Set<string>();
@@ -183,6 +190,7 @@ const pendingAgain = (recipient: RecipientState): RecipientState => ({
 function mergeRecipient(local: RecipientState, remote: RecipientState): RecipientState {
   if (!isFinal(remote)) return local;
   if (!isFinal(local)) return remote;
+  if (owesReport(local) && isSuccess(remote) && remote.announced === true) return remote;
   return (remote.activation ?? 0) > (local.activation ?? 0) ? remote : local;
 }
 

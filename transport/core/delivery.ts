@@ -16,6 +16,7 @@ import {
   isFinal,
   isSuccess,
   isSuspended,
+  owesReport,
   passedBoundaries,
   retryAt,
 } from './copy.ts';
@@ -28,7 +29,7 @@ import { settle, tellHolders } from './ownership.ts';
 import { begins, newPace, restMs, waitMs } from './pace.ts';
 import { isJustAwake } from './presence.ts';
 import { restsAlone } from './rehome.ts';
-import { dsnSafe, forkDsn, reportExpansions } from './reports.ts';
+import { dsnSafe, forkDsn, forkOwed, isSuccessOwed, kindOf, reportExpansions } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
 import { type Resolution, resolveRecipient } from './routing.ts';
 import { commit, dropCopy, late, type Server, setState, setTimer, type Turn, trustedNow, wrong } from './state.ts';
@@ -280,7 +281,6 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   const { server } = turn;
   const heard = (copy.state.recipients ?? []).slice();
   const changed: number[] = [];
-  const failed: number[] = [];
   let deferred = 0;
   for (const result of results) {
     const recipient = heard[result.index];
@@ -293,9 +293,10 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
       continue;
     }
     const outcome = result.kind;
-    heard[result.index] = withPlace(finalNow(turn, recipient, outcome, reply), open.route);
+    const final = withPlace(finalNow(turn, recipient, outcome, reply), open.route);
+    const isAwaited = isSuccessOwed(turn, copy, result) && !wrong(turn, 'success-unawaited');
+    heard[result.index] = isAwaited ? { ...final, announced: false } : final;
     changed.push(result.index);
-    if (outcome === 'failed') failed.push(result.index);
     late(turn, {
       copy: null,
       kind: 'Count',
@@ -322,7 +323,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   if (last) copy.state = state;
   else if (changed.length > 0) setState(turn, copy, state, 'commit', changed);
   else setState(turn, copy, state, 'lazy', []);
-  for (const index of failed) forkDsn(turn, copy, 'failed', index);
+  forkEnds(turn, copy, recipients, changed);
   if (deferred > 0) scheduleRetry(turn, copy, open.hop);
   const { demoteTo } = copy;
   if (demoteTo !== null && copy.delivering.size === 0) {
@@ -335,6 +336,16 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   else if (!finishIfFinal(turn, copy)) {
     if (changed.length > 0) tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
     if (isRerouted(turn, copy, open)) enqueue(turn, copy);
+  }
+}
+
+/** Reports of what has just ended, and was not reopened at once. */
+function forkEnds(turn: Turn, copy: Copy, recipients: readonly RecipientState[], changed: readonly number[]): void {
+  for (const index of changed) {
+    const recipient = recipients[index];
+    if (recipient?.outcome === 'failed') forkDsn(turn, copy, 'failed', index);
+    else if (recipient !== undefined && (owesReport(recipient) || wrong(turn, 'success-unawaited')))
+      forkDsn(turn, copy, kindOf(recipient), index);
   }
 }
 
@@ -405,12 +416,20 @@ export function hopDue(turn: Turn, key: string): void {
 export function finishIfFinal(turn: Turn, copy: Copy): boolean {
   // An announcement within this step may have finished it already: finalising twice would move what is gone.
   if (turn.server.copies.get(copy.facts.id) !== copy) return true;
+  // Another member may have delivered it, and died before it told its sender so.
+  if (copy.state.recipients?.some(owesReport) === true) return resumeOwed(turn, copy);
   if (copy.state.queue !== 'delivery' || !allFinal(copy.state.recipients) || copy.delivering.size > 0) return false;
   if (reopen(turn, copy)) return false;
   // A higher owner was seen while the last delivery was open: what is final here rests as that one's shadow (row 34, seed 30581), else two would answer for it.
   if (copy.demoteTo !== null) demote(turn, copy, { ...copy.demoteTo, final: true });
   else finalize(turn, copy);
   return true;
+}
+
+/** True when that ended it. */
+function resumeOwed(turn: Turn, copy: Copy): boolean {
+  if (copy.state.queue === 'delivery' && copy.doubt === null) forkOwed(turn, copy);
+  return turn.server.copies.get(copy.facts.id) !== copy;
 }
 
 function finalize(turn: Turn, copy: Copy): void {
@@ -432,7 +451,7 @@ function finalize(turn: Turn, copy: Copy): void {
     commit(turn, { kind: 'remove', id });
   }
   leaveFinal(turn, copy, state, placements);
-  if (copy.facts.kind === 'dsn') dsnSafe(turn, id);
+  if (copy.facts.kind === 'dsn') dsnSafe(turn, id, copy);
   tellHolders(turn, copy.facts, state, registered, 'final');
 }
 

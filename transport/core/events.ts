@@ -196,6 +196,8 @@ export type DeliveryResult = { readonly index: number } & (
       readonly reply: string;
       /** Nothing was sent: it had been relayed before. */
       readonly isRepeat?: true;
+      /** Whoever has it now reports of success to who asked for that (RFC 3461 5.2.1). */
+      readonly isPassedOn?: true;
     }
   | {
       readonly kind: 'deferred';
@@ -240,12 +242,12 @@ export type Route =
       readonly sendLimits?: ConnectorLimits | null;
     };
 
-export type DsnKind = 'failed' | 'delayed' | 'expired';
-/** Of an alias or list that the front end expanded: `recipient` is then its place in `expanded`. */
-export type ExpansionReport = 'expanded' | 'delivered';
+export type DsnKind = 'failed' | 'delayed' | 'expired' | 'delivered' | 'relayed';
+/** Of an alias that the front end expanded, or a list that has it: `recipient` is then its place in `expanded`. */
+export type ExpansionReport = 'expanded' | 'listed';
 
 export const isExpansionReport = (dsn: DsnKind | ExpansionReport): dsn is ExpansionReport =>
-  dsn === 'expanded' || dsn === 'delivered';
+  dsn === 'expanded' || dsn === 'listed';
 
 /** `commit` with the runtime's stream number in place of the body. */
 export type CoreWrite =

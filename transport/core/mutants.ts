@@ -79,6 +79,8 @@ export const MUTANTS = {
     'a copy in transit takes the place of what is just coming to rest: who answered for it has nothing any more, and a failover finds half of the mail',
   'waiting-delivery-begins':
     'what waited for a connection while the process stood still is delivered although others took it over',
+  'success-unawaited':
+    'a sender who asked to hear of success does not: the message came to rest before its report was there',
   'report-id-per-kind': 'the sender hears twice about one recipient: that it failed, and that it expired',
   'unasked-forgotten': 'an owner that was cut off is never told that it was succeeded: two owners for ever',
   'promoted-without-claim': 'two shadows of one message both deliver it',

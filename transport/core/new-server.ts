@@ -93,7 +93,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     hops: new Map(),
     suspendedQueues: suspendedIn(options.document),
     deliveries: new Map(),
-    composing: new Set(),
+    composing: new Map(),
     nextRequest: 0,
     nextAttempt: 0,
     timers: [],

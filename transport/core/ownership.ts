@@ -25,7 +25,7 @@ import type { StoredCopies } from './events.ts';
 import { repeatInquiries, repeatResolves } from './inquiry.ts';
 import { enterRisk } from './poison.ts';
 import { everybodyAccountedFor } from './presence.ts';
-import { dsnSafe, ownerHasReport, resumeFailures } from './reports.ts';
+import { dsnSafe, ownerHasReport, resumeReports } from './reports.ts';
 import { cameToRest, reopened } from './resubmission.ts';
 import { commit, dropCopy, late, needsShadow, type Server, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { identityMet } from './takeover.ts';
@@ -402,7 +402,7 @@ export function promote(turn: Turn, copy: Copy): void {
   needsShadow(server, copy.facts.id);
   setAge(turn, 1_000, copy.facts.id);
   beginDoubt(turn, copy, 'reachable');
-  resumeFailures(turn, copy);
+  resumeReports(turn, copy);
   settle(turn, copy);
 }
 

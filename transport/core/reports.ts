@@ -1,14 +1,15 @@
 /**
- * Delivery status notifications as copies of their own (protocol.md 11): forked from a failed, expired or delayed recipient, placed like any message. Owns: that
- * a failure is announced only once its report rests on two databases, is final, or policy accepts it alone.
+ * Delivery status notifications as copies of their own (protocol.md 11): forked from a failed, expired or delayed recipient, or from one that succeeded whose sender
+ * asked for that, placed like any message. Owns: that a failure is announced, and a message with a success that is to be reported comes to rest, only once the report
+ * rests on two databases, is final, or policy accepts it alone.
  */
-import type { CopyId } from '../../common/message.ts';
+import type { CopyId, RecipientState } from '../../common/message.ts';
 import type { CopyFacts } from '../store/database.ts';
-import { type Copy, confirmedPlacements, newCopy } from './copy.ts';
+import { type Copy, confirmedPlacements, newCopy, owesReport } from './copy.ts';
 import { finishIfFinal } from './delivery.ts';
 import { beginDoubt } from './doubt.ts';
 import { isReportWanted } from './dsn.ts';
-import type { ComposeDsn, DsnKind } from './events.ts';
+import type { ComposeDsn, DeliveryResult, DsnKind } from './events.ts';
 import { settle } from './ownership.ts';
 import { createPrimary, reshadow } from './placing.ts';
 import { isPoison, reportWaits } from './poison.ts';
@@ -26,10 +27,38 @@ function wantsDsn(copy: Copy, kind: DsnKind, index: number): boolean {
  * (seed 160 with SMTP clients).
  */
 export function dsnIdOf(turn: Turn, id: CopyId, index: number, kind: DsnKind): CopyId {
-  const said = kind === 'expired' && !wrong(turn, 'report-id-per-kind') ? 'failed' : kind;
+  const said = wrong(turn, 'report-id-per-kind') ? kind : (SAID[kind] ?? kind);
   const maker = wrong(turn, 'report-id-per-maker') ? `/${turn.server.me}` : '';
   return turn.server.hashId(`${id}/${index}/${said}${maker}`);
 }
+
+const SAID: Readonly<Partial<Record<DsnKind, string>>> = {
+  expired: 'failed',
+  // A successor may have relayed elsewhere what it did not know to be delivered.
+  delivered: 'success',
+  relayed: 'success',
+};
+
+/**
+ * RFC 3461 5.2.1, 5.2.2, 5.2.4: whether the sender is to hear of this success from us, and does not yet. Where it is passed on with its NOTIFY, whoever has it
+ * reports. What was delivered under a lost activation, and again, was reported.
+ */
+export function isSuccessOwed(turn: Turn, copy: Copy, result: DeliveryResult): boolean {
+  const { kind, index } = result;
+  if ((kind !== 'delivered' && kind !== 'relayed') || result.isPassedOn === true) return false;
+  return wantsDsn(copy, kind, index) && !copy.state.dsns.includes(dsnIdOf(turn, copy.facts.id, index, kind));
+}
+
+/** Successes of a message of mine of which nobody in this life has begun a report: another member delivered, and died before its sender was told. */
+export function forkOwed(turn: Turn, copy: Copy): void {
+  for (const [index, recipient] of (copy.state.recipients ?? []).entries())
+    if (owesReport(recipient) && copy.reportsBegun?.has(index) !== true) forkDsn(turn, copy, kindOf(recipient), index);
+}
+
+const beginsReport = (copy: Copy, index: number): void => {
+  copy.reportsBegun ??= new Set();
+  copy.reportsBegun.add(index);
+};
 
 export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): void {
   const { server } = turn;
@@ -38,10 +67,11 @@ export function forkDsn(turn: Turn, copy: Copy, dsn: DsnKind, index: number): vo
     return;
   }
   const id = dsnIdOf(turn, copy.facts.id, index, dsn);
+  if ((dsn === 'delivered' || dsn === 'relayed') && !isPoison(copy.state)) beginsReport(copy, index);
   const existing = server.copies.get(id);
   if (existing !== undefined) return dsnExists(turn, copy, id, onTwoDatabases(turn, existing));
   if (server.composing.has(id) || isPoison(copy.state)) return;
-  server.composing.add(id);
+  server.composing.set(id, index);
   const effect: ComposeDsn = {
     kind: 'ComposeDsn',
     id,
@@ -65,9 +95,10 @@ export function reportExpansions(turn: Turn, copy: Copy): void {
   for (const [recipient, { action }] of (envelope.expanded ?? []).entries()) {
     const id = server.hashId(`${parent}/expansion ${recipient}`);
     if (server.copies.has(id) || server.composing.has(id) || copy.state.dsns.includes(id)) continue;
-    server.composing.add(id);
+    server.composing.set(id, recipient);
     const { facts, state } = copy;
-    const effect: ComposeDsn = { kind: 'ComposeDsn', id, parent, dsn: action, recipient, facts, state };
+    const dsn = action === 'delivered' ? 'listed' : action;
+    const effect: ComposeDsn = { kind: 'ComposeDsn', id, parent, dsn, recipient, facts, state };
     if (!reportWaits(turn, effect)) early(turn, effect);
   }
 }
@@ -110,6 +141,7 @@ export interface ComposedDsn {
 /** The DSN's body is in the log: it becomes a message of ours, which needs a shadow like any other. */
 export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   const { server } = turn;
+  const index = server.composing.get(dsn.id);
   server.composing.delete(dsn.id);
   const parent = server.copies.get(dsn.parent);
   const existing = server.copies.get(dsn.id);
@@ -149,6 +181,7 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
     dsns: [],
     attempts: 0,
   });
+  if (index !== undefined) copy.reportOf = { parent: dsn.parent, index };
   createPrimary(turn, copy, dsn.stream);
   needsShadow(server, dsn.id);
   if (parent !== undefined)
@@ -172,18 +205,28 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
 }
 
 /** Row 16: the DSN rests on two databases (or policy does not ask for it): the failure may be announced. */
-export function dsnSafe(turn: Turn, dsnId: CopyId): void {
-  for (const copy of turn.server.copies.values()) {
+export function dsnSafe(turn: Turn, dsnId: CopyId, dsn = turn.server.copies.get(dsnId)): void {
+  const { copies, me } = turn.server;
+  const known = dsn?.reportOf;
+  for (const copy of known === undefined ? copies.values() : [copies.get(known.parent)]) {
     // Who owns the message announces; a shadow hears of it (protocol.md 11).
-    if (!copy.state.dsns.includes(dsnId) || copy.state.epoch.owner !== turn.server.me) continue;
-    const indexes = (copy.state.recipients ?? []).flatMap((recipient, index) => {
-      const about = dsnIdOf(turn, copy.facts.id, index, recipient.outcome === 'expired' ? 'expired' : 'failed');
-      return about === dsnId ? [index] : [];
-    });
-    announce(turn, copy, indexes);
+    if (copy === undefined || !copy.state.dsns.includes(dsnId) || copy.state.epoch.owner !== me) continue;
+    const isMeant = (index: number, recipient: RecipientState): boolean =>
+      dsnIdOf(turn, copy.facts.id, index, kindOf(recipient)) === dsnId;
+    const recipients = copy.state.recipients ?? [];
+    const indexes = known === undefined ? [...recipients.keys()] : [known.index];
+    announce(
+      turn,
+      copy,
+      indexes.filter((index) => recipients[index] !== undefined && isMeant(index, recipients[index])),
+    );
     return;
   }
 }
+
+/** The report that its end brings, or would. */
+export const kindOf = ({ outcome }: RecipientState): Exclude<DsnKind, 'delayed'> =>
+  outcome === 'pending' || outcome === 'removed' ? 'failed' : outcome;
 
 export function announce(turn: Turn, copy: Copy, indexes: readonly number[]): void {
   if (indexes.length === 0 || copy.state.recipients === null) return;
@@ -195,15 +238,18 @@ export function announce(turn: Turn, copy: Copy, indexes: readonly number[]): vo
   finishIfFinal(turn, copy);
 }
 
-/** After a restart: DSNs that were being composed when the process ended are forked again; ids are derived, so none doubles. */
-export function resumeFailures(turn: Turn, copy: Copy): void {
+/** After a restart, and of what another member did: reports that were being composed when the process ended are forked again; ids are derived, so none doubles. */
+export function resumeReports(turn: Turn, copy: Copy): void {
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
-    if ((recipient.outcome !== 'failed' && recipient.outcome !== 'expired') || recipient.announced === true) continue;
-    const kind: DsnKind = recipient.outcome;
+    const isFailure = recipient.outcome === 'failed' || recipient.outcome === 'expired';
+    if (!owesReport(recipient) && (!isFailure || recipient.announced === true)) continue;
+    const kind = kindOf(recipient);
     const id = dsnIdOf(turn, copy.facts.id, index, kind);
     const dsn = turn.server.copies.get(id);
     const isSafe = dsn === undefined ? copy.state.dsns.includes(id) : onTwoDatabases(turn, dsn);
     if (isSafe) announce(turn, copy, [index]);
     else if (dsn === undefined) forkDsn(turn, copy, kind, index);
+    // Its maker is another one: when it is safe, or done, this message is looked for by it.
+    else dsnExists(turn, copy, id, false);
   }
 }

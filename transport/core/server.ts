@@ -70,7 +70,7 @@ import {
   restingChanged,
   startRehoming,
 } from './rehome.ts';
-import { dsnAtRest, dsnComposed, resumeFailures } from './reports.ts';
+import { dsnAtRest, dsnComposed, resumeReports } from './reports.ts';
 import {
   OWNER_COVER,
   ownerCoveredReceived,
@@ -157,7 +157,7 @@ function recover(turn: Turn, recovered: Recovered, risk: RiskOptions | undefined
     copy.wasDoubtful = true;
     beginDoubt(turn, copy, 'all');
     settle(turn, copy);
-    resumeFailures(turn, copy);
+    resumeReports(turn, copy);
     finishIfFinal(turn, copy);
   }
 }

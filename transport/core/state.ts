@@ -233,7 +233,7 @@ export interface Server {
   /** Next hops to which nothing is sent, by the word of a person in the document. */
   suspendedQueues: ReadonlySet<string>;
   readonly deliveries: Map<number, OpenDelivery>;
-  readonly composing: Set<CopyId>;
+  readonly composing: Map<CopyId, number>;
   nextRequest: number;
   /** Numbers of attempts are never used twice: an answer that comes late must not be taken for another's. */
   nextAttempt: number;

@@ -154,7 +154,7 @@ export const TRANSITIONS: readonly TransitionRow[] = [
     [...HELD],
     'primary',
     ['same'],
-    'DSN protected, final or unprotected by policy',
+    'DSN of a failure, or of a success that was to be reported: protected, final or unprotected by policy',
     'announce flag',
   ),
   row(17, 'RetryScheduled', ['delivery'], 'primary', ['delivery'], '-', 'lazy'),

@@ -26,7 +26,7 @@ export async function composeFor(
     recipients: [
       {
         recipient: address,
-        report: effect.dsn,
+        report: effect.dsn === 'listed' ? 'delivered' : effect.dsn,
         reply: parseReply(said?.reply ?? ''),
         remoteHost: null,
         lastAttemptMs: said?.atMs ?? null,

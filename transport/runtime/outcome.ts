@@ -16,6 +16,7 @@ function toCore(result: Exclude<RecipientResult, { readonly kind: 'withheld' }>)
         kind: result.kind,
         reply: result.reply,
         ...(result.isRepeat === true ? { isRepeat: true } : {}),
+        ...(result.dsnPassedOn ? { isPassedOn: true } : {}),
       };
     case 'deferred':
       return { index: result.index, kind: 'deferred', reply: result.reply, host: result.scope === 'host' };
