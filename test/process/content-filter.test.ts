@@ -2,26 +2,25 @@
  * A mail filter of other people before a whole cluster: OpenDKIM signs what comes in, byte for byte, and whoever delivers writes its field - also when the primary and its disk are gone. A
  * filter that is stopped or killed costs no mail: its clients are told to come again, or it goes on without, as the listener says.
  */
-import { generateKeyPairSync } from 'node:crypto';
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
-import { dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { dkimpy } from '../rigs/dkimpy.ts';
 import { freePort } from '../rigs/dovecot.ts';
 import { OpenDkim } from '../rigs/opendkim.ts';
 import { answer, type Script, ScriptedMilter } from '../rigs/scripted-milter.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { signal } from './cluster-view.ts';
 import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
 import { SmtpConnection } from './smtp-sender.ts';
 
 const TIMEOUT_MS = 180_000;
 
-const keys = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-const record = keyRecord('rsa', keys.publicKey.export({ type: 'spki', format: 'der' }));
+const { pem: privateKey, record } = newSigningKey();
 const options = {
   domain: 'example.com',
   selector: 's1',
-  privateKey: String(keys.privateKey.export({ type: 'pkcs8', format: 'pem' })),
+  privateKey,
 };
 
 let cluster: Cluster;
