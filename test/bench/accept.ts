@@ -7,12 +7,12 @@
  *   node test/bench/accept.ts [--rounds 3] [--scale 0.1] [--rows 4k-10,75k-100] [--only postfix|mailcluster]
  */
 import { execFile } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { until } from '../house/until.ts';
 import { postfixTool } from '../rigs/postfix.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { cpuSpent, endedChildrenMs } from './proc.ts';
 import { sequenceMs } from './sequence.ts';
 import {
@@ -206,31 +206,21 @@ async function main(): Promise<void> {
     ...row,
     messages: Math.max(row.sessions, Math.round(row.messages * Number(values.scale))),
   }));
-  // Everything the rigs make lies in here and goes at the very end: deleting full queues in between would slow the runs that follow.
-  const work = mkdtempSync(join(tmpdir(), 'mailcluster-bench-'));
-  process.env.TMPDIR = work;
-  const removeWork = (): void => rmSync(work, { recursive: true, force: true });
-  process.once('exit', removeWork);
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
-  // Postfix' programs run as another user and must get through.
-  chmodSync(work, 0o755);
-  try {
-    console.log(
-      `${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), node ${process.version}; messages per second, min / median / max`,
+  // Everything the rigs make lies in one directory, which goes at the very end: deleting full queues in between would slow the runs that follow.
+  withOwnTemporaryDirectory();
+  console.log(
+    `${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), node ${process.version}; messages per second, min / median / max`,
+  );
+  console.log(HEADER);
+  for (const row of rows) {
+    const sides = [postfixSide(row.work), mailclusterSide(row.shape, row.work)].filter(
+      (side) => values.only === undefined || side.name.toLowerCase() === values.only,
     );
-    console.log(HEADER);
-    for (const row of rows) {
-      const sides = [postfixSide(row.work), mailclusterSide(row.shape, row.work)].filter(
-        (side) => values.only === undefined || side.name.toLowerCase() === values.only,
-      );
-      const results = new Map<string, Run[]>(sides.map((side) => [side.name, []]));
-      for (let round = 0; round < Number(values.rounds); round += 1) {
-        for (const side of sides) results.get(side.name)?.push(await measure(side, row));
-      }
-      print(row, results);
+    const results = new Map<string, Run[]>(sides.map((side) => [side.name, []]));
+    for (let round = 0; round < Number(values.rounds); round += 1) {
+      for (const side of sides) results.get(side.name)?.push(await measure(side, row));
     }
-  } finally {
-    removeWork();
+    print(row, results);
   }
 }
 
