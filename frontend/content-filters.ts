@@ -41,6 +41,10 @@ export interface FilteredMessage {
 
 const LOG_EVERY_MS = 10_000;
 
+/** What becomes of a message, as it is counted. */
+const RESULTS = ['accepted', 'rejected', 'deferred', 'discarded', 'failedDeferred', 'failedAccepted'] as const;
+type Result = (typeof RESULTS)[number];
+
 const REMEDY: Readonly<Record<FilterFailure['reason'], string>> = {
   connect: 'see that it runs, that contentFilter.address names it and that NetworkPolicies let front ends reach it',
   timeout: 'see what it waits for, or give it a longer contentFilter.timeout',
@@ -64,6 +68,7 @@ export class ContentFilters {
     this.#settings = new Map(
       deps.listeners.flatMap(({ name, contentFilter }) => (contentFilter === undefined ? [] : [[name, contentFilter]])),
     );
+    this.#countFromZero();
   }
 
   /** Null: nobody is asked. */
@@ -104,10 +109,23 @@ export class ContentFilters {
     this.#underWay.clear();
   }
 
+  /** The first failure is an increase, too; where there is no filter there is nothing to count. */
+  #countFromZero(): void {
+    for (const listener of this.#settings.keys()) {
+      for (const result of RESULTS) this.#count(listener, result, 0);
+      for (const reason of Object.keys(REMEDY))
+        this.#deps.metrics.increment('content_filter_failures_total', { listener, reason }, 0);
+    }
+  }
+
+  #count(listener: string, result: Result, by = 1): void {
+    this.#deps.metrics.increment('content_filter_messages_total', { listener, result }, by);
+  }
+
   #judge(outcome: Outcome, listener: string, settings: ContentFilterConfig, id: string): FilterVerdict {
-    const { metrics, log } = this.#deps;
+    const { log } = this.#deps;
     if (outcome.kind === 'failed') return this.#withoutAnswer(outcome.failure, listener, settings);
-    metrics.increment('content_filter_messages_total', { result: outcome.kind });
+    this.#count(listener, outcome.kind);
     if (outcome.kind === 'accepted') return { kind: 'accept', fields: outcome.fields, note: null };
     log.info(
       { attemptId: id, listener, result: outcome.kind, code: outcome.reply.code },
@@ -120,10 +138,8 @@ export class ContentFilters {
     const { metrics } = this.#deps;
     const { failurePolicy } = settings;
     const { reason, message } = failure;
-    metrics.increment('content_filter_failures_total', { reason });
-    metrics.increment('content_filter_messages_total', {
-      result: `failed${failurePolicy === 'Defer' ? 'Deferred' : 'Accepted'}`,
-    });
+    metrics.increment('content_filter_failures_total', { listener, reason });
+    this.#count(listener, failurePolicy === 'Defer' ? 'failedDeferred' : 'failedAccepted');
     this.#tell(failure, listener, settings);
     if (failurePolicy === 'Defer') return { kind: 'refuse', reply: reply('filterUnavailable') };
     return { kind: 'accept', fields: [], note: `accepted without its content filter, ${reason}: ${message}` };

@@ -93,6 +93,8 @@ export interface MemberReport {
   readonly identities: Readonly<Record<string, string>>;
   /** Peers that it has no connection to, in order. */
   readonly unheard: readonly string[];
+  /** `ADDRESS:PORT` of resolvers that it found not to validate, of connectors with DANE now or before; none from older versions. */
+  readonly unvalidatedResolvers: readonly string[];
   /** `GET /v1/resubmit`; empty when nothing is asked. */
   readonly resubmits: readonly ResubmitAnswer[];
   /** End of the certificate that it showed, ms; null when not seen. */

@@ -90,6 +90,8 @@ function peer(value: unknown, what: string): Peer {
   };
 }
 
+const resolvers = (value: unknown, what: string): readonly string[] => list(value, text, what);
+
 function resubmit(value: unknown, what: string): ResubmitAnswer {
   const found = plain(value, what);
   text(found.name, `${what}.name`);
@@ -142,6 +144,7 @@ export function readReport(member: string, raw: RawAnswers): MemberReport | stri
         freeBytes: count(space.freeBytes, 'space.freeBytes'),
       },
       identities: Object.fromEntries([...known, [member, identity] as const].sort(([a], [b]) => (a < b ? -1 : 1))),
+      unvalidatedResolvers: nullable(status.unvalidatedResolvers, resolvers, 'unvalidatedResolvers') ?? [],
       unheard: peers.flatMap((one) => (one.connected ? [] : one.member)).sort(),
       resubmits:
         raw.resubmit === null ? [] : list(plain(raw.resubmit, 'resubmit').requests, resubmit, 'resubmit.requests'),

@@ -6,6 +6,7 @@
  */
 import type { Action, Outcome, Plan, PlannedEvent } from './actions.ts';
 import { authority, certificates, redisPassword } from './checks/authority.ts';
+import { dane } from './checks/dane.ts';
 import type { Finding } from './checks/finding.ts';
 import { deletion, finalizer, invalidSpec, isPaused, schemaVersion } from './checks/gates.ts';
 import { ensure, obsolete } from './checks/objects-step.ts';
@@ -58,6 +59,7 @@ export const CHECKS: readonly Named<View>[] = [
   { name: 'the authorities to trust are pushed', look: ({ situation }) => pushTrust(situation) },
   { name: 'pods come up', look: failingPods },
   { name: 'members serve', look: membersServe },
+  { name: 'resolvers for DANE validate', look: ({ situation }) => dane(situation) },
   { name: 'members have room', look: ({ situation }) => pressure(situation) },
   { name: 'front ends serve', look: frontendsServe },
   { name: 'the generation is acknowledged', look: acknowledged },

@@ -119,5 +119,6 @@ export const REASONS = [
   'ResubmitCreated',
   // Policies.
   'ShadowRedundancyDisabled',
+  'DaneUnvalidated',
 ] as const;
 export type Reason = (typeof REASONS)[number];

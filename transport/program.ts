@@ -29,7 +29,7 @@ import { type AdminServer, startAdminServer } from './runtime/admin.ts';
 import { credentialsIn } from './runtime/connector-credentials.ts';
 import { countedFiles } from './runtime/counted-files.ts';
 import { createDeliveryAgent } from './runtime/delivery.ts';
-import type { DeliveryAgent, HostsOf } from './runtime/delivery-api.ts';
+import type { DeliveryAgent, SendingAgent } from './runtime/delivery-api.ts';
 import { withLedger } from './runtime/delivery-ledger.ts';
 import { type Ledger, MemoryLedger } from './runtime/ledger.ts';
 import { FencedError } from './runtime/peers.ts';
@@ -135,7 +135,7 @@ function deliveryAgent(
   database: QueueDatabase,
   ledger: Ledger,
   { damaged, inForce }: { damaged(id: CopyId): void; inForce(): TopologyDocument },
-): { readonly agent: DeliveryAgent; readonly hostsOf: HostsOf } {
+): { readonly agent: DeliveryAgent; readonly sending: SendingAgent } {
   const { clock, random, log, metrics } = ports;
   const agent = createDeliveryAgent({
     clock,
@@ -154,7 +154,7 @@ function deliveryAgent(
     },
   });
   const kept = withLedger(agent, ledger, { log: log.child({ subsystem: 'ledger' }), metrics });
-  return { agent: kept, hostsOf: agent.hostsOf };
+  return { agent: kept, sending: agent };
 }
 
 /** Mail does not wait for Redis, nor for a file about it: without the password the server refuses us, and that is logged and counted. */
@@ -228,7 +228,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
   const ledger = shared ?? new MemoryLedger(name);
   started.defer(() => ledger.close());
   const later = { damaged: (id: CopyId) => damaged(id), inForce: () => server.core.document };
-  const { agent: delivery, hostsOf } = deliveryAgent(config, ports, database, ledger, later);
+  const { agent: delivery, sending } = deliveryAgent(config, ports, database, ledger, later);
   const mark = openMarkFile(`${config.queueDatabaseDirectory}/in-risky-step`);
   started.defer(async () => mark.close());
   const peerSide = { name, hostname, listen, uid: random.bytes(16).toString('hex'), network, document, memoryUse };
@@ -256,7 +256,7 @@ export async function startTransport(config: TransportConfig, ports: TransportPo
     address: config.admin,
     identity: await readIdentity(config),
     cluster: document.cluster,
-    view: transportView(server, hostsOf),
+    view: transportView(server, sending),
     tracking,
     logger: log,
   });

@@ -120,6 +120,14 @@ const SERVICE_ALERTS: readonly Alert[] = [
     description: `${POD} may choose from no transport: it answers 451 to every message.`,
   },
   {
+    alert: 'ContentFilterFailing',
+    expr: `${by(', listener, result', 'increase(mailcluster_content_filter_messages_total{result=~"failed.*"}[15m])')} / on (namespace, cluster, listener) group_left () ${by(', listener', 'increase(mailcluster_content_filter_messages_total[15m])')} > 0.05`,
+    for: '10m',
+    severity: 'warning',
+    summary: 'A content filter gives no usable answer',
+    description: `${CLUSTER}, listener {{ $labels.listener }}: {{ $value | humanizePercentage }} of the messages had no usable answer from its content filter; {{ if eq $labels.result "failedDeferred" }}their senders were told to come again{{ else }}they were accepted unfiltered{{ end }}.`,
+  },
+  {
     alert: 'MemberFlapping',
     expr: 'changes(mailcluster_process_start_time_seconds{cluster!=""}[30m]) >= 3',
     for: '0m',

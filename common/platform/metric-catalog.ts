@@ -115,15 +115,13 @@ export const METRIC_CATALOG = declare({
   },
   content_filter_messages_total: {
     type: 'counter',
-    help: 'Messages that a content filter was asked about, by result (accepted; rejected, deferred or discarded by it, none of which is taken; failedDeferred and failedAccepted: no usable answer, by failurePolicy).',
-    labels: ['result'],
-    values: { result: ['accepted', 'rejected', 'deferred', 'discarded', 'failedDeferred', 'failedAccepted'] },
+    help: 'Messages that a content filter was asked about, by listener (only those with a filter) and result (accepted; rejected, deferred or discarded by it, none of which is taken; failedDeferred and failedAccepted: no usable answer, by failurePolicy).',
+    labels: ['listener', 'result'],
   },
   content_filter_failures_total: {
     type: 'counter',
-    help: 'Messages for which the content filter gave no usable answer, by reason (connect: nobody there; timeout: silent; closed: gone before its answer; garbage: not understood; unsupported: it wants to change what it may not).',
-    labels: ['reason'],
-    values: { reason: ['connect', 'timeout', 'closed', 'garbage', 'unsupported'] },
+    help: 'Messages for which the content filter gave no usable answer, by listener and reason (connect: nobody there; timeout: silent; closed: gone before its answer; garbage: not understood; unsupported: it wants to change what it may not).',
+    labels: ['listener', 'reason'],
   },
   content_filter_wait_seconds: {
     type: 'histogram',

@@ -5,10 +5,11 @@
  * Only resolvers that somebody declared to validate may be asked through this.
  */
 import { isIP } from 'node:net';
-import { type NameServer, nameServer } from '../name-server.ts';
+import { type NameServer, nameServer, shownNameServer } from '../name-server.ts';
 import type { TlsaRecord } from '../smtp/dane.ts';
 import type { Clock } from './clock.ts';
 import { type Answer, canBeAsked, type DnsReply, type Exchanged, exchange, type RecordType } from './dns-exchange.ts';
+import { describeError } from './lifecycle.ts';
 import type { Logger } from './log.ts';
 import {
   BoundedQuestions,
@@ -28,6 +29,8 @@ export interface ValidatingDns extends MailDns {
    * answers.
    */
   validates(): Promise<boolean | null>;
+  /** Servers that do not validate, as far as anybody has found out; what was found out long ago is asked for anew meanwhile. */
+  notValidating(): readonly string[];
 }
 
 export interface ValidatingDnsPorts {
@@ -166,6 +169,15 @@ class Validating implements ValidatingDns {
     return this.#probes;
   }
 
+  notValidating(): readonly string[] {
+    const found = [...this.#seen].flatMap(([server, { validates }]) => (validates === false ? [server] : []));
+    if (found.length > 0)
+      this.validates().catch((error: unknown) =>
+        this.#ports.log.error({ error: describeError(error) }, 'resolvers could not be asked whether they validate'),
+      );
+    return found.map(shownNameServer).sort();
+  }
+
   async #probeAll(): Promise<boolean | null> {
     const said = await Promise.all(this.#servers.map((server) => this.#probe(server)));
     if (said.includes(false)) return false;
@@ -186,7 +198,7 @@ class Validating implements ValidatingDns {
     this.#seen.set(server, { validates, atMs: clock.monotonicMs() });
     if (validates === false)
       log.warn(
-        { resolver: shown(server) },
+        { resolver: shownNameServer(server) },
         'mx.dnsServers do not validate DNSSEC: not even the root is; nothing is proven with DANE',
       );
     return validates;
@@ -269,15 +281,13 @@ class Validating implements ValidatingDns {
         this.#first = at;
         return read;
       }
-      last = `${read} (${shown(server)})`;
+      last = `${read} (${shownNameServer(server)})`;
       // What one server found to be forged must not be true because another one does not look; what a server refuses it will refuse again.
       if (!('problem' in reply) && (reply.rcode === SERVFAIL || (count === 1 && !isWord(reply)))) break;
     }
     return temporary(`${what}: ${last}`);
   }
 }
-
-const shown = ({ address, port }: NameServer): string => `${address}:${port}`;
 
 /** Something about the name. */
 const isWord = (reply: Exchanged): reply is DnsReply =>

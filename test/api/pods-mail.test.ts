@@ -6,6 +6,10 @@ import { createAuthority } from '../../operator/pki.ts';
 import { PATH } from '../../operator/resources/names.ts';
 import { installCrds } from '../cluster/shared-cluster.ts';
 import { until } from '../house/until.ts';
+import { makeMessage, notAccepted } from '../process/ledger.ts';
+import { sendAll } from '../process/smtp-sender.ts';
+import { DnsServer } from '../rigs/dns-server.ts';
+import { ScriptedPeer } from '../rigs/scripted-peer.ts';
 import { pathOf, writesOf } from './operator-rig.ts';
 import { LONG, type MailClusterInPods, mailClusterInPods } from './pods-rig.ts';
 import { ownApiServer, sharedAccess } from './rig.ts';
@@ -101,6 +105,40 @@ it('section 2: another authority for the certificates, brought in beside the for
   await cluster.balanced();
   expect(processes()).toEqual(before);
 }, 240_000);
+
+it('a connector with DANE whose resolver does not validate: mail goes out, and Progressing names connector, resolver and who found it, until it is put right', async (context) => {
+  const host = await ScriptedPeer.start();
+  const dns = await DnsServer.start({
+    '.': { ns: ['ns.example'] },
+    'far.example': { mx: [[10, 'mx.far.example']] },
+    'mx.far.example': { a: ['127.0.0.1'] },
+  });
+  context.onTestFinished(async () => {
+    for (const one of [host, dns]) await one[Symbol.asyncDispose]();
+  });
+  const mx = { port: host.port, dnsServers: [dns.server], allowNetworks: ['127.0.0.0/8'], mtaSts: 'Ignore' };
+  const connectors = (dane: 'Enforce' | 'Ignore') => [
+    { name: 'internet', addressSpaces: [{ domain: '*' }], delivery: 'MX', mx: { ...mx, dane } },
+  ];
+  const listeners = [{ name: 'smtp', port: 25, tls: 'None', relayFrom: ['127.0.0.0/8'] }];
+  const cluster = await mailClusterInPods(api(context), context, {
+    ...{ replicas: [1, 1], spec: { frontend: { replicas: 1, listeners }, sendConnectors: connectors('Enforce') } },
+  });
+  await cluster.settled();
+  await cluster.somewhereToGo(20_000);
+  await cluster.condition('Progressing', { status: 'True' });
+  const sent = await sendAll({
+    ...{ targets: () => cluster.targets(), sessions: 1, patienceMs: 20_000 },
+    messages: [makeMessage('out', 'ann@far.example', 1_000)],
+  });
+  expect(notAccepted(sent)).toEqual([]);
+  const { message } = await cluster.condition('Progressing', { status: 'False', reason: 'DaneUnvalidated' });
+  expect(message).toMatch(/^send connector internet .* \(say contoso-dag1-[^)]+\) do not validate DNSSEC: mail goes/);
+  expect(message).toContain(dns.server);
+  await until('the mail', () => host.messages.length === 1, LONG);
+  await cluster.patch({ sendConnectors: connectors('Ignore') });
+  await cluster.condition('Progressing', { status: 'True' });
+}, 180_000);
 
 it('K9: mail flows, a transport is restarted and queues are delivered while the operator and the API server are away; then they find everything as it is', async (context) => {
   const own = await ownApiServer(context);

@@ -5,14 +5,17 @@
  * its evidence (messages stored, syncs done) contradicts the count.
  *
  *   node test/bench/accept.ts [--rounds 3] [--scale 0.1] [--rows 4k-10,75k-100] [--only postfix|mailcluster]
+ *
+ * Only when named: filter-4k-100, results-4k-100, arc-4k-100 (`looks.ts`); Postfix has the first one only.
  */
 import { execFile } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { until } from '../house/until.ts';
 import { postfixTool } from '../rigs/postfix.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
+import { type Look, type Looking, startLooking } from './looks.ts';
 import { cpuSpent, endedChildrenMs } from './proc.ts';
 import { sequenceMs } from './sequence.ts';
 import {
@@ -22,6 +25,7 @@ import {
   type Running,
   type Shape,
   type Side,
+  summed,
   type Work,
 } from './sides.ts';
 
@@ -34,6 +38,8 @@ interface Row {
   readonly goal: number | null;
   readonly shape: Shape;
   readonly work: Work;
+  /** What the listener does besides; run only when the row is named. */
+  readonly look: Look | null;
 }
 
 const PAIR: Shape = { perSite: 1, frontends: 1 };
@@ -43,8 +49,8 @@ const row = (
   name: string,
   [kilobytes, sessions, messages]: readonly [number, number, number],
   goal: number | null,
-  { shape = PAIR, work = 'accept' as Work } = {},
-): Row => ({ name, bytes: kilobytes * 1024, sessions, messages, goal, shape, work });
+  { shape = PAIR, work = 'accept' as Work, look = null as Look | null } = {},
+): Row => ({ name, bytes: kilobytes * 1024, sessions, messages, goal, shape, work, look });
 
 const ROWS: readonly Row[] = [
   row('4k-1', [4, 1, 3000], 1),
@@ -59,7 +65,13 @@ const ROWS: readonly Row[] = [
   row('4k-400-4f8t', [4, 400, 12_000], null, { shape: EIGHT }),
   row('chain-4k-100', [4, 100, 6000], 8, { work: 'chain' }),
   row('deliver-4k-100', [4, 100, 6000], 2, { work: 'deliver' }),
+  row('filter-4k-100', [4, 100, 6000], null, { look: 'filter' }),
+  row('results-4k-100', [4, 100, 6000], null, { look: 'results' }),
+  row('arc-4k-100', [4, 100, 6000], null, { look: 'arc' }),
 ];
+
+/** Without being named. */
+const USUAL = ROWS.flatMap(({ name, look }) => (look === null ? [name] : []));
 
 interface Run {
   /** Of one session in sequence: 1,000 over the median time from end of data to the answer. */
@@ -72,7 +84,12 @@ interface Run {
 const execute = promisify(execFile);
 
 /** The messages and sessions of a row, evenly over the ports of a side. Milliseconds each, of a row with one session. */
-async function send(ports: readonly number[], row: Row, messages: number): Promise<readonly number[]> {
+async function send(
+  ports: readonly number[],
+  row: Row,
+  messages: number,
+  message: string | null,
+): Promise<readonly number[]> {
   if (row.sessions === 1) return await sequenceMs(ports[0] ?? 0, row.bytes, messages);
   const share = (total: number, index: number): number =>
     Math.floor(total / ports.length) + (index < total % ports.length ? 1 : 0);
@@ -81,7 +98,8 @@ async function send(ports: readonly number[], row: Row, messages: number): Promi
       const count = share(messages, index);
       const sessions = Math.max(1, Math.min(share(row.sessions, index), count));
       // -d: keep the connection for the next message, as a busy relay does; exits non-zero at the first reply that is not a 2yz.
-      const options = ['-d', '-s', `${sessions}`, '-m', `${count}`, '-l', `${row.bytes}`, '-f', 'a@example.org'];
+      const content = message === null ? ['-l', `${row.bytes}`] : ['-F', message];
+      const options = ['-d', '-s', `${sessions}`, '-m', `${count}`, ...content, '-f', 'a@example.org'];
       const command = await postfixTool('smtp-source', [...options, '-t', 'bench@example.com', `127.0.0.1:${port}`]);
       if ('missing' in command) throw new Error(command.missing);
       await execute(command.file, [...command.args], { timeout: 300_000 });
@@ -98,6 +116,8 @@ function checked(what: string, sent: number, before: Evidence, after: Evidence):
   if (stored !== sent) throw new Error(`${what}: sent ${sent}, stored ${stored}`);
   const copies = after.copies === null ? null : after.copies - (before.copies ?? 0);
   if (copies !== null && copies !== sent) throw new Error(`${what}: sent ${sent}, second copies ${copies}`);
+  const looked = after.looked === null ? null : after.looked - (before.looked ?? 0);
+  if (looked !== null && looked !== sent) throw new Error(`${what}: sent ${sent}, looked at ${looked}`);
   if (after.syncs === null) return null;
   const syncs = [...after.syncs].map(([store, count]) => ({ store, count: count - (before.syncs?.get(store) ?? 0) }));
   const idle = syncs.find(({ count }) => count === 0);
@@ -107,25 +127,27 @@ function checked(what: string, sent: number, before: Evidence, after: Evidence):
 
 const warmUp = ({ bytes }: Row): number => (bytes > 500_000 ? 100 : bytes > 50_000 ? 2_000 : 4_000);
 
-async function measure(side: Side, row: Row): Promise<Run> {
+async function measure(side: Side, row: Row, looking: Looking | null): Promise<Run> {
   const running: Running = await side.start();
+  const offer = (messages: number) => send(running.ports, row, messages, looking?.message ?? null);
+  const cpuNow = () => summed([running.cpu(), looking?.cpu() ?? new Map()]);
   try {
     // The first message may come before the members have found each other: 451, and the sender comes again.
-    await until('the first message', () => send(running.ports, row, running.ports.length).then(() => true), {
+    await until('the first message', () => offer(running.ports.length).then(() => true), {
       deadlineMs: 15_000,
     });
     // Warm: every session has had its process and its segment, and what runs for days is compiled: that takes some 4,000 messages of ours, whatever `--scale` says.
     const warm = Math.max(row.sessions * 2, Math.round(row.messages / 2), warmUp(row));
-    await send(running.ports, row, warm);
+    await offer(warm);
     await until('the warm-up to be done', () => running.isDone(warm + running.ports.length), DONE);
     const generatorBefore = endedChildrenMs(process.pid);
-    const before = running.cpu();
+    const before = cpuNow();
     const evidenceBefore = await running.evidence();
     const startMs = performance.now();
-    const times = await send(running.ports, row, row.messages);
+    const times = await offer(row.messages);
     await until('all of it to be done', () => running.isDone(warm + running.ports.length + row.messages), DONE);
     const seconds = (performance.now() - startMs) / 1000;
-    const spent = new Map(cpuSpent(before, running.cpu()));
+    const spent = new Map(cpuSpent(before, cpuNow()));
     spent.set('smtp-source', endedChildrenMs(process.pid) - generatorBefore);
     return {
       perSecond: times.length > 0 ? 1000 / median(times) : row.messages / seconds,
@@ -189,11 +211,16 @@ function refuseMemoryFileSystem(directory: string): void {
 const HEADER = `| row | n | Postfix | MailCluster | ratio of medians | CPU per message, Postfix | CPU per message, MailCluster | our syncs per message | peak RSS of a transport |
 |---|---|---|---|---|---|---|---|---|`;
 
+function sidesOf({ shape, work }: Row, looking: Looking | null): readonly Side[] {
+  const ours = mailclusterSide(shape, work, looking);
+  return looking?.postfix === null ? [ours] : [postfixSide(work, looking), ours];
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       rounds: { type: 'string', default: '3' },
-      rows: { type: 'string', default: ROWS.map((row) => row.name).join(',') },
+      rows: { type: 'string', default: USUAL.join(',') },
       only: { type: 'string' },
       scale: { type: 'string', default: '1' },
     },
@@ -206,31 +233,22 @@ async function main(): Promise<void> {
     ...row,
     messages: Math.max(row.sessions, Math.round(row.messages * Number(values.scale))),
   }));
-  // Everything the rigs make lies in here and goes at the very end: deleting full queues in between would slow the runs that follow.
-  const work = mkdtempSync(join(tmpdir(), 'mailcluster-bench-'));
-  process.env.TMPDIR = work;
-  const removeWork = (): void => rmSync(work, { recursive: true, force: true });
-  process.once('exit', removeWork);
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
-  // Postfix' programs run as another user and must get through.
-  chmodSync(work, 0o755);
-  try {
-    console.log(
-      `${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), node ${process.version}; messages per second, min / median / max`,
+  // Everything the rigs make lies in one directory, which goes at the very end: deleting full queues in between would slow the runs that follow.
+  withOwnTemporaryDirectory();
+  console.log(
+    `${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), node ${process.version}; messages per second, min / median / max`,
+  );
+  console.log(HEADER);
+  for (const row of rows) {
+    await using looking = row.look === null ? null : await startLooking(row.look, row.bytes);
+    const sides = sidesOf(row, looking).filter(
+      (side) => values.only === undefined || side.name.toLowerCase() === values.only,
     );
-    console.log(HEADER);
-    for (const row of rows) {
-      const sides = [postfixSide(row.work), mailclusterSide(row.shape, row.work)].filter(
-        (side) => values.only === undefined || side.name.toLowerCase() === values.only,
-      );
-      const results = new Map<string, Run[]>(sides.map((side) => [side.name, []]));
-      for (let round = 0; round < Number(values.rounds); round += 1) {
-        for (const side of sides) results.get(side.name)?.push(await measure(side, row));
-      }
-      print(row, results);
+    const results = new Map<string, Run[]>(sides.map((side) => [side.name, []]));
+    for (let round = 0; round < Number(values.rounds); round += 1) {
+      for (const side of sides) results.get(side.name)?.push(await measure(side, row, looking));
     }
-  } finally {
-    removeWork();
+    print(row, results);
   }
 }
 

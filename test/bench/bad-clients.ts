@@ -11,6 +11,7 @@ import { startCluster, twoSites } from '../process/harness.ts';
 import { type LedgerEntry, makeMessage, notAccepted } from '../process/ledger.ts';
 import { SmtpConnection, sendAll, sendMessage } from '../process/smtp-sender.ts';
 import { BadClients } from '../rigs/bad-clients.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { cpuMs, peakMiB, residentMiB } from './queue-rig.ts';
 
 const HELP = `Usage: node test/bench/bad-clients.ts [--clients N] [--messages N]
@@ -33,6 +34,7 @@ if (values.help || !(clients >= 1 && messages >= 1)) {
   process.exit(values.help ? 0 : 2);
 }
 
+withOwnTemporaryDirectory();
 // One place more than there are bad clients: whether a full front end turns good ones away is another question (test/dialog/connections-per-pod.smtp).
 const limits = `limits: { maxConnections: ${clients + 100} }`;
 await using cluster = await startCluster((directory) =>

@@ -9,6 +9,7 @@ import { until } from '../house/until.ts';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { mailcluster, twoSites } from '../process/harness.ts';
 import { DnsServer } from '../rigs/dns-server.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { inTransit } from './large-queues.ts';
 import {
   benchOptions,
@@ -26,6 +27,7 @@ const values = benchOptions({
   destinations: { type: 'string', default: '10000' },
   rounds: { type: 'string', default: '1' },
 });
+withOwnTemporaryDirectory();
 const [MESSAGES, DESTINATIONS] = [Number(values.messages), Number(values.destinations)];
 const EACH = MESSAGES / DESTINATIONS;
 const SLOW_MS = 10_000;

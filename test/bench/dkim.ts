@@ -4,7 +4,6 @@
  *
  *   node test/bench/dkim.ts [--messages 2000] [--large 8]
  */
-import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { systemClock } from '../../common/platform/clock.ts';
 import { StreamThread } from '../../common/platform/stream-thread.ts';
 import { type Signed, type SigningJob, sign } from '../../transport/runtime/dkim-signature.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { line } from './queue-rig.ts';
 
 const { values } = parseArgs({
@@ -24,8 +24,7 @@ const SIDE_BY_SIDE = 20;
 
 const directory = await mkdtemp(join(tmpdir(), 'mailcluster-dkim-bench-'));
 const file = join(directory, 's1.key');
-const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-await writeFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+await writeFile(file, newSigningKey().pem, { mode: 0o600 });
 const job = (): SigningJob => ({
   keys: [{ domain: 'contoso.com', selector: 's1', secret: 'dkim', key: 's1.key', file }],
   signedAtMs: systemClock.wallMs(),

@@ -7,11 +7,13 @@
 import { parseArgs } from 'node:util';
 import { until } from '../house/until.ts';
 import { twoSites } from '../process/harness.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { cpuMs, line, metric, peakMiB, preparedCluster } from './queue-rig.ts';
 
 const { values } = parseArgs({
   options: { peers: { type: 'string', default: '50' }, seconds: { type: 'string', default: '30' } },
 });
+withOwnTemporaryDirectory();
 const members = Number(values.peers) + 1;
 const east = Math.ceil(members / 2);
 

@@ -11,6 +11,7 @@ import { promisify } from 'node:util';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
 import { postfixTool } from '../rigs/postfix.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { atRest, inTransit } from './large-queues.ts';
 import { benchOptions, cpuMs, deadAddress, largeCluster, launchPair, line, metric, peakMiB } from './queue-rig.ts';
 
@@ -23,6 +24,7 @@ const values = benchOptions({
   times: { type: 'string', default: '1' },
   only: { type: 'string', default: '' },
 });
+withOwnTemporaryDirectory();
 const MESSAGES = Number(values.messages);
 const body = Buffer.alloc(Number(values.bytes), 'x');
 const execute = promisify(execFile);

@@ -11,6 +11,7 @@ import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
 import { makeMessage } from '../process/ledger.ts';
 import { SmtpConnection, sendMessage } from '../process/smtp-sender.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { inTransit } from './large-queues.ts';
 import {
   benchOptions,
@@ -30,6 +31,7 @@ const values = benchOptions({
   /** Of the owner or the shadow; needs `--node=--heapsnapshot-signal=SIGUSR2`, writes into the working directory. */
   snapshot: { type: 'string' },
 });
+withOwnTemporaryDirectory();
 const COUNT = Math.round(100_000 * Number(values.scale));
 
 /** Offers one message after the other until the owner itself has taken one. */

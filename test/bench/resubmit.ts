@@ -9,6 +9,7 @@
 import type { ResubmitRequestConfig } from '../../common/config.ts';
 import { until } from '../house/until.ts';
 import { twoSites } from '../process/harness.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import { atRest, DATABASES, finalAt } from './large-queues.ts';
 import {
   benchOptions,
@@ -27,6 +28,7 @@ const values = benchOptions({
   entries: { type: 'string', default: '10000000' },
   window: { type: 'string', default: '100000' },
 });
+withOwnTemporaryDirectory();
 const ENTRIES = Number(values.entries);
 const WINDOW = Math.min(Number(values.window), Math.floor(ENTRIES / 10));
 const request = (preparedAtMs: number): ResubmitRequestConfig => ({

@@ -10,6 +10,7 @@ import { until } from '../house/until.ts';
 import { type Cluster, startCluster, twoSites } from '../process/harness.ts';
 import { freePort, isListening } from '../rigs/dovecot.ts';
 import { Postfix, type PostfixOptions, postfixTool } from '../rigs/postfix.ts';
+import type { Looking } from './looks.ts';
 import { cpuByProcess, peakResidentMiB } from './proc.ts';
 
 export interface Evidence {
@@ -19,6 +20,8 @@ export interface Evidence {
   readonly copies: number | null;
   /** Syncs by store, for each store of the side; null where they cannot be read. */
   readonly syncs: ReadonlyMap<string, number> | null;
+  /** How often the front ends did what they were to do besides; null where that is nothing, or cannot be read. */
+  readonly looked: number | null;
 }
 
 export interface Running {
@@ -58,11 +61,12 @@ const STRAIGHT_INTO_HOLD = 'smtpd_recipient_restrictions = check_client_access s
 const OWN_ONLY = 'smtpd_recipient_restrictions = permit_mynetworks, reject';
 
 /** Postfix accepting into its queue: one synced copy, delivery deferred; or passing on what it has accepted. */
-export function postfixSide(work: Work): Side {
+export function postfixSide(work: Work, looking: Looking | null = null): Side {
   return {
     name: 'Postfix',
     start: async () => {
       const sink = work === 'deliver' ? await Sink.start() : null;
+      const own = looking?.postfix ?? [];
       const second = work === 'chain' ? await startPostfix({ kind: 'queue' }) : null;
       const first = await startPostfix(
         sink !== null
@@ -70,6 +74,7 @@ export function postfixSide(work: Work): Side {
           : second !== null
             ? { kind: 'relay', port: second.smtpPort }
             : { kind: 'queue' },
+        own,
       );
       const last = second ?? first;
       const roots = [first, second].flatMap((one) => one?.masterPid ?? []);
@@ -78,7 +83,7 @@ export function postfixSide(work: Work): Side {
         ports: [first.smtpPort],
         cpu: () => summed(roots.map((root) => cpuByProcess(root, (_, name) => name))),
         memory: () => new Map(),
-        evidence: async () => ({ messages: sink?.messages ?? held(last), copies: null, syncs: null }),
+        evidence: async () => ({ messages: sink?.messages ?? held(last), copies: null, syncs: null, looked: null }),
         isDone: async (messages) => {
           if (sink !== null) return sink.messages >= messages && held(first) === 0;
           return second === null || (held(second) >= messages && held(first) === 0);
@@ -91,15 +96,15 @@ export function postfixSide(work: Work): Side {
   };
 }
 
-async function startPostfix(role: PostfixOptions['role']): Promise<Postfix> {
+async function startPostfix(role: PostfixOptions['role'], own: readonly string[] = []): Promise<Postfix> {
   const passesOn = role.kind === 'relay' || role.kind === 'deliver';
-  const settings = passesOn ? [...ROOM, OWN_ONLY] : [...ROOM, STRAIGHT_INTO_HOLD];
+  const settings = [...ROOM, passesOn ? OWN_ONLY : STRAIGHT_INTO_HOLD, ...own];
   const postfix = await Postfix.start({ role, settings, keepDirectory: true });
   if ('missing' in postfix) throw new Error(postfix.missing);
   return postfix;
 }
 
-function summed(maps: readonly ReadonlyMap<string, number>[]): ReadonlyMap<string, number> {
+export function summed(maps: readonly ReadonlyMap<string, number>[]): ReadonlyMap<string, number> {
   const sums = new Map<string, number>();
   for (const [name, ms] of maps.flatMap((map) => [...map])) sums.set(name, (sums.get(name) ?? 0) + ms);
   return sums;
@@ -149,7 +154,7 @@ export interface Shape {
 }
 
 /** Two sites, one DAG; mail for a store that nobody answers for, so that nothing but accepting happens, or for one that takes everything. */
-export function mailclusterSide({ perSite, frontends }: Shape, work: Work): Side {
+export function mailclusterSide({ perSite, frontends }: Shape, work: Work, looking: Looking | null = null): Side {
   return {
     name: 'MailCluster',
     start: async () => {
@@ -160,6 +165,7 @@ export function mailclusterSide({ perSite, frontends }: Shape, work: Work): Side
         twoSites(directory, {
           perSite,
           frontends,
+          listener: ['tls: None', ...(looking === null ? [] : [looking.listener])].join(', '),
           frontend: ['limits: { maxConnectionsPerClient: 1000 }'],
           lmtp: `127.0.0.1:${sink?.port ?? dead.port}`,
         }),
@@ -174,7 +180,7 @@ export function mailclusterSide({ perSite, frontends }: Shape, work: Work): Side
         ports: file.listeners.map(({ port }) => port),
         cpu: () => cpuByProcess(cluster.runnerPid, (pid, name) => names.get(pid) ?? name),
         memory: () => new Map([...names].map(([pid, name]) => [name, peakResidentMiB(pid)])),
-        evidence: () => clusterEvidence(cluster),
+        evidence: () => clusterEvidence(cluster, looking?.counted ?? null),
         isDone: async (messages) => {
           if (sink === null) return true;
           if (sink.messages < messages) return false;
@@ -189,8 +195,8 @@ export function mailclusterSide({ perSite, frontends }: Shape, work: Work): Side
   };
 }
 
-async function clusterEvidence(cluster: Cluster): Promise<Evidence> {
-  const { transports } = await cluster.runFile();
+async function clusterEvidence(cluster: Cluster, counted: RegExp | null): Promise<Evidence> {
+  const { transports, frontends } = await cluster.runFile();
   const pages = await Promise.all(
     transports.map(async ({ name, metricsUrl }) => [name, await (await fetch(metricsUrl)).text()] as const),
   );
@@ -202,8 +208,15 @@ async function clusterEvidence(cluster: Cluster): Promise<Evidence> {
   return {
     messages: pages.reduce((sum, [, text]) => sum + total(text, 'messages_accepted_total'), 0),
     copies: pages.reduce((sum, [, text]) => sum + total(text, 'shadow_attempts_total', 'result="stored"'), 0),
+    looked: counted === null ? null : await summedLines(frontends, counted),
     syncs: new Map(pages.map(([name, text]) => [name, total(text, 'store_syncs_total')])),
   };
+}
+
+async function summedLines(from: readonly { readonly metricsUrl: string }[], wanted: RegExp): Promise<number> {
+  const pages = await Promise.all(from.map(async ({ metricsUrl }) => await (await fetch(metricsUrl)).text()));
+  const lines = pages.flatMap((page) => page.split('\n')).filter((line) => wanted.test(line));
+  return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 }
 
 async function reservedPort(): Promise<{ readonly port: number; readonly server: NetServer }> {

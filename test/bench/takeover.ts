@@ -11,6 +11,7 @@ import type { QueueDatabase } from '../../transport/store/database.ts';
 import { until } from '../house/until.ts';
 import type { DirectCluster } from '../process/direct-cluster.ts';
 import { twoSites } from '../process/harness.ts';
+import { withOwnTemporaryDirectory } from './interruption.ts';
 import {
   benchOptions,
   CountingStore,
@@ -31,6 +32,7 @@ const values = benchOptions({
   scale: { type: 'string', default: '1' },
   store: { type: 'string', default: 'up' },
 });
+withOwnTemporaryDirectory();
 const COUNT = Math.round(100_000 * Number(values.scale));
 /** Of the queue database that is lost. */
 const LOST = '0123456789ABCDEFGHJKMNPQRS' as Identity;

@@ -2,12 +2,12 @@
  * What strangers send to an alias whose member is elsewhere leaves with a seal of ours, through the whole system: resource, Secret and a real name server to what the next hop gets, also at the
  * second attempt and by who took over when the primary is gone with its disk; dkimpy agrees, also about chains that it has begun.
  */
-import { generateKeyPairSync } from 'node:crypto';
 import { afterEach, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
-import { dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { dkimpy } from '../rigs/dkimpy.ts';
 import { DnsServer } from '../rigs/dns-server.ts';
 import { ScriptedPeer } from '../rigs/scripted-peer.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
 import { SmtpConnection } from './smtp-sender.ts';
 
@@ -20,12 +20,6 @@ const kept = <T extends AsyncDisposable>(one: T): T => {
   stack.push(one);
   return one;
 };
-
-function newKey() {
-  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-  const record = keyRecord('rsa', publicKey.export({ type: 'spki', format: 'der' }));
-  return { pem: String(privateKey.export({ type: 'pkcs8', format: 'pem' })), record };
-}
 
 async function send(cluster: Cluster, content: string): Promise<void> {
   const [target] = cluster.targets();
@@ -53,7 +47,7 @@ test(
     if ('missing' in other) return context.skip(other.missing);
     let answer = '250 2.0.0 stored';
     const host = kept(await ScriptedPeer.start({ onEnd: () => [answer] }));
-    const [ours, theirs] = [newKey(), newKey()];
+    const [ours, theirs] = [newSigningKey(), newSigningKey()];
     const records = { 'a1._domainkey.example.com': ours.record, 's._domainkey.list.example': theirs.record };
     const dns = kept(
       await DnsServer.start({

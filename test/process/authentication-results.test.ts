@@ -2,12 +2,12 @@
  * What strangers send, through the whole system: who sent it is found out with a real name server and written above the message, whoever delivers it - also when the primary and its disk are
  * gone; what pretends to be ours is taken out, the rest is the message byte for byte; DNS that is silent costs no mail.
  */
-import { generateKeyPairSync } from 'node:crypto';
 import { dkimSign } from 'mailauth/lib/dkim/sign.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
-import { dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { dkimpy } from '../rigs/dkimpy.ts';
 import { DnsServer } from '../rigs/dns-server.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { signal } from './cluster-view.ts';
 import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
 import { SmtpConnection } from './smtp-sender.ts';
@@ -15,12 +15,11 @@ import { SmtpConnection } from './smtp-sender.ts';
 const TIMEOUT_MS = 180_000;
 const US = 'mx.example.com';
 
-const keys = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-const record = keyRecord('rsa', keys.publicKey.export({ type: 'spki', format: 'der' }));
+const { pem: privateKey, record } = newSigningKey();
 const how = {
   signingDomain: 'sender.example',
   selector: 's1',
-  privateKey: String(keys.privateKey.export({ type: 'pkcs8', format: 'pem' })),
+  privateKey,
 };
 
 let cluster: Cluster;

@@ -11,6 +11,7 @@ import { rulesFile } from '../../charts/monitoring/rules.ts';
 import { until } from '../house/until.ts';
 import { legendOf, metricsIn, panelQueries } from '../rigs/panel-queries.ts';
 import { RealPrometheus, type ScrapeTarget } from '../rigs/prometheus.ts';
+import { ScriptedMilter } from '../rigs/scripted-milter.ts';
 import { type Cluster, signal, startCluster, twoSites } from './harness.ts';
 import { makeMessage } from './ledger.ts';
 import { sendAll } from './smtp-sender.ts';
@@ -27,11 +28,12 @@ const OF_OPERATOR = ['mailcluster_leader', 'mailcluster_condition'];
 
 let cluster: Cluster;
 let opened: RealPrometheus | { readonly missing: string };
+let filter: ScriptedMilter;
 let startMs = 0;
 
 const resources = (directory: string, activeCopy: string): string =>
   twoSites(directory, {
-    listener: 'tls: StartTls',
+    listener: `tls: StartTls, contentFilter: { address: "127.0.0.1:${filter.port}" }`,
     activeCopy,
     copies: ['east', 'west'].map((name) => ({ name, site: name, lmtp: `maildir:${directory}/maildirs/db01-${name}` })),
     spec: ['safetyNet: { holdTime: 1h, unresponsivePrimaryTimeout: 10s }'],
@@ -83,6 +85,7 @@ async function loseOne(): Promise<void> {
 }
 
 beforeAll(async () => {
+  filter = await ScriptedMilter.start();
   cluster = await startCluster((directory) => resources(directory, 'east'));
   startMs = Date.now();
   opened = await RealPrometheus.start(await targets(), rulesFile());
@@ -100,6 +103,7 @@ beforeAll(async () => {
 afterAll(async () => {
   if (opened !== undefined && !('missing' in opened)) await opened[Symbol.asyncDispose]();
   await cluster?.[Symbol.asyncDispose]();
+  await filter?.[Symbol.asyncDispose]();
 }, 120_000);
 
 function skipWithout(context: TestContext): void {

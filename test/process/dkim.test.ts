@@ -1,9 +1,9 @@
 /** What users send out is signed, through the whole system: resource and Secret to what the next hop gets, also at the second attempt and by who took over; dkimpy agrees. */
-import { generateKeyPairSync } from 'node:crypto';
 import { afterEach, expect, test } from 'vitest';
 import { until } from '../house/until.ts';
-import { dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { dkimpy } from '../rigs/dkimpy.ts';
 import { ScriptedPeer } from '../rigs/scripted-peer.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { type Cluster, mailcluster, startCluster, twoSites } from './harness.ts';
 import { SmtpConnection } from './smtp-sender.ts';
 
@@ -16,12 +16,6 @@ const kept = <T extends AsyncDisposable>(one: T): T => {
   stack.push(one);
   return one;
 };
-
-function newKey() {
-  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-  const record = keyRecord('rsa', publicKey.export({ type: 'spki', format: 'der' }));
-  return { pem: String(privateKey.export({ type: 'pkcs8', format: 'pem' })), record };
-}
 
 async function send(cluster: Cluster, subject: string, body: string): Promise<void> {
   const [target] = cluster.targets();
@@ -46,7 +40,7 @@ test(
     if ('missing' in verifier) return context.skip(verifier.missing);
     let answer = '250 2.0.0 stored';
     const host = kept(await ScriptedPeer.start({ onEnd: () => [answer] }));
-    const [first, second] = [newKey(), newKey()];
+    const [first, second] = [newSigningKey(), newSigningKey()];
     const records = { 's1._domainkey.example.com': first.record, 's2._domainkey.example.com': second.record };
     const resources = (directory: string, keys: string, two: string): string => {
       const data = { 's1.key': first.pem, 's2.key': two };

@@ -111,8 +111,3 @@ export async function dkimpy(): Promise<Dkimpy | { readonly missing: string }> {
     seal: async (message, how) => Buffer.concat([Buffer.from((await run(SEAL, how, message)) as string), message]),
   };
 }
-
-/** The TXT record of a public key as `crypto` exports it, DER. */
-export const keyRecord = (type: 'rsa' | 'ed25519', spki: Buffer): string =>
-  // RFC 8463 4: the bare key of 32 bytes, not its SubjectPublicKeyInfo.
-  `v=DKIM1; k=${type}; p=${(type === 'rsa' ? spki : spki.subarray(-32)).toString('base64')}`;

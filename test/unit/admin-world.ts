@@ -80,6 +80,7 @@ export function status(name: string, more: Partial<TransportStatus> = {}): Trans
     lost: [],
     peers: [{ member: 'other', connected: true, lastContactMs: NOW_MS - 100, identity: 'X', problem: null }],
     space: { totalBytes: 1, liveBytes: 1, safetyNetBytes: 0, freeBytes: 1, segments: 1 },
+    unvalidatedResolvers: [],
     ...more,
   };
 }

@@ -145,6 +145,24 @@ export const ALERT_CASES: readonly AlertCase[] = [
     description: 'mail/a may choose from no transport: it answers 451 to every message.',
   },
   {
+    alert: 'ContentFilterFailing',
+    series: {
+      // From the fifth minute on one pod does not reach it: more than one in twenty from the eighth on. What the other one hears from it are answers.
+      [`mailcluster_content_filter_messages_total{${A},listener="smtp",result="accepted"}`]: '0+10x4 40x30',
+      [`mailcluster_content_filter_messages_total{${A},listener="smtp",result="failedDeferred"}`]: '0x4 0+2x30',
+      [`mailcluster_content_filter_messages_total{${A},listener="smtp",result="failedAccepted"}`]: '0x35',
+      [`mailcluster_content_filter_messages_total{${B},listener="smtp",result="rejected"}`]: '0+8x35',
+      // One in a hundred, a filter that refuses all there is, and a listener that nobody uses.
+      [`mailcluster_content_filter_messages_total{${A},listener="large",result="accepted"}`]: '0+99x35',
+      [`mailcluster_content_filter_messages_total{${A},listener="large",result="failedAccepted"}`]: '0+1x35',
+      [`mailcluster_content_filter_messages_total{${A},listener="strict",result="rejected"}`]: '0+9x35',
+      [`mailcluster_content_filter_messages_total{${A},listener="idle",result="failedDeferred"}`]: '0x35',
+    },
+    ...{ quietAt: 17, firesAt: 18, labels: { ...cluster, listener: 'smtp', result: 'failedDeferred' } },
+    description:
+      'mail/contoso, listener smtp: 16.67% of the messages had no usable answer from its content filter; their senders were told to come again.',
+  },
+  {
     alert: 'MemberFlapping',
     series: {
       [`mailcluster_process_start_time_seconds{${A}}`]: '1 2 3 4x9',

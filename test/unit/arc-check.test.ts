@@ -1,19 +1,18 @@
 /** What a front end says of a chain (RFC 8617): of chains that dkimpy has made, and of broken ones; and what of that may be sealed. */
-import { generateKeyPairSync } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type Check, chainStatusOf } from '../../common/authentication-results.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { DnsQuestions } from '../../common/platform/dns-questions.ts';
 import { authenticate } from '../../frontend/sender-authentication.ts';
-import { type Dkimpy, dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { type Dkimpy, dkimpy } from '../rigs/dkimpy.ts';
 import { DnsServer } from '../rigs/dns-server.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 
 // Each set is made by a program of its own.
 vi.setConfig({ testTimeout: 120_000 });
 
-const keys = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-const PRIVATE = String(keys.privateKey.export({ type: 'pkcs8', format: 'pem' }));
-const RECORD = { txt: [keyRecord('rsa', keys.publicKey.export({ type: 'spki', format: 'der' }))] };
+const { pem: PRIVATE, record } = newSigningKey();
+const RECORD = { txt: [record] };
 const MESSAGE = 'From: Ann <ann@example.com>\r\nTo: bob@example.org\r\nSubject: hello\r\n\r\nHello.\r\n';
 
 let dns: DnsServer;

@@ -1,5 +1,4 @@
 /** What strangers send on through us is sealed (RFC 8617) with what was found out when it came in, and somebody else's validator agrees; when it is not, and what happens without a key. */
-import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,8 +14,9 @@ import { silentMetrics } from '../../common/platform/metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
 import type { RecipientResult } from '../../transport/runtime/delivery-api.ts';
-import { dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { dkimpy } from '../rigs/dkimpy.ts';
 import { ScriptedPeer } from '../rigs/scripted-peer.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { sampleEnvelope } from './peer-samples.ts';
 
 // Each starts a thread, which on a machine that is busy with other things takes its time.
@@ -31,9 +31,7 @@ const kept = <T extends AsyncDisposable>(one: T): T => {
   return one;
 };
 
-const keys = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-const PRIVATE = String(keys.privateKey.export({ type: 'pkcs8', format: 'pem' }));
-const RECORD = keyRecord('rsa', keys.publicKey.export({ type: 'spki', format: 'der' }));
+const { pem: PRIVATE, record: RECORD } = newSigningKey();
 const RECORDS = Object.fromEntries(
   ['s._domainkey.before.example', 'a1._domainkey.us.example', 'd1._domainkey.us.example'].map((one) => [one, RECORD]),
 );

@@ -92,6 +92,7 @@ export class ClusterState {
   namespaceTerminating = false;
   /** Of each volume, and what members want for. */
   freeBytes = 1e9;
+  readonly unvalidated = new Map<string, readonly string[]>();
   readonly pressed = new Map<string, Pick<MemberReport, 'backPressure' | 'pressedBy'>>();
   schemaVersion: number | null = 1;
   removed = false;
@@ -311,6 +312,7 @@ export class ClusterState {
       space: { liveBytes: (store.copies + store.safetyNet) * 1000, freeBytes: this.freeBytes },
       identities: { [name]: store.identity },
       unheard: [],
+      unvalidatedResolvers: this.unvalidated.get(name) ?? [],
       resubmits: [],
       certificateNotAfterMs: this.nowMs + 86_400_000,
       certificateFormer: this.formerCertificates.has(name),

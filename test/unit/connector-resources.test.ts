@@ -19,7 +19,8 @@ import { connectorMounts } from '../../operator/resources/transports.ts';
 import { planMembers } from '../../operator/topology.ts';
 import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
 import { simTopology } from '../sim/topology.ts';
-import { OPERATOR, resourcesOf, TWO_SITES } from './cluster-state.ts';
+import { DATABASE, OPERATOR, resourcesOf, TWO_SITES } from './cluster-state.ts';
+import { converge, running } from './operator-rig.ts';
 
 const OWNER = { name: 'contoso', namespace: 'mail', uid: 'cluster-uid' };
 const SECRET =
@@ -269,4 +270,35 @@ describe('on one machine', () => {
     expect((await write(SECRET.replace('hush', 'other'))).files.changed).toBe(true);
     expect(await readNow('relay')).toEqual({ username: 'us', password: 'other' });
   });
+});
+
+test('resolvers for DANE that do not validate: named with connector, members and remedy; not those that are no longer asked', () => {
+  const connector = (name: string, servers: string, dane: string): string =>
+    `{ name: ${name}, addressSpaces: [{ domain: ${name}.example }], delivery: MX, mx: { dnsServers: [${servers}], dane: ${dane} } }`;
+  const spec = (servers: string, dane = 'Enforce'): string =>
+    `${TWO_SITES}  sendConnectors: [${connector('out', servers, dane)}, ${connector('plain', '10.0.0.9', 'Ignore')}]\n`;
+  const model = running(spec('10.0.0.53, "fd00::53"'));
+  const [one = '', other = ''] = model.memberNames;
+  model.unvalidated.set(one, ['10.0.0.9:53', '[fd00::53]:53']);
+  model.unvalidated.set(other, ['[fd00::53]:53']);
+  expect(converge(model).flat()).toEqual([]);
+  expect(model.condition('Progressing')).toMatchObject({ status: 'False', reason: 'DaneUnvalidated' });
+  const message = model.condition('Progressing')?.message;
+  expect(message).toMatch(/^send connector out /);
+  expect(message).toContain(`[fd00::53]:53 (say ${one}, ${other}) do not validate DNSSEC: mail goes out`);
+  expect(message).toContain('(unbound: auto-trust-anchor-file)');
+  expect(message).not.toContain('plain');
+  expect(model.condition('Ready')).toMatchObject({ status: 'True' });
+  expect(model.said('DaneUnvalidated')).toBe(1);
+  for (const mended of [spec('10.0.0.53'), spec('"fd00::53"', 'Ignore')]) {
+    model.change(mended, { db01: DATABASE });
+    converge(model);
+    expect(model.condition('Progressing')).toMatchObject({ status: 'True', reason: 'Converged' });
+  }
+  model.change(spec('"[fd00::53]:53"'), { db01: DATABASE });
+  converge(model);
+  expect(model.condition('Progressing')).toMatchObject({ status: 'False', reason: 'DaneUnvalidated' });
+  model.unvalidated.clear();
+  converge(model);
+  expect(model.condition('Progressing')).toMatchObject({ status: 'True', reason: 'Converged' });
 });

@@ -6,6 +6,7 @@ import type { ClientInfo, Envelope } from '../../common/message.ts';
 import { systemClock } from '../../common/platform/clock.ts';
 import { type LogFields, silentLogger } from '../../common/platform/log.ts';
 import type { Labels, Metrics } from '../../common/platform/metrics.ts';
+import { createMetrics } from '../../common/platform/prom-metrics.ts';
 import { ContentFilters, type FilteredMessage, type FilterVerdict } from '../../frontend/content-filters.ts';
 import { until } from '../house/until.ts';
 import { answer, negotiated, number, type Said, type Script, ScriptedMilter } from '../rigs/scripted-milter.ts';
@@ -32,13 +33,15 @@ afterEach(async () => {
 });
 
 const metrics: Metrics = {
-  increment: (_, labels: Labels = {}) => void counted.push(`${labels.result ?? labels.reason}`),
+  increment: (_, labels: Labels = {}, by = 1) => {
+    if (by > 0) counted.push(`${labels.result ?? labels.reason}`);
+  },
   set: () => undefined,
   observe: () => undefined,
 };
 const log = { ...silentLogger, warn: (fields: LogFields) => void warned.push(fields) };
 
-function seat(settings: Partial<ContentFilterConfig> = {}): ContentFilters {
+function seat(settings: Partial<ContentFilterConfig> = {}, counter = metrics): ContentFilters {
   const contentFilter = {
     host: '127.0.0.1',
     port: milter.port,
@@ -51,7 +54,13 @@ function seat(settings: Partial<ContentFilterConfig> = {}): ContentFilters {
     { ...plain, name: 'smtp', contentFilter },
     { ...plain, name: 'bare' },
   ];
-  filters = new ContentFilters({ clock: systemClock, log, metrics, listeners, hostname: 'fe-1.mx.example.org' });
+  filters = new ContentFilters({
+    clock: systemClock,
+    log,
+    metrics: counter,
+    listeners,
+    hostname: 'fe-1.mx.example.org',
+  });
   return filters;
 }
 
@@ -158,6 +167,22 @@ describe('what the filter hears', () => {
     milter.script = says('O', negotiated(2, 1, 0));
     expect(await ask()).toEqual(accepted());
     expect(milter.commands).not.toContain('T');
+  });
+
+  test('what is counted is there from 0 on, for each listener with a filter and no other', async () => {
+    const exported = createMetrics({});
+    seat({}, exported);
+    const lines = async (): Promise<readonly string[]> =>
+      (await exported.render()).split('\n').filter((line) => /^mailcluster_content_filter_\w+_total\{/.test(line));
+    const before = await lines();
+    expect(before).toHaveLength(11);
+    expect(before.filter((line) => !/\{listener="smtp",(result|reason)="\w+"\} 0$/.test(line))).toEqual([]);
+    milter.script = says('O', 'close');
+    await ask();
+    expect((await lines()).filter((line) => !before.includes(line))).toEqual([
+      expect.stringContaining('messages_total{listener="smtp",result="failedDeferred"} 1'),
+      expect.stringContaining('failures_total{listener="smtp",reason="unsupported"} 1'),
+    ]);
   });
 
   test('nobody is asked about mail of other listeners', () => {

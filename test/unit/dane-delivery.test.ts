@@ -71,6 +71,7 @@ interface World {
   readonly counted: string[];
   deliver(): Promise<readonly RecipientResult[]>;
   hosts(): Promise<RouteHosts>;
+  unvalidated(): readonly string[];
 }
 
 interface Wishes {
@@ -123,6 +124,7 @@ async function world(
   return {
     ...{ dns, counted },
     hosts: () => agent.hostsOf(route),
+    unvalidated: () => agent.unvalidatedResolvers(),
     deliver: () =>
       new Promise((resolve) =>
         agent.start(
@@ -350,9 +352,11 @@ describe('without a proof the connector decides', () => {
     ],
   ])('%s', async (_title, zone, why, result) => {
     const { server } = await host(odd, { capabilities: [] });
-    const { deliver, hosts, counted } = await world(server.port, zone);
+    const { deliver, hosts, counted, unvalidated, dns } = await world(server.port, zone);
+    expect(unvalidated()).toEqual([]);
     expect(await deliver()).toMatchObject(relayed());
     expect(counted).toEqual([`dane_hosts_total ${result}`]);
+    expect(unvalidated()).toEqual(result === 'unvalidated' ? [dns.server] : []);
     expect((await hosts()).hosts[0]).toMatch(why);
   });
 

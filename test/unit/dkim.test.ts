@@ -1,5 +1,4 @@
 /** What leaves is signed, in a thread, and somebody else's verifier agrees; who is signed for, with which key, and what happens without one. */
-import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,8 +14,9 @@ import { systemRandom } from '../../common/platform/random.ts';
 import { DkimPolicy } from '../../transport/core/dkim.ts';
 import { createDeliveryAgent } from '../../transport/runtime/delivery.ts';
 import type { RecipientResult } from '../../transport/runtime/delivery-api.ts';
-import { dkimpy, keyRecord } from '../rigs/dkimpy.ts';
+import { dkimpy } from '../rigs/dkimpy.ts';
 import { ScriptedPeer } from '../rigs/scripted-peer.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 import { sampleEnvelope } from './peer-samples.ts';
 
 // Each starts a thread, which on a machine that is busy with other things takes its time.
@@ -44,9 +44,9 @@ beforeEach(async () => {
 });
 
 async function makeKey(selector: string, type: 'rsa' | 'ed25519' = 'rsa', domain = 'contoso.com', bits = 2_048) {
-  const pair = type === 'rsa' ? generateKeyPairSync('rsa', { modulusLength: bits }) : generateKeyPairSync('ed25519');
-  records[`${selector}._domainkey.${domain}`] = keyRecord(type, pair.publicKey.export({ type: 'spki', format: 'der' }));
-  await writeFile(join(secrets, 'dkim', `${selector}.key`), pair.privateKey.export({ type: 'pkcs8', format: 'pem' }));
+  const { pem, record } = newSigningKey(type, bits);
+  records[`${selector}._domainkey.${domain}`] = record;
+  await writeFile(join(secrets, 'dkim', `${selector}.key`), pem);
 }
 
 const key = (selector: string, signsFromMs = 0, domain = 'contoso.com'): DkimConfig['keys'][number] => ({

@@ -75,6 +75,12 @@ const WRONG: readonly (readonly [what: string, body: string, kind: 'unreachable'
   ['a count below zero', change({ unprotected: -1 }), 'nonsense', 'unprotected is no count'],
   ['a state nobody knows', change({ state: 'fine' }), 'nonsense', 'state is none of recovering, ready, stopping'],
   ['a queue that is missing', change({ queues: {} }), 'nonsense', 'queues.submission is no object'],
+  [
+    'resolvers of another kind',
+    change({ unvalidatedResolvers: [53] }),
+    'nonsense',
+    'unvalidatedResolvers[0] is no text',
+  ],
   ['a list without end', change({ peers: Array.from({ length: 10_001 }, () => 0) }), 'nonsense', 'peers is no list'],
 ];
 

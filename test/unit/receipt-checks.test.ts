@@ -1,5 +1,4 @@
 /** SPF, DKIM and DMARC of what strangers send: against a real name server, in the real thread; and that no message waits for longer than it may. */
-import { generateKeyPairSync } from 'node:crypto';
 import { dkimSign } from 'mailauth/lib/dkim/sign.js';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AuthenticationResultsConfig, ListenerConfig } from '../../common/config.ts';
@@ -8,14 +7,11 @@ import { type Clock, systemClock } from '../../common/platform/clock.ts';
 import { silentLogger } from '../../common/platform/log.ts';
 import type { Labels, Metrics } from '../../common/platform/metrics.ts';
 import { type ReceiptCheck, ReceiptChecks } from '../../frontend/receipt-checks.ts';
-
-import { keyRecord } from '../rigs/dkimpy.ts';
 import { DnsServer, type ZoneEntry } from '../rigs/dns-server.ts';
+import { newSigningKey } from '../rigs/signing-key.ts';
 
 const US = 'mx.example.org';
-const keys = generateKeyPairSync('rsa', { modulusLength: 1_024 });
-const PRIVATE = String(keys.privateKey.export({ type: 'pkcs8', format: 'pem' }));
-const RECORD = keyRecord('rsa', keys.publicKey.export({ type: 'spki', format: 'der' }));
+const { pem: PRIVATE, record: RECORD } = newSigningKey('rsa', 1_024);
 
 const MESSAGE = Buffer.from(
   'From: Ann <ann@example.com>\r\nTo: bob@example.org\r\nSubject: hello\r\nDate: Mon, 30 Nov 2026 10:00:00 +0000\r\n\r\nHello.\r\n',

@@ -4,6 +4,7 @@ import { type Clock, systemClock } from '../../common/platform/clock.ts';
 import { type Logger, silentLogger } from '../../common/platform/log.ts';
 import { systemRandom } from '../../common/platform/random.ts';
 import { type ValidatingDns, validatingDns } from '../../common/platform/validating-dns.ts';
+import { until } from '../house/until.ts';
 import { DnsServer, type ZoneEntry } from '../rigs/dns-server.ts';
 import { Unbound } from '../rigs/unbound.ts';
 
@@ -306,6 +307,20 @@ describe('whether it validates', () => {
     server.zone['.'] = { ns: ['ns.test'], isSigned: true };
     pass(600_001);
     expect(await dns.validates()).toBe(true);
+  });
+
+  test('who does not is told of until he is found to validate, which is asked anew when that was long ago', async () => {
+    const { server: good } = await world({ '.': { ns: ['ns.test'], isSigned: true } });
+    const { dns, server, pass } = await world({ '.': { ns: ['ns.test'] } }, [good.server]);
+    expect(dns.notValidating()).toEqual([]);
+    await dns.validates();
+    expect([dns.notValidating(), dns.notValidating()]).toEqual([[server.server], [server.server]]);
+    expect(server.asked).toEqual(['NS .']);
+    server.zone['.'] = { ns: ['ns.test'], isSigned: true };
+    pass(600_001);
+    expect(dns.notValidating()).toEqual([server.server]);
+    await until('it to be asked anew', () => dns.notValidating().length === 0, { deadlineMs: 5_000 });
+    expect(server.asked).toEqual(['NS .', 'NS .']);
   });
 
   test('what is remembered of the root, whatever its TTL, is no sign of it', async () => {

@@ -96,3 +96,10 @@ export interface DeliveryAgent {
   /** Stops: idle connections are closed, deliveries under way are cut off and reported. Resolves when nothing is left. */
   close(): Promise<void>;
 }
+
+/** One that also says what is known of the way mail takes from here. */
+export interface SendingAgent extends DeliveryAgent {
+  readonly hostsOf: HostsOf;
+  /** Resolvers that were found not to validate, of connectors with DANE that mail has gone through, now or before; `ADDRESS:PORT`. */
+  unvalidatedResolvers(): readonly string[];
+}

@@ -27,12 +27,12 @@ import { CONTENT_HEADER, DELIVERY_HEADER, HeaderFieldRemover, traceHeaders } fro
 import { credentialsIn, type ReadCredentials } from './connector-credentials.ts';
 import { type HostDane, lookUpDane } from './dane-lookup.ts';
 import type {
-  DeliveryAgent,
   DeliveryRecipient,
   DeliveryRequest,
   DeliveryRoute,
   HostsOf,
   RecipientResult,
+  SendingAgent,
 } from './delivery-api.ts';
 import { DeliveryPool, type Destination } from './delivery-pool.ts';
 import { allDeferred, brokeDown, internalError, mayTryNextHost, toResult, unreadable } from './delivery-results.ts';
@@ -96,17 +96,17 @@ export const DEFAULT_DELIVERY_SETTINGS: DeliverySettings = {
   policyPort: 443,
 };
 
-export function createDeliveryAgent(options: DeliveryAgentOptions): DeliveryAgent & { readonly hostsOf: HostsOf } {
+export function createDeliveryAgent(options: DeliveryAgentOptions): SendingAgent {
   return new SocketDeliveryAgent(options);
 }
 
-class SocketDeliveryAgent implements DeliveryAgent {
+class SocketDeliveryAgent implements SendingAgent {
   readonly #options: DeliveryAgentOptions;
   readonly #settings: DeliverySettings;
   readonly #pool: DeliveryPool;
   readonly #turns = new DeliveryTurns();
   readonly #policies: StsPolicies;
-  readonly #validating: (servers: readonly string[]) => ValidatingDns;
+  readonly #validating: ValidatingLists;
   readonly #signing: DkimSigning;
   readonly #underWay = new Set<Promise<void>>();
   /** `host:port` -> monotonic time until which the host comes last. */
@@ -120,7 +120,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
     const { clock, log } = options;
     this.#policies = new StsPolicies({ clock, log, port: this.#settings.policyPort, ...trust });
     const keys = options.dkim ?? { config: () => null, directory: null };
-    this.#validating = options.validatingDns ?? onePerList((servers) => validatingDns(servers, options));
+    this.#validating = new ValidatingLists(options.validatingDns ?? ((servers) => validatingDns(servers, options)));
     this.#signing = new DkimSigning({ clock, log, metrics: options.metrics, ...keys });
     this.#pool = new DeliveryPool({
       clock: options.clock,
@@ -149,6 +149,8 @@ class SocketDeliveryAgent implements DeliveryAgent {
       .finally(() => this.#underWay.delete(delivery));
     this.#underWay.add(delivery);
   }
+
+  readonly unvalidatedResolvers = (): readonly string[] => this.#validating.notValidating();
 
   readonly hostsOf: HostsOf = async (route) => {
     const found = await this.#destinations(route);
@@ -270,7 +272,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
     if (answer.kind === 'deferred') return { ...answer, scope: 'host' };
     const dane =
       mx.dane === true
-        ? await lookUpDane(domain, answer, mx.port, this.#validating(mx.dnsServers), metrics)
+        ? await lookUpDane(domain, answer, mx.port, this.#validating.of(mx.dnsServers), metrics)
         : new Map<string, HostDane>();
     const known = answer.targets.filter(({ name }) => dane.get(name)?.kind !== 'unresolved');
     const doubtful = [...dane.values()].find((one) => one.kind === 'unresolved');
@@ -288,7 +290,7 @@ class SocketDeliveryAgent implements DeliveryAgent {
   }
 
   #dnsFor({ dane, dnsServers }: MxConfig): MailDns {
-    return dane === true ? this.#validating(dnsServers) : this.#options.dns(dnsServers);
+    return dane === true ? this.#validating.of(dnsServers) : this.#options.dns(dnsServers);
   }
 
   async #policyOf({ domain, mx }: MxRoute): Promise<StsPolicy | null> {
@@ -402,16 +404,24 @@ function shown({ host, port, tlsName, tls, session, dane, noDane }: Destination)
 }
 
 /** What is remembered of answers, and how many questions are under way, is of one list of servers. */
-function onePerList(
-  make: (servers: readonly string[]) => ValidatingDns,
-): (servers: readonly string[]) => ValidatingDns {
-  const known = new Map<string, ValidatingDns>();
-  return (servers) => {
+class ValidatingLists {
+  readonly #make: (servers: readonly string[]) => ValidatingDns;
+  readonly #known = new Map<string, ValidatingDns>();
+
+  constructor(make: (servers: readonly string[]) => ValidatingDns) {
+    this.#make = make;
+  }
+
+  of(servers: readonly string[]): ValidatingDns {
     const key = servers.join(' ');
-    const dns = known.get(key) ?? make(servers);
-    known.set(key, dns);
+    const dns = this.#known.get(key) ?? this.#make(servers);
+    this.#known.set(key, dns);
     return dns;
-  };
+  }
+
+  notValidating(): readonly string[] {
+    return [...new Set([...this.#known.values()].flatMap((dns) => dns.notValidating()))].sort();
+  }
 }
 
 function nextHopOf(route: DeliveryRoute): string {

@@ -5,7 +5,7 @@ import { drainView } from '../core/drain.ts';
 import { resubmitViews } from '../core/resubmission.ts';
 import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
-import type { HostsOf } from './delivery-api.ts';
+import type { SendingAgent } from './delivery-api.ts';
 import { knownCopies } from './known-copies.ts';
 import { type Clocks, listMessages, listNextHops } from './message-listing.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
@@ -24,11 +24,17 @@ const QUEUES: readonly Queue[] = [
   'shadowSafetyNet',
 ];
 
-const NO_HOSTS: HostsOf = async () => ({ hosts: [], problem: null, policy: null });
+/** What is known of the way mail takes from here. */
+type Sending = Pick<SendingAgent, 'hostsOf' | 'unvalidatedResolvers'>;
 
-export function transportView(server: TransportServer, hostsOf: HostsOf = NO_HOSTS): TransportView {
+const SENDS_NOTHING: Sending = {
+  hostsOf: async () => ({ hosts: [], problem: null, policy: null }),
+  unvalidatedResolvers: () => [],
+};
+
+export function transportView(server: TransportServer, sending: Sending = SENDS_NOTHING): TransportView {
   return {
-    status: () => statusOf(server),
+    status: () => statusOf(server, sending),
     nextHops: () => listNextHops(server.core, clocksOf(server)),
     messages: (filter, after, limit) => listMessages(server.core, filter, after, limit, clocksOf(server)),
     message: (id) => message(server, id),
@@ -36,13 +42,13 @@ export function transportView(server: TransportServer, hostsOf: HostsOf = NO_HOS
     safetyNet: (question, limit) => listSafetyNet(server.deps.database, question, limit),
     countSafetyNet: (question) => countSafetyNet(server.deps.database, question),
     known: (ids) => knownCopies(server.core, server.deps.database, ids),
-    route: (address, sizeBytes) => routeView(server, hostsOf, address, sizeBytes),
+    route: (address, sizeBytes) => routeView(server, sending.hostsOf, address, sizeBytes),
     lostMessages: () => lostMessages(server.core, server.deps.clock.monotonicMs()),
     resubmits: () => resubmitViews({ server: server.core, nowMs: server.deps.clock.monotonicMs() }),
   };
 }
 
-function statusOf(server: TransportServer): TransportStatus {
+function statusOf(server: TransportServer, sending: Sending): TransportStatus {
   const { core, deps } = server;
   const net = deps.database.safetyNetCounts();
   const counted = queueTotals(core);
@@ -71,6 +77,7 @@ function statusOf(server: TransportServer): TransportStatus {
     lost: [...core.lost].map(([identity, { member, why }]) => ({ member, identity, why })),
     peers: server.peers.view(),
     space: deps.database.space(),
+    unvalidatedResolvers: sending.unvalidatedResolvers(),
   };
 }
 

@@ -94,6 +94,8 @@ export interface TransportStatus {
   readonly lost: readonly { readonly member: string; readonly identity: string; readonly why: string }[];
   readonly peers: readonly PeerView[];
   readonly space: StoreSpace;
+  /** Of connectors with DANE: servers that were found not to validate, `ADDRESS:PORT`. */
+  readonly unvalidatedResolvers: readonly string[];
 }
 
 /** One delivery queue (next hop), Exchange's Get-Queue; or one in which nothing is sent, by its own name. */

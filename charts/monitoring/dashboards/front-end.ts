@@ -1,5 +1,5 @@
 /** The side of the clients: connections, commands, answers, transports to choose from. PURE data. */
-import { type Dashboard, increase, pods, quantile, rate, sumBy } from '../dashboard.ts';
+import { type Dashboard, increase, pods, quantile, rate, spread, sumBy } from '../dashboard.ts';
 
 export const FRONT_END: Dashboard = {
   name: 'mailcluster-front-end',
@@ -101,6 +101,45 @@ export const FRONT_END: Dashboard = {
           unit: 'bytes',
           kind: 'timeseries',
           queries: [{ expr: pods('proxy_replay_buffer_bytes'), legend: '{{pod}}' }],
+        },
+      ],
+    },
+    {
+      title: 'Content filter',
+      panels: [
+        {
+          title: 'Verdicts of content filters',
+          description:
+            'Messages a second that a filter was asked about, by listener and result. No line: no listener has a filter.',
+          unit: 'ops',
+          kind: 'timeseries',
+          queries: [
+            {
+              expr: sumBy('listener, result', rate(pods('content_filter_messages_total'))),
+              legend: '{{listener}}, {{result}}',
+            },
+          ],
+        },
+        {
+          title: 'No usable answer of content filters',
+          description:
+            'Messages deferred (failurePolicy Defer) or accepted unfiltered (Accept) because of that, by listener and reason. 0 is good.',
+          unit: 'short',
+          kind: 'timeseries',
+          queries: [
+            {
+              expr: sumBy('listener, reason', increase(pods('content_filter_failures_total'))),
+              legend: '{{listener}}, {{reason}}',
+            },
+          ],
+          limits: { warning: 1 },
+        },
+        {
+          title: 'Wait for content filters',
+          description: 'How long clients waited for a verdict after the end of their message.',
+          unit: 's',
+          kind: 'timeseries',
+          queries: spread(pods('content_filter_wait_seconds_bucket')),
         },
       ],
     },
