@@ -13,8 +13,10 @@ const HEX_DIGITS = 16;
 /** `text` is the body of a Subject field, or what a person typed; 16 hex digits, null when there is nothing in it. */
 export function subjectHash(text: string): string | null {
   const unfolded = text.replaceAll(/\r?\n(?=[ \t])/g, '').slice(0, LONGEST);
-  const plain = decoded(unfolded).normalize('NFKC').replaceAll(/\s+/g, ' ').trim().toLowerCase();
-  return plain === '' ? null : createHash('sha256').update(plain).digest('hex').slice(0, HEX_DIGITS);
+  const plain = decoded(unfolded).normalize('NFKC').replaceAll(/\s+/g, ' ').trim();
+  // Up and down again: what has no capital of its own (as in Straße) is the same in both cases.
+  const folded = plain.toUpperCase().toLowerCase();
+  return folded === '' ? null : createHash('sha256').update(folded).digest('hex').slice(0, HEX_DIGITS);
 }
 
 /** A stranger writes what is decoded: no message fails for its sake. */

@@ -6,9 +6,10 @@ import { subjectHash } from './subject-hash.ts';
 
 const LIMIT_BYTES = 16_384;
 const EMPTY = Buffer.alloc(0);
-const MESSAGE_ID = /(?:^|\r\n)Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[^\r\n<> \t]{1,900}>)/i;
+/** Blanks before the colon are obsolete (RFC 5322 4.5.8), and are sent. */
+const MESSAGE_ID = /(?:^|\r\n)Message-ID[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^\r\n<> \t]{1,900}>)/i;
 /** To its very end: a part of it would have another hash. */
-const SUBJECT = /(?:^|\r\n)Subject:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n(?![ \t])/i;
+const SUBJECT = /(?:^|\r\n)Subject[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n(?![ \t])/i;
 
 interface Found {
   readonly messageId: string | null;
@@ -46,13 +47,17 @@ export class TrackedFields {
     const [first = EMPTY] = this.#head;
     const head = this.#head.length > 1 ? Buffer.concat(this.#head) : first;
     this.#head = [];
-    const end = head.indexOf('\r\n\r\n');
-    const header = head.toString('latin1', 0, end < 0 ? head.length : end + 2);
-    const subject = SUBJECT.exec(header)?.[1];
+    // Without a header the empty line comes first.
+    const end = head.indexOf('\r\n') === 0 ? -2 : head.indexOf('\r\n\r\n');
+    const header = head.toString('latin1', 0, end === -1 ? head.length : end + 2);
+    const [, messageId] = MESSAGE_ID.exec(header) ?? [];
+    const [, subject] = SUBJECT.exec(header) ?? [];
     return {
-      messageId: MESSAGE_ID.exec(header)?.[1] ?? null,
-      // As octets it was UTF-8, or of no charset that anybody knows.
-      subjectHash: subject === undefined ? null : subjectHash(Buffer.from(subject, 'latin1').toString('utf8')),
+      messageId: messageId === undefined ? null : asText(messageId),
+      subjectHash: subject === undefined ? null : subjectHash(asText(subject)),
     };
   }
 }
+
+/** As octets it was UTF-8 (RFC 6532), or of no charset that anybody knows. */
+const asText = (octets: string): string => Buffer.from(octets, 'latin1').toString('utf8');

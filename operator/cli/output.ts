@@ -28,16 +28,15 @@ export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]
       return value === null || value === '' ? '-' : printable(String(value));
     }),
   );
-  const widths = columns.map((column, index) =>
-    Math.max(column.title.length, ...cells.map((row) => (row[index] ?? '').length)),
+  const widths = columns.map(({ title }, index) =>
+    cells.reduce((widest, row) => Math.max(widest, (row[index] ?? '').length), title.length),
   );
-  const line = (row: readonly string[]): string =>
-    row
-      .map((cell, index) =>
-        columns[index]?.right === true ? cell.padStart(widths[index] ?? 0) : cell.padEnd(widths[index] ?? 0),
-      )
-      .join('  ')
-      .trimEnd();
+  const padded = (cell: string, index: number): string => {
+    if (columns[index]?.right === true) return cell.padStart(widths[index] ?? 0);
+    // Nothing stands behind the last one, and it may be very long.
+    return index === columns.length - 1 ? cell : cell.padEnd(widths[index] ?? 0);
+  };
+  const line = (row: readonly string[]): string => row.map(padded).join('  ').trimEnd();
   return [line(columns.map((column) => column.title)), ...cells.map(line)].map((text) => `${text}\n`).join('');
 }
 

@@ -2,13 +2,16 @@
  * One timeline of a message out of what each member recorded: the transports' tracking, and the front end's events kept with the copies.
  * Pure. Promise: sorted by time, each event once although both copies and several members may tell it.
  */
-import { PARENT, SUBJECT_HASH } from '../../common/tracked-events.ts';
+import { MESSAGE_ID, PARENT, SUBJECT_HASH } from '../../common/tracked-events.ts';
 import type { MessageDetailAnswer, TraceAnswer } from './answers.ts';
 import { type Column, duration, table, time } from './output.ts';
 
+/** What travels with a message to each hop, told where it began only. */
+const TRAVELS: ReadonlySet<string> = new Set(['FRONTEND', MESSAGE_ID, 'AUTHENTICATION', 'CONTENT-FILTER', 'CROSSED']);
+
 const keyOf = (one: TraceAnswer): string =>
   JSON.stringify([
-    one.attemptId,
+    TRAVELS.has(one.event) ? '' : one.attemptId,
     one.atMs,
     one.event,
     one.source,
@@ -32,7 +35,12 @@ export function timeline(
       .filter(({ event }) => event !== SUBJECT_HASH && event !== PARENT)
       .map((event): TraceAnswer => ({ ...event, attemptId: copy.facts.id })),
   );
-  const unique = new Map([...traces.flat(), ...fromCopies].map(plain).map((one) => [keyOf(one), one]));
+  const unique = new Map<string, TraceAnswer>();
+  for (const one of [...traces.flat(), ...fromCopies].map(plain)) {
+    const key = keyOf(one);
+    const known = unique.get(key);
+    if (known === undefined || (known.root !== undefined && one.root === undefined)) unique.set(key, one);
+  }
   return [...unique.values()].sort((a, b) => a.atMs - b.atMs || order(a.event) - order(b.event));
 }
 
@@ -57,11 +65,19 @@ function order(event: string): number {
   return index < 0 ? WAY.length : index;
 }
 
+const MOST_NAMED = 20;
+
+/** A list of ten thousand fills no screen; "-o json" has all. */
+function several(addresses: readonly string[]): string {
+  const left = addresses.length - MOST_NAMED;
+  return `${addresses.slice(0, MOST_NAMED).join(', ')}${left > 0 ? ` and ${left} more` : ''}`;
+}
+
 function detailOf(one: TraceAnswer): string {
   return [
     one.peer === undefined ? '' : `peer ${one.peer}`,
     one.from === undefined ? '' : `from <${one.from}>`,
-    one.recipients === undefined || one.recipients.length === 0 ? '' : `to ${one.recipients.join(', ')}`,
+    one.recipients === undefined || one.recipients.length === 0 ? '' : `to ${several(one.recipients)}`,
     one.messageId === undefined ? '' : `message-id ${one.messageId}`,
     one.detail ?? '',
   ]

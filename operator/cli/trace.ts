@@ -12,6 +12,7 @@ import { renderTree, traceTree } from './trace-tree.ts';
 
 /** A mailing of one Message-ID to everybody is not followed to its last copy. */
 const MOST_IDS = 200;
+const AT_ONCE = 8;
 
 export const traceCommand: Command = {
   summary: 'one timeline of a message over all hops, or the messages of a sender, recipient, subject or time',
@@ -20,7 +21,7 @@ export const traceCommand: Command = {
 
 ID is the id of the 250 reply, or a Message-ID (with or without angle brackets). What was made of the message is shown as a tree before the timeline: its hops to
 other boundaries, reports about it, resubmissions. Without an ID the newest messages are listed that match every filter. Exit code 1 when nobody knows it, or a
-transport did not answer while messages were looked for. How far back: as far as each transport keeps its tracking.
+transport did not answer. How far back: as far as each transport keeps its tracking.
 
 ${TRACK_HELP}
 
@@ -53,13 +54,23 @@ Examples:
       if (found.more) out(`Only ${MOST_IDS} messages of this name were followed.\n`);
     }
     warnUnreachable(context.output, found.unreachable);
-    if (found.events.length > 0) return 0;
+    if (found.events.length > 0) return found.unreachable.length === 0 ? 0 : 1;
     err(
       `Nothing is known about ${id} (${count(cluster.members.length - found.unreachable.length, 'transport')} asked).\n`,
     );
     return 1;
   },
 };
+
+/** Some at a time: each is a question to every member. */
+async function copiesOf(cluster: Members, ids: readonly string[]) {
+  const found = [];
+  for (let at = 0; at < ids.length; at += AT_ONCE) {
+    const some = await Promise.all(ids.slice(at, at + AT_ONCE).map((one) => findCopies(cluster, one)));
+    found.push(...some.flatMap(({ answers }) => answers.map(({ member, value }) => ({ member, ...value }))));
+  }
+  return found;
+}
 
 export async function traceMessage(cluster: Members, id: string) {
   const silent = new Map<string, { readonly member: string; readonly reason: string }>();
@@ -83,9 +94,7 @@ export async function traceMessage(cluster: Members, id: string) {
     for (const one of next) asked.add(one);
   }
   const attempts = [...asked].filter((one) => !one.includes('@'));
-  const copies = (await Promise.all(attempts.map((one) => findCopies(cluster, one)))).flatMap((one) =>
-    one.answers.map(({ member, value }) => ({ member, ...value })),
-  );
+  const copies = await copiesOf(cluster, attempts);
   const events = timeline(traces, copies);
   return { id, events, tree: traceTree(events), copies, unreachable: [...silent.values()], more };
 }

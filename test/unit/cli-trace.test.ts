@@ -57,6 +57,8 @@ const WEST: readonly TrackingRecord[] = [
   {
     ...{ atMs: at(2), event: 'RECEIVE', ...of(HOP, 'b'), ...NAMES, recipients: ['bob@west.example'] },
     ...{ root: MESSAGE, parent: MESSAGE, detail: 'protected' },
+    // It travels with the message, and is told once.
+    history: [{ atMs: at(0) - 9, event: 'FRONTEND', source: 'front-0', detail: 'FRONTEND MAIL FROM' }],
   },
   {
     ...{ atMs: at(4), event: 'FAIL', ...of(HOP, 'b'), ...NAMES, recipients: ['bob@west.example'], root: MESSAGE },
@@ -152,7 +154,7 @@ test('the same for programs', async () => {
 test('a member that does not answer leaves its part out, and is named', async () => {
   await world.stopAdmin('a');
   const { code, out, err } = await trace(HOP);
-  expect(code).toBe(0);
+  expect(code).toBe(1);
   expect(out.split('\n\n')[0]).toBe(`${MESSAGE}  not recorded any more by anybody who answered
 └─ ${HOP}  hop, received by b
    │    bob@west.example  failed at mailbox:w/1: 550 5.1.1 no such mailbox

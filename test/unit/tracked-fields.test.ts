@@ -34,6 +34,12 @@ describe('TrackedFields', () => {
     expect(find([late])).toEqual({ id: null, subject: null });
   });
 
+  it('reads what is obsolete, and UTF-8; without a header there is none', () => {
+    expect(find(['Message-ID : <a@b>\r\nSubject\t: x\r\n\r\n'])).toEqual({ id: '<a@b>', subject: subjectHash('x') });
+    expect(find(['Message-ID: <jürg@b>\r\n\r\n']).id).toBe('<jürg@b>');
+    expect(find(['\r\nMessage-ID: <body@c>\r\nSubject: body\r\n\r\n'])).toEqual({ id: null, subject: null });
+  });
+
   it('says nothing of a subject that does not end where it stopped reading', () => {
     const long = `Subject: begun${'\r\n and more of it'.repeat(2_000)}\r\n\r\n`;
     expect(find([long]).subject).toBeNull();
@@ -55,6 +61,10 @@ describe('subjectHash', () => {
     ['in two words of which space between does not count', '=?utf-8?Q?J=C3=BC?=\r\n =?utf-8?Q?rgens_Bericht?='],
     ['with a language (RFC 2231)', '=?utf-8*de?Q?J=C3=BCrgens_Bericht?='],
   ])('is the same: %s', (_, text) => expect(subjectHash(text)).toBe(hash));
+
+  it('has no case where a letter has none', () => {
+    expect(subjectHash('Grüße aus der Straße')).toBe(subjectHash('GRÜSSE AUS DER STRASSE'));
+  });
 
   it('is of another text another one, of none null', () => {
     expect(hash).toMatch(/^[0-9a-f]{16}$/);

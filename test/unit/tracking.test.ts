@@ -178,6 +178,17 @@ test('the newest messages that match, each once, over files and buffer, and that
   expect(await find({ sender: '' })).toEqual([[], false]);
 });
 
+test('questions wait for each other, eight of them; who comes then is told to come again', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  tracking.record(record('A1', { from: 'a@b' }));
+  const asked = Array.from({ length: 9 }, () => tracking.find(ANYTHING, 1));
+  const answers = await world.settle(Promise.allSettled(asked));
+  expect(answers.map(({ status }) => status)).toEqual([...Array(8).fill('fulfilled'), 'rejected']);
+  expect(answers[8]).toMatchObject({ reason: { code: 'BUSY' } });
+  expect((await world.settle(tracking.find(ANYTHING, 1))).messages).toHaveLength(1);
+});
+
 test('a message with ten thousand recipients is told with some of them, and addresses need no care', async () => {
   const world = new World();
   const tracking = await world.open();

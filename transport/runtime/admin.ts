@@ -7,7 +7,7 @@
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
  * `after` is the `next` of the page before; `next` null says that there is nothing behind.
  * Owns: one listening socket. Promise: only a certificate of our CA with the role `operator`, `viewer` or `exporter` is answered; lists are bounded.
- * Refuses: no certificate (TLS ends), another role (403), other methods (405), bad parameters (400); each with `{error:{code, message}}`.
+ * Refuses: no certificate (TLS ends), another role (403), other methods (405), bad parameters (400), too many questions to tracking at once (503); each with `{error:{code, message}}`.
  * Fails: rejects at start when the port cannot be had; an error of the view is a 500 and ends nothing.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -20,7 +20,7 @@ import type { CopyId } from '../../common/message.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import { type AdminClient, adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
 import type { Queue, SafetyNetPosition } from '../store/database.ts';
-import type { TrackingSearch } from './tracking.ts';
+import { TrackingBusy, type TrackingSearch } from './tracking.ts';
 import type { TrackingQuestion } from './tracking-find.ts';
 import type { MessageFilter, SafetyNetQuestion, TransportView } from './view.ts';
 
@@ -69,7 +69,7 @@ interface Content {
   readonly content: AsyncIterable<Buffer>;
 }
 interface Refusal {
-  readonly status: 400 | 403 | 404 | 405 | 500;
+  readonly status: 400 | 403 | 404 | 405 | 500 | 503;
   readonly code: string;
   readonly message: string;
 }
@@ -311,6 +311,7 @@ async function answerTo(request: IncomingMessage, options: AdminServerOptions): 
     if (error instanceof BadParameter || error instanceof URIError) {
       return { status: 400, code: 'BAD_PARAMETER', message: error.message };
     }
+    if (error instanceof TrackingBusy) return { status: 503, code: error.code, message: error.message };
     options.logger.error({ error, path: request.url }, 'admin request failed');
     return { status: 500, code: 'INTERNAL', message: error instanceof Error ? error.message : String(error) };
   }

@@ -104,6 +104,17 @@ interface Current {
   lastWriteMs: number;
 }
 
+const MOST_QUESTIONS = 8;
+
+/** Nothing is wrong; ask again a little later. */
+export class TrackingBusy extends Error {
+  readonly code = 'BUSY';
+
+  constructor() {
+    super(`${MOST_QUESTIONS} questions wait for message tracking already; ask again when they are answered`);
+  }
+}
+
 class TrackingDirectory implements TrackingFiles {
   readonly #options: Required<TrackingFilesOptions>;
   /** Finished files, oldest first. */
@@ -117,6 +128,7 @@ class TrackingDirectory implements TrackingFiles {
   #inFlight: readonly string[] = [];
   #writing: Promise<void> = Promise.resolve();
   #reading: Promise<void> = Promise.resolve();
+  #questions = 0;
   #timer: Timer | null = null;
   #failing = false;
   readonly #retention: Retention;
@@ -317,10 +329,16 @@ class TrackingDirectory implements TrackingFiles {
     return found;
   }
 
-  /** One after the other: a line of people with questions holds up no mail. */
+  /** One after the other: a line of people with questions holds up no mail. Fails: `BUSY`, when the line is long already. */
   #eachLine(take: (line: string) => void): Promise<void> {
+    if (this.#questions >= MOST_QUESTIONS) return Promise.reject(new TrackingBusy());
+    this.#questions += 1;
     const read = this.#reading.then(() => this.#readAll(take));
-    this.#reading = read.catch(() => undefined);
+    this.#reading = read
+      .catch(() => undefined)
+      .then(() => {
+        this.#questions -= 1;
+      });
     return read;
   }
 
