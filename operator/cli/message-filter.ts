@@ -26,7 +26,8 @@ export const FILTER_HELP = `  --queue QUEUE          submission, delivery, unrea
   --larger-than SIZE, --smaller-than SIZE
                          bytes, or 10Ki, 5Mi
   --error TEXT           part of the last error
-  --attempt ID           this message, and what was resubmitted of it`;
+  --attempt ID           this message, what crossed from it to another boundary, and
+                         what was resubmitted of it`;
 
 export type FilterParameters = Readonly<Record<string, string | number | null>>;
 

@@ -193,7 +193,7 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
   if (common.format === 'json') {
     const copies = resting.map(({ member, value }) => ({ member, ...value }));
     out(json({ id, copies, unreachable: found.unreachable }));
-  } else out(resting.map(({ member, value }) => renderCopy(member, value)).join('\n'));
+  } else out(resting.map(({ member, value }) => renderCopy(member, value, id)).join('\n'));
   warnUnreachable(context.output, found.unreachable);
   if (resting.length > 0) return 0;
   const elsewhere = found.answers.map(({ member, value }) => `${value.state.queue}@${member}`).join(', ');

@@ -146,6 +146,7 @@ export function detail(queue: 'delivery' | 'shadow'): MessageDetail {
 export function summary(queue: 'delivery' | 'shadow', id: CopyId = ID): MessageSummary {
   return {
     id,
+    crossedFrom: null,
     queue,
     role: queue === 'shadow' ? 'shadow' : 'primary',
     from: 'ann@example.org',
@@ -268,10 +269,11 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
     ],
     messages: (filter, after, limit) => {
       asked.push({ what: 'messages', arguments: [filter, after, limit] });
-      const { queue, nextHop } = filter;
+      const { queue, nextHop, attempt } = filter;
       const found = contents.messages
         .filter((one) => (queue === null || one.queue === queue) && (after === null || one.id > after))
-        .filter((one) => nextHop === null || one.nextHops.includes(nextHop));
+        .filter((one) => nextHop === null || one.nextHops.includes(nextHop))
+        .filter((one) => attempt === null || one.id === attempt || one.crossedFrom === attempt);
       return { messages: found.slice(0, limit), next: (found.length > limit && found[limit - 1]?.id) || null };
     },
     body: (id) => {

@@ -159,7 +159,10 @@ test('message remove: several are only listed, everything needs --all, an ID is 
     code: 1,
     err: 'Refused: these 2 are all messages there are; say --all as well if you mean it.\n',
   });
-  expect(await remove(ID)).toMatchObject({ code: 1, err: `No transport that answered has ${ID} in transit.\n` });
+  expect(await remove(ID)).toMatchObject({
+    code: 1,
+    err: expect.stringContaining(`No transport has ${ID} in transit`),
+  });
   expect(await remove('--next-hop', 'nowhere')).toMatchObject({ code: 1, err: 'No messages match.\n' });
   for (const [args, said] of [
     [[], 'say --all if you mean it'],
