@@ -84,11 +84,23 @@ async function find(cluster: Members, { filter }: Wish, unreachable: Unreachable
   return { messages, isMore: false };
 }
 
-/** Nothing would be left: the first message that does not match decides. */
-async function isAllThereIs(cluster: Members, found: readonly Message[]): Promise<boolean> {
-  const ids = new Set(found.map(idOf));
-  for await (const message of messagesOf(cluster, { filter: {}, after: null, pageSize: PAGE, unreachable: [] }))
-    if (!ids.has(idOf(message))) return false;
+/** Nothing would be left: the first message that does not match decides. What comes or goes meanwhile is asked about once more. */
+async function isAllThereIs(cluster: Members, filter: FilterParameters): Promise<boolean> {
+  const walk = (one: FilterParameters): AsyncGenerator<Message> =>
+    messagesOf(cluster, { filter: one, after: null, pageSize: PAGE, unreachable: [] });
+  const isAmong = async (one: FilterParameters, id: CopyId): Promise<boolean> => {
+    for await (const message of walk(one)) if (idOf(message) === id) return true;
+    return false;
+  };
+  const matching = walk(filter);
+  let match = await matching.next();
+  for await (const message of walk({})) {
+    const id = idOf(message);
+    while (match.done !== true && idOf(match.value) < id) match = await matching.next();
+    if (match.done !== true && idOf(match.value) === id) continue;
+    const matches = await isAmong(filter.attempt == null ? { ...filter, attempt: id } : filter, id);
+    if (!matches && (await isAmong({ attempt: id }, id))) return false;
+  }
   return true;
 }
 
@@ -110,8 +122,11 @@ export async function removeMessages(args: readonly string[], context: CommandCo
     return 1;
   }
   const isMany = messages.length > 1 || isMore;
-  if (isMany && wish.isSure && !wish.isAll && !isMore && (await isAllThereIs(cluster, messages))) {
-    err(`Refused: these ${messages.length} are all messages there are; say --all as well if you mean it.\n`);
+  if (isMany && wish.isSure && !wish.isAll && (await isAllThereIs(cluster, wish.filter))) {
+    const which = isMore
+      ? `all messages there are match, more than ${MOST}`
+      : `these ${messages.length} are all messages there are`;
+    err(`Refused: ${which}; say --all as well if you mean it.\n`);
     return 1;
   }
   if (wish.isDryRun || (isMany && !wish.isSure)) {

@@ -1,5 +1,6 @@
 /** `mailcluster message list` and `mailcluster queue`: filters, pages over all members, what a person is told; over real admin APIs. */
 import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
 import { kubeMessageCommand, messageCommand } from '../../operator/cli/messages.ts';
@@ -174,6 +175,34 @@ test('message remove: several are only listed, everything needs --all, an ID is 
     expect(await remove(...args)).toMatchObject({ code: 'USAGE', err: expect.stringContaining(said) });
   expect(await readdir(world.directory)).not.toContain('orders');
 });
+
+test.each([
+  [201, 0],
+  [250, 1],
+])(
+  'message remove: of %i waiting all but %i match; more than fit into one command need --all like any others',
+  async (count, others) => {
+    const id = (n: number): CopyId => `01J${String(n).padStart(23, '0')}` as CopyId;
+    const waiting = Array.from({ length: count }, (_, n) => summary('delivery', id(n)));
+    // The last one by id: all that match have to be passed first.
+    const rest = Array.from({ length: others }, () => ({ ...summary('delivery', id(count)), nextHops: ['db02/sea'] }));
+    const world = await open();
+    const b = { ...CONTENTS.b, messages: waiting.slice(100, 150).map((one) => summary('shadow', one.id)) };
+    await world.cluster({ a: { ...CONTENTS.a, messages: [...waiting, ...rest] }, b });
+    const orders = async (): Promise<number> => {
+      const names = await readdir(world.directory);
+      if (!names.includes('orders')) return 0;
+      return (await readdir(join(world.directory, 'orders'))).filter((name) => name.startsWith('message-')).length;
+    };
+    const { code, err } = await run(messageCommand, world, 'remove', '--next-hop', 'db01/sea', '--yes');
+    expect(code).toBe(1);
+    if (others === 0)
+      expect(err).toBe('Refused: all messages there are match, more than 200; say --all as well if you mean it.\n');
+    expect(await orders()).toBe(others === 0 ? 0 : 200);
+    await run(messageCommand, world, 'remove', '--next-hop', 'db01/sea', '--yes', '--all');
+    expect(await orders()).toBe(200);
+  },
+);
 
 test('wrong usage', async () => {
   const world = await open();
