@@ -132,7 +132,7 @@ export const messageCommand: Command = {
 ${HELP} "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 ${OPTIONS_HELP}
-  --since TIME           only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
+  --since TIME           only what was acknowledged since then (a time, milliseconds since 1970, or how long ago: 30m)
 ${EXAMPLES}`,
   run: (args, context) => {
     const found = common(args, context);

@@ -26,6 +26,7 @@ import type {
   KnownCopy,
   MessageDetail,
   MessageSummary,
+  NextHopView,
   ResubmitView,
   RouteView,
   SafetyNetListing,
@@ -171,6 +172,7 @@ export interface MemberContents {
   readonly outcomes?: readonly RecordedOutcome[];
   readonly lost?: readonly CopyId[];
   readonly route?: Partial<RouteView>;
+  readonly nextHop?: Partial<NextHopView>;
   /** Of every message here. */
   readonly body?: () => AsyncIterable<Buffer>;
   /** One page each. */
@@ -265,6 +267,7 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         suspended: false,
         nextRetryMs: NOW_MS + 60_000,
         lastError: '451 4.3.2 try later',
+        ...contents.nextHop,
       },
     ],
     messages: (filter, after, limit) => {

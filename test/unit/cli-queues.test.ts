@@ -92,7 +92,7 @@ test('message list: filters reach every member, what cannot be one is said', asy
   const one = { domain: 'contoso.com', olderThanMs: 5_400_000, minBytes: 10_240, error: 'no route', sender: '' };
   expect(asked).toEqual([expect.objectContaining(one), expect.objectContaining(one)]);
   for (const [args, said] of [
-    [['--older-than', 'yesterday'], '--older-than: a duration like 30s, 10m or 2h, not yesterday'],
+    [['--older-than', 'yesterday'], '--older-than: a duration like 30s, 10m, 2h or 3d, not yesterday'],
     [['--larger-than', 'huge'], '--larger-than: bytes, or a size like 10Ki, not huge'],
     [['--sender', ''], '--sender: is empty'],
   ] as const)
