@@ -25,12 +25,19 @@ export type Asked<T> =
     }
   /** The member answered that it does not know. */
   | { readonly kind: 'absent'; readonly member: string }
-  | { readonly kind: 'unreachable'; readonly member: string; readonly reason: string };
+  | {
+      readonly kind: 'unreachable';
+      readonly member: string;
+      readonly reason: string;
+      /** It is there, and what it was asked can nobody be asked: what is wrong with it. */
+      readonly badQuestion?: string;
+    };
 
 const DEADLINE_MS = 5_000;
 /** What reads all message tracking of a member, from the moment the question is there: 1 GiB takes seconds, and people may keep more. */
 const TRACKING_MS = 120_000;
 const READS_TRACKING = /^\/v1\/(trace|tracking|outcomes)\?/;
+const UNKNOWN_FILTER = ': there is no such filter';
 const MAX_ANSWER_BYTES = 64 << 20;
 
 /** Of the certificate that a member showed. */
@@ -219,8 +226,12 @@ export async function askMember<T>(
     const patience = READS_TRACKING.test(path) ? { answerMs: TRACKING_MS } : {};
     const answer = await get(adminUrl.replace(/\/$/, '') + path, tls, member, { ...patience, ...options });
     if (answer.status === 404) return { kind: 'absent', member };
-    if (answer.status !== 200)
-      return { kind: 'unreachable', member, reason: `${answer.status}: ${messageOf(answer.body)}` };
+    if (answer.status !== 200) {
+      const said = messageOf(answer.body);
+      // Another version may know that filter.
+      const badQuestion = answer.status === 400 && !said.endsWith(UNKNOWN_FILTER) ? { badQuestion: said } : {};
+      return { kind: 'unreachable', member, reason: `${answer.status}: ${said}`, ...badQuestion };
+    }
     const { certificateNotAfterMs, certificateFormer } = answer;
     return { kind: 'answer', member, value: JSON.parse(answer.body) as T, certificateNotAfterMs, certificateFormer };
   } catch (error) {

@@ -89,6 +89,8 @@ export interface RouteAnswer {
 
 export interface MessageAnswer {
   readonly id: string;
+  /** Absent from older versions, which find nothing by it either. */
+  readonly crossedFrom?: string | null;
   readonly queue: string;
   readonly role: 'primary' | 'shadow';
   readonly from: string;

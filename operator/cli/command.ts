@@ -3,8 +3,10 @@
  * nothing was found, 2 the command line (or a file it names) is wrong.
  */
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
+import type { Asked } from '../admin-client.ts';
+import { isDateTime, parseDuration } from '../resource/quantity.ts';
 import type { Format, Output } from './output.ts';
-import type { MailSource, Members, OrderDesk, Place, ResubmitDesk } from './place.ts';
+import type { MailSource, MemberName, Members, OrderDesk, Place, ResubmitDesk } from './place.ts';
 
 export interface CommandContext {
   readonly output: Output;
@@ -93,16 +95,31 @@ export function parse(
   return { values, positionals, common: { ...common, state: stateOf(state, context.environment) } };
 }
 
+/** A question that no member can be asked is the fault of who asks, once, and of no member. */
+function answered<T>(asked: Asked<T>): Asked<T> {
+  if (asked.kind !== 'unreachable' || asked.badQuestion === undefined) return asked;
+  throw new UsageError(`the transports refuse the question: ${asked.badQuestion}`);
+}
+
+const askingAll = ({ askAll }: Pick<Members, 'askAll'>): Pick<Members, 'askAll'> => ({
+  askAll: async <T>(path: string) => (await askAll<T>(path)).map(answered),
+});
+
+const asking = (members: Members): Pick<Members, 'ask' | 'askAll'> => ({
+  ...askingAll(members),
+  ask: async <T>(member: Pick<MemberName, 'name'>, path: string) => answered(await members.ask<T>(member, path)),
+});
+
 export async function openMembers({ values }: Parsed, context: CommandContext): Promise<Members> {
   const members = await context.place.openMembers(values, context);
   context.atEnd(members.close);
-  return members;
+  return { ...members, ...asking(members) };
 }
 
 export async function openMail({ values }: Parsed, context: CommandContext): Promise<MailSource> {
   const source = await context.place.openMail(values, context);
   context.atEnd(source.close);
-  return source;
+  return { ...source, ...asking(source) };
 }
 
 export async function openOrders({ values }: Parsed, context: CommandContext): Promise<OrderDesk> {
@@ -114,7 +131,7 @@ export async function openOrders({ values }: Parsed, context: CommandContext): P
 export async function openResubmits({ values }: Parsed, context: CommandContext): Promise<ResubmitDesk> {
   const desk = await context.place.openResubmits(values, context);
   context.atEnd(desk.close);
-  return desk;
+  return { ...desk, ...askingAll(desk) };
 }
 
 export function text(parsed: Parsed, name: string): string | null {
@@ -122,14 +139,37 @@ export function text(parsed: Parsed, name: string): string | null {
   return typeof value === 'string' ? value : null;
 }
 
-/** An ISO 8601 time or milliseconds since 1970, as milliseconds. */
-export function timeOption(parsed: Parsed, name: string): number | null {
+const TIME = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?(Z| ?UTC|[+-]\d\d:\d\d)?)?$/i;
+
+/** RFC 3339, shorter where that says all, with a blank as tables show it; UTC where no zone is named. Or milliseconds since 1970, which no seconds pass for. */
+function timeOf(value: string): number | null {
+  if (/^\d{12,13}$/.test(value)) return Number(value);
+  const [, day, minute = '00:00', second = ':00', zone = 'Z'] = TIME.exec(value) ?? [];
+  const whole = `${day}T${minute}${second}${/^( ?UTC|Z)$/i.test(zone) ? 'Z' : zone}`;
+  return day !== undefined && isDateTime(whole) ? Date.parse(whole) : null;
+}
+
+/** As milliseconds. */
+export function timeOption(parsed: Parsed, name: string, or = ''): number | null {
   const value = text(parsed, name);
   if (value === null) return null;
-  const ms = /^\d+$/.test(value) ? Number(value) : Date.parse(value);
-  if (Number.isNaN(ms)) throw new UsageError(`--${name}: an ISO 8601 time or milliseconds since 1970, not ${value}`);
+  const ms = timeOf(value);
+  if (ms === null)
+    throw new UsageError(
+      `--${name}: a time like 2026-01-31T12:00:00Z (UTC where no zone is named), milliseconds since 1970${or}, not ${value}`,
+    );
   return ms;
 }
+
+/** A time, or how long ago it was. */
+export function momentOption(parsed: Parsed, name: string, nowMs: number): number | null {
+  const ago = parseAge(text(parsed, name) ?? '');
+  return ago === null ? timeOption(parsed, name, ', or how long ago like 30m, 2h or 7d') : nowMs - ago;
+}
+
+/** A duration as resources have it, with days in front. */
+export const parseAge = (value: string): number | null =>
+  parseDuration(value.replace(/^\d+d/, (days) => `${Number.parseInt(days, 10) * 24}h`));
 
 export function query(parameters: Readonly<Record<string, string | number | null>>): string {
   const set = Object.entries(parameters).filter((entry): entry is [string, string | number] => entry[1] !== null);

@@ -8,7 +8,7 @@ import { type Acceptance, AcceptedLog } from '../local/accepted-log.ts';
 import { type Cluster, gather, openCluster } from '../local/cluster.ts';
 import { statePaths } from '../local/state-directory.ts';
 import type { KnownAnswer, OutcomesAnswer } from './answers.ts';
-import { type CommandContext, parse, query, timeOption } from './command.ts';
+import { type CommandContext, momentOption, parse, query } from './command.ts';
 import { allSetAside, whatToDoAbout } from './member.ts';
 import { count, json, printable, table, time } from './output.ts';
 
@@ -123,7 +123,7 @@ async function reported(cluster: Cluster): Promise<ReadonlyMap<string, readonly 
 
 export async function lostMessages(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, { since: { type: 'string' } }, [0, 0]);
-  const sinceMs = timeOption(parsed, 'since') ?? 0;
+  const sinceMs = momentOption(parsed, 'since', context.nowMs()) ?? 0;
   const cluster = await openCluster(parsed.common.state);
   const document = await readTopology(cluster.run.topologyFile);
   const log = new AcceptedLog(

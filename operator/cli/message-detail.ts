@@ -1,12 +1,13 @@
-/** One copy of a message in words: envelope, epoch, holders, recipients. Pure. */
+/** One copy of a message in words: its id where that is not the one that was asked for, envelope, epoch, holders, recipients. Pure. */
 import type { MessageDetailAnswer } from './answers.ts';
 import { size, table, time } from './output.ts';
 
-export function renderCopy(member: string, { facts, state }: MessageDetailAnswer): string {
+export function renderCopy(member: string, { facts, state }: MessageDetailAnswer, asked: string): string {
   const { envelope } = facts;
   const holders = state.placements.map((one) => `${one.member} (${one.status})`).join(', ');
   const lines = [
     `Copy on ${member}: ${state.queue}`,
+    ...(facts.id === asked ? [] : [`  id         ${facts.id}, as which it crossed to this boundary`]),
     `  from       <${envelope.reversePath}>`,
     `  size       ${size(facts.sizeBytes)} (${facts.sizeBytes} bytes), SHA-256 ${facts.digest}`,
     `  accepted   ${time(facts.acceptedAtMs)} UTC by ${envelope.frontend}/${envelope.listener} from ${envelope.client.address}`,

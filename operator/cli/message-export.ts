@@ -7,9 +7,9 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { reasonOf } from '../admin-client.ts';
-import { gather } from '../local/cluster.ts';
 import type { MessageDetailAnswer } from './answers.ts';
 import { type CommandContext, openMail, parse, text, UsageError, warnUnreachable } from './command.ts';
+import { findAllCopies } from './message-copies.ts';
 import type { MailSource } from './place.ts';
 
 interface Holder {
@@ -21,8 +21,8 @@ export async function exportMessage(args: readonly string[], context: CommandCon
   const parsed = parse(args, context, { out: { type: 'string' } }, [1, 1]);
   const id = parsed.positionals[0] ?? '';
   const cluster = await openMail(parsed, context);
-  const path = `/v1/messages/${encodeURIComponent(id)}`;
-  const { answers, unreachable } = gather(await cluster.askAll<MessageDetailAnswer>(path));
+  // Where it crossed to it has the same bytes.
+  const { answers, unreachable } = await findAllCopies(cluster, id);
   warnUnreachable(context.output, unreachable);
   const { out, err } = context.output;
   if (answers.length === 0) {
@@ -32,7 +32,7 @@ export async function exportMessage(args: readonly string[], context: CommandCon
   const file = text(parsed, 'out') ?? `${id}.eml`;
   await (await create(file)).close();
   for (const holder of answers) {
-    const problem = await fetched(cluster, `${path}/body`, holder, file);
+    const problem = await fetched(cluster, holder, file);
     if (problem === null) {
       const { sizeBytes, digest } = holder.value.facts;
       out(`${file}: ${sizeBytes} bytes, SHA-256 ${digest}, from ${holder.member}.\n`);
@@ -56,7 +56,8 @@ async function create(file: string): Promise<FileHandle> {
 }
 
 /** Null: the file is whole. */
-async function fetched(cluster: MailSource, path: string, holder: Holder, file: string): Promise<string | null> {
+async function fetched(cluster: MailSource, holder: Holder, file: string): Promise<string | null> {
+  const path = `/v1/messages/${encodeURIComponent(holder.value.facts.id)}/body`;
   const handle = await open(file, 'w');
   const asked = await cluster.download({ name: holder.member }, path, handle.createWriteStream());
   if (asked.kind === 'absent') return 'no longer there';

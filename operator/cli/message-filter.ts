@@ -5,9 +5,10 @@
  */
 import type { ParseArgsOptionsConfig } from 'node:util';
 import type { Asked } from '../admin-client.ts';
-import { parseDuration, parseSize } from '../resource/quantity.ts';
+import { parseSize } from '../resource/quantity.ts';
+import { domainOption, recipientOption, senderOption } from './address-options.ts';
 import type { MessageAnswer, MessagesAnswer } from './answers.ts';
-import { type Parsed, query, text, UsageError } from './command.ts';
+import { type Parsed, parseAge, query, text, UsageError } from './command.ts';
 import type { MemberName, Members } from './place.ts';
 
 const one = { type: 'string' } as const;
@@ -22,11 +23,12 @@ export const FILTER_HELP = `  --queue QUEUE          submission, delivery, unrea
   --recipient ADDRESS, --domain DOMAIN
                          of one of its recipients
   --older-than TIME, --younger-than TIME
-                         since it was accepted: 30s, 10m, 2h
+                         since it was accepted: 30s, 10m, 2h, 3d
   --larger-than SIZE, --smaller-than SIZE
                          bytes, or 10Ki, 5Mi
   --error TEXT           part of the last error
-  --attempt ID           this message, and what was resubmitted of it`;
+  --attempt ID           this message, what crossed from it to another boundary, and
+                         what was resubmitted of it`;
 
 export type FilterParameters = Readonly<Record<string, string | number | null>>;
 
@@ -43,11 +45,11 @@ export function filterOf(parsed: Parsed): FilterParameters {
   for (const name of Object.keys(MESSAGE_FILTERS))
     if (text(parsed, name) === '')
       throw new UsageError(`--${name}: is empty; leave it out, or say what it shall match`);
-  const time = (name: string) => measure(parsed, name, parseDuration, 'a duration like 30s, 10m or 2h');
+  const time = (name: string) => measure(parsed, name, parseAge, 'a duration like 30s, 10m, 2h or 3d');
   const bytes = (name: string) => measure(parsed, name, parseSize, 'bytes, or a size like 10Ki');
   return {
-    ...{ queue: text(parsed, 'queue'), nextHop: text(parsed, 'next-hop'), sender: text(parsed, 'sender') },
-    ...{ recipient: text(parsed, 'recipient'), domain: text(parsed, 'domain'), error: text(parsed, 'error') },
+    ...{ queue: text(parsed, 'queue'), nextHop: text(parsed, 'next-hop'), sender: senderOption(parsed) },
+    ...{ recipient: recipientOption(parsed), domain: domainOption(parsed), error: text(parsed, 'error') },
     ...{ attempt: text(parsed, 'attempt'), olderThanMs: time('older-than'), youngerThanMs: time('younger-than') },
     ...{ minBytes: bytes('larger-than'), maxBytes: bytes('smaller-than') },
   };

@@ -6,7 +6,6 @@
  */
 import type { MessageOrder } from '../../common/config.ts';
 import type { CopyId } from '../../common/message.ts';
-import { isIdentity } from '../local/orders.ts';
 import type { KnownAnswer } from './answers.ts';
 import {
   type CommandContext,
@@ -27,6 +26,7 @@ import {
   messagesOf,
   type Unreachable,
 } from './message-filter.ts';
+import { idOf, idsToOrder, meantBy, messageId, nobodyHas } from './message-id.ts';
 import { messageTable } from './message-table.ts';
 import { count, json, table } from './output.ts';
 import type { Members, OrderDesk } from './place.ts';
@@ -35,7 +35,7 @@ import type { Members, OrderDesk } from './place.ts';
 const MOST = 200;
 const PAGE = 1_000;
 
-export const REMOVE_HELP = `"remove" gives up what is not delivered of a message: by its id, or of every message that matches. It says of each copy whether it is gone.
+export const REMOVE_HELP = `"remove" gives up what is not delivered of a message: by its id, wherever it crossed to, or of every message that matches. It says of each copy whether it is gone.
 Several matches are only listed (--dry-run) until --yes; a filter that matches every message there is needs --all as well; at most ${MOST} at
 once, the first by id.
 
@@ -49,54 +49,58 @@ interface Wish {
   readonly isDryRun: boolean;
   readonly isSure: boolean;
   readonly isAll: boolean;
-  readonly byId: boolean;
+  /** By its id: not by the filter. */
+  readonly only: CopyId | null;
 }
 
 function wishOf(parsed: Parsed): Wish {
   const [id] = parsed.positionals;
   const filter = filterOf(parsed);
   const { yes, all, 'dry-run': dryRun, 'with-ndr': withNdr } = parsed.values;
-  // Both are 26 characters of one alphabet.
-  if (id !== undefined && !isIdentity(id))
-    throw new UsageError(`${id} is not the id of a message: it stands in the 250 reply`);
+  const only = id === undefined ? null : messageId(id);
   if (id !== undefined && !isEverything(filter)) throw new UsageError('an ID, or filters, not both');
   if (id === undefined && isEverything(filter) && all !== true)
     throw new UsageError('neither an ID nor a filter: that means every message there is; say --all if you mean it');
   if (dryRun === true && yes === true) throw new UsageError('--dry-run and --yes contradict each other');
   return {
-    filter: id === undefined ? filter : { attempt: id },
+    filter,
+    only,
     action: withNdr === true ? 'removeWithNdr' : 'remove',
-    ...{ isDryRun: dryRun === true, isSure: yes === true, isAll: all === true, byId: id !== undefined },
+    ...{ isDryRun: dryRun === true, isSure: yes === true, isAll: all === true },
   };
 }
-
-const idOf = (message: Message): string => message[0]?.id ?? '';
 
 interface Found {
   readonly messages: readonly Message[];
   readonly isMore: boolean;
 }
 
-async function find(
-  cluster: Members,
-  { filter, byId }: Wish,
-  only: string | null,
-  unreachable: Unreachable,
-): Promise<Found> {
+async function find(cluster: Members, { filter }: Wish, unreachable: Unreachable): Promise<Found> {
   const messages: Message[] = [];
   for await (const message of messagesOf(cluster, { filter, after: null, pageSize: MOST + 1, unreachable })) {
-    if (byId && idOf(message) !== only) continue;
     if (messages.length === MOST) return { messages, isMore: true };
     messages.push(message);
   }
   return { messages, isMore: false };
 }
 
-/** Nothing would be left: the first message that does not match decides. */
-async function isAllThereIs(cluster: Members, found: readonly Message[]): Promise<boolean> {
-  const ids = new Set(found.map(idOf));
-  for await (const message of messagesOf(cluster, { filter: {}, after: null, pageSize: PAGE, unreachable: [] }))
-    if (!ids.has(idOf(message))) return false;
+/** Nothing would be left: the first message that does not match decides. What comes or goes meanwhile is asked about once more. */
+async function isAllThereIs(cluster: Members, filter: FilterParameters): Promise<boolean> {
+  const walk = (one: FilterParameters): AsyncGenerator<Message> =>
+    messagesOf(cluster, { filter: one, after: null, pageSize: PAGE, unreachable: [] });
+  const isAmong = async (one: FilterParameters, id: CopyId): Promise<boolean> => {
+    for await (const message of walk(one)) if (idOf(message) === id) return true;
+    return false;
+  };
+  const matching = walk(filter);
+  let match = await matching.next();
+  for await (const message of walk({})) {
+    const id = idOf(message);
+    while (match.done !== true && idOf(match.value) < id) match = await matching.next();
+    if (match.done !== true && idOf(match.value) === id) continue;
+    const matches = await isAmong(filter.attempt == null ? { ...filter, attempt: id } : filter, id);
+    if (!matches && (await isAmong({ attempt: id }, id))) return false;
+  }
   return true;
 }
 
@@ -106,19 +110,23 @@ export async function removeMessages(args: readonly string[], context: CommandCo
   const parsed = parse(args, context, options, [0, 1]);
   const wish = wishOf(parsed);
   const cluster = await openMembers(parsed, context);
+  if (wish.only !== null) return await removeById(cluster, wish.only, wish, parsed, context);
   const { out, err } = context.output;
   const unreachable: Unreachable = [];
-  const { messages, isMore } = await find(cluster, wish, parsed.positionals[0] ?? null, unreachable);
+  const { messages, isMore } = await find(cluster, wish, unreachable);
   const isJson = parsed.common.format === 'json';
   warnUnreachable(context.output, unreachable);
   if (messages.length === 0) {
     if (isJson) out(json({ removed: false, messages: [], unreachable }));
-    err(wish.byId ? `No transport that answered has ${parsed.positionals[0]} in transit.\n` : 'No messages match.\n');
+    err('No messages match.\n');
     return 1;
   }
   const isMany = messages.length > 1 || isMore;
-  if (isMany && wish.isSure && !wish.isAll && !isMore && (await isAllThereIs(cluster, messages))) {
-    err(`Refused: these ${messages.length} are all messages there are; say --all as well if you mean it.\n`);
+  if (isMany && wish.isSure && !wish.isAll && (await isAllThereIs(cluster, wish.filter))) {
+    const which = isMore
+      ? `all messages there are match, more than ${MOST}`
+      : `these ${messages.length} are all messages there are`;
+    err(`Refused: ${which}; say --all as well if you mean it.\n`);
     return 1;
   }
   if (wish.isDryRun || (isMany && !wish.isSure)) {
@@ -132,7 +140,39 @@ export async function removeMessages(args: readonly string[], context: CommandCo
     return unreachable.length === 0 ? 0 : 1;
   }
   const desk = await openOrders(parsed, context);
-  return await carryOut({ cluster, desk }, wish, { messages, isMore }, isJson, context);
+  return await carryOut({ cluster, desk }, wish, { ids: messages.map(idOf), isMore }, isJson, context);
+}
+
+/** All that it is: where it crossed to under another id as well. */
+async function removeById(
+  cluster: Members,
+  id: CopyId,
+  wish: Wish,
+  parsed: Parsed,
+  context: CommandContext,
+): Promise<number> {
+  const { out, err } = context.output;
+  const { program } = context.place;
+  const isJson = parsed.common.format === 'json';
+  const meant = await meantBy(cluster, id);
+  const { messages, unreachable } = meant;
+  warnUnreachable(context.output, unreachable);
+  const ids = idsToOrder(id, meant);
+  if (ids.length === 0 || wish.isDryRun) {
+    if (isJson) out(json({ removed: false, messages, ...(wish.isDryRun ? { more: false } : {}), unreachable }));
+    else if (messages.length > 0) {
+      out(messageTable(messages, context.nowMs()));
+      out(`Nothing was removed: ${count(messages.length, 'message')} would be.\n`);
+    }
+    if (ids.length === 0) err(nobodyHas(id, meant, program));
+    return messages.length > 0 && unreachable.length === 0 ? 0 : 1;
+  }
+  const desk = await openOrders(parsed, context);
+  const code = await carryOut({ cluster, desk }, wish, { ids, isMore: false }, isJson, context);
+  if (messages.length === 0) err(nobodyHas(id, meant, program));
+  const later = (await meantBy(cluster, id)).messages.map(idOf).filter((one) => !ids.includes(one));
+  if (later.length > 0) err(`${id} crossed meanwhile as ${later.join(', ')}, which is not removed: say it again.\n`);
+  return later.length > 0 ? 1 : code;
 }
 
 // --- the orders, and what became of each copy ------------------------------------------------------------------------
@@ -152,14 +192,13 @@ const isOpen = ({ fate }: Fate): boolean => fate === 'still there' || fate === '
 async function carryOut(
   { cluster, desk }: { readonly cluster: Members; readonly desk: OrderDesk },
   { action }: Wish,
-  { messages, isMore }: Found,
+  { ids, isMore }: { readonly ids: readonly CopyId[]; readonly isMore: boolean },
   isJson: boolean,
   context: CommandContext,
 ): Promise<number> {
-  const ids = messages.map(idOf);
   // A filter sees the copies that match; all that there are shall go.
   const before = await look(cluster, ids, null);
-  const wishes = ids.map((id) => ({ kind: 'message', message: id as CopyId, action }) as const);
+  const wishes = ids.map((id) => ({ kind: 'message', message: id, action }) as const);
   const isGiven = (await desk.give(wishes)) !== null;
   let fates: readonly Fate[] = [];
   for (let waitedMs = 0; isGiven && waitedMs < PATIENCE_MS; waitedMs += LOOK_MS) {

@@ -1,7 +1,5 @@
 /** `mailcluster message`: single messages over all members, both copies side by side. Orders are in `message-order.ts`. */
 
-import { gather } from '../local/cluster.ts';
-import type { MessageDetailAnswer } from './answers.ts';
 import {
   COMMON_HELP,
   type Command,
@@ -14,6 +12,7 @@ import {
   wholeNumber,
 } from './command.ts';
 import { lostMessages } from './lost.ts';
+import { findAllCopies } from './message-copies.ts';
 import { renderCopy } from './message-detail.ts';
 import { exportMessage } from './message-export.ts';
 import {
@@ -28,7 +27,6 @@ import { orderMessage } from './message-order.ts';
 import { REMOVE_HELP, removeMessages } from './message-remove.ts';
 import { messageTable } from './message-table.ts';
 import { json } from './output.ts';
-import type { Members } from './place.ts';
 import { REDIRECT_HELP, redirectMessages } from './redirect.ts';
 
 const DEFAULT_LIMIT = 100;
@@ -68,22 +66,15 @@ async function listMessages(args: readonly string[], context: CommandContext): P
   return unreachable.length === 0 ? 0 : 1;
 }
 
-export async function findCopies(
-  cluster: Members,
-  id: string,
-): Promise<ReturnType<typeof gather<MessageDetailAnswer>>> {
-  return gather(await cluster.askAll<MessageDetailAnswer>(`/v1/messages/${encodeURIComponent(id)}`));
-}
-
 async function showMessage(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parse(args, context, {}, [1, 1]);
   const { common, positionals } = parsed;
   const id = positionals[0] ?? '';
-  const { answers, unreachable } = await findCopies(await openMembers(parsed, context), id);
+  const { answers, unreachable } = await findAllCopies(await openMembers(parsed, context), id);
   const { out, err } = context.output;
   if (common.format === 'json') {
     out(json({ id, copies: answers.map(({ member, value }) => ({ member, ...value })), unreachable }));
-  } else out(answers.map(({ member, value }) => renderCopy(member, value)).join('\n'));
+  } else out(answers.map(({ member, value }) => renderCopy(member, value, id)).join('\n'));
   warnUnreachable(context.output, unreachable);
   if (answers.length > 0) return 0;
   err(`No transport that answered holds ${id}; "${context.place.program} trace ${id}" may know what became of it.\n`);
@@ -92,13 +83,14 @@ async function showMessage(args: readonly string[], context: CommandContext): Pr
 
 const USAGE = `Usage: mailcluster message list [FILTER]... [--limit N] [--after ID] [--state DIR] [-o json]
        mailcluster message show ID [--state DIR] [-o json]
-       mailcluster message suspend ID [--state DIR]
-       mailcluster message resume ID [--state DIR]
+       mailcluster message suspend ID [--state DIR] [-o json]
+       mailcluster message resume ID [--state DIR] [-o json]
        mailcluster message remove ID|FILTER... [--with-ndr] [--dry-run|--yes] [--all] [--state DIR] [-o json]
        mailcluster message redirect ID --to MEMBER [--state DIR] [-o json]
        mailcluster message export ID [--out FILE] [--state DIR]`;
 
-const HELP = `ID is the id of the 250 reply. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
+const HELP = `ID is the id of the 250 reply. A message that crossed to another boundary has another id there: "list" and "trace" show it, and every command that is given the
+first one is about all of them that are in transit. "list" asks every transport and joins the copies of a message; several filters must all match, shadow copies have no next hop and no
 error. It exits with 1 when a transport did not answer, "show" when no transport holds the message. "suspend" holds a message back until "resume", also over restarts
 and takeovers; what is being delivered comes to its end, and it does not expire meanwhile (its age goes on). "resume" also lets a message in the queue poison go on: its
 transport died twice with nothing else in hand, so look at it first. "export" writes what the client sent, byte by byte and without our trace fields, to a new file
@@ -140,7 +132,7 @@ export const messageCommand: Command = {
 ${HELP} "lost" compares what the front ends acknowledged (their logs) with what
 every transport knows, lists each message of which nothing is left, says what could not be checked, and exits with 1 unless all is there.
 ${OPTIONS_HELP}
-  --since TIME           only what was acknowledged since then (ISO 8601 or milliseconds since 1970)
+  --since TIME           only what was acknowledged since then (a time, milliseconds since 1970, or how long ago: 30m)
 ${EXAMPLES}`,
   run: (args, context) => {
     const found = common(args, context);

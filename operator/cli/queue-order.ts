@@ -4,6 +4,7 @@
  */
 import type { QueueOrder } from '../../common/config.ts';
 import { type CommandContext, openOrders, parse, UsageError } from './command.ts';
+import { json } from './output.ts';
 
 /** It becomes the name of a file. */
 const MOST_CHARACTERS = 200;
@@ -28,6 +29,7 @@ export async function orderQueue(
     resume: `Queue ${queue} goes on at every transport`,
     retry: `Every transport tries queue ${queue} now, and each message that was put off there`,
   } as const;
-  context.output.out(`${does[action]}; "${program} trace ${given[0]}" shows who has done it.\n`);
+  if (parsed.common.format === 'json') context.output.out(json({ queue, action, order: given[0] }));
+  else context.output.out(`${does[action]}; "${program} trace ${given[0]}" shows who has done it.\n`);
   return 0;
 }

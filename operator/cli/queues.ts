@@ -103,7 +103,7 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
   else {
     const nowMs = context.nowMs();
     out(own.map((row) => queueText(row, nowMs)).join('\n'));
-    if (messages.length > 0) out(`\n${recipientTable(messages, nowMs)}`);
+    if (messages.length > 0) out(`\n${recipientTable(messages, own, nowMs)}`);
     if (isMore) out(`Only the first ${limit} messages; --limit shows more.\n`);
   }
   warnUnreachable(context.output, lost);
@@ -129,11 +129,12 @@ interface Waiting {
 }
 
 /** One line for each recipient that waits, here or in another queue of the same message. */
-function recipientTable(messages: readonly Message[], nowMs: number): string {
+function recipientTable(messages: readonly Message[], own: readonly Row[], nowMs: number): string {
   const rows = messages.flatMap(([copy]): readonly Waiting[] => {
     if (copy === undefined) return [];
     const { id, member, lastError } = copy;
-    const when = whenText(copy.nextAttemptMs, nowMs);
+    const isHeld = copy.suspended === true || own.some((row) => row.member === member && row.suspended === true);
+    const when = isHeld ? 'suspended' : whenText(copy.nextAttemptMs, nowMs);
     const waiting = copy.recipients.filter(({ outcome }) => outcome === 'pending');
     return waiting.map(({ address, reply }) => ({ id, member, address, when, reply: reply || lastError }));
   });
@@ -176,9 +177,9 @@ function look(args: readonly string[], context: CommandContext): Promise<number>
 export const queueCommand: Command = {
   summary: 'delivery queues: what waits in them and why; suspend, resume, try one again now, hand over what waits',
   help: `${LOOK_USAGE}
-       mailcluster queue suspend QUEUE [--state DIR]
-       mailcluster queue resume QUEUE [--state DIR]
-       mailcluster queue retry QUEUE [--state DIR]
+       mailcluster queue suspend QUEUE [--state DIR] [-o json]
+       mailcluster queue resume QUEUE [--state DIR] [-o json]
+       mailcluster queue retry QUEUE [--state DIR] [-o json]
        mailcluster queue redirect QUEUE --to MEMBER [--from MEMBER] [--state DIR] [-o json]
 ${LOOK_HELP}
 "suspend" stops the queue of that next hop at every transport, also over restarts and takeovers, until "resume"; what is being delivered comes to its end, and nothing

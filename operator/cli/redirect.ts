@@ -4,7 +4,6 @@
  * nothing is on fewer copies meanwhile. Exit 1 when an order was refused, or a message has not moved in time.
  */
 import type { CopyId } from '../../common/message.ts';
-import { isIdentity } from '../local/orders.ts';
 import {
   type CommandContext,
   openMembers,
@@ -15,7 +14,8 @@ import {
   UsageError,
   warnUnreachable,
 } from './command.ts';
-import { type FilterParameters, messagesOf, type Unreachable } from './message-filter.ts';
+import { type FilterParameters, type Message, messagesOf, type Unreachable } from './message-filter.ts';
+import { meantBy, messageId } from './message-id.ts';
 import { count, json, table } from './output.ts';
 import type { Members } from './place.ts';
 
@@ -36,16 +36,19 @@ interface Moving {
   readonly isThere: boolean;
 }
 
-/** The owner of each: who lists a primary copy of it. */
+/** Who lists a primary copy of it. */
+const ownersIn = (messages: readonly Message[]): ReadonlyMap<string, string> =>
+  new Map(messages.flat().flatMap(({ id, role, member }) => (role === 'primary' ? [[id, member]] : [])));
+
 async function ownersOf(
   cluster: Members,
   filter: FilterParameters,
   unreachable: Unreachable,
 ): Promise<ReadonlyMap<string, string>> {
-  const owners = new Map<string, string>();
-  for await (const message of messagesOf(cluster, { filter, after: null, pageSize: MOST + 1, unreachable }))
-    for (const { id, role, member } of message) if (role === 'primary') owners.set(id, member);
-  return owners;
+  const messages: Message[] = [];
+  const walk = { filter, after: null, pageSize: MOST + 1, unreachable };
+  for await (const message of messagesOf(cluster, walk)) messages.push(message);
+  return ownersIn(messages);
 }
 
 function targetOf(parsed: Parsed, { members }: Members, name: 'to' | 'from'): string | null {
@@ -70,24 +73,24 @@ export async function redirectMessages(
   const options = what === 'queue' ? { to: one, from: one } : { to: one };
   const parsed = parse(args, context, options, [1, 1]);
   const [name = ''] = parsed.positionals;
-  if (what === 'message' && !isIdentity(name))
-    throw new UsageError(`${name} is not the id of a message: it stands in the 250 reply`);
+  if (what === 'message') messageId(name);
   if (text(parsed, 'to') === null) throw new UsageError('--to MEMBER is missing');
   const cluster = await openMembers(parsed, context);
   const to = targetOf(parsed, cluster, 'to') ?? '';
   const from = targetOf(parsed, cluster, 'from');
   const { err } = context.output;
-  const unreachable: Unreachable = [];
-  const owners = await ownersOf(cluster, what === 'message' ? { attempt: name } : { nextHop: name }, unreachable);
+  const { found, unreachable } = await waitingFor(cluster, what, name);
   warnUnreachable(context.output, unreachable);
-  const found = [...owners].filter(([id]) => what === 'queue' || id === name);
   const elsewhere = found.filter(([, owner]) => owner !== to && (from === null || owner === from));
-  // Of a queue what is in other boundaries is not meant, unless it was named.
-  const meant =
-    what === 'queue' && from === null ? elsewhere.filter(([, owner]) => isNear(cluster, owner, to)) : elsewhere;
+  const near = elsewhere.filter(([, owner]) => isNear(cluster, owner, to));
+  // Of a queue what is in other boundaries is not meant, unless it was named; of a message what crossed is, where it can be.
+  const isAnywhere = what === 'queue' ? from !== null : found.length === 1;
+  const meant = isAnywhere ? elsewhere : near;
   if (meant.length === 0) {
     const [own] = found;
-    if (what === 'message' && own !== undefined) err(`${name} is at ${to} already.\n`);
+    if (what === 'message' && elsewhere.length > 0)
+      err(`${name} is in transit in other boundaries only: at ${elsewhere.map(([, owner]) => owner).join(', ')}.\n`);
+    else if (what === 'message' && own !== undefined) err(`${name} is at ${to} already.\n`);
     else if (what === 'message')
       err(
         `No transport that answered has ${name} in transit: it is delivered, at rest, or with one that did not answer.\n`,
@@ -102,6 +105,19 @@ export async function redirectMessages(
   });
   if ((await desk.give(wishes)) === null) return 1;
   return await account({ cluster, to, chosen, isMore: meant.length > MOST }, parsed, context);
+}
+
+async function waitingFor(
+  cluster: Members,
+  what: 'message' | 'queue',
+  name: string,
+): Promise<{ readonly found: readonly (readonly [id: string, owner: string])[]; readonly unreachable: Unreachable }> {
+  if (what === 'message') {
+    const { messages, unreachable } = await meantBy(cluster, name);
+    return { found: [...ownersIn(messages)], unreachable };
+  }
+  const unreachable: Unreachable = [];
+  return { found: [...(await ownersOf(cluster, { nextHop: name }, unreachable))], unreachable };
 }
 
 interface Given {

@@ -285,7 +285,7 @@ export const resubmitCommand: Command = {
                             [--dry-run] [--wait] [--name NAME] [--state DIR]
        mailcluster resubmit list|show NAME|cancel NAME [--state DIR] [-o json]
 
-Submits again what was delivered in the window (ISO 8601 times or milliseconds since 1970; without --to everything up to now). Mailboxes that
+Submits again what was delivered in the window (times, UTC where no zone is named, or milliseconds since 1970; without --to everything up to now). Mailboxes that
 still have a message do not get it twice. A failover of a mailbox database makes its request by itself. Safety Net keeps messages for
 safetyNet.holdTime: what of the window is covered, and what is not, is said.
 

@@ -193,7 +193,7 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
   if (common.format === 'json') {
     const copies = resting.map(({ member, value }) => ({ member, ...value }));
     out(json({ id, copies, unreachable: found.unreachable }));
-  } else out(resting.map(({ member, value }) => renderCopy(member, value)).join('\n'));
+  } else out(resting.map(({ member, value }) => renderCopy(member, value, id)).join('\n'));
   warnUnreachable(context.output, found.unreachable);
   if (resting.length > 0) return 0;
   const elsewhere = found.answers.map(({ member, value }) => `${value.state.queue}@${member}`).join(', ');
@@ -212,7 +212,7 @@ export const safetyNetCommand: Command = {
        mailcluster safety-net show ID [--state DIR] [-o json]
 
 FILTER: --role primary|shadow, --database NAME, --sender ADDRESS, --recipient ADDRESS, --member NAME, --from TIME, --to TIME (when the
-last recipient became final; ISO 8601 or milliseconds since 1970). "list -o json" prints one JSON object per line. Filters by sender and
+last recipient became final; a time, UTC where no zone is named, or milliseconds since 1970). "list -o json" prints one JSON object per line. Filters by sender and
 recipient read the copies themselves and take longer. Exit code 1 when a transport did not answer, or "show" found nothing.
 
   --limit N          at most N entries of each transport (default 100)

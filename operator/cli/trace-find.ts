@@ -3,15 +3,16 @@
  * the newest `limit` of all, each once; a member that did not answer, or cannot look, is named.
  */
 import type { ParseArgsOptionsConfig } from 'node:util';
-import { parseDuration } from '../resource/quantity.ts';
+import { TRACKED_EVENTS } from '../../common/tracked-events.ts';
+import { domainOption, recipientOption, senderOption } from './address-options.ts';
 import type { TrackedMessageAnswer } from './answers.ts';
 import {
   type CommandContext,
+  momentOption,
   openMembers,
   type Parsed,
   query,
   text,
-  timeOption,
   UsageError,
   warnUnreachable,
   wholeNumber,
@@ -32,7 +33,8 @@ export const TRACK_HELP = `  --sender ADDRESS       '<>' for the null reverse-pa
   --subject-hash HASH    that hash, as "-o json" shows it
   --event EVENT          something that happened to it: RECEIVE, DELIVER, SEND, DEFER, FAIL, EXPIRE, DSN, RESUBMIT, TAKEOVER, ...
   --since TIME, --until TIME
-                         when that was: ISO 8601, milliseconds since 1970, or how long ago (30m, 2h)
+                         when that was: a time (UTC where no zone is named), milliseconds since 1970,
+                         or how long ago (30m, 2h, 7d)
   --limit N              at most N messages, the newest (default 100, at most 1000)`;
 
 const DEFAULT_LIMIT = 100;
@@ -74,18 +76,21 @@ async function questionOf(parsed: Parsed, nowMs: number): Promise<Readonly<Recor
   for (const name of Object.keys(TRACK_FILTERS))
     if (text(parsed, name) === '')
       throw new UsageError(`--${name}: is empty; leave it out, or say what it shall match`);
-  const from = moment(parsed, 'since', nowMs);
-  const to = moment(parsed, 'until', nowMs);
+  const from = momentOption(parsed, 'since', nowMs);
+  const to = momentOption(parsed, 'until', nowMs);
   if (from !== null && to !== null && to < from) throw new UsageError('--until: is before --since');
   return {
-    ...{ sender: text(parsed, 'sender'), recipient: text(parsed, 'recipient'), domain: text(parsed, 'domain') },
-    ...{ subjectHash: await hashOf(parsed), event: text(parsed, 'event'), from, to },
+    ...{ sender: senderOption(parsed), recipient: recipientOption(parsed), domain: domainOption(parsed) },
+    ...{ subjectHash: await hashOf(parsed), event: eventOption(parsed), from, to },
   };
 }
 
-function moment(parsed: Parsed, name: string, nowMs: number): number | null {
-  const ago = parseDuration(text(parsed, name) ?? '');
-  return ago === null ? timeOption(parsed, name) : nowMs - ago;
+/** In any case; a name that is none would never be found. */
+function eventOption(parsed: Parsed): string | null {
+  const value = text(parsed, 'event')?.toUpperCase() ?? null;
+  if (value !== null && !TRACKED_EVENTS.some((one) => one === value))
+    throw new UsageError(`--event: one of ${TRACKED_EVENTS.join(', ')}, not ${value}`);
+  return value;
 }
 
 async function hashOf(parsed: Parsed): Promise<string | null> {

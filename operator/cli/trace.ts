@@ -3,7 +3,7 @@
 import { gather } from '../local/cluster.ts';
 import type { TraceAnswer } from './answers.ts';
 import { COMMON_HELP, type Command, openMembers, parse, query, UsageError, warnUnreachable } from './command.ts';
-import { findCopies } from './messages.ts';
+import { findCopies } from './message-copies.ts';
 import { count, json } from './output.ts';
 import type { Members } from './place.ts';
 import { renderTimeline, timeline } from './timeline.ts';

@@ -1,5 +1,5 @@
 /**
- * Durations and sizes as resources write them. Owns: their grammar (kubernetes.md, bullet "Schema"). Promise: null for
+ * Durations, sizes and times as resources write them. Owns: their grammar (kubernetes.md, bullet "Schema"). Promise: null for
  * anything else, so that no caller guesses. Durations are Go's without fractions, days and signs.
  */
 import { assert } from '../../common/platform/assert.ts';
@@ -29,6 +29,14 @@ export function parseSize(text: string): number | null {
   const match = /^([0-9]+)(k|M|G|T|Ki|Mi|Gi|Ti)?$/.exec(text);
   const scale = UNIT_BYTES[match?.[2] ?? ''];
   return match === null || scale === undefined ? null : Number(match[1]) * scale;
+}
+
+/** RFC 3339 section 5.6, as the API server reads it: no 30 February, no hour 24, no leap second; `Date.parse` alone takes the first two. */
+export function isDateTime(value: string): boolean {
+  const parts = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.exec(value);
+  if (parts === null || Number.isNaN(Date.parse(value))) return false;
+  const [year = 0, month = 0, day = 0, hour = 0] = parts.slice(1, 5).map(Number);
+  return day <= new Date(Date.UTC(year, month, 0)).getUTCDate() && hour <= 23;
 }
 
 /** For values the schema has already let pass. */

@@ -4,6 +4,7 @@
  * `kubectl apply` (strict). All problems of a document are found in one pass. PURE.
  */
 import type { Path, PathStep } from './problem.ts';
+import { isDateTime } from './quantity.ts';
 import type { SchemaNode } from './schema.ts';
 
 export interface Finding {
@@ -180,14 +181,6 @@ function checkString(schema: SchemaNode, value: string, path: Path, out: Finding
   if (schema.format === 'date-time' && !isDateTime(value)) {
     out.push({ path, problem: `${show(value)} is no RFC 3339 time`, fix: 'write it like 2026-01-31T12:00:00Z' });
   }
-}
-
-/** RFC 3339 section 5.6, as the API server reads it: no 30 February, no hour 24, no leap second; `Date.parse` alone takes the first two. */
-function isDateTime(value: string): boolean {
-  const parts = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.exec(value);
-  if (parts === null || Number.isNaN(Date.parse(value))) return false;
-  const [year = 0, month = 0, day = 0, hour = 0] = parts.slice(1, 5).map(Number);
-  return day <= new Date(Date.UTC(year, month, 0)).getUTCDate() && hour <= 23;
 }
 
 function checkNumber(schema: SchemaNode, value: number, path: Path, out: Finding[]): void {

@@ -33,7 +33,7 @@ beforeAll(async () => {
 afterAll(async () => await cluster?.[Symbol.asyncDispose](), 120_000);
 
 /** One message for both coasts; answers when it was answered 250. */
-async function send(id: string): Promise<TestMessage> {
+async function send(id: string): Promise<TestMessage & { readonly accepted: string }> {
   const message = makeMessage(id, COASTS.join(', '), 3_000);
   const [target] = cluster.targets();
   if (target === undefined) throw new Error('no listener');
@@ -46,10 +46,11 @@ async function send(id: string): Promise<TestMessage> {
   await connection.expect(354, 'DATA');
   connection.send(message.content.toString('latin1').replace(/^\./gm, '..'));
   connection.send('.\r\n');
-  await connection.expect(250, 'end of data');
+  const said = await connection.reply();
+  if (typeof said === 'string' || said.code !== 250) throw new Error(`end of data: ${JSON.stringify(said)}`);
   connection.send('QUIT\r\n');
   await connection.expect(221, 'QUIT');
-  return message;
+  return { ...message, accepted: /[0-9A-HJKMNP-TV-Z]{26}/.exec(said.text)?.[0] ?? '' };
 }
 
 /** How often each mailbox has it. */
@@ -178,4 +179,48 @@ test('the hub away: it waits where it was accepted, and says for what', { timeou
   }
   await arrived(message, COASTS);
   await isAt(message, atRest(['seattle', 'denver', 'boston']));
+});
+
+test('the id of the 250 reply holds back, lets go and removes what crossed under another one', {
+  timeout: TIMEOUT_MS,
+}, async () => {
+  const order = async (...words: string[]) => await mailcluster(...words, '--state', cluster.state);
+  const atHub = [...atRest(['seattle']), 'denver waiting', 'denver shadow'];
+  /** Accepted, and at the hub under another id: which one. */
+  const waiting = async (name: string) => {
+    expect(await order('queue', 'suspend', 'boundary:site/boston')).toMatchObject({ code: 0 });
+    const message = await send(name);
+    await arrived(message, ['ann@west.example']);
+    await isAt(message, atHub);
+    const { stdout } = await order('message', 'list', '--attempt', message.accepted, '-o', 'json');
+    const [{ id, copies }] = JSON.parse(stdout).messages;
+    expect(copies).toMatchObject([{ crossedFrom: message.accepted }, { crossedFrom: message.accepted }]);
+    expect(id).not.toBe(message.accepted);
+    return { ...message, there: id as string };
+  };
+  const held = await waiting('held-at-hub');
+  const suspended = await order('message', 'suspend', held.accepted);
+  expect(suspended).toMatchObject({ code: 0, stdout: expect.stringContaining(held.there), stderr: '' });
+  expect((await order('message', 'show', held.accepted)).stdout).toContain(`${held.there}, as which it crossed`);
+  expect(await order('queue', 'resume', 'boundary:site/boston')).toMatchObject({ code: 0 });
+  // The way is free, and what comes after it goes by.
+  const passes = await send('passes');
+  await arrived(passes, COASTS);
+  await isAt(held, atHub);
+  expect(await order('message', 'resume', held.accepted)).toMatchObject({ code: 0 });
+  await arrived(held, COASTS);
+  await isAt(held, atRest(['seattle', 'denver', 'boston']));
+  const removed = await waiting('removed-at-hub');
+  const gone = await order('message', 'remove', removed.accepted);
+  expect(gone.code).toBe(0);
+  expect(gone.stdout.match(new RegExp(`^${removed.there} .*removed `, 'gm'))).toHaveLength(2);
+  expect(await order('queue', 'resume', 'boundary:site/boston')).toMatchObject({ code: 0 });
+  await isAt(removed, atRest(['seattle']));
+  // Nothing of it is in transit any more: nobody is told that something was done.
+  for (const what of ['suspend', 'resume', 'remove'])
+    expect(await order('message', what, removed.accepted)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('no order was given'),
+    });
+  expect(await found(removed)).toEqual(['ann@west.example']);
 });

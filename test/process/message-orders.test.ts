@@ -107,7 +107,11 @@ test(
       },
       PATIENCE,
     );
-    expect(await run('message', 'suspend', held)).toMatchObject({ code: 0 });
+    const given = await run('message', 'suspend', held, '-o', 'json');
+    expect(given.code).toBe(0);
+    const { orders } = JSON.parse(given.stdout);
+    expect(orders).toEqual([{ message: held, order: expect.stringMatching(/^[0-9A-Z]{26}$/) }]);
+    expect(JSON.parse(given.stdout)).toEqual({ id: held, action: 'suspend', orders, unreachable: [] });
     await until(
       'both copies to say so',
       async () => (await list()).some(({ id, copies }) => id === held && copies.every((one) => one.suspended)),
@@ -126,7 +130,11 @@ test(
       PATIENCE,
     );
     expect((await queues()).filter(({ nextHop }) => nextHop === word).every(({ suspended }) => suspended)).toBe(true);
-    expect(await run('queue', 'resume', word)).toMatchObject({ code: 0 });
+    const resumed = await run('queue', 'resume', word, '-o', 'json');
+    expect([resumed.code, JSON.parse(resumed.stdout)]).toEqual([
+      0,
+      { queue: word, action: 'resume', order: expect.stringMatching(/^[0-9A-Z]{26}$/) },
+    ]);
     await until(`${free} to be delivered`, async () => !(await list()).some(({ id }) => id === free), PATIENCE);
     expect((await list()).map(({ id }) => id)).toEqual([held]);
     const digestOf = async (name: string): Promise<string> => {

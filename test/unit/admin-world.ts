@@ -26,6 +26,7 @@ import type {
   KnownCopy,
   MessageDetail,
   MessageSummary,
+  NextHopView,
   ResubmitView,
   RouteView,
   SafetyNetListing,
@@ -147,6 +148,7 @@ export function detail(queue: 'delivery' | 'shadow'): MessageDetail {
 export function summary(queue: 'delivery' | 'shadow', id: CopyId = ID): MessageSummary {
   return {
     id,
+    crossedFrom: null,
     queue,
     role: queue === 'shadow' ? 'shadow' : 'primary',
     from: 'ann@example.org',
@@ -171,6 +173,7 @@ export interface MemberContents {
   readonly outcomes?: readonly RecordedOutcome[];
   readonly lost?: readonly CopyId[];
   readonly route?: Partial<RouteView>;
+  readonly nextHop?: Partial<NextHopView>;
   /** Of every message here. */
   readonly body?: () => AsyncIterable<Buffer>;
   /** One page each. */
@@ -265,14 +268,16 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         suspended: false,
         nextRetryMs: NOW_MS + 60_000,
         lastError: '451 4.3.2 try later',
+        ...contents.nextHop,
       },
     ],
     messages: (filter, after, limit) => {
       asked.push({ what: 'messages', arguments: [filter, after, limit] });
-      const { queue, nextHop } = filter;
+      const { queue, nextHop, attempt } = filter;
       const found = contents.messages
         .filter((one) => (queue === null || one.queue === queue) && (after === null || one.id > after))
-        .filter((one) => nextHop === null || one.nextHops.includes(nextHop));
+        .filter((one) => nextHop === null || one.nextHops.includes(nextHop))
+        .filter((one) => attempt === null || one.id === attempt || one.crossedFrom === attempt);
       return { messages: found.slice(0, limit), next: (found.length > limit && found[limit - 1]?.id) || null };
     },
     body: (id) => {

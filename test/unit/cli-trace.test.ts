@@ -239,8 +239,8 @@ test.each([
   [['--subject', '  '], '--subject: is empty'],
   [['--subject', 'a', '--subject-hash', HASH], '--subject and --subject-hash: one or the other'],
   [['--subject-hash', 'xyz'], '--subject-hash: 16 hexadecimal digits, not xyz'],
-  [['--since', 'yesterday'], '--since: an ISO 8601 time'],
-  [['--since', '5', '--until', '4'], '--until: is before --since'],
+  [['--since', 'yesterday'], '--since: a time like 2026-01-31T12:00:00Z'],
+  [['--since', '2026-01-02', '--until', '2026-01-01'], '--until: is before --since'],
   [['--sender', 'a@b', '--limit', '0'], '--limit: a number from 1 to 1000'],
 ])('wrong usage: %j', async (args, words) => {
   expect(await trace(...args)).toMatchObject({ code: 'USAGE', err: expect.stringContaining(words) });

@@ -50,6 +50,32 @@ test.each<[Partial<MessageFilter>, readonly string[]]>([
   expect([ids(messages), next]).toEqual([expected, null]);
 });
 
+test('what crossed from a message, or was resubmitted of it, is found by the id that its sender knows', () => {
+  const event = (name: string, detail: string) => ({ event: name, atMs: WALL_MS, source: 'site/site-1', detail });
+  // Over two stops: the id of the one before is only where it was made of.
+  const events = [event('CROSSED', 'M0'), event('CROSSED', 'M0'), event('PARENT', 'HUB')];
+  const stored = [
+    { facts: factsOf('M1', { events }), state: stateOf() },
+    { facts: factsOf('M2', { events, ancestor: copyId('M0'), kind: 'resubmission' }), state: stateOf() },
+    { facts: factsOf('M3', { events: [event('CROSSED', 'OTHER')] }), state: stateOf() },
+    { facts: factsOf('M4'), state: stateOf() },
+  ];
+  for (const shape of [
+    { sites: [2, 1], dag: false },
+    { sites: [2, 1], dag: true, hubs: [] },
+  ]) {
+    const bench = new CoreBench({ shape, stored });
+    const of = (attempt: string) =>
+      page(bench, { attempt }).messages.map(({ id, crossedFrom }) => [id, crossedFrom ?? '-']);
+    expect(of('M0')).toEqual([
+      ['M1', 'M0'],
+      ['M2', '-'],
+    ]);
+    expect(of('OTHER')).toEqual([['M3', 'OTHER']]);
+    expect([of('M4'), of('HUB'), of('M1')]).toEqual([[['M4', '-']], [], [['M1', 'M0']]]);
+  }
+});
+
 test('what was said of a message, or of its next hop, is its last error; queues count what is put off', () => {
   const bench = three();
   const queues = () => listNextHops(bench.server, clocks(bench));

@@ -4,10 +4,11 @@
  * all the while is left out. Reads only.
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
-import { type Copy, isFinal, isSuspended, roleOf } from '../core/copy.ts';
+import { type Copy, deliveryIdOf, isFinal, isSuspended, roleOf } from '../core/copy.ts';
 import { resolve } from '../core/delivery.ts';
 import { splitAddress } from '../core/routing.ts';
 import { type Server, trustedTime } from '../core/state.ts';
+import type { CopyFacts } from '../store/database.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
 import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from './view.ts';
 
@@ -32,6 +33,7 @@ export function listMessages(
   for (const [index, copy] of candidates.entries()) {
     if (index === LOOKED_AT || messages.length === limit)
       return { messages, next: candidates[index - 1]?.facts.id ?? null };
+    if (!isOf(copy.facts, filter.attempt)) continue;
     const summary = summaryOf(core, copy, clocks);
     if (matches(summary, filter)) messages.push(summary);
   }
@@ -41,25 +43,34 @@ export function listMessages(
 /** One more than is looked at, so that it is known whether there are others behind. */
 function firstById(core: Server, filter: MessageFilter, after: CopyId | null, { nowMs }: Clocks): readonly Copy[] {
   const trustedMs = trustedTime(core, nowMs);
+  const crossed = canHaveCrossed(core);
   const byId = (a: Copy, b: Copy): number => (a.facts.id < b.facts.id ? -1 : 1);
   let found: Copy[] = [];
   let last: CopyId | null = null;
   for (const copy of core.copies.values()) {
     const { id } = copy.facts;
     if ((after !== null && id <= after) || (last !== null && id > last)) continue;
-    if (!mayMatch(copy, filter, trustedMs) || found.push(copy) < 2 * LOOKED_AT) continue;
+    if (!mayMatch(copy, filter, trustedMs, crossed) || found.push(copy) < 2 * LOOKED_AT) continue;
     found = found.sort(byId).slice(0, LOOKED_AT + 1);
     last = found.at(-1)?.facts.id ?? null;
   }
   return found.sort(byId).slice(0, LOOKED_AT + 1);
 }
 
-function mayMatch({ facts, state }: Copy, filter: MessageFilter, trustedMs: number): boolean {
+/** Something here could have another id than where it was accepted. */
+const canHaveCrossed = ({ document, self }: Server): boolean =>
+  document.siteLinks !== undefined || document.members.some(({ boundary }) => boundary !== self.boundary);
+
+/** Itself, what was resubmitted of it, and what crossed from it (semantics.md D3). The last reads the envelope. */
+const isOf = (facts: CopyFacts, attempt: string | null): boolean =>
+  attempt === null || facts.id === attempt || deliveryIdOf(facts) === attempt;
+
+function mayMatch({ facts, state }: Copy, filter: MessageFilter, trustedMs: number, crossed: boolean): boolean {
   const { queue, attempt, olderThanMs, youngerThanMs, minBytes, maxBytes } = filter;
   const ageMs = trustedMs - facts.acceptedAtMs;
   return (
     (queue === null || state.queue === queue) &&
-    (attempt === null || facts.id === attempt || facts.ancestor === attempt) &&
+    (attempt === null || crossed || facts.id === attempt || facts.ancestor === attempt) &&
     (olderThanMs === null || ageMs > olderThanMs) &&
     (youngerThanMs === null || ageMs < youngerThanMs) &&
     (minBytes === null || facts.sizeBytes > minBytes) &&
@@ -87,6 +98,7 @@ function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSumma
   const nextAttempts = nextHops.flatMap((key) => copy.retryAtMs.get(key) ?? core.hops.get(key)?.retryAtMs ?? []);
   return {
     id: facts.id,
+    crossedFrom: facts.ancestor === null && deliveryIdOf(facts) !== facts.id ? deliveryIdOf(facts) : null,
     queue: state.queue,
     role: roleOf(state, core.me),
     from: envelope.reversePath,

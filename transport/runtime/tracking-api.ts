@@ -1,33 +1,7 @@
 /** Message tracking (semantics.md D10): one record per event, searchable afterwards. Never on the commit path. */
-export type TrackingEventName =
-  | 'RECEIVE'
-  | 'HAREDIRECT'
-  | 'HARECEIVE'
-  | 'HADISCARD'
-  | 'SEND'
-  | 'DELIVER'
-  | 'DEFER'
-  | 'FAIL'
-  | 'DSN'
-  | 'EXPIRE'
-  | 'ABORT'
-  | 'SAFETYNET'
-  | 'RESUBMIT'
-  | 'PROMOTE'
-  | 'DEMOTE'
-  | 'TAKEOVER'
-  | 'HANDOVER'
-  | 'QUARANTINE'
-  | 'REFETCH'
-  | 'REMOVE'
-  | 'SUSPEND'
-  | 'RESUME'
-  /** About a delivery queue; the id is that of the order. */
-  | 'QUEUE'
-  | 'DUPLICATEDELIVER'
-  | 'POISON'
-  | 'LOAD'
-  | 'FRONTEND';
+import type { TRACKED_EVENTS } from '../../common/tracked-events.ts';
+
+export type TrackingEventName = (typeof TRACKED_EVENTS)[number];
 
 export interface TrackingRecord {
   readonly atMs: number;

@@ -116,6 +116,8 @@ export interface NextHopView {
 
 export interface MessageSummary {
   readonly id: CopyId;
+  /** Its id where it was accepted, when that was in another boundary (semantics.md D3). */
+  readonly crossedFrom: CopyId | null;
   readonly queue: Queue;
   readonly role: 'primary' | 'shadow';
   readonly from: string;
@@ -144,6 +146,7 @@ export interface MessageFilter {
   /** Part of the last error. */
   readonly error: string | null;
   /** Of the message itself, or of what it is a resubmission of. */
+  /** An id: that message, what was resubmitted of it, and what crossed from it. */
   readonly attempt: string | null;
   readonly olderThanMs: number | null;
   readonly youngerThanMs: number | null;
