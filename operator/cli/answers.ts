@@ -163,6 +163,7 @@ export interface TraceAnswer {
 
 export interface TrackedMessageAnswer {
   readonly id: string;
+  readonly root: string | null;
   readonly messageId: string | null;
   readonly subjectHash: string | null;
   readonly from: string;

@@ -3,7 +3,7 @@
  * the newest `limit` of all, each once; a member that did not answer, or cannot look, is named.
  */
 import type { ParseArgsOptionsConfig } from 'node:util';
-import { TRACKED_EVENTS } from '../../common/tracked-events.ts';
+import { TRACKED_EVENTS, weightOf } from '../../common/tracked-events.ts';
 import { domainOption, recipientOption, senderOption } from './address-options.ts';
 import type { TrackedMessageAnswer } from './answers.ts';
 import {
@@ -19,16 +19,18 @@ import {
 } from './command.ts';
 import { recipientsInShort } from './message-table.ts';
 import { json, table, time } from './output.ts';
+import type { Members } from './place.ts';
 
 const one = { type: 'string' } as const;
 export const TRACK_FILTERS: ParseArgsOptionsConfig = {
-  ...{ sender: one, recipient: one, domain: one, subject: one, 'subject-hash': one, event: one },
+  ...{ sender: one, recipient: one, domain: one, 'message-id': one, subject: one, 'subject-hash': one, event: one },
   ...{ since: one, until: one, limit: one },
 };
 
 export const TRACK_HELP = `  --sender ADDRESS       '<>' for the null reverse-path
   --recipient ADDRESS, --domain DOMAIN
                          of one of its recipients
+  --message-id ID        with or without its brackets
   --subject TEXT         the whole subject, in any case; tracking keeps a hash of it only
   --subject-hash HASH    that hash, as "-o json" shows it
   --event EVENT          something that happened to it: RECEIVE, DELIVER, SEND, DEFER, FAIL, EXPIRE, DSN, RESUBMIT, TAKEOVER, ...
@@ -49,6 +51,26 @@ export async function findMessages(parsed: Parsed, context: CommandContext): Pro
   const limit = wholeNumber(parsed, 'limit', DEFAULT_LIMIT, MAX_LIMIT);
   const question = await questionOf(parsed, context.nowMs());
   const cluster = await openMembers(parsed, context);
+  const { messages, more, unreachable } = await lookFor(cluster, question, limit);
+  const { out } = context.output;
+  if (parsed.common.format === 'json') out(json({ messages, more, unreachable }));
+  else if (messages.length === 0) out('No messages.\n');
+  else {
+    out(trackTable(messages));
+    if (more) out(`Only the newest ${messages.length}; --limit shows more, a shorter time or another filter fewer.\n`);
+  }
+  warnUnreachable(context.output, unreachable);
+  return messages.length > 0 && unreachable.length === 0 ? 0 : 1;
+}
+
+/** A message with what was made of it, as far as it matched. */
+export interface FoundMessage extends TrackedMessageAnswer {
+  /** Its hops and resubmissions, and itself. */
+  readonly ids: readonly string[];
+}
+
+/** Newest first, each message once. */
+export async function lookFor(cluster: Members, question: TrackQuestion, limit: number) {
   const asked = await cluster.askAll<Found>(`/v1/tracking${query({ ...question, limit })}`);
   const unreachable = asked.flatMap((answer) => {
     if (answer.kind === 'answer') return [];
@@ -58,21 +80,14 @@ export async function findMessages(parsed: Parsed, context: CommandContext): Pro
   });
   const answers = asked.flatMap((answer) => (answer.kind === 'answer' ? [answer.value] : []));
   const found = joined(answers.flatMap(({ messages }) => messages));
-  const messages = found.slice(0, limit);
   const more = found.length > limit || answers.some((answer) => answer.more);
-  const { out } = context.output;
-  if (parsed.common.format === 'json') out(json({ messages, more, unreachable }));
-  else if (messages.length === 0) out('No messages.\n');
-  else {
-    out(trackTable(messages));
-    if (more) out(`Only the newest ${messages.length}; --limit shows more, --until older ones.\n`);
-  }
-  warnUnreachable(context.output, unreachable);
-  return messages.length > 0 && unreachable.length === 0 ? 0 : 1;
+  return { messages: found.slice(0, limit), more, unreachable };
 }
 
+export type TrackQuestion = Readonly<Record<string, string | number | null>>;
+
 /** Parameters of the admin API. An option without a value behind it would match everything. */
-async function questionOf(parsed: Parsed, nowMs: number): Promise<Readonly<Record<string, string | number | null>>> {
+async function questionOf(parsed: Parsed, nowMs: number): Promise<TrackQuestion> {
   for (const name of Object.keys(TRACK_FILTERS))
     if (text(parsed, name) === '')
       throw new UsageError(`--${name}: is empty; leave it out, or say what it shall match`);
@@ -81,9 +96,19 @@ async function questionOf(parsed: Parsed, nowMs: number): Promise<Readonly<Recor
   if (from !== null && to !== null && to < from) throw new UsageError('--until: is before --since');
   return {
     ...{ sender: senderOption(parsed), recipient: recipientOption(parsed), domain: domainOption(parsed) },
-    ...{ subjectHash: await hashOf(parsed), event: eventOption(parsed), from, to },
+    ...{
+      messageId: bracketed(text(parsed, 'message-id')),
+      subjectHash: await hashOf(parsed),
+      event: eventOption(parsed),
+      from,
+      to,
+    },
   };
 }
+
+/** As it stands in the header. */
+export const bracketed = <Id extends string | null>(id: Id): Id | `<${string}>` =>
+  id === null || id.startsWith('<') ? id : `<${id}>`;
 
 /** In any case; a name that is none would never be found. */
 function eventOption(parsed: Parsed): string | null {
@@ -106,21 +131,21 @@ async function hashOf(parsed: Parsed): Promise<string | null> {
   return made;
 }
 
-/** Newest first; a message is known to each that had a copy, and who was told the most of it last tells best. */
-function joined(messages: readonly TrackedMessageAnswer[]): readonly TrackedMessageAnswer[] {
-  const known = new Map<string, TrackedMessageAnswer>();
+/** A message is known to each that had a copy, under an id of its own to each boundary it crossed to. */
+function joined(messages: readonly TrackedMessageAnswer[]): readonly FoundMessage[] {
+  const known = new Map<string, FoundMessage>();
   for (const message of messages) {
-    const other = known.get(message.id);
-    known.set(message.id, other === undefined ? message : merged(other, message));
+    const id = message.root ?? message.id;
+    const found = { ...message, id, ids: [message.id] };
+    const other = known.get(id);
+    known.set(id, other === undefined ? found : merged(other, found));
   }
   return [...known.values()].sort((a, b) => b.last.atMs - a.last.atMs || (a.id < b.id ? -1 : 1));
 }
 
-/** What a copy does beside (its shadow hears of a delivery after it) says less than what became of the message. */
-const OF_COPIES: ReadonlySet<string> = new Set(['HAREDIRECT', 'HARECEIVE', 'HADISCARD', 'SAFETYNET', 'LOAD']);
-
-function merged(a: TrackedMessageAnswer, b: TrackedMessageAnswer): TrackedMessageAnswer {
-  const rank = ({ last }: TrackedMessageAnswer): number => (OF_COPIES.has(last.event) ? 0 : 1);
+/** Who tells most of what became of it, of those who tells of the last. */
+function merged(a: FoundMessage, b: FoundMessage): FoundMessage {
+  const rank = ({ last }: FoundMessage): number => weightOf(last.event);
   const [best, other] = rank(b) > rank(a) || (rank(b) === rank(a) && b.last.atMs > a.last.atMs) ? [b, a] : [a, b];
   const recipients = [...new Set([...best.recipients, ...other.recipients])];
   return {
@@ -130,11 +155,12 @@ function merged(a: TrackedMessageAnswer, b: TrackedMessageAnswer): TrackedMessag
     messageId: best.messageId ?? other.messageId,
     subjectHash: best.subjectHash ?? other.subjectHash,
     firstMs: Math.min(best.firstMs, other.firstMs),
+    ids: [...new Set([...a.ids, ...b.ids])].sort(),
   };
 }
 
-const trackTable = (messages: readonly TrackedMessageAnswer[]): string =>
-  table<TrackedMessageAnswer>(
+export const trackTable = (messages: readonly FoundMessage[]): string =>
+  table<FoundMessage>(
     [
       { title: 'TIME (UTC)', value: ({ last }) => time(last.atMs) },
       { title: 'ID', value: ({ id }) => id },

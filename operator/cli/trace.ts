@@ -7,11 +7,13 @@ import { findCopies } from './message-copies.ts';
 import { count, json } from './output.ts';
 import type { Members } from './place.ts';
 import { renderTimeline, timeline } from './timeline.ts';
-import { findMessages, TRACK_FILTERS, TRACK_HELP } from './trace-find.ts';
+import { bracketed, findMessages, lookFor, TRACK_FILTERS, TRACK_HELP, trackTable } from './trace-find.ts';
 import { renderTree, traceTree } from './trace-tree.ts';
 
 /** A mailing of one Message-ID to everybody is not followed to its last copy. */
 const MOST_IDS = 200;
+/** Of more messages than that nobody reads one timeline. */
+const MOST_STORIES = 20;
 const AT_ONCE = 8;
 
 export const traceCommand: Command = {
@@ -19,7 +21,7 @@ export const traceCommand: Command = {
   help: `Usage: mailcluster trace ID [--state DIR] [-o json]
        mailcluster trace FILTER... [--limit N] [--state DIR] [-o json]
 
-ID is the id of the 250 reply, or a Message-ID (with or without angle brackets). What was made of the message is shown as a tree before the timeline: its hops to
+ID is the id of the 250 reply, or a Message-ID (with or without angle brackets; of one that many messages have these are listed). What was made of the message is shown as a tree before the timeline: its hops to
 other boundaries, reports about it, resubmissions. Without an ID the newest messages are listed that match every filter. Exit code 1 when nobody knows it, or a
 transport did not answer. How far back: as far as each transport keeps its tracking.
 
@@ -42,8 +44,18 @@ Examples:
     if (id === undefined) return findMessages(parsed, context);
     if (filters.length > 0) throw new UsageError(`an ID and --${filters[0]}: one or the other`);
     const cluster = await openMembers(parsed, context);
-    const found = await traceMessage(cluster, id);
     const { out, err } = context.output;
+    const named = id.includes('@') ? await lookFor(cluster, { messageId: bracketed(id) }, MOST_STORIES + 1) : null;
+    if (named !== null && named.messages.length > MOST_STORIES) {
+      if (common.format === 'json') out(json({ id, ...named }));
+      else
+        out(
+          `${trackTable(named.messages)}Many messages have this Message-ID; these are the newest. Trace one by its ID.\n`,
+        );
+      warnUnreachable(context.output, named.unreachable);
+      return named.unreachable.length === 0 ? 0 : 1;
+    }
+    const found = await traceMessage(cluster, id);
     if (common.format === 'json') out(json(found));
     else if (found.events.length > 0) {
       if (found.tree.length > 1 || found.tree.some(({ children }) => children.length > 0))
@@ -76,7 +88,7 @@ export async function traceMessage(cluster: Members, id: string) {
   const silent = new Map<string, { readonly member: string; readonly reason: string }>();
   const traces: (readonly TraceAnswer[])[] = [];
   // A Message-ID is recorded as it stands in the header, with its brackets.
-  const asked = new Set([id.includes('@') && !id.startsWith('<') ? `<${id}>` : id]);
+  const asked = new Set([id.includes('@') ? bracketed(id) : id]);
   let more = false;
   for (let next: readonly string[] = [...asked]; next.length > 0; ) {
     const parameters = next.map((one) => query({ id: one }).slice(1)).join('&');

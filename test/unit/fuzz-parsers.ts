@@ -139,7 +139,16 @@ function record(input: Buffer): void {
 }
 
 const ASKED: TrackingQuestion = {
-  ...{ sender: null, recipient: 'c@d', domain: 'd', subjectHash: null, event: null, fromMs: 0, toMs: 2e12 },
+  ...{
+    sender: null,
+    recipient: 'c@d',
+    domain: 'd',
+    messageId: null,
+    subjectHash: null,
+    event: null,
+    fromMs: 0,
+    toMs: 2e12,
+  },
 };
 
 /** As `trace` shows it, and `message lost` looks for it. */

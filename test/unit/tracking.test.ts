@@ -149,7 +149,16 @@ test('what was made of a message is found by its id: hops, reports and resubmiss
 });
 
 const ANYTHING: TrackingQuestion = {
-  ...{ sender: null, recipient: null, domain: null, subjectHash: null, event: null, fromMs: null, toMs: null },
+  ...{
+    sender: null,
+    recipient: null,
+    domain: null,
+    messageId: null,
+    subjectHash: null,
+    event: null,
+    fromMs: null,
+    toMs: null,
+  },
 };
 
 test('the newest messages that match, each once, over files and buffer, and that there are older ones', async () => {
@@ -201,7 +210,7 @@ test('a message with ten thousand recipients is told with some of them, and addr
   expect(more).toBe(false);
   expect(messages).toEqual([
     {
-      ...{ id: 'BIG', messageId: null, subjectHash: '0123456789abcdef', from: odd, firstMs: 1_000 },
+      ...{ id: 'BIG', root: null, messageId: null, subjectHash: '0123456789abcdef', from: odd, firstMs: 1_000 },
       ...{ recipients: recipients.slice(0, 20), recipientCount: 10_000 },
       last: { atMs: 1_000, event: 'RECEIVE', source: 'transport-a' },
     },

@@ -2,7 +2,7 @@
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
  *   GET /v1/status   /v1/next-hops   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the roles `operator` and `exporter`, logged with who asked)
  *       /v1/messages?queue=&nextHop=&sender=&recipient=&domain=&error=&attempt=&olderThanMs=&youngerThanMs=&minBytes=&maxBytes=&after=&limit=
- *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&id=...&limit=   /v1/tracking?sender=&recipient=&domain=&subjectHash=&event=&from=&to=&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
+ *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&id=...&limit=   /v1/tracking?sender=&recipient=&domain=&messageId=&subjectHash=&event=&from=&to=&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/route?to=ADDRESS&size=BYTES
  *       /v1/safety-net?role=&database=&sender=&recipient=&from=&to=&after=&limit=   /v1/safety-net/count?(the same but limit)
  * `after` is the `next` of the page before; `next` null says that there is nothing behind.
@@ -197,7 +197,7 @@ function safetyNetQuestion(query: URLSearchParams): SafetyNetQuestion {
 }
 
 const TRACKED: ReadonlySet<string> = new Set([
-  ...['sender', 'recipient', 'domain', 'subjectHash', 'event', 'from', 'to', 'limit'],
+  ...['sender', 'recipient', 'domain', 'messageId', 'subjectHash', 'event', 'from', 'to', 'limit'],
 ]);
 
 function trackingQuestion(query: URLSearchParams): TrackingQuestion {
@@ -211,6 +211,7 @@ function trackingQuestion(query: URLSearchParams): TrackingQuestion {
     sender: sender === '<>' ? '' : sender,
     recipient: textOf(query, 'recipient'),
     domain: textOf(query, 'domain'),
+    messageId: textOf(query, 'messageId'),
     subjectHash,
     event: textOf(query, 'event'),
     fromMs,

@@ -2,6 +2,7 @@
  * Which messages are meant by what a person remembers of them, PURE: lines of message tracking to messages. Owns: what matches. Promise: the newest `limit`, by what
  * matched last; memory in proportion to that, whatever is read. All that is asked for has to stand in one record, which each but the front end's has.
  */
+import { weightOf } from '../../common/tracked-events.ts';
 import { splitAddress } from '../core/routing.ts';
 import type { TrackingRecord } from './tracking-api.ts';
 import { recordsOf } from './tracking-lines.ts';
@@ -12,6 +13,8 @@ export interface TrackingQuestion {
   readonly sender: string | null;
   readonly recipient: string | null;
   readonly domain: string | null;
+  /** With its brackets. */
+  readonly messageId: string | null;
   readonly subjectHash: string | null;
   readonly event: string | null;
   /** Wall clock of the member, ms since 1970. */
@@ -22,6 +25,8 @@ export interface TrackingQuestion {
 /** A message as the records that matched tell of it. */
 export interface TrackedMessage {
   readonly id: string;
+  /** The message of which it is a hop, or a resubmission; null: itself. */
+  readonly root: string | null;
   readonly messageId: string | null;
   readonly subjectHash: string | null;
   readonly from: string;
@@ -30,7 +35,7 @@ export interface TrackedMessage {
   /** At least. */
   readonly recipientCount: number;
   readonly firstMs: number;
-  /** The last that is about the message, not about its copies, if there is one. */
+  /** Of what matched that which says most of what became of it, the last of its kind. */
   readonly last: Pick<TrackingRecord, 'atMs' | 'event' | 'source' | 'peer' | 'detail'>;
 }
 
@@ -42,8 +47,6 @@ export interface TrackedMessages {
 }
 
 const MOST_RECIPIENTS = 20;
-/** What a copy does beside: the outcome stands in another record. */
-const OF_COPIES: ReadonlySet<string> = new Set(['HAREDIRECT', 'HARECEIVE', 'HADISCARD', 'SAFETYNET', 'LOAD']);
 const AT = /^\{"atMs":(-?\d+)/;
 
 /** What is kept of a record: not ten thousand recipients of each. */
@@ -68,8 +71,8 @@ export class TrackedMessageFinder {
   constructor(question: TrackingQuestion, limit: number) {
     this.#question = question;
     this.#limit = limit;
-    const { sender, recipient, domain, subjectHash, event } = question;
-    this.#needles = [sender, recipient, domain, subjectHash, event].flatMap((one) =>
+    const { sender, recipient, domain, messageId, subjectHash, event } = question;
+    this.#needles = [sender, recipient, domain, messageId, subjectHash, event].flatMap((one) =>
       one === null || one === '' ? [] : JSON.stringify(one.toLowerCase()).slice(1, -1),
     );
   }
@@ -107,13 +110,14 @@ export class TrackedMessageFinder {
 
   /** What is about no message (orders about a queue) has no sender. */
   #matches(record: TrackingRecord): boolean {
-    const { sender, recipient, domain, subjectHash, event } = this.#question;
+    const { sender, recipient, domain, messageId, subjectHash, event } = this.#question;
     const { from, recipients = [] } = record;
     return (
       from !== undefined &&
       (sender === null || same(from, sender)) &&
       (recipient === null || recipients.some((address) => same(address, recipient))) &&
       (domain === null || recipients.some((address) => same(splitAddress(address).domain, domain))) &&
+      (messageId === null || record.messageId === messageId) &&
       (subjectHash === null || record.subjectHash === subjectHash.toLowerCase()) &&
       (event === null || same(record.event, event))
     );
@@ -130,12 +134,11 @@ function begun({ recipients = [], history: _, ...record }: TrackingRecord): Grow
 function grown(known: Growing, { recipients = [], history: _, ...record }: TrackingRecord): Growing {
   const { first, last } = known;
   const some = new Set([...known.recipients, ...recipients.slice(0, MOST_RECIPIENTS)].slice(0, MOST_RECIPIENTS));
-  const isBeside = OF_COPIES.has(record.event) && !OF_COPIES.has(last.event);
   return {
     first,
     recipients: some,
     recipientCount: Math.max(known.recipientCount, some.size, recipients.length),
-    last: isBeside ? last : record,
+    last: weightOf(record.event) < weightOf(last.event) ? last : record,
   };
 }
 
@@ -143,6 +146,7 @@ function messageOf([id, { first, recipients, recipientCount, last }]: readonly [
   const { atMs, event, source, peer, detail } = last;
   return {
     id,
+    root: first.root ?? null,
     messageId: first.messageId ?? null,
     subjectHash: first.subjectHash ?? null,
     from: first.from ?? '',
