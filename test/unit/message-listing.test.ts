@@ -64,7 +64,7 @@ test('what was said of a message, or of its next hop, is its last error; queues 
   const [put] = page(bench, { error: 'over quota', nextHop: hop }).messages;
   expect(put).toMatchObject({ nextHops: [hop], lastError: '452 4.2.2 over quota' });
   expect(put?.nextAttemptMs).toBeGreaterThan(WALL_MS + bench.nowMs);
-  expect(queues()[0]).toMatchObject({ messages: 3, deferred: 1 });
+  expect(queues()[0]).toMatchObject({ messages: 3, deferred: 1, lastError: '452 4.2.2 over quota' });
   // Nobody answers: that is why the others wait.
   const long = `no connection ${'x'.repeat(900)}`;
   const second = bench.seen('Deliver').find(({ facts }) => facts.id !== first.facts.id);

@@ -6,6 +6,7 @@
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import { type Copy, isFinal, isSuspended, roleOf } from '../core/copy.ts';
 import { resolve } from '../core/delivery.ts';
+import type { Hop } from '../core/hop.ts';
 import { splitAddress } from '../core/routing.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
@@ -147,6 +148,12 @@ function deferredByHop({ copies }: Server, nowMs: number): ReadonlyMap<string, {
   return deferred;
 }
 
+/** What is said of the next hop as a whole, while it cannot be used; else what was said of those that it put off. */
+function hopError({ failures, lastError, lastDeferral }: Hop, isAnyPutOff: boolean): string | null {
+  if (failures > 0 || !isAnyPutOff) return lastError;
+  return lastDeferral ?? lastError;
+}
+
 const UNSENT = ['submission', 'unreachable', 'poison'] as const;
 
 /** Delivery queues, one for each next hop, then those in which nothing is sent. */
@@ -168,7 +175,7 @@ export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonl
       active: hop.active,
       deferred: messages,
       nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
-      lastError: hop.lastError,
+      lastError: hopError(hop, messages > 0),
       suspended: core.suspendedQueues.has(hop.key),
     };
   });
