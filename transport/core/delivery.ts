@@ -27,6 +27,7 @@ import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { begins, newPace, restMs, waitMs } from './pace.ts';
 import { isJustAwake } from './presence.ts';
+import { trackEnd } from './recipient-ends.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn, reportExpansions } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
@@ -73,6 +74,8 @@ export function categorize(turn: Turn, copy: Copy): void {
   const queue = reachable ? 'delivery' : 'unreachable';
   transition(server.coverage, 'Categorized', copy.state.queue, 'primary', queue);
   setState(turn, copy, { ...copy.state, queue, recipients }, failed.length > 0 || isReopened ? 'commit' : 'lazy');
+  for (const { address, reply = '' } of failed.flatMap((index) => recipients[index] ?? []))
+    trackEnd(turn, copy, 'FAIL', address, reply);
   for (const index of failed) forkDsn(turn, copy, 'failed', index);
   enqueue(turn, copy);
   finishIfFinal(turn, copy);

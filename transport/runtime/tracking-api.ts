@@ -13,7 +13,6 @@ export type TrackingEventName =
   | 'ABORT'
   | 'SAFETYNET'
   | 'RESUBMIT'
-  | 'PROMOTE'
   | 'DEMOTE'
   | 'TAKEOVER'
   | 'HANDOVER'
