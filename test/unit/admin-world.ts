@@ -26,6 +26,7 @@ import type {
   KnownCopy,
   MessageDetail,
   MessageSummary,
+  NextHopView,
   ResubmitView,
   RouteView,
   SafetyNetListing,
@@ -172,6 +173,8 @@ export interface MemberContents {
   readonly route?: Partial<RouteView>;
   /** Of every message here. */
   readonly body?: () => AsyncIterable<Buffer>;
+  /** Beside that of db01. */
+  readonly moreHops?: readonly NextHopView[];
   /** One page each. */
   readonly net?: readonly (readonly SafetyNetEntry[])[];
 }
@@ -265,6 +268,7 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         nextRetryMs: NOW_MS + 60_000,
         lastError: '451 4.3.2 try later',
       },
+      ...(contents.moreHops ?? []),
     ],
     messages: (filter, after, limit) => {
       asked.push({ what: 'messages', arguments: [filter, after, limit] });

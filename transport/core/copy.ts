@@ -31,6 +31,8 @@ export interface Copy {
   registered: ReadonlyMap<string, number>;
   /** Monotonic time of the next delivery attempt per next hop. */
   retryAtMs: ReadonlyMap<string, number>;
+  /** Some recipient has no next hop, as far as was looked: for people (message-listing.ts). */
+  isPathless: boolean;
   /** The owner that said, after its own commit, that it has this copy too (protocol.md 11). */
   vouchedBy: Identity | null;
 }
@@ -53,6 +55,7 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
     demoteTo: null,
     registered: NOTHING,
     retryAtMs: NOTHING,
+    isPathless: false,
     vouchedBy: null,
   };
 }

@@ -100,9 +100,11 @@ export function enqueue(turn: Turn, copy: Copy): void {
   if (copy.state.queue !== 'delivery' || isSuspended(copy.state) || copy.doubt !== null) return;
   if (server.damaged.has(copy.facts.id)) return;
   const hops = new Set<string>();
+  copy.isPathless = false;
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
     const resolution = resolve(server, copy, recipient.address);
+    if (resolution.kind === 'unreachable') copy.isPathless = true;
     if (resolution.kind !== 'route') continue;
     const hop = server.hops.get(resolution.hop) ?? newHop(turn, resolution.hop, resolution.route);
     hop.route = resolution.route;
@@ -175,6 +177,8 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): boolean {
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
     const resolution = resolve(server, copy, recipient.address);
+    // Its route went while it waited here, or was being delivered.
+    if (resolution.kind === 'unreachable') copy.isPathless = true;
     if (resolution.kind !== 'route' || resolution.hop !== hop.key) continue;
     recipients.push(index);
     // Where it may wait on its way depends on where it has been.
