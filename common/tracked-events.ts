@@ -20,7 +20,6 @@ export const TRACKED_EVENTS = [
   'ABORT',
   'SAFETYNET',
   'RESUBMIT',
-  'PROMOTE',
   'DEMOTE',
   'TAKEOVER',
   'HANDOVER',

@@ -21,6 +21,8 @@ export interface StatusAnswer {
     readonly oldestMs: number | null;
     readonly completeSinceMs?: number;
   };
+  /** Absent from older versions. */
+  readonly withoutRoute?: number;
   readonly unprotected: number | null;
   readonly discardsPending: number;
   readonly quarantined: number;

@@ -11,7 +11,7 @@ import { COMMON_HELP, type Command, type CommandContext, parse, query, UsageErro
 import { chosen, findCluster, listAll, type MailClusterObject, openKube } from './kube-access.ts';
 import { type KubeMember, type KubeMembers, reach } from './kube-place.ts';
 import { type Column, count, duration, json, printable, table } from './output.ts';
-import { problemsOf, TRANSPORTS } from './status.ts';
+import { problemsOf, TRANSPORTS, unreachableNotices } from './status.ts';
 
 interface Row {
   readonly member: KubeMember & { readonly pid: null };
@@ -189,7 +189,7 @@ Examples:
     context.atEnd(members.close);
     const rows = await rowsOf(members);
     const problems = [...conditionProblems(cluster), ...problemsOf(rows, context.nowMs())];
-    const notices = conditionNotices(cluster);
+    const notices = [...conditionNotices(cluster), ...unreachableNotices(rows)];
     const { out } = context.output;
     if (parsed.common.format === 'json') {
       const transports = rows.map(({ member: { pid: _, pod, ...member }, asked, shadows, state }) => ({

@@ -69,8 +69,11 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
 }
 
 /** Those in which nothing is sent go by their own name. */
-const filterFor = (rows: readonly Row[], queue: string): FilterParameters =>
-  rows.some((row) => row.queue === queue && row.nextHop === queue) ? { queue } : { nextHop: queue };
+const filterFor = (rows: readonly Row[], queue: string): FilterParameters => {
+  const isOwn = rows.some((row) => row.queue === queue && row.nextHop === queue);
+  // Part of a message may have no route while the rest of it is in a delivery queue.
+  return isOwn && queue !== 'unreachable' ? { queue } : { nextHop: queue };
+};
 
 const DEFAULT_LIMIT = 20;
 const MAX_LIMIT = 10_000;

@@ -99,12 +99,23 @@ export function problemsOf(rows: readonly Row[], nowMs: number): readonly string
   });
 }
 
+/** It waits for another document, and expires if none comes. */
+export const unreachableNotices = (rows: readonly Row[]): readonly string[] =>
+  rows.flatMap(({ member, asked }) => {
+    const messages = asked.kind === 'answer' ? (asked.value.withoutRoute ?? queued(asked.value, ['unreachable'])) : 0;
+    if (messages === 0) return [];
+    return [
+      `${member.name} has ${count(messages, 'message')} without a route for some recipient: "mailcluster queue show unreachable" says why`,
+    ];
+  });
+
 /** Worth knowing, no problem by itself: what is going on, and what was set aside. */
 async function noticesOf(cluster: Cluster, rows: readonly Row[]): Promise<readonly string[]> {
   const drains = rows.flatMap(({ member, asked }) => {
     const drain = asked.kind === 'answer' ? asked.value.drain : undefined;
     return drain === undefined || drain.state === 'none' ? [] : [`${member.name} is draining: ${drainText(drain)}`];
   });
+  const waiting = unreachableNotices(rows);
   const lost = new Map<string, string>();
   for (const { asked } of rows)
     for (const { member, identity, why } of (asked.kind === 'answer' ? asked.value.lost : undefined) ?? [])
@@ -125,7 +136,13 @@ async function noticesOf(cluster: Cluster, rows: readonly Row[]): Promise<readon
     ];
   });
   const aside = await allSetAside(cluster, await readDocument(cluster));
-  return [...drains, ...lost.values(), ...open, ...aside.map((volume) => `set aside: ${whatToDoAbout(volume)}`)];
+  return [
+    ...waiting,
+    ...drains,
+    ...lost.values(),
+    ...open,
+    ...aside.map((volume) => `set aside: ${whatToDoAbout(volume)}`),
+  ];
 }
 
 async function readDocument(cluster: Cluster): Promise<TopologyDocument | null> {
@@ -193,7 +210,7 @@ export const statusCommand: Command = {
   help: `Usage: mailcluster status [--state DIR] [-o json]
 
 Shows every transport (state, queues, unprotected messages, Safety Net, peers) and every front end with its health.
-UNPROTECTED is "unknown" until every peer has answered once. Exit code 1 when something needs attention. Notices are no problems: drains,
+UNPROTECTED is "unknown" until every peer has answered once. Exit code 1 when something needs attention. Notices are no problems: mail without a route, drains,
 queue databases that were taken over from, resubmit requests, queue directories set aside and what to do about them.
 
 ${COMMON_HELP}

@@ -23,7 +23,12 @@ export interface TraceNode {
   readonly children: readonly TraceNode[];
 }
 
-const ENDS: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'DUPLICATEDELIVER', 'FAIL', 'EXPIRE', 'DEFER']);
+/** What a store, a relay or time said is the last word; then what a person did about those it was not said of; then what only holds them up. */
+const FINAL: ReadonlySet<string> = new Set(['DELIVER', 'SEND', 'DUPLICATEDELIVER', 'FAIL', 'EXPIRE']);
+const HELD: ReadonlySet<string> = new Set(['SUSPEND', 'POISON']);
+const WAITS: ReadonlySet<string> = new Set(['DEFER', ...HELD]);
+/** Of what was suspended, and of what was poison. */
+const LET_GO: ReadonlySet<string> = new Set(['RESUME', 'RESUBMIT']);
 const BIRTHS = ['RECEIVE', 'DSN', 'RESUBMIT', 'HARECEIVE'] as const;
 
 interface Growing {
@@ -71,22 +76,29 @@ function nodeOf(id: string, events: readonly TraceAnswer[], children: readonly T
 
 function kindOf(events: readonly TraceAnswer[], birth: TraceAnswer | undefined): TraceNode['kind'] {
   if (events.some(({ event }) => event === 'DSN')) return 'report';
-  if (events.some(({ event }) => event === 'RESUBMIT')) return 'resubmission';
+  // Out of poison the message itself is submitted again, and comes of no other.
+  if (events.some(({ event, parent }) => event === 'RESUBMIT' && parent !== undefined)) return 'resubmission';
   return birth?.parent === undefined && birth?.root === undefined ? 'message' : 'hop';
+}
+
+const NOTHING = { event: null, peer: null, detail: null };
+
+function overrules(event: string, known: string | null): boolean {
+  if (FINAL.has(event)) return true;
+  const isOpen = known === null || WAITS.has(known);
+  return isOpen && (event === 'REMOVE' || WAITS.has(event));
 }
 
 function endsOf(events: readonly TraceAnswer[], birth: TraceAnswer | undefined): readonly RecipientEnd[] {
   const ends = new Map<string, RecipientEnd>(
-    (birth?.recipients ?? []).map((address) => [address, { address, event: null, peer: null, detail: null }]),
+    (birth?.recipients ?? []).map((address) => [address, { address, ...NOTHING }]),
   );
-  for (const { event, recipients = [], peer, detail } of events) {
-    if (!ENDS.has(event)) continue;
+  for (const { event, recipients = [], peer, detail } of events)
     for (const address of recipients) {
-      // A try that came to nothing is no word against what was delivered.
-      const isOver = event === 'DEFER' && !['DEFER', null].includes(ends.get(address)?.event ?? null);
-      if (!isOver) ends.set(address, { address, event, peer: peer ?? null, detail: detail ?? null });
+      const known = ends.get(address)?.event ?? null;
+      if (LET_GO.has(event) && HELD.has(known ?? '')) ends.set(address, { address, ...NOTHING });
+      if (overrules(event, known)) ends.set(address, { address, event, peer: peer ?? null, detail: detail ?? null });
     }
-  }
   return [...ends.values()];
 }
 
@@ -98,6 +110,9 @@ const WORDS: Readonly<Record<string, string>> = {
   FAIL: 'failed',
   EXPIRE: 'expired',
   DEFER: 'deferred',
+  REMOVE: 'removed',
+  SUSPEND: 'held back',
+  POISON: 'held back as poison',
 };
 
 /** A line for each message, and one for each of its recipients. */

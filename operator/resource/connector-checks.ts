@@ -5,7 +5,9 @@
 
 import { nameServer } from '../../common/name-server.ts';
 import { inNetworks, networksOf } from '../../common/networks.ts';
+import { pathsFrom } from '../../common/site-paths.ts';
 import { named } from '../resources/names.ts';
+import { siteLinks } from '../site-links.ts';
 import type { MailCluster } from './generated.ts';
 import type { Path } from './problem.ts';
 
@@ -75,7 +77,8 @@ function ownNames({ name, namespace }: MailCluster['metadata'], spec: MailCluste
     host.startsWith(`${service}.${namespace}.svc.`);
 }
 
-export function noteConnectors({ spec }: MailCluster, note: Say): void {
+export function noteConnectors(cluster: MailCluster, note: Say): void {
+  const { spec } = cluster;
   const authoritative = new Set(
     spec.acceptedDomains.filter(({ type }) => type === 'Authoritative').map((one) => one.name),
   );
@@ -111,21 +114,27 @@ export function noteConnectors({ spec }: MailCluster, note: Say): void {
       'set mx.dane to Enforce, with resolvers that validate DNSSEC in mx.dnsServers; to known partners use smart hosts with tls: Required',
     );
   }
-  noteSites(spec, note);
+  noteSites(cluster, note);
 }
 
 const isHere = (server: string): boolean => inNetworks(LOOPBACK, nameServer(server).address);
 
-/** Sites whose transports have no way to where others send. */
-function noteSites(spec: MailCluster['spec'], note: Say): void {
+/** Sites whose transports have no way to where others send, of their own or over site links. */
+function noteSites(cluster: MailCluster, note: Say): void {
+  const { spec } = cluster;
+  const links = siteLinks(cluster);
+  const transportSites = sitesOfTransports(spec);
+  const paths = new Map([...transportSites].map((site) => [site, pathsFrom(links, site, 0)]));
+  const isJoined = (from: string, to: string): boolean =>
+    from === to || (transportSites.has(to) && paths.get(from)?.has(to) === true);
   for (const [at, connector] of spec.sendConnectors.entries()) {
     if (connector.sites.length === 0) continue;
     for (const [index, { domain }] of connector.addressSpaces.entries()) {
-      const serves = ({ sites, addressSpaces }: Connector, site: string): boolean =>
-        (sites.length === 0 || sites.includes(site)) &&
-        addressSpaces.some((space) => space.domain === '*' || space.domain === domain || isBelow(domain, space.domain));
-      const without = [...sitesOfTransports(spec)].filter(
-        (site) => !spec.sendConnectors.some((other) => serves(other, site)),
+      const serving = spec.sendConnectors.filter(({ addressSpaces }) =>
+        addressSpaces.some((space) => space.domain === '*' || space.domain === domain || isBelow(domain, space.domain)),
+      );
+      const without = [...transportSites].filter(
+        (site) => !serving.some(({ sites }) => sites.length === 0 || sites.some((one) => isJoined(site, one))),
       );
       if (without.length > 0)
         note(

@@ -176,6 +176,8 @@ export interface MemberContents {
   readonly nextHop?: Partial<NextHopView>;
   /** Of every message here. */
   readonly body?: () => AsyncIterable<Buffer>;
+  /** Beside that of db01. */
+  readonly moreHops?: readonly NextHopView[];
   /** One page each. */
   readonly net?: readonly (readonly SafetyNetEntry[])[];
 }
@@ -270,6 +272,7 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         lastError: '451 4.3.2 try later',
         ...contents.nextHop,
       },
+      ...(contents.moreHops ?? []),
     ],
     messages: (filter, after, limit) => {
       asked.push({ what: 'messages', arguments: [filter, after, limit] });

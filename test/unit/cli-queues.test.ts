@@ -141,6 +141,30 @@ test('queue show: the last error in full, who waits and why; an unknown queue is
   expect((await run(messageCommand, held, 'show', ID)).out).toContain('suspended  by a person');
 });
 
+test('queue show unreachable: who has no route and why, also of messages of which the rest waits in another queue', async () => {
+  const world = await open();
+  const reason = 'no site link leads from seattle to dag/west';
+  const idle = { active: 0, deferred: 0, suspended: false, nextRetryMs: null };
+  const partly = {
+    ...summary('delivery'),
+    ...{ nextHops: ['db01/sea', 'unreachable'], lastError: reason },
+    recipients: [
+      { address: 'bob@contoso.com', outcome: 'delivered' as const },
+      { address: 'eve@west.example', outcome: 'pending' as const, reply: reason },
+    ],
+  };
+  const moreHops = [{ queue: 'unreachable' as const, nextHop: 'unreachable', messages: 1, ...idle, lastError: reason }];
+  await world.cluster({ ...CONTENTS, a: { ...CONTENTS.a, messages: [partly], moreHops } });
+  const { code, out } = await run(queueCommand, world, 'show', 'unreachable');
+  expect(code).toBe(0);
+  expect(out).toContain(`Queue unreachable on a: 1 message, 0 being delivered, 0 put off
+  next retry  -
+  last error  ${reason}
+`);
+  expect(out).toMatch(new RegExp(`^${ID} +a +eve@west.example +- +${reason}$`, 'm'));
+  expect((await run(queueCommand, world)).out).toMatch(new RegExp(`^a +unreachable +- +1 +- +${reason}$`, 'm'));
+});
+
 test('message remove: several are only listed, everything needs --all, an ID is one; nothing is ordered meanwhile', async () => {
   const world = await open();
   const id = (n: number): CopyId => `01J${String(n).padStart(23, '0')}` as CopyId;

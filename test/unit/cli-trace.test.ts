@@ -174,6 +174,86 @@ C  hop, received by ?[31m
 `);
 });
 
+/** One message of two recipients: what a trace says of them after these events. */
+function endsAfter(...events: readonly (readonly [string, readonly string[], string?])[]): readonly string[] {
+  const records = events.map(([event, recipients, detail], index) => ({
+    ...{ atMs: at(index), event, ...of(MESSAGE, 'a'), ...NAMES, recipients },
+    ...(detail === undefined ? {} : { detail }),
+  }));
+  return renderTree(traceTree(records)).trimEnd().split('\n');
+}
+
+const [CAROL = '', BOB = ''] = BOTH;
+const RECEIVED = ['RECEIVE', BOTH] as const;
+const HEAD = `${MESSAGE}  received by a from <ann@example.org>`;
+
+test.each([
+  [
+    'removed',
+    [
+      ['DEFER', [BOB], '450 later'],
+      ['REMOVE', [BOB], 'remove by eve, order o'],
+    ],
+    'removed: remove by eve, order o',
+  ],
+  [
+    'removed, in a record that names all',
+    [
+      ['DEFER', [BOB], '450 later'],
+      ['REMOVE', BOTH],
+    ],
+    'removed',
+  ],
+  [
+    'expired',
+    [
+      ['DEFER', [BOB], '450 later'],
+      ['EXPIRE', [BOB], '450 later'],
+    ],
+    'expired: 450 later',
+  ],
+  [
+    'suspended',
+    [
+      ['DEFER', [BOB], '450 later'],
+      ['SUSPEND', [BOB], 'suspend by eve, order o'],
+    ],
+    'held back: suspend by eve, order o',
+  ],
+  [
+    'let go',
+    [
+      ['SUSPEND', [BOB]],
+      ['RESUME', [BOB]],
+    ],
+    'no outcome yet',
+  ],
+  [
+    'let go, and tried',
+    [
+      ['SUSPEND', [BOB]],
+      ['RESUME', [BOB]],
+      ['DEFER', [BOB], '450 later'],
+    ],
+    'deferred: 450 later',
+  ],
+  ['poison', [['POISON', BOTH]], 'held back as poison'],
+  [
+    'poison, and submitted again',
+    [
+      ['POISON', BOTH],
+      ['RESUBMIT', [BOB]],
+    ],
+    'no outcome yet',
+  ],
+] as const)('what became of one recipient: %s', (_, events, end) => {
+  expect(endsAfter(RECEIVED, ['DELIVER', [CAROL]], ...events)).toEqual([
+    HEAD,
+    `     ${CAROL}  delivered`,
+    `     ${BOB.padEnd(CAROL.length)}  ${end}`,
+  ]);
+});
+
 test.each([
   ['--sender', 'ANN@example.org', [MESSAGE]],
   ['--sender', '<>', [REPORT]],

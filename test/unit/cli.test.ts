@@ -93,6 +93,22 @@ test('status names what needs attention, shows who is unreachable, and exits wit
   });
 });
 
+test('mail without a route is noticed, from a member of an older version as well', async () => {
+  const world = await open();
+  const told = status('a', { withoutRoute: 2 });
+  const older = status('b', { site: 'portland' });
+  const queues = { ...older.queues, unreachable: { messages: 1, bytes: 1, oldestMs: NOW_MS } };
+  await world.cluster({ a: { ...CONTENTS.a, status: told }, b: { ...CONTENTS.b, status: { ...older, queues } } });
+  const { code, out } = await run(statusCommand, world);
+  expect(out.slice(out.indexOf('No problems'))).toBe(`No problems found.
+
+2 notices:
+  a has 2 messages without a route for some recipient: "mailcluster queue show unreachable" says why
+  b has 1 message without a route for some recipient: "mailcluster queue show unreachable" says why
+`);
+  expect(code).toBe(0);
+});
+
 test('unknown protection is shown as unknown, not as 0', async () => {
   const world = await open();
   await world.cluster({ ...CONTENTS, a: { ...CONTENTS.a, status: status('a', { unprotected: null }) } });

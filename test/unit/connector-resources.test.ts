@@ -1,5 +1,5 @@
 /** Send connectors from the resource to what pods and processes get: what is refused and noted, Secrets as files, ports that NetworkPolicies open. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -18,6 +18,7 @@ import { networkPolicies } from '../../operator/resources/policies.ts';
 import { connectorMounts } from '../../operator/resources/transports.ts';
 import { planMembers } from '../../operator/topology.ts';
 import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
+import { ROOT } from '../house/sources.ts';
 import { simTopology } from '../sim/topology.ts';
 import { DATABASE, OPERATOR, resourcesOf, TWO_SITES } from './cluster-state.ts';
 import { converge, running } from './operator-rig.ts';
@@ -103,6 +104,33 @@ describe('what is refused', () => {
       await rm(directory, { recursive: true, force: true });
     }
   });
+});
+
+test('mail of a site waits only where no site link leads to a site of the connector', async () => {
+  const [three, waits] = [
+    (links: string, connectors: string): readonly string[] => {
+      const text = cluster(connectors).replace('sites: [{ name: east }', 'sites: [{ name: north }, { name: east }');
+      const north = '{ site: east, replicas: 2 }, { site: north, replicas: 2 }';
+      const result = load(
+        text.replace('{ site: east, replicas: 2 }', north).replace('  dags:', `  siteLinks: [${links}]\n  dags:`),
+      );
+      if (!result.ok) throw new Error(JSON.stringify(result.problems));
+      return result.notes.map(({ problem }) => problem).filter((one) => one.includes('waits in site'));
+    },
+    (sites: string) => [`mail for other domains waits in site ${sites}: send connector a is not for transports there`],
+  ];
+  const link = (a: string, b: string): string => `{ name: ${a}-${b}, sites: [${a}, ${b}], cost: 10 }`;
+  expect(three('', out('a', 'sites: [east]'))).toEqual(waits('north, west'));
+  expect(three(link('west', 'east'), out('a', 'sites: [east]'))).toEqual(waits('north'));
+  expect(three(`${link('west', 'empty')}, ${link('empty', 'east')}`, out('a', 'sites: [east]'))).toEqual(
+    waits('north'),
+  );
+  expect(three(`${link('north', 'west')}, ${link('west', 'east')}`, out('a', 'sites: [east]'))).toEqual([]);
+  // Nobody sends where there is no transport.
+  expect(three(link('west', 'empty'), `${out('a', 'sites: [east, empty]')}`)).toEqual(waits('north, west'));
+  const example = await readFile(join(ROOT, 'examples/hub-site-local.yaml'), 'utf8');
+  const result = load(example);
+  expect(result.ok && result.notes.filter(({ problem }) => problem.includes('waits in site'))).toEqual([]);
 });
 
 test('what is odd but right is noted', () => {

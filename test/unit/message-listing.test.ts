@@ -90,7 +90,7 @@ test('what was said of a message, or of its next hop, is its last error; queues 
   const [put] = page(bench, { error: 'over quota', nextHop: hop }).messages;
   expect(put).toMatchObject({ nextHops: [hop], lastError: '452 4.2.2 over quota' });
   expect(put?.nextAttemptMs).toBeGreaterThan(WALL_MS + bench.nowMs);
-  expect(queues()[0]).toMatchObject({ messages: 3, deferred: 1 });
+  expect(queues()[0]).toMatchObject({ messages: 3, deferred: 1, lastError: '452 4.2.2 over quota' });
   // Nobody answers: that is why the others wait.
   const long = `no connection ${'x'.repeat(900)}`;
   const second = bench.seen('Deliver').find(({ facts }) => facts.id !== first.facts.id);
@@ -112,6 +112,56 @@ test('queues in which nothing is sent are named with what is in them', () => {
   expect(listNextHops(bench.server, clocks(bench))).toMatchObject([
     { queue: 'poison', nextHop: 'poison', messages: 1, lastError: null },
   ]);
+});
+
+const NO_WAY = 'no send connector for far.example';
+
+test('who has no route is found with the reason, whether others of the message have one or not, until there is one', () => {
+  const bench = new CoreBench({ members: 2, shape: { withoutConnector: true } });
+  bench.join(PEER);
+  bench.accept('M1', ['alpha-1@sim.example', 'x@far.example']);
+  bench.accept('M2', ['x@far.example']);
+  bench.accept('M3', ['alpha-1@sim.example']);
+  const queues = () => listNextHops(bench.server, clocks(bench));
+  const unreachable = () => queues().find(({ nextHop }) => nextHop === 'unreachable');
+  const found = () => page(bench, { nextHop: 'unreachable' }).messages;
+  expect(unreachable()).toMatchObject({ queue: 'unreachable', messages: 2, active: 0, lastError: NO_WAY });
+  const first = bench.seen('Deliver').find(({ facts }) => facts.id === 'M1');
+  if (first === undefined) throw new Error('nothing is delivered');
+  bench.delivered(first, [{ index: 0, kind: 'delivered', reply: '250 ok' }]);
+  expect(unreachable()).toMatchObject({ messages: 2, lastError: NO_WAY });
+  expect(found()).toMatchObject([
+    {
+      ...{ id: 'M1', queue: 'delivery', nextHops: ['unreachable'], lastError: NO_WAY, nextAttemptMs: null },
+      recipients: [{ outcome: 'delivered' }, { address: 'x@far.example', outcome: 'pending', reply: NO_WAY }],
+    },
+    { id: 'M2', queue: 'unreachable', nextHops: ['unreachable'], lastError: NO_WAY },
+  ]);
+  expect(ids(page(bench, { error: 'no send connector' }).messages)).toEqual(['M1', 'M2']);
+  const { sendConnectors } = new CoreBench().document;
+  bench.topology((document) => ({ ...document, sendConnectors }));
+  expect([unreachable(), found()]).toEqual([undefined, []]);
+});
+
+test.each([
+  ['while it is put off', [{ index: 0, kind: 'deferred', reply: '450 later', host: false }], true],
+  ['while it is being delivered', [{ index: 0, kind: 'deferred', reply: '450 later', host: false }], false],
+  ['while nobody answers there', [{ index: 0, kind: 'unknown', reason: 'refused' }], false],
+] as const)('who loses the route %s waits for another one, whatever was said before', (_, results, isBefore) => {
+  const bench = new CoreBench({ members: 2 });
+  bench.join(PEER);
+  bench.accept('M1', ['x@far.example', 'alpha-1@sim.example']);
+  const deliver = bench.seen('Deliver').find(({ recipients }) => recipients.includes(0));
+  if (deliver === undefined) throw new Error('nothing is delivered');
+  if (isBefore) bench.delivered(deliver, results);
+  bench.topology((document) => ({ ...document, sendConnectors: [] }));
+  if (!isBefore) bench.delivered(deliver, results);
+  bench.passHearing(10_000, { [PEER]: [] });
+  expect(listNextHops(bench.server, clocks(bench)).find(({ nextHop }) => nextHop === 'unreachable')).toMatchObject({
+    ...{ messages: 1, lastError: NO_WAY },
+  });
+  const [message] = page(bench, { nextHop: 'unreachable' }).messages;
+  expect(message).toMatchObject({ id: 'M1', lastError: NO_WAY, nextHops: ['unreachable', 'mailbox:alpha/main'] });
 });
 
 test('pages: every message once, in order, and none costs more than its share', () => {

@@ -31,6 +31,8 @@ export interface Copy {
   registered: ReadonlyMap<string, number>;
   /** Monotonic time of the next delivery attempt per next hop. */
   retryAtMs: ReadonlyMap<string, number>;
+  /** Some recipient has no next hop, as far as was looked: for people (message-listing.ts). */
+  isPathless: boolean;
   /** The owner that said, after its own commit, that it has this copy too (protocol.md 11). */
   vouchedBy: Identity | null;
   /** Of a report made in this life: about whom. A hundred thousand copies, or ten thousand recipients of one, need not be gone through for each. */
@@ -57,6 +59,7 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
     demoteTo: null,
     registered: NOTHING,
     retryAtMs: NOTHING,
+    isPathless: false,
     vouchedBy: null,
   };
 }

@@ -28,6 +28,7 @@ import { Line } from './line.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { begins, newPace, restMs, waitMs } from './pace.ts';
 import { isJustAwake } from './presence.ts';
+import { trackEnd } from './recipient-ends.ts';
 import { restsAlone } from './rehome.ts';
 import { dsnSafe, forkDsn, forkOwed, isSuccessOwed, kindOf, reportExpansions } from './reports.ts';
 import { reopen, reopened } from './resubmission.ts';
@@ -74,6 +75,8 @@ export function categorize(turn: Turn, copy: Copy): void {
   const queue = reachable ? 'delivery' : 'unreachable';
   transition(server.coverage, 'Categorized', copy.state.queue, 'primary', queue);
   setState(turn, copy, { ...copy.state, queue, recipients }, failed.length > 0 || isReopened ? 'commit' : 'lazy');
+  for (const { address, reply = '' } of failed.flatMap((index) => recipients[index] ?? []))
+    trackEnd(turn, copy, 'FAIL', address, reply);
   for (const index of failed) forkDsn(turn, copy, 'failed', index);
   enqueue(turn, copy);
   finishIfFinal(turn, copy);
@@ -98,9 +101,11 @@ export function enqueue(turn: Turn, copy: Copy): void {
   if (copy.state.queue !== 'delivery' || isSuspended(copy.state) || copy.doubt !== null) return;
   if (server.damaged.has(copy.facts.id)) return;
   const hops = new Set<string>();
+  copy.isPathless = false;
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
     const resolution = resolve(server, copy, recipient.address);
+    if (resolution.kind === 'unreachable') copy.isPathless = true;
     if (resolution.kind !== 'route') continue;
     const hop = server.hops.get(resolution.hop) ?? newHop(turn, resolution.hop, resolution.route);
     hop.route = resolution.route;
@@ -111,7 +116,7 @@ export function enqueue(turn: Turn, copy: Copy): void {
 }
 
 function newHop(turn: Turn, key: string, route: Route): Hop {
-  const rest = { active: 0, failures: 0, retryAtMs: null, lastError: null };
+  const rest = { active: 0, failures: 0, retryAtMs: null, lastError: null, lastDeferral: null };
   const hop: Hop = { key, route, ready: new Line(), pace: newPace(), ...rest };
   turn.server.hops.set(key, hop);
   return hop;
@@ -173,6 +178,8 @@ function startDelivery(turn: Turn, copy: Copy, hop: Hop): boolean {
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
     const resolution = resolve(server, copy, recipient.address);
+    // Its route went while it waited here, or was being delivered.
+    if (resolution.kind === 'unreachable') copy.isPathless = true;
     if (resolution.kind !== 'route' || resolution.hop !== hop.key) continue;
     recipients.push(index);
     // Where it may wait on its way depends on where it has been.
@@ -281,14 +288,16 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   const { server } = turn;
   const heard = (copy.state.recipients ?? []).slice();
   const changed: number[] = [];
-  let deferred = 0;
+  const putOff = new Map<string, string[]>();
   for (const result of results) {
     const recipient = heard[result.index];
     if (recipient === undefined || isFinal(recipient)) continue;
     // A hostile next hop decides how long its text is; states travel in frames of bounded size.
     const reply = (result.kind === 'unknown' ? result.reason : result.reply).slice(0, MAX_REPLY_LENGTH);
     if (result.kind === 'deferred' || result.kind === 'unknown') {
-      deferred += 1;
+      const those = putOff.get(reply) ?? [];
+      those.push(recipient.address);
+      putOff.set(reply, those);
       heard[result.index] = { ...recipient, reply };
       continue;
     }
@@ -316,7 +325,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   }
   // protocol.md 19: what the old copy of a database took after the failover is delivered once more, to the new one.
   const recipients = reopened(turn, copy.state, heard);
-  const state: CopyState = { ...copy.state, recipients, attempts: copy.state.attempts + (deferred > 0 ? 1 : 0) };
+  const state: CopyState = { ...copy.state, recipients, attempts: copy.state.attempts + (putOff.size > 0 ? 1 : 0) };
   if (changed.length > 0) transition(server.coverage, 'RecipientFinal', copy.state.queue, 'primary', copy.state.queue);
   const last = allFinal(recipients) && copy.delivering.size === 0;
   // The move carries the last outcomes itself: one commit, not two.
@@ -324,7 +333,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   else if (changed.length > 0) setState(turn, copy, state, 'commit', changed);
   else setState(turn, copy, state, 'lazy', []);
   forkEnds(turn, copy, recipients, changed);
-  if (deferred > 0) scheduleRetry(turn, copy, open.hop);
+  if (putOff.size > 0) scheduleRetry(turn, copy, open.hop, putOff);
   const { demoteTo } = copy;
   if (demoteTo !== null && copy.delivering.size === 0) {
     // Final wins over owned elsewhere: nothing is left for the new owner to do but to hear it.
@@ -370,33 +379,29 @@ function withPlace(recipient: RecipientState, route: Route): RecipientState {
     : { ...recipient, connector: route.connector };
 }
 
-/** D5: 4 x 1 min, 6 x 5 min, then every 10 min to relays; every 5 min to mailboxes; jittered. */
-function scheduleRetry(turn: Turn, copy: Copy, hop: string): void {
+/** D5: 4 x 1 min, 6 x 5 min, then every 10 min to relays; every 5 min to mailboxes; jittered. `putOff`: whom, by what was said of them. */
+function scheduleRetry(turn: Turn, copy: Copy, key: string, putOff: ReadonlyMap<string, readonly string[]>): void {
   const { server } = turn;
+  const hop = server.hops.get(key);
   const { retryIntervalsMs, mailboxRetryIntervalMs } = server.document.policies.queues;
   const index = Math.min(copy.state.attempts - 1, retryIntervalsMs.length - 1);
-  const baseMs = hop.startsWith('mailbox:')
+  const baseMs = key.startsWith('mailbox:')
     ? mailboxRetryIntervalMs
     : (retryIntervalsMs[Math.max(0, index)] ?? mailboxRetryIntervalMs);
   // While the hop itself is down its own timer decides; the copy is tried again as soon as it answers.
-  const down = (server.hops.get(hop)?.failures ?? 0) > 0;
+  const down = (hop?.failures ?? 0) > 0;
   const waitMs = down ? 0 : baseMs * (0.9 + 0.2 * server.draw());
   transition(server.coverage, 'RetryScheduled', copy.state.queue, 'primary', copy.state.queue);
   late(turn, { copy: null, kind: 'Count', what: 'deferred', label: down ? 'connection' : 'reply' });
-  late(turn, {
-    copy: copy.facts.id,
-    kind: 'Track',
-    event: 'DEFER',
-    facts: copy.facts,
-    id: copy.facts.id,
-    peer: hop,
-    detail: server.hops.get(hop)?.lastError ?? '',
-  });
+  const { facts } = copy;
+  for (const [detail, addresses] of putOff)
+    late(turn, { copy: facts.id, kind: 'Track', event: 'DEFER', facts, id: facts.id, peer: key, detail, addresses });
   if (down) {
-    if (!isSuspended(copy.state)) server.hops.get(hop)?.ready.add(copy.facts.id);
+    if (!isSuspended(copy.state)) hop?.ready.add(facts.id);
     return;
   }
-  retryAt(copy, hop, turn.nowMs + waitMs);
+  if (hop !== undefined) hop.lastDeferral = [...putOff.keys()].at(-1) ?? null;
+  retryAt(copy, key, turn.nowMs + waitMs);
   setTimer(turn, waitMs + 1, 'retry', copy.facts.id);
 }
 

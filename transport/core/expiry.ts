@@ -7,6 +7,7 @@ import { setAge } from './ages.ts';
 import { type Copy, isFinal, isSuspended } from './copy.ts';
 import { enqueue, finalNow, finishIfFinal, resolve } from './delivery.ts';
 import { isPoison } from './poison.ts';
+import { trackEnd, whyPending } from './recipient-ends.ts';
 import { forkDsn } from './reports.ts';
 import { late, setState, type Turn, trustedNow, wrong } from './state.ts';
 import { transition } from './transitions.ts';
@@ -79,17 +80,20 @@ function expire(turn: Turn, copy: Copy): void {
     return;
   transition(server.coverage, 'Expired', copy.state.queue, 'primary', 'delivery');
   const expired: number[] = [];
+  const ends: { readonly address: string; readonly why: string | null }[] = [];
   const recipients = (
     copy.state.recipients ??
     copy.facts.envelope.recipients.map((entry): RecipientState => ({ address: entry.address, outcome: 'pending' }))
   ).map((recipient, index) => {
     if (isFinal(recipient) || held.has(index)) return recipient;
     expired.push(index);
+    ends.push({ address: recipient.address, why: whyPending(server, copy, recipient) });
     return finalNow(turn, recipient, 'expired', recipient.reply ?? '');
   });
   for (const hop of server.hops.values()) hop.ready.delete(copy.facts.id);
   setState(turn, copy, { ...copy.state, queue: 'delivery', recipients }, 'commit');
   late(turn, { copy: null, kind: 'Count', what: 'expired' });
+  for (const { address, why } of ends) trackEnd(turn, copy, 'EXPIRE', address, why ?? 'not delivered in time');
   for (const index of expired) forkDsn(turn, copy, 'expired', index);
   if (!finishIfFinal(turn, copy) && held.size > 0) enqueue(turn, copy);
 }

@@ -13,7 +13,10 @@ export interface Hop {
   active: number;
   failures: number;
   retryAtMs: number | null;
+  /** Why nothing went through. */
   lastError: string | null;
+  /** What was said of recipients that were put off, while others went through or might have. */
+  lastDeferral: string | null;
   readonly pace: Pace;
 }
 

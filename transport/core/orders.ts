@@ -29,10 +29,11 @@ export function carryOut(turn: Turn): void {
     if (copy === undefined || server.risk.done.has(order.id) || copy.state.epoch.owner !== server.me) continue;
     // Out of poison it is submitted again; else it only goes on.
     const goesOn = order.action === 'resume' && copy.state.queue !== 'poison';
+    const addresses = recipientsOf(copy).flatMap((one) => (isFinal(one) ? [] : [one.address]));
     const done = obey(turn, copy, order);
     if (done === 'not now') continue;
     settleOrder(turn, order.id);
-    if (done === 'done') audit(turn, copy, order, EVENTS[goesOn ? 'continue' : order.action]);
+    if (done === 'done') audit(turn, copy, order, EVENTS[goesOn ? 'continue' : order.action], addresses);
   }
   for (const order of queueOrders) {
     if (server.risk.done.has(order.id)) continue;
@@ -50,6 +51,9 @@ export function carryOut(turn: Turn): void {
     });
   }
 }
+
+const recipientsOf = ({ state, facts }: Copy): readonly RecipientState[] =>
+  state.recipients ?? facts.envelope.recipients.map(({ address }) => ({ address, outcome: 'pending' }));
 
 /** It is durable with what it changed: nobody does it twice. */
 function settleOrder(turn: Turn, id: string): void {
@@ -76,15 +80,16 @@ const WORDS = {
   redirect: 'redirect',
 } as const;
 
-function audit(turn: Turn, { facts }: Copy, { action, id, by }: MessageOrder, event: TrackingEventName): void {
-  late(turn, {
-    copy: facts.id,
-    kind: 'Track',
-    event,
-    facts,
-    id: facts.id,
-    detail: `${WORDS[action]} by ${by}, order ${id}`,
-  });
+/** `addresses`: whom it was about, those that were not final. */
+function audit(
+  turn: Turn,
+  { facts }: Copy,
+  { action, id, by }: MessageOrder,
+  event: TrackingEventName,
+  addresses: readonly string[],
+): void {
+  const detail = `${WORDS[action]} by ${by}, order ${id}`;
+  late(turn, { copy: facts.id, kind: 'Track', event, facts, id: facts.id, detail, addresses });
 }
 
 /** `known`: who owned it before me has done it, and said so. */
@@ -159,9 +164,7 @@ function remove(turn: Turn, copy: Copy, withNdr: boolean): boolean {
     copy.delivering.size > 0 || copy.doubt !== null || copy.demoteTo !== null || state.standing === 'intake';
   if (isBusy || !IN_TRANSIT.has(state.queue)) return false;
   transition(turn.server.coverage, 'AdminRemoved', state.queue, 'primary', 'delivery');
-  const known: readonly RecipientState[] =
-    state.recipients ??
-    facts.envelope.recipients.map(({ address }): RecipientState => ({ address, outcome: 'pending' }));
+  const known = recipientsOf(copy);
   const open = known.flatMap((one, index) => (isFinal(one) ? [] : [index]));
   const recipients = known.map((one) => {
     if (isFinal(one)) return one;

@@ -6,10 +6,11 @@
 import type { CopyId, RecipientState } from '../../common/message.ts';
 import { type Copy, deliveryIdOf, isFinal, isSuspended, roleOf } from '../core/copy.ts';
 import { resolve } from '../core/delivery.ts';
+import type { Hop } from '../core/hop.ts';
 import { splitAddress } from '../core/routing.ts';
 import { type Server, trustedTime } from '../core/state.ts';
 import type { CopyFacts } from '../store/database.ts';
-import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
+import { NOTHING_QUEUED, queueTotals, unreachableOf } from './queue-totals.ts';
 import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from './view.ts';
 
 /** Copies of one page whose envelope is read: inflated, 20 microseconds each. */
@@ -94,7 +95,7 @@ function matches({ from, recipients, nextHops, lastError }: MessageSummary, filt
 function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSummary {
   const { facts, state } = copy;
   const { envelope } = facts;
-  const nextHops = nextHopsOf(core, copy);
+  const { recipients, nextHops } = waysOf(core, copy);
   const nextAttempts = nextHops.flatMap((key) => copy.retryAtMs.get(key) ?? core.hops.get(key)?.retryAtMs ?? []);
   return {
     id: facts.id,
@@ -102,35 +103,44 @@ function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSumma
     queue: state.queue,
     role: roleOf(state, core.me),
     from: envelope.reversePath,
-    recipients:
-      state.recipients ??
-      envelope.recipients.map((entry): RecipientState => ({ address: entry.address, outcome: 'pending' })),
+    recipients,
     sizeBytes: facts.sizeBytes,
     acceptedAtMs: facts.acceptedAtMs,
     holders: state.placements.map(({ member, status }) => ({ member, status })),
     nextHops,
-    lastError: lastErrorOf(core, copy, nextHops),
+    lastError: lastErrorOf(core, recipients, nextHops),
     nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + offsetMs),
     suspended: isSuspended(state),
   };
 }
 
-/** Where it waits, or is being delivered to right now. */
-function nextHopsOf(core: Server, copy: Copy): readonly string[] {
-  const { state } = copy;
-  if (state.queue !== 'delivery' || state.epoch.owner !== core.me) return [];
+/** As the queue in which it waits, as a whole or with some of its recipients. */
+const UNREACHABLE = 'unreachable';
+
+/** Where it waits, or is being delivered to right now; of whom has no next hop, why. */
+function waysOf(core: Server, copy: Copy): Pick<MessageSummary, 'recipients' | 'nextHops'> {
+  const { state, facts } = copy;
+  const known =
+    state.recipients ??
+    facts.envelope.recipients.map(({ address }): RecipientState => ({ address, outcome: 'pending' }));
+  const isRouted = state.queue === 'delivery' || state.queue === 'unreachable';
+  if (!isRouted || state.epoch.owner !== core.me) return { recipients: known, nextHops: [] };
   const hops = new Set<string>();
-  for (const recipient of state.recipients ?? []) {
-    if (isFinal(recipient)) continue;
+  const recipients = known.map((recipient) => {
+    if (isFinal(recipient)) return recipient;
     const resolution = resolve(core, copy, recipient.address);
-    if (resolution.kind === 'route') hops.add(resolution.hop);
-  }
-  return [...hops];
+    // Until the next look at the routes nothing of it goes anywhere.
+    if (resolution.kind === 'route' && state.queue === 'delivery') hops.add(resolution.hop);
+    if (resolution.kind !== 'unreachable') return recipient;
+    hops.add(UNREACHABLE);
+    return { ...recipient, reply: resolution.reason };
+  });
+  return { recipients, nextHops: [...hops] };
 }
 
 /** What was said of the message itself, else why its next hop cannot be used. */
-function lastErrorOf(core: Server, { state }: Copy, nextHops: readonly string[]): string | null {
-  const own = state.recipients?.find((one) => !isFinal(one) && one.reply !== undefined && one.reply !== '');
+function lastErrorOf(core: Server, recipients: readonly RecipientState[], nextHops: readonly string[]): string | null {
+  const own = recipients.find((one) => !isFinal(one) && one.reply !== undefined && one.reply !== '');
   if (own?.reply !== undefined) return own.reply;
   for (const key of nextHops) {
     const hop = core.hops.get(key);
@@ -159,16 +169,32 @@ function deferredByHop({ copies }: Server, nowMs: number): ReadonlyMap<string, {
   return deferred;
 }
 
+/** What is said of the next hop as a whole, while it cannot be used; else what was said of those that it put off. */
+function hopError({ failures, lastError, lastDeferral }: Hop, isAnyPutOff: boolean): string | null {
+  if (failures > 0 || !isAnyPutOff) return lastError;
+  return lastDeferral ?? lastError;
+}
+
 const UNSENT = ['submission', 'unreachable', 'poison'] as const;
+
+/** Of one of them: they may have others. */
+function whyUnreachable(core: Server, copy: Copy | undefined): string | null {
+  if (copy === undefined) return null;
+  const { recipients, nextHops } = waysOf(core, copy);
+  return nextHops.includes(UNREACHABLE) ? lastErrorOf(core, recipients, []) : null;
+}
 
 /** Delivery queues, one for each next hop, then those in which nothing is sent. */
 export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonly NextHopView[] {
   const deferred = deferredByHop(core, nowMs);
   const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + offsetMs));
   const totals = queueTotals(core);
+  const unreachable = unreachableOf(core);
   const unsent = UNSENT.flatMap((queue): readonly NextHopView[] => {
-    const { messages } = totals.get(queue) ?? NOTHING_QUEUED;
-    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError: null, suspended: false };
+    const whole = totals.get(queue) ?? NOTHING_QUEUED;
+    const messages = queue === UNREACHABLE ? unreachable.length : whole.messages;
+    const lastError = queue === UNREACHABLE ? whyUnreachable(core, unreachable[0]) : null;
+    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError, suspended: false };
     return messages === 0 ? [] : [{ queue, nextHop: queue, messages, ...idle }];
   });
   const hops = [...core.hops.values()].map((hop): NextHopView => {
@@ -180,7 +206,7 @@ export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonl
       active: hop.active,
       deferred: messages,
       nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
-      lastError: hop.lastError,
+      lastError: hopError(hop, messages > 0),
       suspended: core.suspendedQueues.has(hop.key),
     };
   });

@@ -1,4 +1,5 @@
 /** What is in each queue, counted from the core's memory: for status, load and metrics. PURE. */
+import { type Copy, isFinal } from '../core/copy.ts';
 import type { Server } from '../core/state.ts';
 import type { Queue } from '../store/database.ts';
 
@@ -24,4 +25,16 @@ export function queueTotals({ copies }: Pick<Server, 'copies'>): ReadonlyMap<Que
     total.oldestMs = Math.min(total.oldestMs ?? facts.acceptedAtMs, facts.acceptedAtMs);
   }
   return totals;
+}
+
+/** Of what is to be delivered by this member: some recipient has no next hop, while others have one or are done. */
+export const isPartlyUnreachable = ({ me }: Pick<Server, 'me'>, { state, isPathless }: Copy): boolean =>
+  isPathless && state.queue === 'delivery' && state.epoch.owner === me && state.recipients?.every(isFinal) === false;
+
+/** Messages of this member with a recipient for whom no next hop is known. */
+export function unreachableOf(core: Pick<Server, 'copies' | 'me'>): readonly Copy[] {
+  const found: Copy[] = [];
+  for (const copy of core.copies.values())
+    if (copy.state.queue === 'unreachable' || isPartlyUnreachable(core, copy)) found.push(copy);
+  return found;
 }

@@ -8,7 +8,7 @@ import type { Queue } from '../store/database.ts';
 import type { SendingAgent } from './delivery-api.ts';
 import { knownCopies } from './known-copies.ts';
 import { type Clocks, listMessages, listNextHops } from './message-listing.ts';
-import { NOTHING_QUEUED, queueTotals } from './queue-totals.ts';
+import { NOTHING_QUEUED, queueTotals, unreachableOf } from './queue-totals.ts';
 import { routeView } from './route-view.ts';
 import { countSafetyNet, listSafetyNet } from './safety-net-listing.ts';
 import type { TransportServer } from './server.ts';
@@ -67,6 +67,7 @@ function statusOf(server: TransportServer, sending: Sending): TransportStatus {
     generation: core.document.generation,
     queues,
     safetyNet: net,
+    withoutRoute: unreachableOf(core).length,
     unprotected: unprotectedCount(core),
     discardsPending: core.tombstones.size,
     quarantined: deps.database.recovered.quarantined.length,

@@ -81,6 +81,8 @@ export interface TransportStatus {
     Record<Queue, { readonly messages: number; readonly bytes: number; readonly oldestMs: number | null }>
   >;
   readonly safetyNet: SafetyNetCounts;
+  /** Messages with a recipient for whom no next hop is known: all of the queue `unreachable`, and some of `delivery`. */
+  readonly withoutRoute?: number;
   /** In-transit copies known to be on this database only; null while some peer has not answered since start (then it is unknown, not 0). */
   readonly unprotected: number | null;
   readonly discardsPending: number;
