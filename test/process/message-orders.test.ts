@@ -110,7 +110,7 @@ test(
     const given = await run('message', 'suspend', held, '-o', 'json');
     expect(given.code).toBe(0);
     const { orders } = JSON.parse(given.stdout);
-    expect(orders).toEqual([{ message: held, order: expect.stringMatching(/^[0-9A-Z]{26}$/) }]);
+    expect(orders).toEqual([{ message: held, order: expect.stringMatching(/^[0-9a-f]{16}$/) }]);
     expect(JSON.parse(given.stdout)).toEqual({ id: held, action: 'suspend', orders, unreachable: [] });
     await until(
       'both copies to say so',
@@ -133,7 +133,7 @@ test(
     const resumed = await run('queue', 'resume', word, '-o', 'json');
     expect([resumed.code, JSON.parse(resumed.stdout)]).toEqual([
       0,
-      { queue: word, action: 'resume', order: expect.stringMatching(/^[0-9A-Z]{26}$/) },
+      { queue: word, action: 'resume', order: expect.stringMatching(/^[0-9a-f]{16}$/) },
     ]);
     await until(`${free} to be delivered`, async () => !(await list()).some(({ id }) => id === free), PATIENCE);
     expect((await list()).map(({ id }) => id)).toEqual([held]);
