@@ -100,6 +100,22 @@ test('what is larger than any way out takes has failed with the reason', () => {
   expect(endsIn(bench, 'FAIL')).toEqual([[['x@far.example'], expect.stringMatching(/^552 5\.3\.4 /)]]);
 });
 
+test('larger than any path takes: whoever is behind it has failed with 5.3.4 and the sender hears it, the others get it', () => {
+  const bench = new CoreBench({
+    shape: { sites: [2, 2, 2], dag: false, hubs: [1] },
+    document: (document) => ({
+      ...document,
+      siteLinks: document.siteLinks?.map((link) => ({ ...link, maxMessageBytes: 5 })) ?? [],
+    }),
+  });
+  bench.join(PEER);
+  bench.accept('M1', ['alpha-1@sim.example', 'beta-1@sim.example']);
+  const reply = expect.stringMatching(/^552 5\.3\.4 every path from site-0 to .* takes at most 5 bytes, this is 10$/);
+  expect(endsIn(bench, 'FAIL')).toEqual([[['beta-1@sim.example'], reply]]);
+  expect(bench.seen('ComposeDsn')).toMatchObject([{ dsn: 'failed', recipient: 1, parent: 'M1' }]);
+  expect(bench.seen('Deliver').map(({ recipients }) => recipients)).toEqual([[0]]);
+});
+
 test('who expires is told each with why: what was said last, or that no way was known', () => {
   const later = { retryIntervalsMs: [HOUR_MS], mailboxRetryIntervalMs: HOUR_MS };
   const bench = new CoreBench({
