@@ -107,9 +107,9 @@ const DIRECTED: Partial<Record<Variant, Directed>> = {
   'waiting-delivery-begins': { only: ['stall', 'storeDown'], times: 4, traits: { messages: 30 } },
   'standstill-unnoticed': { only: ['stall', 'storeDown'], times: 2 },
   'promoted-without-claim': {
-    only: ['lostReply', 'resetPair', 'gone', 'wipe'],
-    times: 2,
-    traits: { sites: [2, 2], messages: 20 },
+    only: ['lostReply', 'resetPair', 'gone', 'wipe', 'slowDisk'],
+    times: 4,
+    traits: { sites: [4], messages: 40 },
   },
   'unasked-forgotten': {
     only: ['absence', 'killTransport', 'powerCut'],
