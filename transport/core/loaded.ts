@@ -12,6 +12,7 @@ export function tellLoaded(turn: Turn): void {
     const copy = copies.get(id);
     if (copy === undefined) continue;
     const { facts, state } = copy;
-    late(turn, { copy: null, kind: 'Track', event: 'LOAD', facts, id, detail: state.queue });
+    // Whom it is for stands in other records: ten thousand recipients are not told again at each start.
+    late(turn, { copy: null, kind: 'Track', event: 'LOAD', facts, id, detail: state.queue, addresses: [] });
   }
 }
