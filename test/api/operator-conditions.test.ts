@@ -25,14 +25,18 @@ import { nodesOfFile, ownNamespace, POOL, sharedAccess } from './rig.ts';
 const api = sharedAccess();
 const nodes = nodesOfFile();
 
-async function notes(access: ApiAccess, namespace: string, reason: string): Promise<string> {
-  return await until(
-    `an event ${reason}`,
-    async () =>
-      (await list(access, namespace, 'events'))
+/** Events are written after the status that says the same (operator/kube/events.ts). */
+async function noted(access: ApiAccess, namespace: string, reason: string, words: string): Promise<void> {
+  await until(
+    `an event ${reason} with "${words}"`,
+    async () => {
+      const events = await list(access, namespace, 'events');
+      const notes = events
         .filter((one) => one.reason === reason && one.type === 'Warning')
-        .map((one) => String(one.note))
-        .join('\n') || null,
+        .map(({ note }) => `${note}`);
+      if (notes.some((note) => note.includes(words))) return true;
+      throw new Error(notes.join('\n') || 'none');
+    },
     PATIENCE,
   );
 }
@@ -77,7 +81,7 @@ it('a storage class, a Secret and a site that are missing: conditions and events
       },
       PATIENCE,
     );
-    expect(await notes(access, namespace, reason)).toContain(words);
+    await noted(access, namespace, reason, words);
   }
   await ownVolumes(access, context, namespace);
   await healed(access, namespace, wanted.MissingStorageClass);
@@ -126,13 +130,13 @@ it('pods that cannot be scheduled, then an image that is not there: Progressing=
     },
     PATIENCE,
   );
-  expect(await notes(access, namespace, 'Unschedulable')).toContain('Insufficient cpu');
+  await noted(access, namespace, 'Unschedulable', 'Insufficient cpu');
   const spec = { transport: { resources: resources('1') } };
   expect((await access.client.mergePatch(pathOf(namespace, 'mailclusters', 'contoso'), { spec })).status).toBe(200);
   await healed(access, namespace, 'Unschedulable');
   const missing = await awaitCondition(access, namespace, 'Progressing', { status: 'False', reason: 'PodFailing' });
   expect(missing.message).toMatch(/pod contoso-\S+: ImagePullBackOff /);
-  expect(await notes(access, namespace, 'PodFailing')).toContain('ImagePullBackOff');
+  await noted(access, namespace, 'PodFailing', 'ImagePullBackOff');
   nodes().behave(() => ({ state: 'running' }));
   await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
 });

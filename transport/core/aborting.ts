@@ -16,7 +16,11 @@ import { transition } from './transitions.ts';
 /** protocol.md 6b: sync the abort, then RESOLVE to everyone who was sent an END; 451 when each has durably refused. */
 export function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
   const { server } = turn;
-  const asked = placing.attempts.filter((attempt) => attempt.inDoubt || attempt.status === 'sentEnd');
+  const former = formerOwner(turn, placing, copy);
+  const asked = placing.attempts.filter(
+    ({ inDoubt, status, identity }) =>
+      (inDoubt || status === 'sentEnd') && !former.some((owner) => owner.identity === identity),
+  );
   transition(server.coverage, 'IntakeAborted', copy.state.queue, 'primary', 'aborted');
   const placements = asked.map(
     (attempt): Placement => ({
@@ -37,7 +41,7 @@ export function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
       abortedThrough: placing.epoch.try,
       recipients: null,
       digest: copy.facts.digest,
-      placements,
+      placements: [...placements, ...former],
     },
     durable,
   );
@@ -52,13 +56,23 @@ export function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
   });
   placing.phase = 'aborting';
   server.placings.set(placing.id, placing);
-  for (const attempt of asked) {
-    placing.waiting.set(attempt.member, attempt.identity);
-    sendResolve(turn, placing, attempt.member);
+  for (const { member, identity } of [...asked, ...former]) {
+    placing.waiting.set(member, identity);
+    sendResolve(turn, placing, member);
   }
   setTimer(turn, DEADLINES.resolveCapMs, 'cap', placing.id);
   if (placing.waiting.size === 0 || wrong(turn, 'late-shadow-resurrects')) abortSettled(turn, placing, 'refused');
   else answerWaiters(turn, placing.id);
+}
+
+/**
+ * A lower try was held here as a shadow, and goes with this one: its owner may count on it, go on and deliver (seed 8247). It hears so by being asked, and is
+ * asked until it has said what became of its own try.
+ */
+function formerOwner({ server }: Turn, { epoch }: Placing, { raisedFrom: identity }: Copy): Placement[] {
+  const member = identity === undefined ? undefined : server.memberOf.get(identity);
+  if (identity === undefined || member === undefined) return [];
+  return [{ identity, member, epoch, status: 'unasked' }];
 }
 
 /** A candidate's answer to RESOLVE. */

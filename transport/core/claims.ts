@@ -10,7 +10,7 @@ import { finishIfFinal } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { announceHeld, answerFor, confirmHolder, placementAnswered } from './ownership.ts';
+import { acknowledge, announceHeld, answerFor, confirmHolder, placementAnswered } from './ownership.ts';
 import { changeOwner } from './resting.ts';
 import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn, wrong } from './state.ts';
@@ -129,7 +129,7 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   if (peer === undefined) return;
   for (const item of grant.items) {
     const mayBeHeard = maySpeak(turn, member, item);
-    if (server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
+    if (isAnswer(item) && server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
     // Who says so itself has nothing left to be told.
     if (item.verdict === 'final') placementAnswered(turn, item.id, peer.identity);
     const copy = server.copies.get(item.id);
@@ -137,16 +137,18 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
     if (item.state !== null && (item.state.digest === copy.facts.digest || copy.facts.kind === 'dsn'))
       heardAbout(turn, member, copy, item.state, item.verdict);
     const still = server.copies.get(item.id);
-    // Not granted and not owned higher: it is being delivered there right now; the answer follows (delivery.ts), or the wait runs out.
     // The answer to an earlier claim of mine, at a lower epoch, does not count for this one.
     const isOld =
       item.verdict === 'pending' &&
       item.state !== null &&
       still !== undefined &&
       compareEpochs(item.state.epoch, still.state.epoch) < 0;
-    if (still !== undefined && !isOld && (item.granted || item.verdict !== 'pending')) answered(turn, still, member);
+    if (still !== undefined && !isOld && isAnswer(item)) answered(turn, still, member);
   }
 }
+
+/** Not granted and nothing else said: it is being delivered there right now, and what became of it is said later, or asked for again. */
+const isAnswer = ({ granted, verdict }: Grant['items'][number]): boolean => granted || verdict !== 'pending';
 
 /**
  * An epoch above mine that cannot be: it names me although I never wrote it, or a database nobody of this boundary was ever met with. A copy
@@ -175,7 +177,8 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
   const peer = server.peers.get(member);
   if (verdict === 'aborted' || copy.state.epoch.owner !== server.me || isIncredible(turn, copy, remote)) return;
   if (verdict === 'final') {
-    if (mayEnd(turn, copy, member, remote)) demote(turn, copy, { ...remote, final: true });
+    if (mayEnd(turn, copy, member, remote) && demote(turn, copy, { ...remote, final: true }))
+      acknowledge(turn, member, copy.facts.id, remote.epoch, 'moved');
     return;
   }
   if (compareEpochs(remote.epoch, copy.state.epoch) > 0) {

@@ -10,7 +10,7 @@ import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
 import { armAge } from './ages.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
-import { type Copy, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
+import { type Copy, confirmedPlacements, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
 import { refetched } from './damage.ts';
 import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
@@ -28,9 +28,11 @@ import {
   type IncomingShadow,
   type Intake,
   late,
+  needsShadow,
   note,
   type Placing,
   type Server,
+  setState,
   type Turn,
   trustedNow,
   wrong,
@@ -139,6 +141,7 @@ function raiseTry(turn: Turn, existing: Copy, facts: CopyFacts, placing: Placing
   const state: CopyState = { ...existing.state, queue: 'submission', epoch: placing.epoch, placements: [] };
   server.held.get(existing.state.epoch.owner)?.delete(facts.id);
   const copy = newCopy(facts, state);
+  copy.raisedFrom = existing.state.epoch.owner;
   server.copies.set(facts.id, copy);
   commit(turn, { kind: 'commit', facts, state, stream });
   armAge(turn, copy);
@@ -392,6 +395,7 @@ export function resolveAsked(
   const { server } = turn;
   const { id, through } = resolve;
   const copy = server.copies.get(id);
+  if (copy !== undefined && role === 'transport') notHeldBy(turn, copy, from);
   if (stored !== null) {
     transition(server.coverage, 'AbortDenied', stored.state.queue, roleOf(stored.state, server.me), stored.state.queue);
     return late(turn, {
@@ -437,6 +441,17 @@ export function resolveAsked(
   }
   addWaiter(turn, id, { from, role, through, untilMs: turn.nowMs + Math.min(resolve.deadlineMs, 60_000) });
   answerWaiters(turn, id);
+}
+
+/** A member that asks what became of `id` has none of it, or gave up what it had with a higher try of its own: nobody counts on it (seed 8247). */
+function notHeldBy(turn: Turn, copy: Copy, member: string): void {
+  const { server } = turn;
+  const identity = server.peers.get(member)?.identity;
+  const { epoch, placements } = copy.state;
+  const left = placements.filter((placement) => placement.identity !== identity || placement.status !== 'confirmed');
+  if (epoch.owner !== server.me || left.length === placements.length) return;
+  setState(turn, copy, { ...copy.state, placements: left }, 'lazy');
+  if (confirmedPlacements(copy.state).length === 0) needsShadow(server, copy.facts.id);
 }
 
 /** What this member refused as somebody's candidate says nothing about the tries it was the primary of (protocol.md 6e). */

@@ -448,7 +448,7 @@ function finalReceived(turn: Turn, member: string, copy: Copy, remote: SharedSta
   acknowledge(turn, member, copy.facts.id, merged.epoch, succeeded ? 'moved' : 'removed');
 }
 
-function acknowledge(
+export function acknowledge(
   turn: Turn,
   member: string,
   id: CopyId,
