@@ -25,8 +25,9 @@ export default defineConfig({
           name: 'api',
           include: ['test/api/**/*.test.ts', 'test/e2e/api/**/*.test.ts'],
           globalSetup: ['test/cluster/shared-cluster.ts'],
-          testTimeout: 60_000,
-          hookTimeout: 180_000,
+          // Each wait in them has a deadline and says what it waited for; this is for what has none, on a machine that is four times slower.
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
         },
       },
       {

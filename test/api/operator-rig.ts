@@ -21,7 +21,7 @@ import { type Patience, until } from '../house/until.ts';
 /** As a deployment has it, so that a slow machine does not cost the lease; but asked for often. */
 const LEASE = { durationMs: 15_000, renewDeadlineMs: 10_000, retryMs: 300 };
 
-export const PATIENCE = { deadlineMs: 60_000, everyMs: 50 };
+export const PATIENCE = { deadlineMs: 90_000, everyMs: 50 };
 
 export interface OperatorHandle extends RunningOperator {
   readonly userAgent: string;

@@ -104,6 +104,23 @@ describe('a claim that cannot be granted yet', () => {
     ]);
   });
 
+  test('what a former owner has served is told to those who hold it', () => {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join('t-0-2');
+    const { member } = bench.accept('M1', [MAILBOX, 'alpha-1@sim.example'], { try: 2 });
+    const recipients = [
+      { address: MAILBOX, outcome: 'delivered' as const, atMs: 1 },
+      { address: 'alpha-1@sim.example', outcome: 'pending' as const },
+    ];
+    const other = member === PEER ? 't-0-2' : PEER;
+    bench.grant(other, 'pending', sharedOf('M1', { epoch: epochOf(B), recipients }));
+    expect(bench.copy('M1').recipients).toMatchObject([{ outcome: 'delivered' }, { outcome: 'pending' }]);
+    expect(bench.sent('STATE').filter(({ to }) => to === member)).toMatchObject([
+      { frame: { state: { verdict: 'pending', state: { recipients: [{ outcome: 'delivered' }, {}] } } } },
+    ]);
+  });
+
   test('the delivery ended over there: that is heard, nothing is delivered again, and who told is told so', () => {
     const bench = claimed();
     bench.grant(

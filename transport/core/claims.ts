@@ -10,7 +10,7 @@ import { finishIfFinal } from './delivery.ts';
 import { demote } from './demotion.ts';
 import { answered } from './doubt.ts';
 import type { StoredCopies } from './events.ts';
-import { acknowledge, announceHeld, answerFor, confirmHolder, placementAnswered } from './ownership.ts';
+import { acknowledge, announceHeld, answerFor, confirmHolder, placementAnswered, tellHolders } from './ownership.ts';
 import { changeOwner } from './resting.ts';
 import { reopened } from './resubmission.ts';
 import { late, note, setState, type Turn, wrong } from './state.ts';
@@ -171,6 +171,8 @@ function mayEnd(turn: Turn, copy: Copy, member: string, remote: SharedState): bo
   );
 }
 
+const finals = (recipients: CopyState['recipients']): number => recipients?.filter(isFinal).length ?? 0;
+
 /** A member's knowledge about a copy of mine: a higher owner demotes me, finality is merged, a holder is remembered. */
 function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState, verdict: Verdict): void {
   const { server } = turn;
@@ -189,8 +191,11 @@ function heardAbout(turn: Turn, member: string, copy: Copy, remote: SharedState,
   const merged = merge(copy.state, remote);
   const recipients = merged.recipients === null ? null : reopened(turn, merged, merged.recipients);
   if (merged !== copy.state) {
+    const isNews = finals(recipients) > finals(copy.state.recipients);
     setState(turn, copy, { ...merged, recipients }, 'lazy');
     if (finishIfFinal(turn, copy)) return;
+    // Whom a former owner has served, its holders heard from nobody whose word counts with them (seed 326).
+    if (isNews) tellHolders(turn, copy.facts, copy.state, copy.registered, 'pending');
   }
   if (
     peer !== undefined &&
