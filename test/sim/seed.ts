@@ -360,9 +360,14 @@ async function holdDeliveries(world: World): Promise<void> {
   world.store.down.clear();
 }
 
-/** Long after the last word nobody can ask any more: tombstones go. */
+/**
+ * Long after the last word nobody can ask any more: tombstones go. One is guarded for two minutes, and so is what an answer makes that was asked for again when the first of
+ * them went (seed 293 under a dose).
+ */
 async function forget(world: World): Promise<void> {
-  await world.scheduler.run(() => false, world.scheduler.nowMs + 140_000);
+  const isLeft = (): boolean => world.transports.some(({ server }) => (server?.core.tombstones.size ?? 0) > 0);
+  for (let round = 0; round === 0 || (round < 3 && isLeft()); round++)
+    await world.scheduler.run(() => false, world.scheduler.nowMs + 140_000);
   for (const pod of world.transports)
     for (const tombstone of pod.server?.core.tombstones.values() ?? [])
       world.violate(

@@ -298,6 +298,29 @@ describe('Bodies', () => {
     await database.close();
   });
 
+  test.each([
+    ['of this try is damage', false, 1],
+    ['that was given up is none of a later try of the same message', true, 0],
+  ])('a place that cannot be read any more %s', async (_, isGivenUp, reported) => {
+    const { bodies, database, events, damaged } = await bodiesOnMemory();
+    const first = new InboundStream('M19', 'intake');
+    const number = bodies.register(first);
+    bodies.accept(number);
+    first.handlers?.onChunk(Buffer.from('bytes'));
+    const stream = new CandidateStream();
+    const opened: OutgoingStreamHandlers[] = [];
+    bodies.openCandidate(sessionTo(stream, opened), openCandidate('M19', 'shadow', 0));
+    bodies.writerOf(number).read = () => Promise.reject(Object.assign(new Error('missing'), { code: 'DAMAGED' }));
+    if (isGivenUp) bodies.accept(bodies.register(new InboundStream('M19', 'intake')));
+    stream.credit = 1_000;
+    opened[0]?.onOpenOk({ credit: 1_000, maxMessageBytes: 1_000 });
+    for (let turn = 0; turn < 20 && stream.drops.length === 0; turn++) await settled();
+    expect(stream.drops).toEqual(['body unreadable']);
+    expect(events.map(({ kind }) => kind)).toEqual(['CandidateOpened', 'CandidateRefused']);
+    expect(damaged).toHaveLength(reported);
+    await database.close();
+  });
+
   test('a search that is over drops the streams whose END has not left, and forgets the others', async () => {
     const { bodies, database } = await bodiesOnMemory();
     const first = new InboundStream('M18', 'intake');

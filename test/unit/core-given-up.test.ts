@@ -138,4 +138,21 @@ describe('a claim that cannot be granted yet', () => {
       { frame: { ack: { id: 'M1', effect: 'moved' } } },
     ]);
   });
+
+  test('what the claimant finished while it was delivered here ends with that delivery, and the claimant is told that nothing is left', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.accept('M1', [MAILBOX]);
+    const deliver = bench.lastSeen('Deliver');
+    const recipients = [{ address: MAILBOX, outcome: 'delivered' as const, atMs: 1 }];
+    bench.state(PEER, 'final', sharedOf('M1', { epoch: epochOf(B, 2), final: true, recipients }));
+    expect(bench.stored('M1')).not.toBeNull();
+    bench.delivered(deliver, [{ index: 0, kind: 'deferred', reply: '450 4.2.0 busy', host: false }]);
+    expect(bench.stored('M1')).toBeNull();
+    expect(bench.resting.has(M1)).toBe(true);
+    expect(bench.sent('GRANT').at(-1)).toMatchObject({
+      to: PEER,
+      frame: { grant: { items: [{ id: 'M1', granted: true, verdict: 'final', state: { final: true, recipients } }] } },
+    });
+  });
 });

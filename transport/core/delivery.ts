@@ -338,7 +338,7 @@ function recordResults(turn: Turn, copy: Copy, open: OpenDelivery, results: read
   if (demoteTo !== null && copy.delivering.size === 0) {
     // Final wins over owned elsewhere: nothing is left for the new owner to do but to hear it.
     if (!finishIfFinal(turn, copy)) demote(turn, copy, demoteTo);
-    answerClaimant(turn, copy.facts, copy.state, demoteTo.epoch.owner);
+    answerClaimant(turn, copy, demoteTo);
     return;
   }
   if (wrong(turn, 'discard-before-all-recipients') && changed.length > 0) finalize(turn, copy);

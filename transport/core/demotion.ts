@@ -2,7 +2,7 @@
  * How a copy of mine stops being mine (protocol.md 12): a higher owner was seen, or a member says that all is done. Owns: that nothing is lost on the way - it
  * becomes a shadow or goes to rest, its shadows and a front end that waits are told.
  */
-import { type CopyId, compareEpochs, type Identity, type SharedState } from '../../common/message.ts';
+import { type CopyId, compareEpochs, type SharedState } from '../../common/message.ts';
 import type { Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
@@ -92,13 +92,15 @@ export function forgetDelivery(turn: Turn, id: CopyId): void {
   endSearch(turn, id, null);
 }
 
-/** A claimant had to wait for deliveries under way: what became of them. */
-export function answerClaimant(turn: Turn, facts: Copy['facts'], state: CopyState, claimant: Identity): void {
-  const member = memberWith(turn.server, claimant);
+/** A claimant had to wait for deliveries under way: what became of them. What ended with its own word is final here too, and it has nothing left to tell. */
+export function answerClaimant(turn: Turn, { facts, state }: Copy, claimed: SharedState): void {
+  const member = memberWith(turn.server, claimed.epoch.owner);
   if (member === null) return;
-  const shared = sharedState(facts, state);
-  const verdict: Verdict = shared.final ? 'final' : 'pending';
-  const grant: Grant = { items: [{ id: facts.id, granted: true, verdict, state: shared }] };
+  const isOver = claimed.final && !turn.server.copies.has(facts.id);
+  const shared = sharedState(facts, isOver ? merge(state, claimed) : state);
+  const final = isOver || shared.final;
+  const verdict: Verdict = final ? 'final' : 'pending';
+  const grant: Grant = { items: [{ id: facts.id, granted: true, verdict, state: { ...shared, final } }] };
   late(turn, { copy: facts.id, kind: 'Send', to: member, frame: { kind: 'GRANT', grant } });
 }
 

@@ -8,7 +8,7 @@ import type { CopyId, Identity } from '../../common/message.ts';
 import type { Resolved, ResolvedAnswer } from '../../common/peer/messages.ts';
 import type { Placement } from '../store/database.ts';
 import { commit, DEADLINES, late, note, type Placing, type Turn, wrong } from './state.ts';
-import { GUARD_MS } from './tombstones.ts';
+import { GUARD_MS, putTombstone } from './tombstones.ts';
 
 /** Longer than any front end waits (protocol.md 5: 55 s, reply bound 60 s). */
 const INQUIRY_MS = 60_000;
@@ -90,8 +90,7 @@ function foundElsewhere(turn: Turn, id: CopyId): void {
   // What was promised to another owner as its candidate stays promised: a late END of that try must not be taken.
   const { abortedThrough } = tombstone;
   const kept = { ...tombstone, epoch: { try: abortedThrough, term: 0, owner: NOBODY }, placements: [] };
-  turn.server.tombstones.set(id, kept);
-  commit(turn, { kind: 'tombstone', tombstone: kept });
+  putTombstone(turn, kept, commit);
 }
 
 // --- a primary asks its candidates (protocol.md 6b) ------------------------------------------------------------

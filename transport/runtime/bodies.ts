@@ -244,6 +244,9 @@ export class Bodies {
     }
     const source = effect.purpose === 'shadow' ? this.#live.get(id) : this.#own.get(id);
     const from: BodySource = source ?? storedBody(this.#database, id, effect.state.sizeBytes);
+    // A body that was given up says nothing about that of a later try of the same message: its place may be free by now (seed 184 under a dose).
+    const isOfNow = (): boolean =>
+      source === undefined || source === this.#live.get(id) || source === this.#own.get(id);
     const stream = session.openStream(
       { id, epoch: effect.state.epoch, kind: effect.purpose, envelope: effect.envelope, state: effect.state },
       {
@@ -275,7 +278,7 @@ export class Bodies {
       stream.drop('body unreadable');
       this.#forget(id, attempt);
       this.#handlers.event({ kind: 'CandidateRefused', member: effect.member, id, attempt, held: false });
-      this.#handlers.damaged(id, error);
+      if (isOfNow()) this.#handlers.damaged(id, error);
     });
     const candidates = this.#candidates.get(id) ?? new Map<number, Candidate>();
     candidates.set(attempt, { pump, drop: (reason) => stream.drop(reason) });
