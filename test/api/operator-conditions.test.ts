@@ -115,6 +115,8 @@ it('pods that cannot be scheduled, then an image that is not there: Progressing=
   await ownOperator(access, context, namespace);
   // Front ends come up meanwhile: theirs would be another reason at the same time.
   const isTransport = ({ metadata }: KubeObject): boolean => metadata.labels?.['mailcluster.dev/role'] === 'transport';
+  const running = (): void => nodes().behave(() => ({ state: 'running' }));
+  context.onTestFinished(running);
   nodes().behave((pod) => ({ state: isTransport(pod) ? 'imageMissing' : 'running' }));
   const storage = { size: '1Gi', storageClassName: await ownVolumes(access, context, namespace) };
   const resources = (cpu: string) => ({ requests: { cpu, memory: '512Mi' } });
@@ -137,7 +139,7 @@ it('pods that cannot be scheduled, then an image that is not there: Progressing=
   const missing = await awaitCondition(access, namespace, 'Progressing', { status: 'False', reason: 'PodFailing' });
   expect(missing.message).toMatch(/pod contoso-\S+: ImagePullBackOff /);
   await noted(access, namespace, 'PodFailing', 'ImagePullBackOff');
-  nodes().behave(() => ({ state: 'running' }));
+  running();
   await awaitCondition(access, namespace, 'Progressing', { status: 'True' });
 });
 
