@@ -4,7 +4,7 @@ import type { FileHandle, Files } from '../../common/platform/files.ts';
 import type { QueueDatabase } from '../../transport/store/database.ts';
 import { ReadOnlyDatabase } from '../../transport/store/read-only.ts';
 import { SEGMENT_BYTES, SimBench } from './bench.ts';
-import { bodyOf, collect, commitOf, copyId, delivered, moveOf, readAll, stateOf } from './samples.ts';
+import { bodyOf, collect, commitOf, copyId, delivered, moveOf, OWNER, readAll, stateOf } from './samples.ts';
 
 const SEGMENT = '/q/segment-000001';
 
@@ -206,5 +206,54 @@ describe('what the index names and is still being written is waited for: nothing
     // Filter and footer; MOVE and COMMIT of each.
     expect(state.reads).toBeLessThanOrEqual(2 + 2 * ids.length);
     await bench.run(store.close());
+  });
+});
+
+describe('changes at rest while they are looked up', () => {
+  /** Whose it is goes up twelve times, while others look: what they were told that was no longer so when they asked. */
+  async function untrue(seed: number): Promise<readonly string[]> {
+    const bench = new SimBench(seed);
+    const clock = bench.scheduler.clock();
+    const store = await bench.open();
+    const id = copyId(0);
+    const rests = async (n: number, sizeBytes: number): Promise<void> => {
+      await store.commit([commitOf(store, copyId(n), bodyOf(copyId(n), sizeBytes), stateOf('delivery'))]);
+      await store.commit([moveOf(copyId(n), 'primary', 'mbx1', n)]);
+    };
+    for (let n = 0; n < 60; n++) await bench.run(rests(n, 900));
+    const wrong: string[] = [];
+    let durable = 0;
+    let isOver = false;
+    const look = async (): Promise<void> => {
+      for (let n = 0; !isOver; n++) {
+        await new Promise<void>((resolve) => clock.setTimer(0.05, resolve));
+        const least = durable;
+        const found = await store.lookup(id);
+        const term = found?.state.epoch.term ?? null;
+        if (term === null || term < least) wrong.push(`${term ?? 'gone'} after ${least}`);
+        // What was read of footers for the one is not there for the other.
+        await store.lookup(copyId(1 + (n % 59)));
+      }
+    };
+    const change = async (): Promise<void> => {
+      const recipients = [delivered('user0@example.org', 'mbx1')];
+      for (let term = 1; term <= 12; term++) {
+        const next = stateOf('primarySafetyNet', { recipients, finalAtMs: 0, epoch: { try: 1, term, owner: OWNER } });
+        await store.commit([
+          { kind: 'recall', id, state: { ...next, queue: 'submission' } },
+          { kind: 'move', id, state: next },
+        ]);
+        durable = term;
+        for (let n = 0; n < 3; n++) await rests(1000 + 10 * term + n, 12_000);
+      }
+      isOver = true;
+    };
+    await bench.run(Promise.all([change(), look(), look(), look()]));
+    await bench.run(store.close());
+    return wrong;
+  }
+
+  test('nothing is called gone that only changes its place, and nothing is told as it was', async () => {
+    for (let seed = 1; seed <= 40; seed++) expect({ seed, wrong: await untrue(seed) }).toEqual({ seed, wrong: [] });
   });
 });

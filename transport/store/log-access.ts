@@ -9,7 +9,7 @@ import { crc32 } from 'node:zlib';
 import type { CopyId } from '../../common/message.ts';
 import type { FileHandle } from '../../common/platform/files.ts';
 import type { Logger } from '../../common/platform/log.ts';
-import { type Bloom, bloomHas, bloomKey, buildBloom } from './bloom.ts';
+import { type Bloom, type BloomKey, bloomHas, bloomKey, buildBloom } from './bloom.ts';
 import type { Quarantined, StoredCopy } from './database.ts';
 import { bloomOf, byPlace, decodeFooter, FooterLines, type RestingEntry } from './footer.ts';
 import { StoreError, safetyNetEntry } from './live-index.ts';
@@ -254,12 +254,19 @@ export class LogAccess {
     return false;
   }
 
-  /** The Safety Net entry of an id, newest first; null when there is none. */
+  /**
+   * The Safety Net entry of an id, newest first; null when there is none. While a footer is read, the entry may get another place (`recall`, `move`), or be sealed into a
+   * footer: after each read everything that is newer is looked at again (seed 1349 under a dose: it was called gone, and written anew).
+   */
   async find(id: CopyId): Promise<FoundEntry | null> {
-    const open = this.#state.net.open.get(id);
-    if (open !== undefined) return { entry: open, owner: null };
     const key = bloomKey(id);
-    for (const owner of [...this.#state.net.owners.values()].reverse()) {
+    const looked = new Set<Owner>();
+    for (;;) {
+      const open = this.#state.net.open.get(id);
+      if (open !== undefined) return { entry: open, owner: null };
+      const owner = this.#newestThatMayList(key, looked);
+      if (owner === null) return null;
+      looked.add(owner);
       if (owner.bloom === null) await this.#loadBloom(owner);
       if (owner.bloom !== null && !bloomHas(owner.bloom, key)) continue;
       const { lines, suspect } = await this.#footer(owner);
@@ -269,7 +276,19 @@ export class LogAccess {
       if (entry === null && suspect)
         throw new StoreError('DAMAGED', `${id} may be listed in the damaged footer of generation ${owner.generation}`);
     }
-    return null;
+  }
+
+  #newestThatMayList(key: BloomKey, looked: ReadonlySet<Owner>): Owner | null {
+    let newest: Owner | null = null;
+    for (const owner of this.#state.net.owners.values())
+      if (!looked.has(owner) && (owner.bloom === null || bloomHas(owner.bloom, key))) newest = owner;
+    return newest;
+  }
+
+  /** What was found is where it was: nothing has changed, moved or ended it since. */
+  isStill(id: CopyId, { entry, owner }: FoundEntry): boolean {
+    if (owner === null) return this.#state.net.open.get(id) === entry;
+    return this.#state.net.owners.get(owner.generation) === owner && !owner.dead.has(placeKey(entry.at));
   }
 
   /** How the end of a found entry is written; null when the index of open entries knows. */

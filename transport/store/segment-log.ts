@@ -287,9 +287,17 @@ class SegmentLog implements QueueDatabase {
   }
 
   async lookup(id: CopyId): Promise<StoredCopy | null> {
-    if (this.#state.index.copies.has(id)) return null;
-    const found = await this.#access.find(id);
-    return found === null ? null : this.#access.readStored(found.entry);
+    for (;;) {
+      if (this.#state.index.copies.has(id)) return null;
+      const found = await this.#access.find(id);
+      if (found === null) return null;
+      const stored = await this.#access.readStored(found.entry).catch((error: unknown) => {
+        if (this.#access.isStill(id, found)) throw error;
+        return null;
+      });
+      // Else it has changed while it was read, and what was read is what it was.
+      if (stored !== null && this.#access.isStill(id, found)) return stored;
+    }
   }
 
   mayRest(id: CopyId): boolean {
