@@ -112,13 +112,21 @@ export class RecipientDirectory {
   /** Who is meant by a sender's address, where it is no mailbox: reports go there. */
   reportsTo(sender: string): readonly string[] | undefined {
     if (sender === '' || (this.#groups.size === 0 && this.#catchAll.size === 0)) return undefined;
+    return this.#meantBy(sender, new Set());
+  }
+
+  /** `lists`: gone through. An envelope sender may be a plus-address of its own list, or a catch-all may lead back to it. */
+  #meantBy(sender: string, lists: Set<string>): readonly string[] | undefined {
     const found = this.find(sender);
     if (found.kind !== 'expansion') return undefined;
-    const { isList, members } = found.expansion;
+    const { address, isList, members } = found.expansion;
     const owner = members[0]?.sender ?? null;
+    if (!isList || owner === null) return members.slice(0, MAX_REPORTED).map((member) => member.address);
     // What is said of a list is its owner's business, not its members'.
-    if (isList && owner !== null) return this.reportsTo(owner) ?? [owner];
-    return members.slice(0, MAX_REPORTED).map(({ address }) => address);
+    const name = comparable(address);
+    if (lists.has(name)) return undefined;
+    lists.add(name);
+    return this.#meantBy(owner, lists) ?? [owner];
   }
 
   #withoutDetail(local: string, domain: string): readonly string[] {

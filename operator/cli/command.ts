@@ -63,6 +63,17 @@ export function helpOf({ help }: Pick<Command, 'help'>, { program, usage, help: 
 export const stateOf = (value: string | undefined, environment: CommandContext['environment']): string =>
   value ?? environment.MAILCLUSTER_STATE ?? './.state';
 
+/** Of two values the last would count, and a filter match more than both of them say. Flags, and what may be repeated, are no matter. */
+function givenTwice({ tokens = [], values }: ReturnType<typeof parseArgs>): string | null {
+  const seen = new Set<string>();
+  for (const token of tokens) {
+    if (token.kind !== 'option' || typeof values[token.name] !== 'string') continue;
+    if (seen.has(token.name)) return token.name;
+    seen.add(token.name);
+  }
+  return null;
+}
+
 /** Throws UsageError for anything the command does not know. `words`: how many positionals at least and at most. */
 export function parse(
   args: readonly string[],
@@ -77,12 +88,15 @@ export function parse(
       options: { ...context.place.options, output: { type: 'string', short: 'o' }, ...options },
       allowPositionals: true,
       strict: true,
+      tokens: true,
     });
   } catch (error) {
     if (error instanceof TypeError) throw new UsageError(error.message);
     throw error;
   }
   const { positionals } = parsed;
+  const twice = givenTwice(parsed);
+  if (twice !== null) throw new UsageError(`--${twice}: is given twice; say it once`);
   const values = parsed.values as Parsed['values'];
   if (positionals.length < words[0]) throw new UsageError('an argument is missing');
   if (positionals.length > words[1]) throw new UsageError(`unexpected argument ${positionals[words[1]] ?? ''}`);

@@ -1,6 +1,6 @@
 /** One copy of a message in words: its id where that is not the one that was asked for, envelope, epoch, holders, recipients. Pure. */
 import type { MessageDetailAnswer } from './answers.ts';
-import { size, table, time } from './output.ts';
+import { printable, size, table, time } from './output.ts';
 
 export function renderCopy(member: string, { facts, state }: MessageDetailAnswer, asked: string): string {
   const { envelope } = facts;
@@ -37,5 +37,5 @@ export function renderCopy(member: string, { facts, state }: MessageDetailAnswer
     ],
     recipients,
   );
-  return `${lines.map((line) => `${line}\n`).join('')}${rows}`;
+  return `${lines.map((line) => `${printable(line)}\n`).join('')}${rows}`;
 }

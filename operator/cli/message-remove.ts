@@ -61,6 +61,10 @@ function wishOf(parsed: Parsed): Wish {
   if (id !== undefined && !isEverything(filter)) throw new UsageError('an ID, or filters, not both');
   if (id === undefined && isEverything(filter) && all !== true)
     throw new UsageError('neither an ID nor a filter: that means every message there is; say --all if you mean it');
+  if (filter.queue === 'shadow')
+    throw new UsageError(
+      '--queue: a shadow is a copy of a message that waits elsewhere, and goes with it only; say which message',
+    );
   if (dryRun === true && yes === true) throw new UsageError('--dry-run and --yes contradict each other');
   return {
     filter,

@@ -16,7 +16,12 @@ export interface Column<Row> {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
-const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+const LEFT_BY_JSON = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** Those of them that JSON does not write as an escape. */
+const escaped = (json: string): string =>
+  json.replace(LEFT_BY_JSON, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
 export const printable = (text: string): string => text.replace(CONTROL, '?');
 
@@ -40,9 +45,13 @@ export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]
   return [line(columns.map((column) => column.title)), ...cells.map(line)].map((text) => `${text}\n`).join('');
 }
 
+/** Somebody may look at it in a terminal: control characters, which JSON leaves as they are from U+007F on, are written as `\\u...`. */
 export function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
+  return `${escaped(JSON.stringify(value, null, 2))}\n`;
 }
+
+/** JSON on one line. */
+export const jsonLine = (value: unknown): string => `${escaped(JSON.stringify(value))}\n`;
 
 const AGE_UNITS = [
   { name: 'd', ms: 86_400_000 },

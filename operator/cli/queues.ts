@@ -89,7 +89,8 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
   const known = [...new Set(rows.map((row) => row.nextHop))].sort();
   if (own.length === 0) {
     warnUnreachable(context.output, silent);
-    err(`No transport that answered has a queue ${queue}; there is ${known.join(', ') || 'none'}.\n`);
+    const others = printable(known.join(', ')) || 'none';
+    err(`No transport that answered has a queue ${queue}; there is ${others}.\n`);
     return 1;
   }
   const unreachable: Unreachable = [...silent];

@@ -74,6 +74,8 @@ export async function redirectMessages(
   const parsed = parse(args, context, options, [1, 1]);
   const [name = ''] = parsed.positionals;
   if (what === 'message') messageId(name);
+  // A filter without a value would be every queue there is.
+  else if (name === '') throw new UsageError('a delivery queue as "queue list" names it, not an empty name');
   if (text(parsed, 'to') === null) throw new UsageError('--to MEMBER is missing');
   const cluster = await openMembers(parsed, context);
   const to = targetOf(parsed, cluster, 'to') ?? '';

@@ -20,7 +20,7 @@ import {
   wholeNumber,
 } from './command.ts';
 import { renderCopy } from './message-detail.ts';
-import { json, size, table, time } from './output.ts';
+import { json, jsonLine, size, table, time } from './output.ts';
 import type { MemberName, Members } from './place.ts';
 
 const DEFAULT_LIMIT = 100;
@@ -156,7 +156,7 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
   let page: Entry[] = [];
   const print = (): void => {
     if (page.length === 0) return;
-    if (isJson) out(page.map((entry) => `${JSON.stringify(entry)}\n`).join(''));
+    if (isJson) out(page.map(jsonLine).join(''));
     else {
       const text = table(COLUMNS, page);
       out(printed === 0 ? text : text.slice(text.indexOf('\n') + 1));

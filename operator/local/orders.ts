@@ -6,6 +6,7 @@
  */
 import type { MemberConfig, MessageOrder, QueueOrder, RetiredIdentity, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
+import { domainFault } from '../../common/smtp/address.ts';
 import type { ResubmitRequest } from '../resource/generated.ts';
 import type { WantedRequest } from '../resubmit-requests.ts';
 import { type Decisions, drainRefusal } from '../topology.ts';
@@ -231,6 +232,9 @@ function redirectRefusal(
   return to.state === 'active' ? null : `${to.name} is ${to.state} and takes nothing; name an active member`;
 }
 
+/** As transports name it (routing.ts): a domain in lower case. Of `*` or `Example.org` nobody has a queue. */
+const isNextHop = (domain: string): boolean => domainFault(domain) === null && domain === domain.toLowerCase();
+
 /** A queue that nobody could ever have would be suspended in vain. One that stands in the document may be resumed all the same. */
 function queueRefusal(
   document: TopologyDocument,
@@ -250,7 +254,7 @@ function queueRefusal(
   const connectors = sendConnectors.map(({ name, mx }) => ({ queue: `connector:${name}`, perDomain: mx !== null }));
   const isOfConnector = connectors.some((one) =>
     one.perDomain
-      ? /^[^/\s]+$/.test(queue.slice(one.queue.length + 1)) && queue.startsWith(`${one.queue}/`)
+      ? queue.startsWith(`${one.queue}/`) && isNextHop(queue.slice(one.queue.length + 1))
       : queue === one.queue,
   );
   if (own.includes(queue) || isOfConnector) return null;

@@ -214,6 +214,7 @@ test('what cannot be answered says why', async () => {
     ['/v1/messages?limit=0', 400, 'BAD_PARAMETER'],
     // Taken for no filter it would match everything.
     ['/v1/messages?sendr=ann@example.org', 400, 'BAD_PARAMETER'],
+    ['/v1/messages?nextHop=', 400, 'BAD_PARAMETER'],
     ['/v1/messages?minBytes=10Ki', 400, 'BAD_PARAMETER'],
     ['/v1/safety-net?from=yesterday', 400, 'BAD_PARAMETER'],
     ['/v1/safety-net?from=2&to=1', 400, 'BAD_PARAMETER'],

@@ -1,6 +1,6 @@
 /** What a member gives up without its owner's word, and answers that are none yet (protocol.md 6, 7, 13; two histories of test/sim/dosed-seeds.txt). */
 import { describe, expect, test } from 'vitest';
-import { A, B, CoreBench, copyId, epochOf, PEER, sharedOf } from './core-bench.ts';
+import { A, B, C, CoreBench, copyId, epochOf, OTHER, PEER, sharedOf } from './core-bench.ts';
 
 const MAILBOX = 'alpha-0@sim.example';
 const M1 = copyId('M1');
@@ -70,6 +70,40 @@ describe('a shadow that goes with a higher try', () => {
     expect(bench.copy('M1').placements).toEqual([]);
     bench.pass(3_000);
     expect(bench.seen('OpenCandidate').filter(({ purpose }) => purpose === 'copy')).not.toEqual([]);
+  });
+});
+
+describe('a shadow that goes with a higher try of somebody else', () => {
+  /** SELF holds try 1 of PEER as its shadow, then as the shadow of try 2 of OTHER, which gives up. */
+  function reparentedAndAborted(): CoreBench {
+    const bench = new CoreBench({ members: 3 });
+    bench.join(PEER);
+    bench.join(OTHER);
+    const intake = { standing: 'intake', digest: null, sizeBytes: 0 } as const;
+    bench.streamEnded(bench.streamOpened(PEER, 'shadow', sharedOf('M1', { ...intake, epoch: epochOf(B) })));
+    bench.streamEnded(bench.streamOpened(OTHER, 'shadow', sharedOf('M1', { ...intake, epoch: epochOf(C, 2) })));
+    expect(bench.copy('M1').epoch).toEqual(epochOf(C, 2));
+    const resolve = { id: M1, through: 2, deadlineMs: 1_000 };
+    bench.event({ kind: 'ResolveAsked', from: OTHER, role: 'transport', resolve, stored: null });
+    expect(bench.stored('M1')).toBeNull();
+    return bench;
+  }
+
+  test('the owner of the lower try is asked, and asked again when it comes back; who gave up hears its refusal at once', () => {
+    const bench = reparentedAndAborted();
+    expect(bench.sent('RESOLVED').map(({ to, frame }) => [to, frame.resolved.answer])).toEqual([[OTHER, 'aborted']]);
+    const asked = () => bench.sent('RESOLVE').map(({ to, frame }) => [to, frame.resolve.id, frame.resolve.through]);
+    expect(asked()).toEqual([[PEER, 'M1', 2]]);
+    bench.down(PEER);
+    bench.up(PEER);
+    expect(asked()).toEqual([
+      [PEER, 'M1', 2],
+      [PEER, 'M1', 2],
+    ]);
+    resolved(bench, 'protected');
+    bench.down(PEER);
+    bench.up(PEER);
+    expect(asked()).toHaveLength(2);
   });
 });
 

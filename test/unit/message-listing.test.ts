@@ -1,7 +1,13 @@
 /** Messages and queues as a person asks for them (transport/runtime/message-listing.ts), on a core without a runtime. */
 import { expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
-import { type Clocks, LOOKED_AT, listMessages, listNextHops } from '../../transport/runtime/message-listing.ts';
+import {
+  type Clocks,
+  LOOKED_AT,
+  listMessages,
+  listNextHops,
+  RECIPIENTS_TOLD,
+} from '../../transport/runtime/message-listing.ts';
 import type { MessageFilter, MessageSummary } from '../../transport/runtime/view.ts';
 import { CoreBench, copyId, envelopeFor, factsOf, PEER, stateOf, WALL_MS } from './core-bench.ts';
 
@@ -192,4 +198,25 @@ test('pages: every message once, in order, and none costs more than its share', 
   expect(walk({}, 700).found).toEqual(all);
   // Pages without any match have a next one all the same.
   expect(walk({ sender: `s${id(count - 1)}@far.example` }, 10)).toEqual({ found: [id(count - 1)], pages: 3 });
+});
+
+test('pages: messages with very many recipients are fewer in one, and all are found', () => {
+  const recipients = Array.from({ length: 10_000 }, (_, n) => `x${n}@far.example`);
+  const stored = Array.from({ length: 12 }, (_, n) => ({
+    facts: factsOf(`M${10 + n}`, { envelope: envelopeFor(recipients) }),
+    state: stateOf(),
+  }));
+  const bench = new CoreBench({ stored });
+  const sizes: number[] = [];
+  const found: string[] = [];
+  for (let after: string | null = null, isMore = true; isMore; isMore = after !== null) {
+    const { messages, next } = page(bench, {}, after, 1_000);
+    sizes.push(messages.reduce((sum, one) => sum + one.recipients.length, 0));
+    found.push(...ids(messages));
+    after = next;
+  }
+  expect(found).toEqual(stored.map(({ facts }) => facts.id));
+  expect(Math.max(...sizes)).toBeLessThanOrEqual(RECIPIENTS_TOLD);
+  // One that does not match costs the same.
+  expect(page(bench, { sender: 'nobody@far.example' }).next).toBe('M14');
 });

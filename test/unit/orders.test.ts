@@ -181,7 +181,12 @@ describe('what is admitted', () => {
     const own = ['mailbox:db01/sea', 'connector:out', 'connector:world/example.org'];
     expect(reasons(found, ...own.map((name) => queue('suspend', name)))).toEqual([]);
     expect(reasons(found, queue('resume', 'mailbox:gone/sea'))).toEqual([]);
-    const wrong = ['mailbox:db01/pdx', 'connector:out/example.org', 'connector:world', 'connector:world/', 'shadow'];
+    // No pattern, and no domain as somebody else writes it: it would be suspended in vain.
+    const never = ['connector:world/*', 'connector:world/Example.org', 'connector:world/@example.org'];
+    const wrong = [
+      ...['mailbox:db01/pdx', 'connector:out/example.org', 'connector:world', 'connector:world/', 'shadow'],
+      ...never,
+    ];
     const known = 'there is mailbox:db01/sea, connector:out, connector:world/DOMAIN';
     expect(reasons(found, ...wrong.map((name) => queue('suspend', name)))).toEqual(
       [...wrong].sort().map((name) => `suspend-${name}: there can be no delivery queue ${name}; ${known}`),

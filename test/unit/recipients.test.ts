@@ -129,6 +129,14 @@ describe('who is behind an address', () => {
     expect(policy.recipients.reportsTo('alice@own.example')).toBeUndefined();
     expect(policy.recipients.reportsTo('')).toBeUndefined();
   });
+
+  it('a list whose envelope sender is a plus-address of itself is its own owner: nobody is asked for ever', () => {
+    const { recipients } = policyOf({
+      plusAddressing: true,
+      expansions: [group('staff@own.example', ['alice@own.example'], { envelopeSender: 'staff+bounces@own.example' })],
+    });
+    expect(recipients.reportsTo('staff@own.example')).toEqual(['staff+bounces@own.example']);
+  });
 });
 
 describe('loops', () => {

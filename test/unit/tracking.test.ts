@@ -357,3 +357,21 @@ test('close writes what is buffered; later records are ignored', async () => {
   const again = await world.open();
   expect(await world.settle(again.search(['A1']))).toEqual([record('A1')]);
 });
+
+test('a message to ten thousand that is put off for days is an answer of bounded size, with each end in it', async () => {
+  const world = new World();
+  const tracking = await world.open();
+  const recipients = Array.from({ length: 10_000 }, (_, n) => `recipient-${n}@department.example.org`);
+  tracking.record(record('M1', { recipients }));
+  for (let n = 0; n < 60; n += 1) {
+    tracking.record(record('M1', { event: 'DEFER', atMs: 2_000 + n, recipients, detail: '451 later' }));
+    await world.settle(tracking.flush());
+  }
+  tracking.record(record('M1', { event: 'DELIVER', atMs: 9_000, recipients: recipients.slice(-1) }));
+  await world.settle(tracking.flush());
+  const found = await world.settle(tracking.search(['M1']));
+  expect(found).toHaveLength(62);
+  expect(found[0]?.recipients).toHaveLength(10_000);
+  expect(found.at(-1)).toMatchObject({ event: 'DELIVER', recipients: recipients.slice(-1) });
+  expect(JSON.stringify(found).length).toBeLessThan(10 << 20);
+});

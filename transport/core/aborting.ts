@@ -16,7 +16,7 @@ import { transition } from './transitions.ts';
 /** protocol.md 6b: sync the abort, then RESOLVE to everyone who was sent an END; 451 when each has durably refused. */
 export function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
   const { server } = turn;
-  const former = formerOwner(turn, placing, copy);
+  const former = formerOwner(turn, copy);
   const asked = placing.attempts.filter(
     ({ inDoubt, status, identity }) =>
       (inDoubt || status === 'sentEnd') && !former.some((owner) => owner.identity === identity),
@@ -66,10 +66,10 @@ export function abortIntake(turn: Turn, placing: Placing, copy: Copy): void {
 }
 
 /**
- * A lower try was held here as a shadow, and goes with this one: its owner may count on it, go on and deliver (seed 8247). It hears so by being asked, and is
+ * A lower try was held here as a shadow, and goes with this one, ours or somebody else's: its owner may count on it, go on and deliver (seed 8247). It hears so by being asked, and is
  * asked until it has said what became of its own try.
  */
-function formerOwner({ server }: Turn, { epoch }: Placing, { raisedFrom: identity }: Copy): Placement[] {
+export function formerOwner({ server }: Turn, { raisedFrom: identity, state: { epoch } }: Copy): Placement[] {
   const member = identity === undefined ? undefined : server.memberOf.get(identity);
   if (identity === undefined || member === undefined) return [];
   return [{ identity, member, epoch, status: 'unasked' }];

@@ -37,7 +37,7 @@ export interface Copy {
   vouchedBy: Identity | null;
   /** Of a report made in this life: about whom. A hundred thousand copies, or ten thousand recipients of one, need not be gone through for each. */
   reportOf?: { readonly parent: CopyId; readonly index: number };
-  /** A higher try of what was held for this owner: it counts on what is here until it hears otherwise. */
+  /** A higher try, mine or of another, of what was held for this owner: it counts on what is here until it hears otherwise. */
   raisedFrom?: Identity;
   /** Recipients of whose success a report was begun in this life. */
   reportsBegun?: Set<number>;

@@ -43,7 +43,7 @@ export function askEverybody(turn: Turn, id: CopyId, through: number): void {
     if (turn.server.peers.has(member)) ask(turn, id, through, member);
 }
 
-function ask(turn: Turn, id: CopyId, through: number, member: string): void {
+export function ask(turn: Turn, id: CopyId, through: number, member: string): void {
   const resolve = { id, through, deadlineMs: INQUIRY_MS };
   late(turn, { copy: id, kind: 'Send', to: member, frame: { kind: 'RESOLVE', resolve } });
 }

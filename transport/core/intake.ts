@@ -8,6 +8,7 @@ import { type CopyId, compareEpochs, type Envelope, type SharedState, sameEpoch 
 import type { Grant, Refuse, Resolve, TrackingEvent } from '../../common/peer/messages.ts';
 import { reply } from '../../common/smtp/replies.ts';
 import type { CopyFacts, CopyState, Placement, StoredCopy } from '../store/database.ts';
+import { formerOwner } from './aborting.ts';
 import { armAge } from './ages.ts';
 import { addWaiter, answerWaiters, standingOf } from './answers.ts';
 import { type Copy, confirmedPlacements, freshState, merge, newCopy, roleOf, sharedState } from './copy.ts';
@@ -15,7 +16,7 @@ import { refetched } from './damage.ts';
 import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
-import { askEverybody, everybody } from './inquiry.ts';
+import { ask, askEverybody, everybody } from './inquiry.ts';
 import { noShadowReply } from './no-shadow.ts';
 import { announceHeld, promote, tellHolders, tombstoneState } from './ownership.ts';
 import { bodyComplete, createPrimary, finish, pickCandidate, startPlacing } from './placing.ts';
@@ -368,6 +369,7 @@ function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: s
   transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   const merged = merge(existing.state, opening.state);
   const copy = existing;
+  if (order > 0 && existing.state.epoch.owner !== merged.epoch.owner) copy.raisedFrom ??= existing.state.epoch.owner;
   server.held.get(copy.state.epoch.owner)?.delete(copy.facts.id);
   copy.state = merged;
   copy.recovered = null;
@@ -420,7 +422,9 @@ export function resolveAsked(
     server.copies.delete(id);
     server.held.get(copy.state.epoch.owner)?.delete(id);
     if (!wrong(turn, 'late-shadow-resurrects')) commit(turn, { kind: 'remove', id });
-    leaveTombstone(turn, id, through, copy.state.epoch);
+    const former = formerOwner(turn, copy);
+    leaveTombstone(turn, id, through, copy.state.epoch, former);
+    for (const { member } of former) if (server.peers.has(member)) ask(turn, id, through, member);
   } else if (
     role === 'transport' &&
     copy?.state.queue === 'shadow' &&

@@ -190,6 +190,8 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
       parent,
       { ...parent.state, dsns: [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id] },
       'commit',
+      // Of ten thousand recipients none has changed.
+      [],
     );
   late(turn, { copy: null, kind: 'Count', what: 'dsn' });
   const { parent: about } = dsn;

@@ -159,9 +159,12 @@ const FILTERS: ReadonlySet<string> = new Set(
   ),
 );
 
-/** A filter that is not known is no filter that matches everything. */
+/** A filter that is not known, or says nothing, is no filter that matches everything. */
 function messageFilter(query: URLSearchParams): MessageFilter {
-  for (const name of query.keys()) if (!FILTERS.has(name)) throw new BadParameter(`${name}: there is no such filter`);
+  for (const [name, value] of query) {
+    if (!FILTERS.has(name)) throw new BadParameter(`${name}: there is no such filter`);
+    if (value === '' && name !== 'after') throw new BadParameter(`${name}: is empty`);
+  }
   const sender = textOf(query, 'sender');
   return {
     queue: oneOf(query, 'queue', QUEUES),

@@ -1,6 +1,6 @@
 /**
  * Messages and delivery queues as a person asks for them: filters, pages, what each waits for (view.ts). Owns: that a page costs the loop a bounded time however
- * many messages there are - cheap facts first, the envelope and the way of at most `LOOKED_AT` copies. Promise: pages are in the order of the ids, no copy that is there
+ * many messages there are - cheap facts first, the envelope and the way of at most `LOOKED_AT` copies and `RECIPIENTS_TOLD` recipients. Promise: pages are in the order of the ids, no copy that is there
  * all the while is left out. Reads only.
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
@@ -15,6 +15,8 @@ import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from 
 
 /** Copies of one page whose envelope is read: inflated, 20 microseconds each. */
 export const LOOKED_AT = 1_000;
+/** Of one page, all together: each is told of in full, and a thousand messages may have a thousand each. */
+export const RECIPIENTS_TOLD = 50_000;
 
 export interface Clocks {
   readonly nowMs: number;
@@ -31,11 +33,13 @@ export function listMessages(
 ): MessageListing {
   const candidates = firstById(core, filter, after, clocks);
   const messages: MessageSummary[] = [];
+  let recipients = 0;
   for (const [index, copy] of candidates.entries()) {
-    if (index === LOOKED_AT || messages.length === limit)
+    if (index === LOOKED_AT || messages.length === limit || recipients >= RECIPIENTS_TOLD)
       return { messages, next: candidates[index - 1]?.facts.id ?? null };
     if (!isOf(copy.facts, filter.attempt)) continue;
     const summary = summaryOf(core, copy, clocks);
+    recipients += summary.recipients.length;
     if (matches(summary, filter)) messages.push(summary);
   }
   return { messages, next: null };

@@ -34,7 +34,7 @@ export interface TrackingFilesOptions {
 export interface TrackingSearch {
   /**
    * All records of these attempt ids, of every attempt that carried one of them as its Message-ID, and of what was made of one of them: the hops to other boundaries, reports,
-   * resubmissions. Oldest first, at most `limit`.
+   * resubmissions. Oldest first, at most `limit`; of a message with very many recipients the later records name some of them.
    */
   search(ids: readonly string[], limit?: number): Promise<readonly TrackingRecord[]>;
   /** The newest messages that match, each once. */
@@ -105,6 +105,12 @@ interface Current {
 }
 
 const MOST_QUESTIONS = 8;
+/** A message to ten thousand names them all whenever they are put off, for days: beyond this much of an answer each record names a few. */
+const WHOLE_RECORD_BYTES = 8 << 20;
+const FEW_RECIPIENTS = 20;
+
+const inShort = (record: TrackingRecord): TrackingRecord =>
+  record.recipients === undefined ? record : { ...record, recipients: record.recipients.slice(0, FEW_RECIPIENTS) };
 
 /** Nothing is wrong; ask again a little later. */
 export class TrackingBusy extends Error {
@@ -320,10 +326,13 @@ class TrackingDirectory implements TrackingFiles {
   ): Promise<TrackingRecord[]> {
     const mayName = namingAny(needles);
     const found: TrackingRecord[] = [];
+    let bytes = 0;
     const take = (line: string): void => {
       if (found.length >= limit || !mayName(line)) return;
       const records = recordsOf(line);
-      if (records.some(matches)) found.push(...records);
+      if (!records.some(matches)) return;
+      bytes += line.length;
+      found.push(...(bytes <= WHOLE_RECORD_BYTES ? records : records.map(inShort)));
     };
     await this.#eachLine(take);
     return found;
