@@ -7,18 +7,18 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { SmtpConnection } from '../../examples/demo/smtp-connection.ts';
 import { ROOT } from '../house/sources.ts';
 import { until } from '../house/until.ts';
+import { atRest, crossings, type Sent, waitsIn } from './crossings.ts';
 import { type Cluster, mailcluster, signal, startCluster } from './harness.ts';
-import { ledgerIdOf, makeMessage, type TestMessage } from './ledger.ts';
 import { restProblems } from './two-copies.ts';
 
 const TIMEOUT_MS = 300_000;
-const ARRIVES_MS = 120_000;
 const COASTS = ['ann@west.example', 'bob@east.example'];
 
 let cluster: Cluster;
+const { found, arrived, isAt, send: sendTo } = crossings(() => cluster);
+const send = (id: string): Promise<Sent> => sendTo(id, COASTS);
 
 beforeAll(async () => {
   const example = await readFile(join(ROOT, 'examples/hub-site-local.yaml'), 'utf8');
@@ -31,64 +31,6 @@ beforeAll(async () => {
 }, TIMEOUT_MS);
 
 afterAll(async () => await cluster?.[Symbol.asyncDispose](), 120_000);
-
-/** One message for both coasts; answers when it was answered 250. */
-async function send(id: string): Promise<TestMessage & { readonly accepted: string }> {
-  const message = makeMessage(id, COASTS.join(', '), 3_000);
-  const [target] = cluster.targets();
-  if (target === undefined) throw new Error('no listener');
-  const connection = await SmtpConnection.open(target);
-  for (const command of ['MAIL FROM:<sender@example.org>', ...COASTS.map((one) => `RCPT TO:<${one}>`)]) {
-    connection.send(`${command}\r\n`);
-    await connection.expect(250, command);
-  }
-  connection.send('DATA\r\n');
-  await connection.expect(354, 'DATA');
-  connection.send(message.content.toString('latin1').replace(/^\./gm, '..'));
-  connection.send('.\r\n');
-  const said = await connection.reply();
-  if (typeof said === 'string' || said.code !== 250) throw new Error(`end of data: ${JSON.stringify(said)}`);
-  connection.send('QUIT\r\n');
-  await connection.expect(221, 'QUIT');
-  return { ...message, accepted: /[0-9A-HJKMNP-TV-Z]{26}/.exec(said.text)?.[0] ?? '' };
-}
-
-/** How often each mailbox has it. */
-async function found({ id }: TestMessage): Promise<readonly string[]> {
-  const mails = await cluster.delivered();
-  return mails
-    .filter(({ bytes }) => ledgerIdOf(bytes) === id)
-    .map(({ mailbox }) => mailbox)
-    .sort();
-}
-
-const arrived = (message: TestMessage, mailboxes: readonly string[]): Promise<unknown> =>
-  until(
-    `${message.id} to be in ${mailboxes.join(', ')}`,
-    async () => (await found(message)).join() === mailboxes.join(),
-    { deadlineMs: ARRIVES_MS, everyMs: 200 },
-  );
-
-/** Where it is, and in which queue; what waits is written as categorized when there is time. */
-async function places({ digest }: TestMessage): Promise<readonly string[]> {
-  const copies = (await cluster.stored()).filter((copy) => copy.digest === digest);
-  const isWaiting = (queue: string): boolean => queue === 'submission' || queue === 'delivery';
-  return copies.map(({ site, queue }) => `${site} ${isWaiting(queue) ? 'waiting' : queue}`).sort();
-}
-
-async function isAt(message: TestMessage, wanted: readonly string[]): Promise<void> {
-  let last: readonly string[] = [];
-  const there = async (): Promise<boolean> => {
-    last = await places(message);
-    return last.join() === [...wanted].sort().join();
-  };
-  await until(`${message.id} to be at its places`, there, { deadlineMs: ARRIVES_MS, everyMs: 250 }).catch(() =>
-    expect(last).toEqual([...wanted].sort()),
-  );
-}
-
-const atRest = (sites: readonly string[]): readonly string[] =>
-  sites.flatMap((site) => [`${site} primarySafetyNet`, `${site} shadowSafetyNet`]);
 
 /** Every transport of a site stands still, or goes on. */
 async function all(site: string, what: 'SIGSTOP' | 'SIGCONT'): Promise<void> {
@@ -150,7 +92,7 @@ test('the far boundary away: it waits at the hub on two disks, and arrives once'
   const message = await send('waits-at-hub');
   try {
     await arrived(message, ['ann@west.example']);
-    await isAt(message, [...atRest(['seattle']), 'denver waiting', 'denver shadow']);
+    await isAt(message, [...atRest(['seattle']), ...waitsIn('denver')]);
     expect(await found(message)).toEqual(['ann@west.example']);
   } finally {
     await all('boston', 'SIGCONT');
@@ -185,7 +127,7 @@ test('the id of the 250 reply holds back, lets go and removes what crossed under
   timeout: TIMEOUT_MS,
 }, async () => {
   const order = async (...words: string[]) => await mailcluster(...words, '--state', cluster.state);
-  const atHub = [...atRest(['seattle']), 'denver waiting', 'denver shadow'];
+  const atHub = [...atRest(['seattle']), ...waitsIn('denver')];
   /** Accepted, and at the hub under another id: which one. */
   const waiting = async (name: string) => {
     expect(await order('queue', 'suspend', 'boundary:site/boston')).toMatchObject({ code: 0 });

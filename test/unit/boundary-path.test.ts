@@ -144,6 +144,20 @@ describe('of a route', () => {
     expect(explainRoute(without, 'ann@east.example', { ...SEA, sizeBytes: 1 })).toMatchObject({ kind: 'mailbox' });
   });
 
+  test('of a mailbox names no send connector: none would ever take its mail', () => {
+    const connector = { name: 'out', sites: ['den'], addressSpaces: [{ domain: '*', cost: 1 }] };
+    const smartHosts = [{ host: 'out', port: 25 }];
+    const sendConnectors = [{ ...connector, smartHosts, mx: null, tls: 'None' as const }];
+    const way = (sizeBytes: number, siteLinks = links) =>
+      explain('ann@east.example', SEA, sizeBytes, { sendConnectors, siteLinks });
+    expect(way(1)).toMatchObject({ kind: 'boundary', others: [] });
+    expect(way(1, links.slice(1))).toMatchObject({ kind: 'unreachable', others: [] });
+    const why = 'every path over site links is for smaller messages';
+    expect(way(26 * MiB)).toMatchObject({ kind: 'refused', why, others: [] });
+    const far = explain('x@far.example', SEA, 1, { sendConnectors });
+    expect(far).toMatchObject({ kind: 'boundary', others: [{ name: 'out', why: 'only for site den, this is sea' }] });
+  });
+
   test('where it waits for a stop that is away: the nearest site before it with transports that have not had it', () => {
     const { siteLinks = [] } = document;
     const noHub = { ...document, siteLinks, sites: document.sites.map(({ name }) => ({ name, hubSite: false })) };

@@ -34,7 +34,9 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
   const { boundary, ...from } = origin;
   const resolution = resolveRecipient(document, address, { ...from, crossing: { boundary, passed: [] } });
   const { domain } = splitAddress(address);
-  const offered = candidates(document, domain, origin);
+  // What is for a mailbox goes to that alone, whichever connector has an address space for its domain.
+  const isMailbox = databaseOf(document, address) !== null;
+  const offered = isMailbox ? [] : candidates(document, domain, origin);
   if (resolution.kind === 'unknown' || resolution.kind === 'tooLarge') {
     if (resolution.kind === 'unknown')
       return nowhere(
@@ -42,8 +44,9 @@ export function explainRoute(document: TopologyDocument, recipient: string, orig
         resolution.reply,
         `${domain} is Authoritative, and no MailboxDatabase holds ${address}`,
       );
+    const why = isMailbox ? 'every path over site links' : 'every send connector, or every path,';
     return {
-      ...nowhere('refused', resolution.reply, 'every send connector, or every path, is for smaller messages'),
+      ...nowhere('refused', resolution.reply, `${why} is for smaller messages`),
       others: others(offered, origin),
       path: pathToDatabase(document, address, origin) ?? pathToConnector(document, domain, origin),
     };
