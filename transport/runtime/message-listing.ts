@@ -8,19 +8,14 @@ import { type Copy, deliveryIdOf, isFinal, isSuspended, roleOf } from '../core/c
 import { resolve } from '../core/delivery.ts';
 import type { Hop } from '../core/hop.ts';
 import { splitAddress } from '../core/routing.ts';
-import { type Server, trustedTime } from '../core/state.ts';
+import type { Server } from '../core/state.ts';
 import type { CopyFacts } from '../store/database.ts';
-import { NOTHING_QUEUED, queueTotals, unreachableOf } from './queue-totals.ts';
+import { unreachableOf } from './queue-totals.ts';
+import { type Clocks, toldAge } from './told-times.ts';
 import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from './view.ts';
 
 /** Copies of one page whose envelope is read: inflated, 20 microseconds each. */
 export const LOOKED_AT = 1_000;
-
-export interface Clocks {
-  readonly nowMs: number;
-  /** Wall time less monotonic time. */
-  readonly offsetMs: number;
-}
 
 export function listMessages(
   core: Server,
@@ -42,8 +37,7 @@ export function listMessages(
 }
 
 /** One more than is looked at, so that it is known whether there are others behind. */
-function firstById(core: Server, filter: MessageFilter, after: CopyId | null, { nowMs }: Clocks): readonly Copy[] {
-  const trustedMs = trustedTime(core, nowMs);
+function firstById(core: Server, filter: MessageFilter, after: CopyId | null, clocks: Clocks): readonly Copy[] {
   const crossed = canHaveCrossed(core);
   const byId = (a: Copy, b: Copy): number => (a.facts.id < b.facts.id ? -1 : 1);
   let found: Copy[] = [];
@@ -51,7 +45,7 @@ function firstById(core: Server, filter: MessageFilter, after: CopyId | null, { 
   for (const copy of core.copies.values()) {
     const { id } = copy.facts;
     if ((after !== null && id <= after) || (last !== null && id > last)) continue;
-    if (!mayMatch(copy, filter, trustedMs, crossed) || found.push(copy) < 2 * LOOKED_AT) continue;
+    if (!mayMatch(copy, filter, toldAge(core, copy, clocks), crossed) || found.push(copy) < 2 * LOOKED_AT) continue;
     found = found.sort(byId).slice(0, LOOKED_AT + 1);
     last = found.at(-1)?.facts.id ?? null;
   }
@@ -66,9 +60,8 @@ const canHaveCrossed = ({ document, self }: Server): boolean =>
 const isOf = (facts: CopyFacts, attempt: string | null): boolean =>
   attempt === null || facts.id === attempt || deliveryIdOf(facts) === attempt;
 
-function mayMatch({ facts, state }: Copy, filter: MessageFilter, trustedMs: number, crossed: boolean): boolean {
+function mayMatch({ facts, state }: Copy, filter: MessageFilter, ageMs: number, crossed: boolean): boolean {
   const { queue, attempt, olderThanMs, youngerThanMs, minBytes, maxBytes } = filter;
-  const ageMs = trustedMs - facts.acceptedAtMs;
   return (
     (queue === null || state.queue === queue) &&
     (attempt === null || crossed || facts.id === attempt || facts.ancestor === attempt) &&
@@ -92,7 +85,7 @@ function matches({ from, recipients, nextHops, lastError }: MessageSummary, filt
   );
 }
 
-function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSummary {
+function summaryOf(core: Server, copy: Copy, clocks: Clocks): MessageSummary {
   const { facts, state } = copy;
   const { envelope } = facts;
   const { recipients, nextHops } = waysOf(core, copy);
@@ -106,10 +99,11 @@ function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSumma
     recipients,
     sizeBytes: facts.sizeBytes,
     acceptedAtMs: facts.acceptedAtMs,
+    ageMs: toldAge(core, copy, clocks),
     holders: state.placements.map(({ member, status }) => ({ member, status })),
     nextHops,
     lastError: lastErrorOf(core, recipients, nextHops),
-    nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + offsetMs),
+    nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + clocks.offsetMs),
     suspended: isSuspended(state),
   };
 }
@@ -169,6 +163,23 @@ function deferredByHop({ copies }: Server, nowMs: number): ReadonlyMap<string, {
   return deferred;
 }
 
+/** Of all that wait at each next hop or are being delivered there. */
+function oldestByHop(core: Server, clocks: Clocks): ReadonlyMap<string, number> {
+  const oldest = new Map<string, number>();
+  const take = (hop: string, copy: Copy | undefined): void => {
+    if (copy !== undefined) oldest.set(hop, Math.max(oldest.get(hop) ?? 0, toldAge(core, copy, clocks)));
+  };
+  for (const { key, ready } of core.hops.values()) for (const id of ready) take(key, core.copies.get(id));
+  for (const { id, hop } of core.deliveries.values()) take(hop, core.copies.get(id));
+  for (const copy of core.copies.values())
+    if (copy.state.queue === 'delivery')
+      for (const [key, atMs] of copy.retryAtMs) if (atMs > clocks.nowMs) take(key, copy);
+  return oldest;
+}
+
+const oldestOf = (core: Server, copies: readonly Copy[], clocks: Clocks): number | null =>
+  copies.reduce<number | null>((most, copy) => Math.max(most ?? 0, toldAge(core, copy, clocks)), null);
+
 /** What is said of the next hop as a whole, while it cannot be used; else what was said of those that it put off. */
 function hopError({ failures, lastError, lastDeferral }: Hop, isAnyPutOff: boolean): string | null {
   if (failures > 0 || !isAnyPutOff) return lastError;
@@ -185,18 +196,11 @@ function whyUnreachable(core: Server, copy: Copy | undefined): string | null {
 }
 
 /** Delivery queues, one for each next hop, then those in which nothing is sent. */
-export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonly NextHopView[] {
+export function listNextHops(core: Server, clocks: Clocks): readonly NextHopView[] {
+  const { nowMs, offsetMs } = clocks;
   const deferred = deferredByHop(core, nowMs);
+  const oldest = oldestByHop(core, clocks);
   const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + offsetMs));
-  const totals = queueTotals(core);
-  const unreachable = unreachableOf(core);
-  const unsent = UNSENT.flatMap((queue): readonly NextHopView[] => {
-    const whole = totals.get(queue) ?? NOTHING_QUEUED;
-    const messages = queue === UNREACHABLE ? unreachable.length : whole.messages;
-    const lastError = queue === UNREACHABLE ? whyUnreachable(core, unreachable[0]) : null;
-    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError, suspended: false };
-    return messages === 0 ? [] : [{ queue, nextHop: queue, messages, ...idle }];
-  });
   const hops = [...core.hops.values()].map((hop): NextHopView => {
     const { messages = 0, firstMs = null } = deferred.get(hop.key) ?? {};
     return {
@@ -208,7 +212,21 @@ export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonl
       nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
       lastError: hopError(hop, messages > 0),
       suspended: core.suspendedQueues.has(hop.key),
+      oldestAgeMs: oldest.get(hop.key) ?? null,
     };
   });
-  return [...hops, ...unsent];
+  return [...hops, ...listUnsent(core, clocks)];
+}
+
+function listUnsent(core: Server, clocks: Clocks): readonly NextHopView[] {
+  const unreachable = unreachableOf(core);
+  const of = (queue: (typeof UNSENT)[number]): readonly Copy[] =>
+    queue === UNREACHABLE ? unreachable : [...core.copies.values()].filter(({ state }) => state.queue === queue);
+  return UNSENT.flatMap((queue): readonly NextHopView[] => {
+    const copies = of(queue);
+    if (copies.length === 0) return [];
+    const lastError = queue === UNREACHABLE ? whyUnreachable(core, copies[0]) : null;
+    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError, suspended: false };
+    return [{ queue, nextHop: queue, messages: copies.length, ...idle, oldestAgeMs: oldestOf(core, copies, clocks) }];
+  });
 }
