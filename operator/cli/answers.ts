@@ -168,6 +168,20 @@ export interface TraceAnswer {
   readonly detail?: string;
 }
 
+/** All but `records` is absent from older versions. */
+export interface TraceReply {
+  readonly records: readonly TraceAnswer[];
+  /** For how many of the ids in the question it looked; absent: for the first. */
+  readonly asked?: number;
+  /** There may be more records. */
+  readonly cut?: boolean;
+  /** What it does not have any more: from before a time, or of a time in which records were dropped. */
+  readonly gaps?: {
+    readonly beforeMs: number | null;
+    readonly dropped: { readonly fromMs: number; readonly toMs: number } | null;
+  };
+}
+
 export interface TrackedMessageAnswer {
   readonly id: string;
   readonly root: string | null;
