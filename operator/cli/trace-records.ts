@@ -11,7 +11,7 @@ import type { Members } from './place.ts';
 import type { TraceNode } from './trace-tree.ts';
 
 /** A mailing of one Message-ID to everybody is not followed to its last copy. */
-export const MOST_IDS = 200;
+const MOST_IDS = 200;
 
 interface Told {
   readonly member: string;
@@ -84,7 +84,7 @@ export interface Missing {
 
 /** Why parts of it may not be there. `startMs`: when the message came; null: nothing is known of it. */
 export function missingOf(
-  { told, unreachable }: Pick<Records, 'told' | 'unreachable'>,
+  { told, unreachable, more }: Pick<Records, 'told' | 'unreachable' | 'more'>,
   tree: readonly TraceNode[],
   startMs: number | null,
 ): readonly Missing[] {
@@ -95,6 +95,7 @@ export function missingOf(
     ...unreachable.map(({ member, reason }) => ({ member, reason: `does not answer: ${reason}` })),
     ...lacking,
     ...unrecorded(tree).map((id) => ({ member: null, reason: `nobody who answered has a record of ${id} any more` })),
+    ...(more ? [{ member: null, reason: `only ${MOST_IDS} messages of this name were followed` }] : []),
   ];
 }
 

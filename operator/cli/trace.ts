@@ -15,7 +15,7 @@ import { count, type Format, json, printable } from './output.ts';
 import type { Members } from './place.ts';
 import { renderTimeline, timeline } from './timeline.ts';
 import { bracketed, findMessages, lookFor, TRACK_FILTERS, TRACK_HELP, trackTable } from './trace-find.ts';
-import { MOST_IDS, missingOf, recordsOf, renderMissing } from './trace-records.ts';
+import { missingOf, recordsOf, renderMissing } from './trace-records.ts';
 import { renderTree, traceTree } from './trace-tree.ts';
 
 /** Of more messages than that nobody reads one timeline. */
@@ -76,7 +76,6 @@ async function tell(cluster: Members, id: string, format: Format, { output }: Co
     if (lacks !== '') out(`${lacks}\n`);
     out(renderTimeline(events));
     out(`\n${heldText(found)}.\n`);
-    if (found.more) out(`Only ${MOST_IDS} messages of this name were followed.\n`);
   }
   warnUnreachable(output, unreachable);
   if (events.length > 0) return unreachable.length === 0 ? 0 : 1;
@@ -115,6 +114,6 @@ export async function traceMessage(cluster: Members, id: string) {
   const unreachable = [...new Map([...silent, ...records.unreachable].map((one) => [one.member, one])).values()];
   const events = timeline(records.traces, copies);
   const tree = traceTree(events);
-  const missing = missingOf({ told: records.told, unreachable }, tree, events[0]?.atMs ?? null);
+  const missing = missingOf({ ...records, unreachable }, tree, events[0]?.atMs ?? null);
   return { id, events, tree, missing, copies, unreachable, more: records.more };
 }

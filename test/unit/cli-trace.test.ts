@@ -202,6 +202,27 @@ test('one that stops answering in between is named, and what it told is shown', 
   expect(err).toMatch(/^b is unreachable: /);
 });
 
+test('of a family of hundreds only some are followed, and that is said', async () => {
+  const many = Array.from({ length: 250 }, (_, n): TrackingRecord => {
+    return {
+      atMs: at(n),
+      event: 'RESUBMIT',
+      ...of(`AGAIN-${n}`, 'a'),
+      ...NAMES,
+      recipients: BOTH,
+      root: MESSAGE,
+      parent: MESSAGE,
+    };
+  });
+  const other = await open();
+  await other.cluster({ ...WORLD, a: { ...WORLD.a, records: [...EAST, ...many] } });
+  const { code, out } = await run(traceCommand, other, MESSAGE);
+  expect([code, out.split('\n\n')[1]]).toEqual([
+    0,
+    'This may not be all of it:\n  only 200 messages of this name were followed',
+  ]);
+});
+
 const BEFORE = { beforeMs: at(2), dropped: null };
 const LATER = at(100);
 
