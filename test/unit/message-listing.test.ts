@@ -113,6 +113,19 @@ test('the oldest of a queue is the oldest of all that wait there, put off or bei
   expect(of()).toEqual([age()]);
 });
 
+test('the oldest of a queue may be one whose turn has not come', () => {
+  const stored = Array.from({ length: 9 }, (_, n) => ({
+    facts: factsOf(`M${n}`, { acceptedAtMs: WALL_MS - n * MINUTE_MS }),
+    state: stateOf(),
+  }));
+  const bench = new CoreBench({ members: 1, stored });
+  bench.pass(6_000);
+  const [queue] = listNextHops(bench.server, clocks(bench));
+  expect(queue?.active).toBeLessThan(9);
+  expect(bench.seen('Deliver').map(({ facts }) => facts.id)).not.toContain('M8');
+  expect(queue).toMatchObject({ messages: 9, deferred: 0, oldestAgeMs: 8 * MINUTE_MS + bench.nowMs });
+});
+
 test('what crossed from a message, or was resubmitted of it, is found by the id that its sender knows', () => {
   const event = (name: string, detail: string) => ({ event: name, atMs: WALL_MS, source: 'site/site-1', detail });
   // Over two stops: the id of the one before is only where it was made of.

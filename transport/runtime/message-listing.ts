@@ -145,40 +145,51 @@ function lastErrorOf(core: Server, recipients: readonly RecipientState[], nextHo
 
 // --- queues ----------------------------------------------------------------------------------------------------------
 
-/** Messages put off at each next hop, and when the first of them is due (monotonic). */
-function deferredByHop({ copies }: Server, nowMs: number): ReadonlyMap<string, { messages: number; firstMs: number }> {
-  const deferred = new Map<string, { messages: number; firstMs: number }>();
-  for (const { state, retryAtMs } of copies.values()) {
-    if (state.queue !== 'delivery') continue;
-    for (const [key, atMs] of retryAtMs) {
-      if (atMs <= nowMs) continue;
+interface PutOff {
+  messages: number;
+  /** Monotonic: when the first of them is due. */
+  firstMs: number;
+  oldestAgeMs: number;
+}
+
+/** What is put off at each next hop. */
+function deferredByHop(core: Server, clocks: Clocks): ReadonlyMap<string, PutOff> {
+  const deferred = new Map<string, PutOff>();
+  for (const copy of core.copies.values()) {
+    if (copy.state.queue !== 'delivery') continue;
+    for (const [key, atMs] of copy.retryAtMs) {
+      if (atMs <= clocks.nowMs) continue;
+      const oldestAgeMs = toldAge(core, copy, clocks);
       const known = deferred.get(key);
-      if (known === undefined) deferred.set(key, { messages: 1, firstMs: atMs });
+      if (known === undefined) deferred.set(key, { messages: 1, firstMs: atMs, oldestAgeMs });
       else {
         known.messages += 1;
         known.firstMs = Math.min(known.firstMs, atMs);
+        known.oldestAgeMs = Math.max(known.oldestAgeMs, oldestAgeMs);
       }
     }
   }
   return deferred;
 }
 
-/** Of all that wait at each next hop or are being delivered there. */
-function oldestByHop(core: Server, clocks: Clocks): ReadonlyMap<string, number> {
-  const oldest = new Map<string, number>();
-  const take = (hop: string, copy: Copy | undefined): void => {
-    if (copy !== undefined) oldest.set(hop, Math.max(oldest.get(hop) ?? 0, toldAge(core, copy, clocks)));
-  };
-  for (const { key, ready } of core.hops.values()) for (const id of ready) take(key, core.copies.get(id));
-  for (const { id, hop } of core.deliveries.values()) take(hop, core.copies.get(id));
-  for (const copy of core.copies.values())
-    if (copy.state.queue === 'delivery')
-      for (const [key, atMs] of copy.retryAtMs) if (atMs > clocks.nowMs) take(key, copy);
+function* copiesNamed({ copies }: Server, ids: Iterable<CopyId>): Iterable<Copy> {
+  for (const id of ids) {
+    const copy = copies.get(id);
+    if (copy !== undefined) yield copy;
+  }
+}
+
+/** Null: there is none. */
+function oldestOf(core: Server, copies: Iterable<Copy>, clocks: Clocks): number | null {
+  let oldest: number | null = null;
+  for (const copy of copies) oldest = Math.max(oldest ?? 0, toldAge(core, copy, clocks));
   return oldest;
 }
 
-const oldestOf = (core: Server, copies: readonly Copy[], clocks: Clocks): number | null =>
-  copies.reduce<number | null>((most, copy) => Math.max(most ?? 0, toldAge(core, copy, clocks)), null);
+function mostOf(numbers: readonly (number | null)[]): number | null {
+  const known = numbers.filter((one) => one !== null);
+  return known.length === 0 ? null : Math.max(...known);
+}
 
 /** What is said of the next hop as a whole, while it cannot be used; else what was said of those that it put off. */
 function hopError({ failures, lastError, lastDeferral }: Hop, isAnyPutOff: boolean): string | null {
@@ -197,12 +208,13 @@ function whyUnreachable(core: Server, copy: Copy | undefined): string | null {
 
 /** Delivery queues, one for each next hop, then those in which nothing is sent. */
 export function listNextHops(core: Server, clocks: Clocks): readonly NextHopView[] {
-  const { nowMs, offsetMs } = clocks;
-  const deferred = deferredByHop(core, nowMs);
-  const oldest = oldestByHop(core, clocks);
-  const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + offsetMs));
+  const deferred = deferredByHop(core, clocks);
+  const delivering = Map.groupBy(core.deliveries.values(), ({ hop }) => hop);
+  const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + clocks.offsetMs));
   const hops = [...core.hops.values()].map((hop): NextHopView => {
-    const { messages = 0, firstMs = null } = deferred.get(hop.key) ?? {};
+    const { messages = 0, firstMs = null, oldestAgeMs = null } = deferred.get(hop.key) ?? {};
+    const sent = (delivering.get(hop.key) ?? []).map(({ id }) => id);
+    const ages = [sent, hop.ready].map((ids) => oldestOf(core, copiesNamed(core, ids), clocks));
     return {
       queue: 'delivery',
       nextHop: hop.key,
@@ -212,18 +224,20 @@ export function listNextHops(core: Server, clocks: Clocks): readonly NextHopView
       nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
       lastError: hopError(hop, messages > 0),
       suspended: core.suspendedQueues.has(hop.key),
-      oldestAgeMs: oldest.get(hop.key) ?? null,
+      oldestAgeMs: mostOf([oldestAgeMs, ...ages]),
     };
   });
   return [...hops, ...listUnsent(core, clocks)];
 }
 
 function listUnsent(core: Server, clocks: Clocks): readonly NextHopView[] {
-  const unreachable = unreachableOf(core);
-  const of = (queue: (typeof UNSENT)[number]): readonly Copy[] =>
-    queue === UNREACHABLE ? unreachable : [...core.copies.values()].filter(({ state }) => state.queue === queue);
+  const waiting = { submission: [] as Copy[], unreachable: unreachableOf(core), poison: [] as Copy[] };
+  for (const copy of core.copies.values()) {
+    const { queue } = copy.state;
+    if (queue === 'submission' || queue === 'poison') waiting[queue].push(copy);
+  }
   return UNSENT.flatMap((queue): readonly NextHopView[] => {
-    const copies = of(queue);
+    const copies = waiting[queue];
     if (copies.length === 0) return [];
     const lastError = queue === UNREACHABLE ? whyUnreachable(core, copies[0]) : null;
     const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError, suspended: false };
