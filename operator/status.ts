@@ -184,9 +184,7 @@ export function statusOf(gathered: Gathered, view: View, found: readonly Found[]
   const verdicts = new Map(CONDITIONS.map((type) => [type, verdict(type, view, findings)]));
   const members = living(view);
   const reports = members.flatMap(({ report }) => report ?? []);
-  const oldest = reports.flatMap(({ queues }) =>
-    [queues.submission, queues.delivery, queues.unreachable].flatMap(({ oldestMs }) => oldestMs ?? []),
-  );
+  const oldest = oldestMessageTime(gathered, reports);
   const generation = view.topology.document?.generation;
   const stale = new Map(outOfDate(view).map((one) => [one.member.name, one]));
   return {
@@ -194,13 +192,27 @@ export function statusOf(gathered: Gathered, view: View, found: readonly Found[]
     ...(generation === undefined ? {} : { topologyGeneration: generation }),
     membersReady: `${members.filter(isServing).length}/${members.length}`,
     frontendsReady: frontendsReady(view),
-    ...(oldest.length === 0 ? {} : { oldestMessageTime: new Date(Math.min(...oldest)).toISOString() }),
+    ...(oldest === null ? {} : { oldestMessageTime: oldest }),
     counts: counts(members, unprotectedOfLiving(view)),
     members: view.situation.members
       .filter(({ name }) => view.membership.states.has(name))
       .map((member) => memberStatus(view, member, findings, stale.get(member.name))),
     conditions: conditions(gathered, verdicts),
   };
+}
+
+/** Members tell it as long ago as the message is old, by two clocks that are a little apart: what differs by less is the same message. */
+const SAME_MS = 1_000;
+
+function oldestMessageTime({ cluster }: Gathered, reports: readonly NonNullable<Member['report']>[]): string | null {
+  const times = reports.flatMap(({ queues }) =>
+    [queues.submission, queues.delivery, queues.unreachable].flatMap(({ oldestMs }) => oldestMs ?? []),
+  );
+  if (times.length === 0) return null;
+  const former = cluster.status?.oldestMessageTime;
+  const oldestMs = Math.min(...times);
+  if (former !== undefined && Math.abs(Date.parse(former) - oldestMs) < SAME_MS) return former;
+  return new Date(oldestMs).toISOString();
 }
 
 function counts(members: readonly Member[], unprotected: number | null): NonNullable<MailClusterStatus['counts']> {

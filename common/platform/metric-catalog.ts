@@ -256,7 +256,7 @@ export const METRIC_CATALOG = declare({
   queue_bytes: { type: 'gauge', help: 'Bytes in a queue, by kind.', labels: ['kind'] },
   queue_oldest_message_timestamp_seconds: {
     type: 'gauge',
-    help: 'When the oldest message of a queue was accepted, by kind; NaN: it is empty.',
+    help: 'By kind, when the oldest message of a queue came, so that it is as old as expiry counts it (time in which no member was up is not in it); NaN: it is empty.',
     labels: ['kind'],
   },
   dkim_signatures_total: {

@@ -61,6 +61,7 @@ export interface NextHopAnswer {
   readonly active?: number;
   readonly deferred?: number;
   readonly suspended?: boolean;
+  readonly oldestAgeMs?: number | null;
   readonly nextRetryMs: number | null;
   readonly lastError: string | null;
 }
@@ -99,6 +100,8 @@ export interface MessageAnswer {
   readonly recipients: readonly RecipientState[];
   readonly sizeBytes: number;
   readonly acceptedAtMs: number;
+  /** As of this answer, by the member's own rule; absent from older versions. */
+  readonly ageMs?: number;
   readonly holders: readonly { readonly member: string; readonly status: string }[];
   readonly nextHops: readonly string[];
   readonly lastError: string | null;
@@ -137,6 +140,8 @@ export interface MessageDetailAnswer {
     /** Odd: suspended. */
     readonly suspended?: number | false;
   };
+  /** Absent at rest, and from older versions. */
+  readonly ageMs?: number;
 }
 
 export interface SafetyNetAnswer {
@@ -161,6 +166,20 @@ export interface TraceAnswer {
   readonly recipients?: readonly string[];
   readonly peer?: string;
   readonly detail?: string;
+}
+
+/** All but `records` is absent from older versions. */
+export interface TraceReply {
+  readonly records: readonly TraceAnswer[];
+  /** For how many of the ids in the question it looked; absent: for the first. */
+  readonly asked?: number;
+  /** There may be more records. */
+  readonly cut?: boolean;
+  /** What it does not have any more: from before a time, or of a time in which records were dropped. */
+  readonly gaps?: {
+    readonly beforeMs: number | null;
+    readonly dropped: { readonly fromMs: number; readonly toMs: number } | null;
+  };
 }
 
 export interface TrackedMessageAnswer {

@@ -1,8 +1,8 @@
 /** One copy of a message in words: its id where that is not the one that was asked for, envelope, epoch, holders, recipients. Pure. */
 import type { MessageDetailAnswer } from './answers.ts';
-import { printable, size, table, time } from './output.ts';
+import { age, printable, size, table, time } from './output.ts';
 
-export function renderCopy(member: string, { facts, state }: MessageDetailAnswer, asked: string): string {
+export function renderCopy(member: string, { facts, state, ageMs }: MessageDetailAnswer, asked: string): string {
   const { envelope } = facts;
   const holders = state.placements.map((one) => `${one.member} (${one.status})`).join(', ');
   const lines = [
@@ -11,6 +11,7 @@ export function renderCopy(member: string, { facts, state }: MessageDetailAnswer
     `  from       <${envelope.reversePath}>`,
     `  size       ${size(facts.sizeBytes)} (${facts.sizeBytes} bytes), SHA-256 ${facts.digest}`,
     `  accepted   ${time(facts.acceptedAtMs)} UTC by ${envelope.frontend}/${envelope.listener} from ${envelope.client.address}`,
+    ...(ageMs === undefined ? [] : [`  age        ${age(ageMs)}`]),
     `  epoch      try ${state.epoch.try}, term ${state.epoch.term}, owner ${state.epoch.owner}`,
     `  holders    ${holders || 'none'}`,
     ...(state.unprotected === null ? [] : [`  one copy   ${state.unprotected}`]),

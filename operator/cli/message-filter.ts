@@ -23,7 +23,7 @@ export const FILTER_HELP = `  --queue QUEUE          submission, delivery, unrea
   --recipient ADDRESS, --domain DOMAIN
                          of one of its recipients
   --older-than TIME, --younger-than TIME
-                         since it was accepted: 30s, 10m, 2h, 3d
+                         its AGE, as "list" shows it and expiry counts it: 30s, 10m, 2h, 3d
   --larger-than SIZE, --smaller-than SIZE
                          bytes, or 10Ki, 5Mi
   --error TEXT           part of the last error

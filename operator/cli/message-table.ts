@@ -1,6 +1,6 @@
 /** Messages over all members as a table for people, one line each with all its copies. Pure. */
 import type { Holding, Message } from './message-filter.ts';
-import { duration, size, table } from './output.ts';
+import { age, size, table } from './output.ts';
 
 export function messageTable(groups: readonly Message[], nowMs: number): string {
   const first = ([copy]: Message): Holding | undefined => copy;
@@ -12,11 +12,17 @@ export function messageTable(groups: readonly Message[], nowMs: number): string 
       { title: 'FROM', value: (copies) => first(copies)?.from || '<>' },
       { title: 'TO', value: (copies) => recipientsInShort(first(copies)?.recipients.map((one) => one.address) ?? []) },
       { title: 'SIZE', value: (copies) => size(first(copies)?.sizeBytes ?? 0), right: true },
-      { title: 'AGE', value: (copies) => duration(nowMs - (first(copies)?.acceptedAtMs ?? nowMs)), right: true },
+      { title: 'AGE', value: (copies) => age(ageOf(copies, nowMs)), right: true },
       ...(groups.some((copies) => first(copies)?.lastError) ? [error] : []),
     ],
     groups,
   );
+}
+
+/** As a member says; where none does (older versions), since it was accepted by the clock of who reads this. */
+function ageOf(copies: Message, nowMs: number): number {
+  const told = copies.flatMap(({ ageMs }) => ageMs ?? [])[0];
+  return told ?? Math.max(0, nowMs - (copies[0]?.acceptedAtMs ?? nowMs));
 }
 
 const place = ({ queue, member, suspended }: Holding): string =>

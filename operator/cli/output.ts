@@ -60,6 +60,14 @@ const AGE_UNITS = [
   { name: 's', ms: 1_000 },
 ] as const;
 
+/** Never rounded up: what shows `2h` is at least that old, as filters by age mean it. */
+export function age(ms: number): string {
+  const unit = AGE_UNITS.find((one) => ms >= one.ms);
+  if (unit === undefined) return `${Math.floor(ms)}ms`;
+  const tenths = Math.floor((ms * 10) / unit.ms);
+  return `${tenths < 100 ? tenths / 10 : Math.floor(tenths / 10)}${unit.name}`;
+}
+
 export function duration(ms: number): string {
   const unit = AGE_UNITS.find((one) => Math.abs(ms) >= one.ms);
   if (unit === undefined) return `${Math.round(ms)}ms`;

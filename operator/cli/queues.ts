@@ -12,7 +12,7 @@ import {
   wholeNumber,
 } from './command.ts';
 import { type FilterParameters, type Message, messagesOf, type Unreachable } from './message-filter.ts';
-import { count, duration, json, printable, table } from './output.ts';
+import { age, count, duration, json, printable, table } from './output.ts';
 import type { Members } from './place.ts';
 import { orderQueue } from './queue-order.ts';
 import { REDIRECT_HELP, redirectMessages } from './redirect.ts';
@@ -37,6 +37,9 @@ function whenText(ms: number | null, nowMs: number): string | null {
   return ms <= nowMs ? 'now' : `in ${duration(ms - nowMs)}`;
 }
 
+/** Nothing waits, or the member is of an older version. */
+const isNone = (ms: number | null | undefined): ms is null | undefined => ms === null || ms === undefined;
+
 const LINE = 120;
 /** A hostile host decides how long its text is. */
 const inShort = (text: string | null): string | null =>
@@ -57,6 +60,7 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
           { title: 'QUEUE', value: (row) => row.queue },
           { title: 'NEXT HOP', value: (row) => (row.nextHop === row.queue ? null : row.nextHop) },
           { title: 'MESSAGES', value: (row) => row.messages, right: true },
+          { title: 'OLDEST', value: ({ oldestAgeMs }) => (isNone(oldestAgeMs) ? null : age(oldestAgeMs)), right: true },
           { title: 'NEXT RETRY', value: (row) => retryText(row, nowMs) },
           { title: 'LAST ERROR', value: (row) => inShort(row.lastError) },
         ],
@@ -115,9 +119,10 @@ async function show(args: readonly string[], context: CommandContext): Promise<n
 }
 
 function queueText(row: Row, nowMs: number): string {
-  const { messages, active = 0, deferred = 0, lastError } = row;
+  const { messages, active = 0, deferred = 0, lastError, oldestAgeMs } = row;
   const lines = [
     `Queue ${row.nextHop} on ${row.member}: ${count(messages, 'message')}, ${active} being delivered, ${deferred} put off`,
+    `  oldest      ${isNone(oldestAgeMs) ? '-' : age(oldestAgeMs)}`,
     `  next retry  ${retryText(row, nowMs) ?? '-'}`,
     `  last error  ${lastError ?? '-'}`,
   ];

@@ -67,7 +67,9 @@ test('one trace tells all hops of it as a tree, found by what a person remembers
   expect(messages).toMatchObject([{ from: 'sender@example.org', recipientCount: 2, last: { event: 'DELIVER' } }]);
   const { code, stdout } = await mailcluster('trace', '--state', cluster.state, messages[0].id, '-o', 'json');
   expect(code).toBe(0);
-  const [first] = JSON.parse(stdout).tree;
+  const { tree, missing } = JSON.parse(stdout);
+  expect(missing).toEqual([]);
+  const [first] = tree;
   const { recipients } = first;
   expect(first).toMatchObject({ id: messages[0].id, kind: 'message', from: 'sender@example.org' });
   expect(recipients).toMatchObject([

@@ -22,6 +22,7 @@ import {
   type TrackingSearch,
 } from '../../transport/runtime/tracking.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import type { TrackingGaps } from '../../transport/runtime/tracking-gaps.ts';
 import type {
   KnownCopy,
   MessageDetail,
@@ -34,6 +35,8 @@ import type {
   TransportView,
 } from '../../transport/runtime/view.ts';
 import type { SafetyNetEntry, SafetyNetPosition } from '../../transport/store/database.ts';
+
+import { startFormerAdmin } from './former-admin.ts';
 
 export const NOW_MS = Date.UTC(2026, 0, 2, 3, 4, 5);
 export const ID = '01JABCDEFGHJKMNPQRSTVWXYZ0' as CopyId;
@@ -155,6 +158,7 @@ export function summary(queue: 'delivery' | 'shadow', id: CopyId = ID): MessageS
     recipients: [{ address: 'bob@contoso.com', outcome: 'pending' }],
     sizeBytes: 4_096,
     acceptedAtMs: NOW_MS - 9_000,
+    ageMs: 9_000,
     holders: [],
     nextHops: queue === 'shadow' ? [] : ['db01/sea'],
     lastError: null,
@@ -171,6 +175,9 @@ export interface MemberContents {
   readonly resubmits?: readonly ResubmitView[];
   readonly known?: readonly KnownCopy[];
   readonly outcomes?: readonly RecordedOutcome[];
+  readonly gaps?: TrackingGaps;
+  /** Only what `former-admin.ts` has, and that many answers. */
+  readonly former?: { readonly answers: number };
   readonly lost?: readonly CopyId[];
   readonly route?: Partial<RouteView>;
   readonly nextHop?: Partial<NextHopView>;
@@ -268,6 +275,7 @@ function viewOf(contents: MemberContents, asked: Asked[]): TransportView {
         active: 0,
         deferred: 0,
         suspended: false,
+        oldestAgeMs: 9_000,
         nextRetryMs: NOW_MS + 60_000,
         lastError: '451 4.3.2 try later',
         ...contents.nextHop,
@@ -309,7 +317,9 @@ export class AdminWorld {
   readonly directory: string;
   readonly authority: Authority;
   readonly asked: Asked[] = [];
-  readonly #admins = new Map<string, AdminServer>();
+  /** Ids that a member of a former version was asked for, one by one. */
+  readonly askedFormer: string[] = [];
+  readonly #admins = new Map<string, Pick<AdminServer, 'close'>>();
   readonly #metrics: MetricsServer[] = [];
   readonly #tracking: TrackingFiles[] = [];
 
@@ -328,6 +338,13 @@ export class AdminWorld {
   }
 
   async admin(name: string, contents: MemberContents): Promise<number> {
+    if (contents.former !== undefined) {
+      const pems = await this.identity('transport', name);
+      const tracking = await this.#trackingOf(name, contents);
+      const former = await startFormerAdmin(pems, tracking, { ids: this.askedFormer, ...contents.former });
+      this.#admins.set(name, former);
+      return former.port;
+    }
     const admin = await startAdminServer({
       address: { host: '127.0.0.1', port: 0 },
       identity: await this.identity('transport', name),
@@ -340,7 +357,7 @@ export class AdminWorld {
     return admin.port;
   }
 
-  async #trackingOf(name: string, { records, outcomes }: MemberContents): Promise<TrackingSearch> {
+  async #trackingOf(name: string, { records, outcomes, gaps }: MemberContents): Promise<TrackingSearch> {
     const tracking = await openTracking({
       directory: join(this.directory, `tracking-${name}`),
       files: nodeFiles,
@@ -353,6 +370,7 @@ export class AdminWorld {
     return {
       search: (ids, limit) => tracking.search(ids, limit),
       find: (question, limit) => tracking.find(question, limit),
+      gaps: async () => gaps ?? (await tracking.gaps()),
       outcomes: async (ids) => outcomes?.filter((one) => ids.has(one.id)) ?? tracking.outcomes(ids),
     };
   }

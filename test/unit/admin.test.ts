@@ -6,17 +6,17 @@ import { createAuthority } from '../../operator/pki.ts';
 import type { AdminIdentity } from '../../transport/runtime/admin.ts';
 import type { ResubmitView } from '../../transport/runtime/view.ts';
 import type { SafetyNetEntry } from '../../transport/store/database.ts';
-import { AdminWorld, CONTENTS, ENTRY, ID, NOW_MS } from './admin-world.ts';
+import { AdminWorld, CONTENTS, ENTRY, ID, type MemberContents, NOW_MS } from './admin-world.ts';
 
 const worlds: AdminWorld[] = [];
 afterEach(async () => {
   for (const world of worlds.splice(0)) await world.close();
 });
 
-async function open(): Promise<{ world: AdminWorld; port: number }> {
+async function open(contents: MemberContents = CONTENTS.a): Promise<{ world: AdminWorld; port: number }> {
   const world = await AdminWorld.open();
   worlds.push(world);
-  return { world, port: await world.admin('a', CONTENTS.a) };
+  return { world, port: await world.admin('a', contents) };
 }
 
 interface Answer {
@@ -71,6 +71,21 @@ test('an operator is answered', async () => {
   expect(await get(port, `/v1/trace?id=${encodeURIComponent('<4711@example.org>')}`, operator)).toMatchObject({
     body: { records: CONTENTS.a.records },
   });
+});
+
+test('a trace answers every id that it was asked for, says of how many it is the answer, and what is not there any more', async () => {
+  const other = CONTENTS.a.records.slice(0, 1).map((record) => ({ ...record, attemptId: 'OTHER' }));
+  const gaps = { beforeMs: NOW_MS - 20_000, dropped: null };
+  const { world, port } = await open({ ...CONTENTS.a, records: [...CONTENTS.a.records, ...other], gaps });
+  const operator = await world.identity('operator', 'cli');
+  const trace = async (parameters: string) => (await get(port, `/v1/trace?${parameters}`, operator)).body;
+  expect(await trace(`id=${ID}`)).toEqual({ records: CONTENTS.a.records, asked: 1, cut: false, gaps });
+  // The second and the third as well, in the order of time.
+  const several = await trace(`id=NOBODY&id=OTHER&id=${ID}`);
+  expect(several).toMatchObject({ asked: 3, cut: false });
+  expect(several.records).toHaveLength(CONTENTS.a.records.length + 1);
+  expect(several.records).toEqual(expect.arrayContaining([...CONTENTS.a.records, ...other]));
+  expect(await trace(`id=${ID}&limit=2`)).toMatchObject({ cut: true });
 });
 
 const ANY = {

@@ -5,8 +5,9 @@ import { afterEach, expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
 import { kubeMessageCommand, messageCommand } from '../../operator/cli/messages.ts';
 import { queueCommand } from '../../operator/cli/queues.ts';
+import type { MessageSummary, NextHopView } from '../../transport/runtime/view.ts';
 import { AdminWorld, CONTENTS, detail, ID, NOW_MS, summary } from './admin-world.ts';
-import { run } from './cli-run.ts';
+import { run, runAt } from './cli-run.ts';
 
 const worlds: AdminWorld[] = [];
 afterEach(async () => {
@@ -19,13 +20,18 @@ async function open(): Promise<AdminWorld> {
   return world;
 }
 
+const UNREACHABLE: NextHopView = {
+  ...{ queue: 'unreachable', nextHop: 'unreachable', messages: 1, active: 0, deferred: 0, suspended: false },
+  ...{ nextRetryMs: null, lastError: 'no route', oldestAgeMs: 60_000 },
+};
+
 test('queue shows next hops, retries and errors; an unreachable member does not spoil it, but the exit code says so', async () => {
   const world = await open();
   await world.cluster();
   await world.stopAdmin('b');
   const { code, out, err } = await run(queueCommand, world);
-  expect(out).toBe(`TRANSPORT  QUEUE     NEXT HOP  MESSAGES  NEXT RETRY  LAST ERROR
-a          delivery  db01/sea         2  in 1m       451 4.3.2 try later
+  expect(out).toBe(`TRANSPORT  QUEUE     NEXT HOP  MESSAGES  OLDEST  NEXT RETRY  LAST ERROR
+a          delivery  db01/sea         2      9s  in 1m       451 4.3.2 try later
 `);
   expect(err).toBe('b is unreachable: ECONNREFUSED\n');
   // A script must not take half an answer for all of it.
@@ -56,6 +62,54 @@ ${ID}  delivery@a, shadow@b  ann@example.org  bob@contoso.com  4.0 KiB   9s
       },
     ],
   });
+});
+
+test.each([
+  ['an hour behind', -3_600_000],
+  ['right', 0],
+  ['an hour ahead', 3_600_000],
+])('AGE and OLDEST are what the transports say, with a clock here that is %s', async (_, wrongMs) => {
+  const world = await open();
+  const twoHours = 7_200_000;
+  // As accepted by a trusted time that is eight hours behind the wall clock: nobody was up meanwhile.
+  const old = { ...summary('delivery'), acceptedAtMs: NOW_MS - twoHours - 28_800_000, ageMs: twoHours - 1 };
+  const moreHops = [{ ...UNREACHABLE, oldestAgeMs: twoHours }];
+  await world.cluster({
+    a: {
+      ...CONTENTS.a,
+      messages: [old],
+      details: new Map([[ID, { ...detail('delivery'), ageMs: twoHours }]]),
+      moreHops,
+    },
+    b: { ...CONTENTS.b, messages: [] },
+  });
+  const at = async (...args: readonly string[]) => (await runAt(NOW_MS + wrongMs, messageCommand, world, ...args)).out;
+  // A millisecond less than two hours is not two hours: `--older-than 2h` does not mean it.
+  expect((await at('list')).split('\n')[1]).toMatch(/ 4\.0 KiB +1\.9h$/);
+  expect(await at('show', ID)).toContain('\n  age        2h\n');
+  expect((await runAt(NOW_MS + wrongMs, queueCommand, world)).out).toMatch(/^a +unreachable +- +1 +2h /m);
+});
+
+test('a member of an older version tells no age: since it was accepted, by the clock here; never less than nothing', async () => {
+  const { ageMs: _, ...older } = summary('delivery');
+  const { ageMs: __, ...future } = {
+    ...summary('delivery', '01JABCDEFGHJKMNPQRSTVWXYZ1' as CopyId),
+    acceptedAtMs: NOW_MS + 5_000,
+  };
+  const { ageMs: ___, ...both } = { ...summary('delivery', '01JABCDEFGHJKMNPQRSTVWXYZ2' as CopyId), acceptedAtMs: 0 };
+  const world = await open();
+  await world.cluster({
+    a: { ...CONTENTS.a, messages: [older, future, both] as MessageSummary[] },
+    b: { ...CONTENTS.b, messages: [{ ...summary('shadow', both.id), ageMs: 61_000 }] },
+  });
+  const { code, out } = await run(messageCommand, world, 'list');
+  expect([
+    code,
+    out
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.split(/ {2,}/).at(-1)),
+  ]).toEqual([0, ['AGE', '9s', '0ms', '1m']]);
 });
 
 test('message list pages over all members at once: each message once, with all its copies, in order', async () => {
@@ -119,6 +173,7 @@ test('queue show: the last error in full, who waits and why; an unknown queue is
   const { out, code } = await run(queueCommand, world, 'show', 'db01/sea');
   expect(code).toBe(0);
   expect(out).toContain(`Queue db01/sea on a: 2 messages, 0 being delivered, 0 put off
+  oldest      9s
   next retry  in 1m
   last error  451 4.3.2 try later
 `);
@@ -144,7 +199,7 @@ test('queue show: the last error in full, who waits and why; an unknown queue is
 test('queue show unreachable: who has no route and why, also of messages of which the rest waits in another queue', async () => {
   const world = await open();
   const reason = 'no site link leads from seattle to dag/west';
-  const idle = { active: 0, deferred: 0, suspended: false, nextRetryMs: null };
+  const idle = { active: 0, deferred: 0, suspended: false, nextRetryMs: null, oldestAgeMs: 60_000 };
   const partly = {
     ...summary('delivery'),
     ...{ nextHops: ['db01/sea', 'unreachable'], lastError: reason },
@@ -158,11 +213,12 @@ test('queue show unreachable: who has no route and why, also of messages of whic
   const { code, out } = await run(queueCommand, world, 'show', 'unreachable');
   expect(code).toBe(0);
   expect(out).toContain(`Queue unreachable on a: 1 message, 0 being delivered, 0 put off
+  oldest      1m
   next retry  -
   last error  ${reason}
 `);
   expect(out).toMatch(new RegExp(`^${ID} +a +eve@west.example +- +${reason}$`, 'm'));
-  expect((await run(queueCommand, world)).out).toMatch(new RegExp(`^a +unreachable +- +1 +- +${reason}$`, 'm'));
+  expect((await run(queueCommand, world)).out).toMatch(new RegExp(`^a +unreachable +- +1 +1m +- +${reason}$`, 'm'));
 });
 
 test('message remove: several are only listed, everything needs --all, an ID is one; nothing is ordered meanwhile', async () => {

@@ -9,7 +9,16 @@ export interface Result {
   readonly err: string;
 }
 
-export async function run(command: Command, world: AdminWorld, ...args: readonly string[]): Promise<Result> {
+export const run = (command: Command, world: AdminWorld, ...args: readonly string[]): Promise<Result> =>
+  runAt(NOW_MS, command, world, ...args);
+
+/** With a clock of who types it that may be wrong. */
+export async function runAt(
+  nowMs: number,
+  command: Command,
+  world: AdminWorld,
+  ...args: readonly string[]
+): Promise<Result> {
   let [out, err] = ['', ''];
   const output = {
     out: (text: string) => {
@@ -24,7 +33,7 @@ export async function run(command: Command, world: AdminWorld, ...args: readonly
     place: LOCAL_PLACE,
     atEnd: () => undefined,
     environment: { MAILCLUSTER_STATE: world.directory },
-    nowMs: () => NOW_MS,
+    nowMs: () => nowMs,
     pause: async () => undefined,
     interruption: () => new AbortController().signal,
   };

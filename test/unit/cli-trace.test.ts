@@ -7,6 +7,7 @@ import { subjectHash } from '../../common/smtp/subject-hash.ts';
 import { traceCommand } from '../../operator/cli/trace.ts';
 import { renderTree, traceTree } from '../../operator/cli/trace-tree.ts';
 import type { TrackingRecord } from '../../transport/runtime/tracking-api.ts';
+import type { TrackingGaps } from '../../transport/runtime/tracking-gaps.ts';
 import { AdminWorld, CONTENTS, type MemberContents, NOW_MS } from './admin-world.ts';
 import { run } from './cli-run.ts';
 
@@ -92,12 +93,21 @@ const TREE = `${MESSAGE}  received by a from <ann@example.org>
         carol@contoso.com  deferred: connection refused
 `;
 
+const worlds: AdminWorld[] = [];
+async function open(): Promise<AdminWorld> {
+  const opened = await AdminWorld.open();
+  worlds.push(opened);
+  return opened;
+}
+
 let world: AdminWorld;
 beforeEach(async () => {
-  world = await AdminWorld.open();
+  world = await open();
   await world.cluster(WORLD);
 });
-afterEach(async () => await world.close());
+afterEach(async () => {
+  for (const one of worlds.splice(0)) await one.close();
+});
 
 const trace = (...args: readonly string[]) => run(traceCommand, world, ...args);
 const listed = async (...args: readonly string[]) => {
@@ -161,6 +171,101 @@ test('a member that does not answer leaves its part out, and is named', async ()
    └─ ${REPORT}  report, made by b
            ann@example.org  relayed at connector:out`);
   expect(err).toMatch(/^a is unreachable: /);
+  expect(out.split('\n\n')[1]).toBe(`This may not be all of it:
+  a does not answer: ECONNREFUSED
+  nobody who answered has a record of ${MESSAGE} any more`);
+  expect(out).toContain('\nNobody who answered holds a copy any more.\n');
+  expect(JSON.parse((await trace(HOP, '-o', 'json')).out)).toMatchObject({
+    missing: [{ member: 'a', reason: 'does not answer: ECONNREFUSED' }, { member: null }],
+  });
+});
+
+test('a member of a former version, which answers one id at a time, is asked for each: no hop is missing', async () => {
+  const other = await open();
+  await other.cluster({ ...WORLD, b: { ...WORLD.b, former: { answers: 100 } } });
+  const { code, out, err } = await run(traceCommand, other, MESSAGE);
+  expect([code, `${out.split('\n\n')[0]}\n`, err]).toEqual([0, TREE, '']);
+  // Each once.
+  expect(other.askedFormer.toSorted()).toEqual([AGAIN, HOP, MESSAGE, REPORT].toSorted());
+});
+
+test('one that stops answering in between is named, and what it told is shown', async () => {
+  const other = await open();
+  const b = { ...WORLD.b, former: { answers: 2 } };
+  await other.cluster({ ...WORLD, b });
+  const { code, out, err } = await run(traceCommand, other, MESSAGE);
+  expect([code, out.split('\n\n')[1]]).toEqual([
+    1,
+    expect.stringMatching(/^This may not be all of it:\n {2}b does not answer: /),
+  ]);
+  expect(out).toContain(HOP);
+  expect(err).toMatch(/^b is unreachable: /);
+});
+
+test('of a family of hundreds only some are followed, and that is said', async () => {
+  const many = Array.from({ length: 250 }, (_, n): TrackingRecord => {
+    return {
+      atMs: at(n),
+      event: 'RESUBMIT',
+      ...of(`AGAIN-${n}`, 'a'),
+      ...NAMES,
+      recipients: BOTH,
+      root: MESSAGE,
+      parent: MESSAGE,
+    };
+  });
+  const other = await open();
+  await other.cluster({ ...WORLD, a: { ...WORLD.a, records: [...EAST, ...many] } });
+  const { code, out } = await run(traceCommand, other, MESSAGE);
+  expect([code, out.split('\n\n')[1]]).toEqual([
+    0,
+    'This may not be all of it:\n  only 200 messages of this name were followed',
+  ]);
+});
+
+const BEFORE = { beforeMs: at(2), dropped: null };
+const LATER = at(100);
+
+test.each<[string, TrackingGaps, readonly string[]]>([
+  ['gave up what was recorded before', BEFORE, ['keeps no records from before 2026-01-02 02:04:07.000']],
+  ['gave up what was older than this', { beforeMs: at(-60), dropped: null }, []],
+  [
+    'lost records meanwhile',
+    { beforeMs: null, dropped: { fromMs: at(4), toMs: LATER } },
+    ['could not write down all records from 2026-01-02 02:04:09.000 to 2026-01-02 02:05:45.000'],
+  ],
+  ['lost records before this', { beforeMs: null, dropped: { fromMs: at(-90), toMs: at(-60) } }, []],
+])(
+  'a member that %s: the tree says what it may lack, before the timeline and for programs',
+  async (_, gaps, reasons) => {
+    const other = await open();
+    await other.cluster({ ...WORLD, b: { ...WORLD.b, gaps } });
+    const [text, data] = [await run(traceCommand, other, HOP), await run(traceCommand, other, HOP, '-o', 'json')];
+    const said = ['This may not be all of it:', ...reasons.map((reason) => `  b ${reason}`)].join('\n');
+    expect([text.code, text.err, data.code]).toEqual([0, '', 0]);
+    expect(text.out.split('\n\n')[1]).toEqual(reasons.length === 0 ? expect.stringMatching(/^TIME/) : said);
+    expect(JSON.parse(data.out).missing).toEqual(reasons.map((reason) => ({ member: 'b', reason })));
+  },
+);
+
+test('what hangs on a message that nobody recorded, and one of which nothing is known, say who may have known', async () => {
+  const other = await open();
+  await other.cluster({ a: { ...WORLD.a, records: [], gaps: BEFORE }, b: WORLD.b });
+  const { code, out } = await run(traceCommand, other, HOP);
+  expect([code, out.split('\n\n')[1]]).toEqual([
+    0,
+    // b knows from the front end that it came before that.
+    `This may not be all of it:
+  a keeps no records from before 2026-01-02 02:04:07.000
+  nobody who answered has a record of ${MESSAGE} any more`,
+  ]);
+  expect(await run(traceCommand, other, 'NOBODY')).toEqual({
+    ...{ code: 1, out: '' },
+    err: `Nothing is known about NOBODY (2 transports asked).
+This may not be all of it:
+  a keeps no records from before 2026-01-02 02:04:07.000
+`,
+  });
 });
 
 test('records that say they come of each other, and names of terminals', () => {
@@ -301,7 +406,7 @@ test('a message is one row, whatever was made of it, with what says most of what
 });
 
 test('a Message-ID that many messages have is a list, not a story', async () => {
-  const other = await AdminWorld.open();
+  const other = await open();
   const many = Array.from({ length: 30 }, (_, n): TrackingRecord => {
     return { atMs: at(n), event: 'RECEIVE', ...of(`M${n}`, 'a'), ...NAMES, recipients: BOTH };
   });
@@ -314,18 +419,16 @@ test('a Message-ID that many messages have is a list, not a story', async () => 
     expect.stringContaining(' M29 '),
     'Many messages have this Message-ID; these are the newest. Trace one by its ID.',
   ]);
-  await other.close();
 });
 
 test('what its shadow heard afterwards is no later word about it', async () => {
-  const other = await AdminWorld.open();
+  const other = await open();
   const discarded = { atMs: at(9), event: 'HADISCARD' as const, ...of(MESSAGE, 'b'), ...NAMES, recipients: BOTH };
   await other.cluster({ ...WORLD, b: { ...WORLD.b, records: [discarded] } });
   const { out } = await run(traceCommand, other, '--recipient', 'bob@west.example', '--limit', '1', '-o', 'json');
   expect(JSON.parse(out).messages).toMatchObject([
     { id: MESSAGE, firstMs: at(0), last: { event: 'SEND', source: 'a' } },
   ]);
-  await other.close();
 });
 
 test('who cannot answer is named, and the exit code says so', async () => {

@@ -271,6 +271,9 @@ export class ClusterState {
     );
   }
 
+  /** Of every queue that is not empty. */
+  oldestMs = START_MS;
+
   readonly #silent = new Map<string, number>();
 
   #silentSince(name: string): number {
@@ -283,7 +286,7 @@ export class ClusterState {
     const queue = (messages: number) => ({
       messages,
       bytes: messages * 1000,
-      oldestMs: messages === 0 ? null : START_MS,
+      oldestMs: messages === 0 ? null : this.oldestMs,
     });
     const state = this.document?.members.find((one) => one.name === name)?.state;
     return {

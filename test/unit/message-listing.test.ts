@@ -1,13 +1,9 @@
 /** Messages and queues as a person asks for them (transport/runtime/message-listing.ts), on a core without a runtime. */
 import { expect, test } from 'vitest';
 import type { CopyId } from '../../common/message.ts';
-import {
-  type Clocks,
-  LOOKED_AT,
-  listMessages,
-  listNextHops,
-  RECIPIENTS_TOLD,
-} from '../../transport/runtime/message-listing.ts';
+import { LOOKED_AT, listMessages, listNextHops, RECIPIENTS_TOLD } from '../../transport/runtime/message-listing.ts';
+import { queueTotals } from '../../transport/runtime/queue-totals.ts';
+import type { Clocks } from '../../transport/runtime/told-times.ts';
 import type { MessageFilter, MessageSummary } from '../../transport/runtime/view.ts';
 import { CoreBench, copyId, envelopeFor, factsOf, PEER, stateOf, WALL_MS } from './core-bench.ts';
 
@@ -16,7 +12,7 @@ const ANY: MessageFilter = {
   ...{ olderThanMs: null, youngerThanMs: null, minBytes: null, maxBytes: null },
 };
 
-const clocks = (bench: CoreBench): Clocks => ({ nowMs: bench.nowMs, offsetMs: WALL_MS });
+const clocks = (bench: CoreBench): Clocks => ({ nowMs: bench.nowMs, offsetMs: WALL_MS + bench.wallOffsetMs });
 const page = (bench: CoreBench, filter: Partial<MessageFilter> = {}, after: string | null = null, limit = 100) =>
   listMessages(bench.server, { ...ANY, ...filter }, after as CopyId | null, limit, clocks(bench));
 const ids = (messages: readonly MessageSummary[]): readonly string[] => messages.map(({ id }) => id);
@@ -54,6 +50,80 @@ test.each<[Partial<MessageFilter>, readonly string[]]>([
 ])('filter %j', (filter, expected) => {
   const { messages, next } = page(three(), filter);
   expect([ids(messages), next]).toEqual([expected, null]);
+});
+
+const LATER = [{ index: 0, kind: 'deferred', reply: '450 later', host: false }] as const;
+const [MINUTE_MS, HOUR_MS] = [60_000, 3_600_000];
+
+test('an age is the one that expiry goes by: time in which nobody was up is not in it, nor a jump of the wall clock; filters and queues mean the same', () => {
+  const queues = { messageExpirationMs: 20 * MINUTE_MS, delayNotificationMs: 10 * MINUTE_MS };
+  const stored = ['M1', 'M2'].map((id) => ({
+    facts: factsOf(id, { acceptedAtMs: WALL_MS + 1_000 }),
+    state: stateOf(),
+  }));
+  const bench = new CoreBench({ members: 1, stored, queues });
+  const told = (filter: Partial<MessageFilter> = {}) => page(bench, filter).messages.map(({ ageMs }) => ageMs);
+  bench.pass(5 * MINUTE_MS);
+  expect(told()).toEqual([5 * MINUTE_MS, 5 * MINUTE_MS]);
+  bench.event({ kind: 'TimerFired' });
+  bench.restart(8 * HOUR_MS);
+  bench.wallOffsetMs = -3 * HOUR_MS;
+  const downMs = 5 * MINUTE_MS - (told()[0] ?? 0);
+  // What was not yet written down of the last moments is not in it either.
+  expect(downMs).toBeGreaterThanOrEqual(0);
+  expect(downMs).toBeLessThan(MINUTE_MS);
+  bench.pass(10 * MINUTE_MS + downMs);
+  expect(told()).toEqual([15 * MINUTE_MS, 15 * MINUTE_MS]);
+  expect(told({ olderThanMs: 15 * MINUTE_MS - 1, youngerThanMs: 15 * MINUTE_MS + 1 })).toHaveLength(2);
+  expect(told({ olderThanMs: 15 * MINUTE_MS })).toEqual([]);
+  const [queue] = listNextHops(bench.server, clocks(bench));
+  expect(queue).toMatchObject({ messages: 2, oldestAgeMs: 15 * MINUTE_MS });
+  // As a time it is as long ago, by the wall clock of now.
+  const nowMs = WALL_MS + bench.nowMs + bench.wallOffsetMs;
+  expect(queueTotals(bench.server, clocks(bench)).get('delivery')?.oldestMs).toBe(nowMs - 15 * MINUTE_MS);
+  const expired = () =>
+    bench.effects.flatMap((one) => (one.kind === 'Count' && one.what === 'expired' ? [one.what] : []));
+  let lastMs = 0;
+  while (expired().length === 0 && lastMs < HOUR_MS) {
+    lastMs = told()[0] ?? 0;
+    // Nobody is given up while somebody may deliver to them.
+    for (const { requestId } of bench.seen('Deliver'))
+      if (bench.server.deliveries.has(requestId)) bench.event({ kind: 'DeliveryDone', requestId, results: LATER });
+    bench.pass(1_000);
+  }
+  expect(lastMs).toBeGreaterThanOrEqual(20 * MINUTE_MS - 1_000);
+  expect(lastMs).toBeLessThan(20 * MINUTE_MS + 5_000);
+});
+
+test('a message that was accepted by a clock ahead of ours is new, not younger than that', () => {
+  const stored = [{ facts: factsOf('M1', { acceptedAtMs: WALL_MS + HOUR_MS }), state: stateOf() }];
+  const bench = new CoreBench({ members: 1, stored });
+  expect(page(bench, { youngerThanMs: 1 }).messages).toMatchObject([{ id: 'M1', ageMs: 0 }]);
+});
+
+test('the oldest of a queue is the oldest of all that wait there, put off or being delivered', () => {
+  const bench = three();
+  const of = () => listNextHops(bench.server, clocks(bench)).map(({ oldestAgeMs }) => oldestAgeMs);
+  const age = () => page(bench).messages.find(({ id }) => id === 'M3')?.ageMs ?? null;
+  expect(age()).toBeGreaterThan(MINUTE_MS);
+  expect(of()).toEqual([age()]);
+  const third = bench.seen('Deliver').find(({ facts }) => facts.id === 'M3');
+  if (third === undefined) throw new Error('the oldest is not delivered');
+  bench.delivered(third, [{ index: 0, kind: 'deferred', reply: '452 4.2.2 over quota', host: false }]);
+  expect(of()).toEqual([age()]);
+});
+
+test('the oldest of a queue may be one whose turn has not come', () => {
+  const stored = Array.from({ length: 9 }, (_, n) => ({
+    facts: factsOf(`M${n}`, { acceptedAtMs: WALL_MS - n * MINUTE_MS }),
+    state: stateOf(),
+  }));
+  const bench = new CoreBench({ members: 1, stored });
+  bench.pass(6_000);
+  const [queue] = listNextHops(bench.server, clocks(bench));
+  expect(queue?.active).toBeLessThan(9);
+  expect(bench.seen('Deliver').map(({ facts }) => facts.id)).not.toContain('M8');
+  expect(queue).toMatchObject({ messages: 9, deferred: 0, oldestAgeMs: 8 * MINUTE_MS + bench.nowMs });
 });
 
 test('what crossed from a message, or was resubmitted of it, is found by the id that its sender knows', () => {

@@ -80,6 +80,28 @@ describe('a cluster', () => {
     );
   });
 
+  it('the oldest message is the same one while its time moves by less than a second', () => {
+    const model = running();
+    const [first = ''] = model.memberNames;
+    model.member(first).copies = 3;
+    const { oldestMs } = model;
+    const later = () => {
+      model.statusWrittenAtMs = model.nowMs - 11_000;
+    };
+    later();
+    round(model);
+    expect(model.status?.oldestMessageTime).toBe(new Date(oldestMs).toISOString());
+    // Two clocks that are read one after the other: it is not worth a write.
+    for (const off of [-3, 3, 900]) {
+      model.oldestMs = oldestMs + off;
+      later();
+      expect(plan(model.gather()).status).toBeNull();
+    }
+    model.oldestMs = oldestMs + 1_500;
+    later();
+    expect(plan(model.gather()).status?.oldestMessageTime).toBe(new Date(oldestMs + 1_500).toISOString());
+  });
+
   it('keeps the time of a condition until its status changes', () => {
     const model = running();
     const before = model.condition('Ready')?.lastTransitionTime;

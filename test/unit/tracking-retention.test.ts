@@ -11,6 +11,7 @@ import { SimDisk } from '../sim/disk.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 
 const DIRECTORY = '/queue/tracking';
+const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const MiB = 1 << 20;
@@ -95,6 +96,39 @@ class World {
     return this.said.filter(([message]) => message.includes(words)).length;
   }
 }
+
+test('what went by the size is known by the oldest record there is, after a restart as well; while nothing went nothing is missing', async () => {
+  const world = new World();
+  const sized = { retention: { maxAgeMs: Number.POSITIVE_INFINITY, maxBytes: MiB } };
+  const tracking = await world.open(sized);
+  expect(await world.settle(tracking.gaps())).toEqual({ beforeMs: null, dropped: null });
+  const times: number[] = [];
+  for (let n = 0; n < 20; n++) {
+    times.push(world.clock.wallMs());
+    await world.record(tracking, `M${n}`, 100_000);
+    if (n === 3) expect((await world.settle(tracking.gaps())).beforeMs).toBeNull();
+    await world.pass(1_000);
+  }
+  const found: number[] = [];
+  for (const [n, atMs] of times.entries()) if (await world.finds(tracking, `M${n}`)) found.push(atMs);
+  expect(found.length).toBeLessThan(times.length);
+  const gaps = await world.settle(tracking.gaps());
+  expect(gaps).toEqual({ beforeMs: found[0], dropped: null });
+  await world.settle(tracking.close());
+  expect(await world.settle((await world.open(sized)).gaps())).toEqual(gaps);
+});
+
+test('what went by the age is known also when nothing is left', async () => {
+  const world = new World();
+  const tracking = await world.open({ retention: { maxAgeMs: 10 * MINUTE_MS, maxBytes: null } });
+  await world.record(tracking, 'OLD');
+  const atMs = world.clock.wallMs();
+  await world.pass(20 * MINUTE_MS);
+  expect(await world.finds(tracking, 'OLD')).toBe(false);
+  const { beforeMs } = await world.settle(tracking.gaps());
+  expect(beforeMs).toBeGreaterThan(atMs);
+  expect(beforeMs).toBeLessThanOrEqual(world.clock.wallMs() - 10 * MINUTE_MS);
+});
 
 test.each([
   ['nothing declared: as it was', null, 20 * GiB, { maxBytes: 128 * MiB, maxAgeMs: Number.POSITIVE_INFINITY }],

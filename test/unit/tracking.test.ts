@@ -325,12 +325,17 @@ test('a full disk drops records, counts them, says so once, and recovers', async
   tracking.record(record('BEFORE'));
   await world.settle(tracking.flush());
   world.disk.setFull(true);
-  for (const name of ['LOST-1', 'LOST-2']) {
-    tracking.record(record(name));
+  for (const [name, atMs] of [
+    ['LOST-1', 2_000],
+    ['LOST-2', 3_000],
+  ] as const) {
+    tracking.record(record(name, { atMs }));
     await world.settle(tracking.flush());
   }
   expect(world.dropped).toBe(2);
   expect(world.warnings).toEqual(['tracking records dropped']);
+  // Whoever asks for what happened then is told.
+  expect(await world.settle(tracking.gaps())).toEqual({ beforeMs: null, dropped: { fromMs: 2_000, toMs: 3_000 } });
   world.disk.setFull(false);
   tracking.record(record('AFTER'));
   await world.settle(tracking.flush());
@@ -344,6 +349,7 @@ test('a disk that stands still costs bounded memory', async () => {
   const tracking = await world.open({ bufferBytes: 1_000 });
   for (let n = 0; n < 100; n++) tracking.record(record(`ATTEMPT-${n}`));
   expect(world.dropped).toBeGreaterThan(80);
+  expect((await world.settle(tracking.gaps())).dropped).toEqual({ fromMs: 1_000, toMs: 1_000 });
   expect((await world.settle(tracking.search(['ATTEMPT-0']))).length).toBe(1);
   expect(await world.settle(tracking.search(['ATTEMPT-99']))).toEqual([]);
 });

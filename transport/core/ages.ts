@@ -1,10 +1,10 @@
 /**
- * When copies are looked at for their age (semantics.md D5: delay notice, expiry). Owns: that copies of one moment share a timer - one for
- * each would cost as much memory as its recipient - and that those of copies that are gone are cleared away.
+ * How old copies are, and when they are looked at for it (semantics.md D5: delay notice, expiry). Owns: the one rule for an age; that copies of one moment share a timer -
+ * one for each would cost as much memory as its recipient - and that those of copies that are gone are cleared away.
  */
 import type { CopyId } from '../../common/message.ts';
 import type { Copy } from './copy.ts';
-import { type Server, setTimer, TIMERS_BOUND, type Turn, trustedNow } from './state.ts';
+import { type Server, setTimer, TIMERS_BOUND, type Turn, trustedTime } from './state.ts';
 
 /** By the moment. */
 export interface Ages {
@@ -47,9 +47,13 @@ export function takeAges({ ages }: Server, atMs: number): readonly CopyId[] {
   return ids;
 }
 
+/** How long a message has been here, as far as that time was witnessed (semantics.md S16): what the delay notice and expiry go by, and what people are told. */
+export const ageOf = (server: Pick<Server, 'trusted'>, { state, facts }: Copy, nowMs: number): number =>
+  state.ageMs + trustedTime(server, nowMs) - facts.acceptedAtMs;
+
 /** Delay notice and expiry of a copy that is mine to deliver. */
 export function armAge(turn: Turn, copy: Copy): void {
   const { messageExpirationMs, delayNotificationMs } = turn.server.document.policies.queues;
-  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
+  const ageMs = ageOf(turn.server, copy, turn.nowMs);
   setAge(turn, Math.max(1, Math.min(messageExpirationMs - ageMs, delayNotificationMs)), copy.facts.id);
 }

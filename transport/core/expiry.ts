@@ -3,13 +3,13 @@
  * (protocol.md 14), or while a person holds it back (semantics.md D10); its age goes on meanwhile.
  */
 import type { CopyId, RecipientState } from '../../common/message.ts';
-import { setAge } from './ages.ts';
+import { ageOf, setAge } from './ages.ts';
 import { type Copy, isFinal, isSuspended } from './copy.ts';
 import { enqueue, finalNow, finishIfFinal, resolve } from './delivery.ts';
 import { isPoison } from './poison.ts';
 import { trackEnd, whyPending } from './recipient-ends.ts';
 import { forkDsn } from './reports.ts';
-import { late, setState, type Turn, trustedNow, wrong } from './state.ts';
+import { late, setState, type Turn, wrong } from './state.ts';
 import { transition } from './transitions.ts';
 
 /** Delay DSN after `delayNotification`, expiry after `messageExpiration` (Exchange: DelayNotificationTimeout, MessageExpirationTimeout). */
@@ -19,7 +19,7 @@ export function ageDue(turn: Turn, id: CopyId): void {
   // Poison waits for a person (protocol.md 18).
   if (copy === undefined || copy.state.epoch.owner !== server.me || isPoison(copy.state)) return;
   const { messageExpirationMs, delayNotificationMs } = server.document.policies.queues;
-  const ageMs = copy.state.ageMs + trustedNow(turn) - copy.facts.acceptedAtMs;
+  const ageMs = ageOf(server, copy, turn.nowMs);
   if (ageMs >= messageExpirationMs) return expire(turn, copy);
   setAge(turn, Math.max(1, (ageMs >= delayNotificationMs ? messageExpirationMs : delayNotificationMs) - ageMs), id);
   if (ageMs < delayNotificationMs || copy.state.delayed || copy.state.queue === 'submission') return;

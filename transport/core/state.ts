@@ -278,7 +278,7 @@ export const wrong = (turn: Turn, mutant: Mutant): boolean => turn.server.mutant
 
 export const trustedNow = (turn: Turn): number => trustedTime(turn.server, turn.nowMs);
 
-export const trustedTime = ({ trusted }: Server, nowMs: number): number =>
+export const trustedTime = ({ trusted }: Pick<Server, 'trusted'>, nowMs: number): number =>
   Math.floor(trusted.baseMs + (nowMs - trusted.monotonicAtBaseMs));
 
 export const commit = (turn: Turn, write: CoreWrite): void => {

@@ -143,6 +143,14 @@ function traceIds(query: URLSearchParams): readonly string[] {
   return ids.length === 0 ? [idOf(null)] : ids.map(idOf);
 }
 
+/** `asked`: of how many ids it is the answer; former versions looked for the first of several only, and did not say so. */
+async function traceOf(query: URLSearchParams, tracking: TrackingSearch): Promise<object> {
+  const ids = traceIds(query);
+  const limit = limitOf(query, MAX_TRACE, MAX_TRACE);
+  const records = await tracking.search(ids, limit);
+  return { records, asked: ids.length, cut: records.length >= limit, gaps: await tracking.gaps() };
+}
+
 const textOf = (query: URLSearchParams, name: string): string | null => query.get(name) || null;
 
 function countOf(query: URLSearchParams, name: string): number | null {
@@ -289,7 +297,7 @@ async function lookUp(url: URL, client: AdminClient, options: AdminServerOptions
     case '/v1/lost':
       return ok({ messages: view.lostMessages() });
     case '/v1/trace':
-      return ok({ records: await tracking.search(traceIds(query), limitOf(query, MAX_TRACE, MAX_TRACE)) });
+      return ok(await traceOf(query, tracking));
     case '/v1/tracking':
       return ok(await tracking.find(trackingQuestion(query), limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)));
   }

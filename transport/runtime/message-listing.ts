@@ -8,21 +8,16 @@ import { type Copy, deliveryIdOf, isFinal, isSuspended, roleOf } from '../core/c
 import { resolve } from '../core/delivery.ts';
 import type { Hop } from '../core/hop.ts';
 import { splitAddress } from '../core/routing.ts';
-import { type Server, trustedTime } from '../core/state.ts';
+import type { Server } from '../core/state.ts';
 import type { CopyFacts } from '../store/database.ts';
-import { NOTHING_QUEUED, queueTotals, unreachableOf } from './queue-totals.ts';
+import { unreachableOf } from './queue-totals.ts';
+import { type Clocks, toldAge } from './told-times.ts';
 import type { MessageFilter, MessageListing, MessageSummary, NextHopView } from './view.ts';
 
 /** Copies of one page whose envelope is read: inflated, 20 microseconds each. */
 export const LOOKED_AT = 1_000;
 /** Of one page, all together: each is told of in full, and a thousand messages may have a thousand each. */
 export const RECIPIENTS_TOLD = 50_000;
-
-export interface Clocks {
-  readonly nowMs: number;
-  /** Wall time less monotonic time. */
-  readonly offsetMs: number;
-}
 
 export function listMessages(
   core: Server,
@@ -46,8 +41,7 @@ export function listMessages(
 }
 
 /** One more than is looked at, so that it is known whether there are others behind. */
-function firstById(core: Server, filter: MessageFilter, after: CopyId | null, { nowMs }: Clocks): readonly Copy[] {
-  const trustedMs = trustedTime(core, nowMs);
+function firstById(core: Server, filter: MessageFilter, after: CopyId | null, clocks: Clocks): readonly Copy[] {
   const crossed = canHaveCrossed(core);
   const byId = (a: Copy, b: Copy): number => (a.facts.id < b.facts.id ? -1 : 1);
   let found: Copy[] = [];
@@ -55,7 +49,7 @@ function firstById(core: Server, filter: MessageFilter, after: CopyId | null, { 
   for (const copy of core.copies.values()) {
     const { id } = copy.facts;
     if ((after !== null && id <= after) || (last !== null && id > last)) continue;
-    if (!mayMatch(copy, filter, trustedMs, crossed) || found.push(copy) < 2 * LOOKED_AT) continue;
+    if (!mayMatch(copy, filter, toldAge(core, copy, clocks), crossed) || found.push(copy) < 2 * LOOKED_AT) continue;
     found = found.sort(byId).slice(0, LOOKED_AT + 1);
     last = found.at(-1)?.facts.id ?? null;
   }
@@ -70,9 +64,8 @@ const canHaveCrossed = ({ document, self }: Server): boolean =>
 const isOf = (facts: CopyFacts, attempt: string | null): boolean =>
   attempt === null || facts.id === attempt || deliveryIdOf(facts) === attempt;
 
-function mayMatch({ facts, state }: Copy, filter: MessageFilter, trustedMs: number, crossed: boolean): boolean {
+function mayMatch({ facts, state }: Copy, filter: MessageFilter, ageMs: number, crossed: boolean): boolean {
   const { queue, attempt, olderThanMs, youngerThanMs, minBytes, maxBytes } = filter;
-  const ageMs = trustedMs - facts.acceptedAtMs;
   return (
     (queue === null || state.queue === queue) &&
     (attempt === null || crossed || facts.id === attempt || facts.ancestor === attempt) &&
@@ -96,7 +89,7 @@ function matches({ from, recipients, nextHops, lastError }: MessageSummary, filt
   );
 }
 
-function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSummary {
+function summaryOf(core: Server, copy: Copy, clocks: Clocks): MessageSummary {
   const { facts, state } = copy;
   const { envelope } = facts;
   const { recipients, nextHops } = waysOf(core, copy);
@@ -110,10 +103,11 @@ function summaryOf(core: Server, copy: Copy, { offsetMs }: Clocks): MessageSumma
     recipients,
     sizeBytes: facts.sizeBytes,
     acceptedAtMs: facts.acceptedAtMs,
+    ageMs: toldAge(core, copy, clocks),
     holders: state.placements.map(({ member, status }) => ({ member, status })),
     nextHops,
     lastError: lastErrorOf(core, recipients, nextHops),
-    nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + offsetMs),
+    nextAttemptMs: nextAttempts.length === 0 ? null : Math.round(Math.min(...nextAttempts) + clocks.offsetMs),
     suspended: isSuspended(state),
   };
 }
@@ -155,22 +149,50 @@ function lastErrorOf(core: Server, recipients: readonly RecipientState[], nextHo
 
 // --- queues ----------------------------------------------------------------------------------------------------------
 
-/** Messages put off at each next hop, and when the first of them is due (monotonic). */
-function deferredByHop({ copies }: Server, nowMs: number): ReadonlyMap<string, { messages: number; firstMs: number }> {
-  const deferred = new Map<string, { messages: number; firstMs: number }>();
-  for (const { state, retryAtMs } of copies.values()) {
-    if (state.queue !== 'delivery') continue;
-    for (const [key, atMs] of retryAtMs) {
-      if (atMs <= nowMs) continue;
+interface PutOff {
+  messages: number;
+  /** Monotonic: when the first of them is due. */
+  firstMs: number;
+  oldestAgeMs: number;
+}
+
+/** What is put off at each next hop. */
+function deferredByHop(core: Server, clocks: Clocks): ReadonlyMap<string, PutOff> {
+  const deferred = new Map<string, PutOff>();
+  for (const copy of core.copies.values()) {
+    if (copy.state.queue !== 'delivery') continue;
+    for (const [key, atMs] of copy.retryAtMs) {
+      if (atMs <= clocks.nowMs) continue;
+      const oldestAgeMs = toldAge(core, copy, clocks);
       const known = deferred.get(key);
-      if (known === undefined) deferred.set(key, { messages: 1, firstMs: atMs });
+      if (known === undefined) deferred.set(key, { messages: 1, firstMs: atMs, oldestAgeMs });
       else {
         known.messages += 1;
         known.firstMs = Math.min(known.firstMs, atMs);
+        known.oldestAgeMs = Math.max(known.oldestAgeMs, oldestAgeMs);
       }
     }
   }
   return deferred;
+}
+
+function* copiesNamed({ copies }: Server, ids: Iterable<CopyId>): Iterable<Copy> {
+  for (const id of ids) {
+    const copy = copies.get(id);
+    if (copy !== undefined) yield copy;
+  }
+}
+
+/** Null: there is none. */
+function oldestOf(core: Server, copies: Iterable<Copy>, clocks: Clocks): number | null {
+  let oldest: number | null = null;
+  for (const copy of copies) oldest = Math.max(oldest ?? 0, toldAge(core, copy, clocks));
+  return oldest;
+}
+
+function mostOf(numbers: readonly (number | null)[]): number | null {
+  const known = numbers.filter((one) => one !== null);
+  return known.length === 0 ? null : Math.max(...known);
 }
 
 /** What is said of the next hop as a whole, while it cannot be used; else what was said of those that it put off. */
@@ -189,20 +211,14 @@ function whyUnreachable(core: Server, copy: Copy | undefined): string | null {
 }
 
 /** Delivery queues, one for each next hop, then those in which nothing is sent. */
-export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonly NextHopView[] {
-  const deferred = deferredByHop(core, nowMs);
-  const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + offsetMs));
-  const totals = queueTotals(core);
-  const unreachable = unreachableOf(core);
-  const unsent = UNSENT.flatMap((queue): readonly NextHopView[] => {
-    const whole = totals.get(queue) ?? NOTHING_QUEUED;
-    const messages = queue === UNREACHABLE ? unreachable.length : whole.messages;
-    const lastError = queue === UNREACHABLE ? whyUnreachable(core, unreachable[0]) : null;
-    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError, suspended: false };
-    return messages === 0 ? [] : [{ queue, nextHop: queue, messages, ...idle }];
-  });
+export function listNextHops(core: Server, clocks: Clocks): readonly NextHopView[] {
+  const deferred = deferredByHop(core, clocks);
+  const delivering = Map.groupBy(core.deliveries.values(), ({ hop }) => hop);
+  const wall = (ms: number | null): number | null => (ms === null ? null : Math.round(ms + clocks.offsetMs));
   const hops = [...core.hops.values()].map((hop): NextHopView => {
-    const { messages = 0, firstMs = null } = deferred.get(hop.key) ?? {};
+    const { messages = 0, firstMs = null, oldestAgeMs = null } = deferred.get(hop.key) ?? {};
+    const sent = (delivering.get(hop.key) ?? []).map(({ id }) => id);
+    const ages = [sent, hop.ready].map((ids) => oldestOf(core, copiesNamed(core, ids), clocks));
     return {
       queue: 'delivery',
       nextHop: hop.key,
@@ -212,7 +228,23 @@ export function listNextHops(core: Server, { nowMs, offsetMs }: Clocks): readonl
       nextRetryMs: wall(hop.retryAtMs ?? (hop.ready.size > 0 ? null : firstMs)),
       lastError: hopError(hop, messages > 0),
       suspended: core.suspendedQueues.has(hop.key),
+      oldestAgeMs: mostOf([oldestAgeMs, ...ages]),
     };
   });
-  return [...hops, ...unsent];
+  return [...hops, ...listUnsent(core, clocks)];
+}
+
+function listUnsent(core: Server, clocks: Clocks): readonly NextHopView[] {
+  const waiting = { submission: [] as Copy[], unreachable: unreachableOf(core), poison: [] as Copy[] };
+  for (const copy of core.copies.values()) {
+    const { queue } = copy.state;
+    if (queue === 'submission' || queue === 'poison') waiting[queue].push(copy);
+  }
+  return UNSENT.flatMap((queue): readonly NextHopView[] => {
+    const copies = waiting[queue];
+    if (copies.length === 0) return [];
+    const lastError = queue === UNREACHABLE ? whyUnreachable(core, copies[0]) : null;
+    const idle = { active: 0, deferred: 0, nextRetryMs: null, lastError, suspended: false };
+    return [{ queue, nextHop: queue, messages: copies.length, ...idle, oldestAgeMs: oldestOf(core, copies, clocks) }];
+  });
 }

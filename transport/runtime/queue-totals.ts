@@ -2,27 +2,30 @@
 import { type Copy, isFinal } from '../core/copy.ts';
 import type { Server } from '../core/state.ts';
 import type { Queue } from '../store/database.ts';
+import { type Clocks, sinceWall, toldAge } from './told-times.ts';
 
 export interface QueueTotals {
   readonly messages: number;
   readonly bytes: number;
-  /** Wall clock; null when the queue is empty. */
+  /** Since when the oldest is here, by the wall clock (`told-times.ts`); null when the queue is empty. */
   readonly oldestMs: number | null;
 }
 
 export const NOTHING_QUEUED: QueueTotals = { messages: 0, bytes: 0, oldestMs: null };
 
-export function queueTotals({ copies }: Pick<Server, 'copies'>): ReadonlyMap<Queue, QueueTotals> {
+export function queueTotals(core: Pick<Server, 'copies' | 'trusted'>, clocks: Clocks): ReadonlyMap<Queue, QueueTotals> {
   const totals = new Map<Queue, { messages: number; bytes: number; oldestMs: number | null }>();
-  for (const { facts, state } of copies.values()) {
+  for (const copy of core.copies.values()) {
+    const { facts, state } = copy;
+    const sinceMs = sinceWall(toldAge(core, copy, clocks), clocks);
     const total = totals.get(state.queue);
     if (total === undefined) {
-      totals.set(state.queue, { messages: 1, bytes: facts.sizeBytes, oldestMs: facts.acceptedAtMs });
+      totals.set(state.queue, { messages: 1, bytes: facts.sizeBytes, oldestMs: sinceMs });
       continue;
     }
     total.messages += 1;
     total.bytes += facts.sizeBytes;
-    total.oldestMs = Math.min(total.oldestMs ?? facts.acceptedAtMs, facts.acceptedAtMs);
+    total.oldestMs = Math.min(total.oldestMs ?? sinceMs, sinceMs);
   }
   return totals;
 }

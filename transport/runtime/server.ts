@@ -37,6 +37,7 @@ import { type QueueTotals, queueTotals } from './queue-totals.ts';
 import { Resting } from './resting.ts';
 import { SafetyNetScans } from './safety-net-scans.ts';
 import { Scrubbing } from './scrubbing.ts';
+import { clocksOf } from './told-times.ts';
 import { track } from './track.ts';
 
 const SWEEP_MS = 1_000;
@@ -245,7 +246,7 @@ export class TransportServer {
   #queueTotals(): ReadonlyMap<Queue, QueueTotals> {
     const nowMs = this.deps.clock.monotonicMs();
     if (nowMs < this.#countAtMs) return this.#counted;
-    this.#counted = queueTotals(this.core);
+    this.#counted = queueTotals(this.core, clocksOf(this.deps.clock));
     this.#countAtMs = nowMs + Math.max(COUNT_MS, 100 * (this.deps.clock.monotonicMs() - nowMs));
     return this.#counted;
   }

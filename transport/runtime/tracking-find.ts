@@ -5,6 +5,7 @@
 import { weightOf } from '../../common/tracked-events.ts';
 import { splitAddress } from '../core/routing.ts';
 import type { TrackingRecord } from './tracking-api.ts';
+import { atMsOf } from './tracking-gaps.ts';
 import { recordsOf } from './tracking-lines.ts';
 
 /** Addresses in any case; null: anything. */
@@ -47,7 +48,6 @@ export interface TrackedMessages {
 }
 
 const MOST_RECIPIENTS = 20;
-const AT = /^\{"atMs":(-?\d+)/;
 
 /** What is kept of a record: not ten thousand recipients of each. */
 type Brief = Omit<TrackingRecord, 'recipients' | 'history'>;
@@ -96,8 +96,8 @@ export class TrackedMessageFinder {
 
   /** Most lines are of others: reading them as JSON would take longest. */
   #mayMatch(line: string): boolean {
-    const atMs = AT.exec(line)?.[1];
-    if (atMs === undefined || !this.#isWithin(Number(atMs))) return false;
+    const atMs = atMsOf(line);
+    if (atMs === null || !this.#isWithin(atMs)) return false;
     if (this.#needles.length === 0) return true;
     const lower = line.toLowerCase();
     return this.#needles.every((needle) => lower.includes(needle));

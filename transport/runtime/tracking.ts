@@ -13,6 +13,7 @@ import type { Logger } from '../../common/platform/log.ts';
 import type { Metrics } from '../../common/platform/metrics.ts';
 import type { Tracking, TrackingRecord } from './tracking-api.ts';
 import { TrackedMessageFinder, type TrackedMessages, type TrackingQuestion } from './tracking-find.ts';
+import { DroppedRecords, firstRecordMs, type TrackingGaps } from './tracking-gaps.ts';
 import { recordsOf, TrackingLines } from './tracking-lines.ts';
 import { type FinishedFile, Retention, type Volume } from './tracking-retention.ts';
 
@@ -39,6 +40,8 @@ export interface TrackingSearch {
   search(ids: readonly string[], limit?: number): Promise<readonly TrackingRecord[]>;
   /** The newest messages that match, each once. */
   find(question: TrackingQuestion, limit: number): Promise<TrackedMessages>;
+  /** What a search does not find any more. Asked after it, it is true of it. */
+  gaps(): Promise<TrackingGaps>;
   /** What became of messages, as far as it is recorded here; one reading of the files for all of `ids`. */
   outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]>;
 }
@@ -138,6 +141,7 @@ class TrackingDirectory implements TrackingFiles {
   #timer: Timer | null = null;
   #failing = false;
   readonly #retention: Retention;
+  readonly #dropped = new DroppedRecords();
   #pruneTimer: Timer | null = null;
   #pruneFailing = false;
   #closed = false;
@@ -173,6 +177,7 @@ class TrackingDirectory implements TrackingFiles {
     const line = `${JSON.stringify(record)}\n`;
     if (this.#bufferBytes + line.length > this.#options.bufferBytes) {
       this.#options.metrics.increment('tracking_dropped_total');
+      this.#dropped.take([line]);
       return;
     }
     this.#buffer.push(line);
@@ -200,6 +205,7 @@ class TrackingDirectory implements TrackingFiles {
       this.#failing = false;
     } catch (error) {
       this.#options.metrics.increment('tracking_dropped_total', {}, batch.length);
+      this.#dropped.take(batch);
       if (!this.#failing) {
         this.#options.logger.warn({ code: codeOf(error), records: batch.length }, 'tracking records dropped');
       }
@@ -301,6 +307,22 @@ class TrackingDirectory implements TrackingFiles {
     const finder = new TrackedMessageFinder(question, limit);
     await this.#eachLine((line) => finder.take(line));
     return finder.answer;
+  }
+
+  async gaps(): Promise<TrackingGaps> {
+    const { clock, directory, files } = this.#options;
+    const { maxAgeMs, fileAgeMs } = this.#retention.bounds(this.#usedBytes);
+    // When all of it has gone numbers begin anew, and nothing but the age tells of it.
+    const times = Number.isFinite(maxAgeMs) ? [Math.round(clock.wallMs() - maxAgeMs - fileAgeMs)] : [];
+    const numbers = [...this.#kept, ...(this.#current === null ? [] : [this.#current])].map(({ number }) => number);
+    // The first file that there ever was has not gone: nothing has.
+    for (const number of numbers[0] === 1 ? [] : numbers) {
+      const firstMs = await firstRecordMs(files, join(directory, fileName(number)));
+      if (firstMs === null) continue;
+      times.push(firstMs);
+      break;
+    }
+    return { beforeMs: times.length === 0 ? null : Math.max(...times), dropped: this.#dropped.span };
   }
 
   async outcomes(ids: ReadonlySet<string>): Promise<readonly RecordedOutcome[]> {

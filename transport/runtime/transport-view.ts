@@ -7,11 +7,12 @@ import { unprotectedCount } from '../core/server.ts';
 import type { Queue } from '../store/database.ts';
 import type { SendingAgent } from './delivery-api.ts';
 import { knownCopies } from './known-copies.ts';
-import { type Clocks, listMessages, listNextHops } from './message-listing.ts';
+import { listMessages, listNextHops } from './message-listing.ts';
 import { NOTHING_QUEUED, queueTotals, unreachableOf } from './queue-totals.ts';
 import { routeView } from './route-view.ts';
 import { countSafetyNet, listSafetyNet } from './safety-net-listing.ts';
 import type { TransportServer } from './server.ts';
+import { clocksOf, toldAge } from './told-times.ts';
 import type { MessageDetail, TransportStatus, TransportView } from './view.ts';
 
 const QUEUES: readonly Queue[] = [
@@ -35,8 +36,8 @@ const SENDS_NOTHING: Sending = {
 export function transportView(server: TransportServer, sending: Sending = SENDS_NOTHING): TransportView {
   return {
     status: () => statusOf(server, sending),
-    nextHops: () => listNextHops(server.core, clocksOf(server)),
-    messages: (filter, after, limit) => listMessages(server.core, filter, after, limit, clocksOf(server)),
+    nextHops: () => listNextHops(server.core, clocksOf(server.deps.clock)),
+    messages: (filter, after, limit) => listMessages(server.core, filter, after, limit, clocksOf(server.deps.clock)),
     message: (id) => message(server, id),
     body: (id) => server.deps.database.readBody(id),
     safetyNet: (question, limit) => listSafetyNet(server.deps.database, question, limit),
@@ -51,7 +52,7 @@ export function transportView(server: TransportServer, sending: Sending = SENDS_
 function statusOf(server: TransportServer, sending: Sending): TransportStatus {
   const { core, deps } = server;
   const net = deps.database.safetyNetCounts();
-  const counted = queueTotals(core);
+  const counted = queueTotals(core, clocksOf(deps.clock));
   const totals = new Map(QUEUES.map((queue) => [queue, counted.get(queue) ?? NOTHING_QUEUED]));
   totals.set('primarySafetyNet', { ...net.primary, oldestMs: net.oldestMs });
   totals.set('shadowSafetyNet', { ...net.shadow, oldestMs: net.oldestMs });
@@ -82,13 +83,9 @@ function statusOf(server: TransportServer, sending: Sending): TransportStatus {
   };
 }
 
-function clocksOf({ deps: { clock } }: TransportServer): Clocks {
-  const nowMs = clock.monotonicMs();
-  return { nowMs, offsetMs: clock.wallMs() - nowMs };
-}
-
 async function message(server: TransportServer, id: CopyId): Promise<MessageDetail | null> {
   const copy = server.core.copies.get(id);
-  if (copy !== undefined) return { facts: copy.facts, state: copy.state };
+  if (copy !== undefined)
+    return { facts: copy.facts, state: copy.state, ageMs: toldAge(server.core, copy, clocksOf(server.deps.clock)) };
   return await server.deps.database.lookup(id);
 }

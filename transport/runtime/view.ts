@@ -114,6 +114,8 @@ export interface NextHopView {
   readonly lastError: string | null;
   /** By the word of a person. */
   readonly suspended: boolean;
+  /** As `MessageSummary.ageMs`, of the oldest; null: nothing waits. */
+  readonly oldestAgeMs: number | null;
 }
 
 export interface MessageSummary {
@@ -125,7 +127,10 @@ export interface MessageSummary {
   readonly from: string;
   readonly recipients: readonly RecipientState[];
   readonly sizeBytes: number;
+  /** By the trusted time of who accepted it (semantics.md S16), which is no wall clock: for people there is `ageMs`. */
   readonly acceptedAtMs: number;
+  /** How long it has been here by the time that expiry goes by, as of this answer. Filters by age mean this number. */
+  readonly ageMs: number;
   readonly holders: readonly { readonly member: string; readonly status: string }[];
   /** Delivery queues in which it waits here. */
   readonly nextHops: readonly string[];
@@ -147,9 +152,9 @@ export interface MessageFilter {
   readonly domain: string | null;
   /** Part of the last error. */
   readonly error: string | null;
-  /** Of the message itself, or of what it is a resubmission of. */
   /** An id: that message, what was resubmitted of it, and what crossed from it. */
   readonly attempt: string | null;
+  /** By `MessageSummary.ageMs`. */
   readonly olderThanMs: number | null;
   readonly youngerThanMs: number | null;
   /** More than, and less than. */
@@ -166,6 +171,8 @@ export interface MessageListing {
 export interface MessageDetail {
   readonly facts: CopyFacts;
   readonly state: CopyState;
+  /** As `MessageSummary.ageMs`; absent: it is at rest, and grows no older. */
+  readonly ageMs?: number;
 }
 
 export interface SafetyNetQuestion {
