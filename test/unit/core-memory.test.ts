@@ -63,7 +63,7 @@ function queued(count: number): StoredCopy[] {
 describe('a hundred thousand in the queue', () => {
   // Measured: 610 and 1,020 bytes; of a second state, 140 of them, most are let go when the members have answered.
   test('what is read from a checkpoint takes 650 bytes a copy, 100 of them outside the heap; with the core 1,100', () => {
-    const count = 128 * 64;
+    const count = 512 * 64;
     queued(64);
     const before = livingBytes();
     const stored = queued(count);
