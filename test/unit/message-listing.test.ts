@@ -290,3 +290,16 @@ test('pages: messages with very many recipients are fewer in one, and all are fo
   // One that does not match costs the same.
   expect(page(bench, { sender: 'nobody@far.example' }).next).toBe('M14');
 });
+
+test('a next hop that takes mail again has no error any more', () => {
+  const bench = new CoreBench();
+  bench.join(PEER);
+  bench.accept('M1', ['x@far.example']);
+  const errors = (): readonly (string | null)[] =>
+    listNextHops(bench.server, clocks(bench)).map(({ lastError }) => lastError);
+  bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: 'connect refused', host: true }]);
+  expect(errors()).toContain('connect refused');
+  bench.pass(2_000);
+  bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'relayed', reply: '250 ok' }]);
+  expect(errors()).not.toContain('connect refused');
+});

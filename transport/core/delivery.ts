@@ -267,6 +267,7 @@ function judgeHop(turn: Turn, hop: Hop, results: readonly DeliveryResult[]): voi
   if (!down) {
     hop.failures = 0;
     hop.retryAtMs = null;
+    hop.lastError = null;
     return;
   }
   const first = results[0];
