@@ -189,4 +189,18 @@ describe('a claim that cannot be granted yet', () => {
       frame: { grant: { items: [{ id: 'M1', granted: true, verdict: 'final', state: { final: true, recipients } }] } },
     });
   });
+
+  test('a higher try that is not released yet ends no delivery under way: it is given up, and what was delivered rests here as its owner', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.accept('M1', [MAILBOX]);
+    const deliver = bench.lastSeen('Deliver');
+    const higher = sharedOf('M1', { epoch: epochOf(B, 2), standing: 'intake', digest: null, sizeBytes: 0 });
+    bench.streamEnded(bench.streamOpened(PEER, 'shadow', higher));
+    expect(bench.answers().at(-1)).toMatchObject({ id: 'M1', outcome: 'owned' });
+    const resolve = { id: M1, through: 2, deadlineMs: 1_000 };
+    bench.event({ kind: 'ResolveAsked', from: PEER, role: 'transport', resolve, stored: null });
+    bench.delivered(deliver, [{ index: 0, kind: 'delivered', reply: '250 ok' }]);
+    expect(bench.resting.get(M1)).toMatchObject({ queue: 'primarySafetyNet', epoch: { owner: A } });
+  });
 });

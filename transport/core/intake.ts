@@ -364,8 +364,11 @@ function reparent(turn: Turn, existing: Copy, opening: IncomingShadow, digest: s
   const { server } = turn;
   const order = compareEpochs(opening.state.epoch, existing.state.epoch);
   if ((existing.facts.digest !== digest && !wrong(turn, 'other-bytes-protect')) || order < 0) return false;
-  if (roleOf(existing.state, server.me) === 'primary')
-    return order > 0 && demote(turn, existing, { ...opening.state, digest });
+  if (roleOf(existing.state, server.me) === 'primary') {
+    // A try that may still be given up ends no delivery under way; once released its owner claims this copy (protocol.md 7; seed 3298 under a dose).
+    const mayBeGivenUp = existing.delivering.size > 0 && opening.state.standing === 'intake';
+    return order > 0 && !mayBeGivenUp && demote(turn, existing, { ...opening.state, digest });
+  }
   transition(server.coverage, 'AlreadyHeld', 'shadow', 'shadow', 'shadow');
   const merged = merge(existing.state, opening.state);
   const copy = existing;
