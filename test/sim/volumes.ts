@@ -2,7 +2,8 @@
  * Volumes that are lost, copied, put back or go bad. Owns: the fault budget (semantics.md promise 2): whatever is destroyed has another holder at that
  * moment, on a volume that is whole and in nobody's doubt. Out of contract the budget is not asked; then exactly what had no other holder is missing.
  */
-import type { CopyId } from '../../common/message.ts';
+import { type CopyId, type Epoch, sameEpoch } from '../../common/message.ts';
+import type { CopyState } from '../../transport/store/database.ts';
 import { isArrival } from './crossing-checks.ts';
 import { type Damage, wentBad } from './damage-checks.ts';
 import { SimDisk } from './disk.ts';
@@ -18,7 +19,7 @@ export function keptFromLosing(world: World, volume: Volume): string | null {
     if (other !== volume && (other.isDamaged || other.isContested) && world.boundaryOf(other.member) === boundary)
       return `the volume of ${other.member} is in doubt`;
   for (const [id, stored] of [...volume.live, ...volume.resting]) {
-    if (isElsewhere(world, volume, id)) continue;
+    if (isElsewhere(world, volume, id, stored.state.epoch)) continue;
     // Not answered, and nobody else ever had it: nothing was promised.
     const isNew = stored.state.standing === 'intake' && view.everHeld(id, stored.facts.digest) < 2;
     if (!isNew || !world.document.policies.shadowRedundancy.rejectMessageOnShadowFailure)
@@ -29,12 +30,16 @@ export function keptFromLosing(world: World, volume: Volume): string | null {
   return null;
 }
 
-function isElsewhere(world: World, volume: Volume, id: CopyId): boolean {
+/** `epoch`: of what is there. The copy of another try that is undecided may be given up at any time, and is nobody's protection (seed 5151 under a dose). */
+function isElsewhere(world: World, volume: Volume, id: CopyId, epoch: Epoch | null = null): boolean {
+  const isDecided = ({ standing, epoch: theirs }: CopyState): boolean =>
+    standing === 'released' || epoch === null || sameEpoch(theirs, epoch);
   return world.view
     .holders(id)
     .some(
       (holder) =>
         holder.volume.member !== volume.member &&
+        isDecided(holder.stored.state) &&
         !holder.volume.isDamaged &&
         !holder.volume.isContested &&
         !holder.volume.pending.some(({ write }) => write.kind === 'remove' && write.id === id),

@@ -321,6 +321,28 @@ describe('Bodies', () => {
     await database.close();
   });
 
+  test('who is given up after its END has left is not dropped: it may hold the copy, and what it answers is heard', async () => {
+    const { bodies, database, events } = await bodiesOnMemory();
+    bodies.accept(bodies.register(new InboundStream('M20', 'intake')));
+    const stream = new CandidateStream();
+    const opened: OutgoingStreamHandlers[] = [];
+    bodies.openCandidate(sessionTo(stream, opened), openCandidate('M20', 'shadow', 0));
+    opened[0]?.onOpenOk({ credit: 1_000, maxMessageBytes: 1_000 });
+    bodies.endCandidate(copyId('M20'), 1, { ...END, sizeBytes: 0 });
+    bodies.dropCandidate(copyId('M20'), 1, 'no answer');
+    expect(stream).toMatchObject({ ends: [{ sizeBytes: 0 }], drops: [] });
+    const result = {
+      id: copyId('M20'),
+      epoch: epochOf(B),
+      outcome: 'stored',
+      digest: END.digest,
+      reply: null,
+    } as const;
+    opened[0]?.onResult(result);
+    expect(events.at(-1)).toMatchObject({ kind: 'CandidateResult', id: 'M20', attempt: 1, result });
+    await database.close();
+  });
+
   test('a search that is over drops the streams whose END has not left, and forgets the others', async () => {
     const { bodies, database } = await bodiesOnMemory();
     const first = new InboundStream('M18', 'intake');

@@ -296,8 +296,10 @@ export class Bodies {
     this.#candidates.get(id)?.get(attempt)?.pump.end(end);
   }
 
+  /** After END nothing can be taken back: whoever is given up then may still answer (seed 5194 under a dose). */
   dropCandidate(id: CopyId, attempt: number, reason: string): void {
-    this.#candidates.get(id)?.get(attempt)?.drop(reason);
+    const candidate = this.#candidates.get(id)?.get(attempt);
+    if (candidate?.pump.ended === false) candidate.drop(reason);
     this.#forget(id, attempt);
   }
 }
