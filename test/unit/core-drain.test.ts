@@ -82,6 +82,16 @@ describe('rule 15: resign', () => {
     expect(bench.seen('Deliver')).toHaveLength(1);
   });
 
+  test('with the message comes the report that is owed: of who failed, and of whom nobody was told that it is safe', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.shadow('M1', [FAR]);
+    const failed = { address: FAR, outcome: 'failed' as const, reply: '550 5.2.1 mailbox disabled', atMs: 1 };
+    const resign = { id: copyId('M1'), state: sharedOf('M1', { epoch: epochOf(A, 1, 1), recipients: [failed] }) };
+    bench.event({ kind: 'ResignReceived', member: PEER, resign });
+    expect(bench.seen('ComposeDsn').map(({ dsn, parent }) => [dsn, parent])).toEqual([['failed', 'M1']]);
+  });
+
   test('a lost RESIGN: the former owner lists its copy, that makes the owner', () => {
     const bench = new CoreBench({ members: 3 });
     bench.join(PEER);
