@@ -203,4 +203,22 @@ describe('a claim that cannot be granted yet', () => {
     bench.delivered(deliver, [{ index: 0, kind: 'delivered', reply: '250 ok' }]);
     expect(bench.resting.get(M1)).toMatchObject({ queue: 'primarySafetyNet', epoch: { owner: A } });
   });
+
+  test('what had waited in the socket while the process stood still answers nothing; who is heard again is asked again', () => {
+    const bench = new CoreBench();
+    bench.join(PEER);
+    bench.accept('M1', [MAILBOX]);
+    bench.delivered(bench.lastSeen('Deliver'), [{ index: 0, kind: 'deferred', reply: '450 4.2.0 busy', host: false }]);
+    bench.nowMs += 40_000;
+    const claims = () => bench.sent('CLAIM').length;
+    const isInDoubt = () => bench.server.copies.get(M1)?.doubt != null;
+    bench.contact(PEER, {}, [], -39_000);
+    expect([isInDoubt(), claims()]).toEqual([true, 1]);
+    bench.grant(PEER, 'pending', sharedOf('M1'));
+    expect(isInDoubt()).toBe(true);
+    bench.contact(PEER);
+    expect(claims()).toBe(2);
+    bench.grant(PEER, 'pending', sharedOf('M1'));
+    expect(isInDoubt()).toBe(false);
+  });
 });

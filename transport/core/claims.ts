@@ -129,7 +129,8 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
   if (peer === undefined) return;
   for (const item of grant.items) {
     const mayBeHeard = maySpeak(turn, member, item);
-    if (isAnswer(item) && server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
+    const isHeardNow = isAnswer(item) && !peer.isLate;
+    if (isHeardNow && server.unasked.get(member)?.delete(item.id) === true) lookAgain(turn, item.id);
     // Who says so itself has nothing left to be told.
     if (item.verdict === 'final') placementAnswered(turn, item.id, peer.identity);
     const copy = server.copies.get(item.id);
@@ -143,7 +144,7 @@ export function grantReceived(turn: Turn, member: string, grant: Grant): void {
       item.state !== null &&
       still !== undefined &&
       compareEpochs(item.state.epoch, still.state.epoch) < 0;
-    if (still !== undefined && !isOld && isAnswer(item)) answered(turn, still, member);
+    if (still !== undefined && !isOld && isHeardNow) answered(turn, still, member);
   }
 }
 

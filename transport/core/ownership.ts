@@ -67,6 +67,7 @@ export function peerUp(turn: Turn, member: string, identity: Identity, openCount
     hears: [],
     load: null,
     aheadMs: 0,
+    isLate: false,
     listed: false,
     askedMs: turn.nowMs,
     owing: owedBy(server, identity),

@@ -55,7 +55,7 @@ import {
   reshadowRound,
 } from './placing.ts';
 import { countDeath, openDoor, type RiskOptions } from './poison.ts';
-import { memberGone, notice, peerDown, presenceTick } from './presence.ts';
+import { memberGone, notice, peerDown, presenceTick, timeHeard } from './presence.ts';
 import {
   anotherSite,
   fetchReceived,
@@ -260,7 +260,7 @@ function contactHeard(turn: Turn, member: string, contact: Contact): void {
   stillSpeaks(turn, peer.identity, false);
   server.lastHeardMs.set(member, turn.nowMs);
   witness(turn, peer.identity, contact);
-  peer.aheadMs = contact.trustedMs - trustedNow(turn);
+  timeHeard(turn, member, peer, contact.trustedMs);
 }
 
 type RestEvent = Extract<

@@ -45,6 +45,8 @@ export interface Peer {
   load: Load | null;
   /** By how much its elapsed time is ahead of ours, by its last CONTACT. */
   aheadMs: number;
+  /** This process stood still, and what it says now may be of before (presence.ts). */
+  isLate: boolean;
   /** It has told everything it holds of ours on this session. */
   listed: boolean;
   /** When everything it has not answered was last claimed. */
