@@ -79,6 +79,8 @@ export async function start(commands: Commands, place: Place): Promise<void> {
     if (error.code === 'EPIPE') process.exit(0);
     throw error;
   });
+  // Of commands only (operator/cli/mailcluster): programs that they start are as anybody else starts them.
+  delete process.env.NODE_COMPILE_CACHE;
   await using ending = new AsyncDisposableStack();
   process.exitCode = await dispatch(process.argv.slice(2), commands, {
     output: { out: (text) => process.stdout.write(text), err: (text) => process.stderr.write(text) },

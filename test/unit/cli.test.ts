@@ -1,6 +1,6 @@
 /** The commands of `mailcluster` against real admin APIs: what people and programs read, and the exit codes. */
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm, symlink } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -388,6 +388,9 @@ test('the program itself: help, version, unknown command, exit codes, also throu
       program(path, 'status', '--nonsense'),
       program(path, 'status', '--state', join(directory, 'none')),
     ]);
+    const cache = join(directory, 'cache');
+    expect(await program('/usr/bin/env', `NODE_COMPILE_CACHE=${cache}`, path, 'version')).toEqual(version);
+    expect(await readdir(cache)).not.toEqual([]);
     const names = [
       'run',
       'status',
