@@ -4,7 +4,7 @@
  * `node test/sim/run.ts --seed N [--mutant NAME] [--edge EDGE] [DOSE] [--out-of-contract]`. DOSE (doses.ts): `--only KINDS`, `--without KINDS`, `--times N`,
  * `--traits JSON`; KINDS are names of faults.ts with commas, `classic`, `cluster`, `later` and `smtp` among them. `--mutant` without one takes the dose of that
  * variant. EDGE is `direct`, where mail goes straight into the message path of a front end, or `smtp`, where real clients speak with the real edge; without it a
- * run has three seeds of the first kind to one of the second, N together besides one for each twenty in a world with site links and one for each hundred where a person redirects mail or holds it back,
+ * run has three seeds of the first kind to one of the second, N together besides one for each twenty in a world with site links and one for each hundred where a person redirects mail or holds it back, or senders want to hear of success, and three for each two hundred under many faults of few kinds,
  * and one history is direct. `--minutes` ends a run early, between two handfuls of
  * seeds. Owns: the totals, the coverage of the transition table, the
  * proof that a seed is one history, and the promise that every known-wrong variant is caught. Prints one replay command per failure when it happens, once a
@@ -26,12 +26,27 @@ const SEEDS = 20_000;
 const OUT_OF_CONTRACT_PERCENT = 2;
 /** One seed of so many has SMTP clients. */
 const SEEDS_PER_SMTP_SEED = 4;
+
+/** Forty messages, and so often as many of these faults alone. */
+const heavy = (only: string, times: number, sites: string): readonly string[] => [
+  '--only',
+  only,
+  '--times',
+  `${times}`,
+  '--traits',
+  `{"sites":${sites},"messages":40}`,
+];
+
 /** One seed more for so many, in a world that no seed is by itself: where mail crosses boundaries, where a person redirects it, where one holds it back, where senders want to hear of success. */
 const BESIDES: readonly (readonly [seedsForOne: number, dose: readonly string[]])[] = [
   [20, ['--traits', '{"crossing":true}']],
   [100, ['--traits', '{"redirects":true}']],
   [100, ['--traits', '{"suspends":true}']],
   [100, ['--traits', '{"reports":true}']],
+  // Many faults of few kinds at once: what three such doses found, no seed by itself had in twenty thousand (docs/decisions/0047-given-up-with-a-higher-try.md).
+  [200, heavy('lostReply,resetPair,gone,wipe,slowDisk', 4, '[4]')],
+  [200, heavy('powerCut,stallAtCommit,slowDisk,oneWayCut,failover,wipe', 3, '[2,2]')],
+  [200, heavy('killTransport,stall,slowDisk,cutPair,drain,lostReply', 3, '[2,2]')],
 ];
 /** The first seeds of a kind are run twice: a seed is one history. */
 const TWICE = 5;
