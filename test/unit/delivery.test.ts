@@ -7,6 +7,7 @@ import { silentLogger } from '../../common/platform/log.ts';
 import { nodeDns } from '../../common/platform/mail-dns.ts';
 import { silentMetrics } from '../../common/platform/metrics.ts';
 import { systemRandom } from '../../common/platform/random.ts';
+import { credentialsIn } from '../../transport/runtime/connector-credentials.ts';
 import { createDeliveryAgent, type DeliverySettings } from '../../transport/runtime/delivery.ts';
 import type {
   DeliveryAgent,
@@ -14,6 +15,7 @@ import type {
   DeliveryRoute,
   RecipientResult,
 } from '../../transport/runtime/delivery-api.ts';
+import { DeliveryPool, MOST_IDLE } from '../../transport/runtime/delivery-pool.ts';
 import { type PeerScript, ScriptedPeer } from '../rigs/scripted-peer.ts';
 
 const FAST = {
@@ -446,4 +448,35 @@ describe('a name service', () => {
     );
     expect(await agent.deliver(named(peer))).toMatchObject([{ kind: 'delivered' }]);
   });
+});
+
+test('of many destinations few connections are kept for what may come: the oldest goes first', async () => {
+  const peer = await startPeer();
+  const pool = new DeliveryPool({
+    ...{
+      clock: systemClock,
+      hostname: 'us.test',
+      timeouts: FAST,
+      idleMs: 60_000,
+      maxPerDestination: 1,
+      maxMessages: 10,
+    },
+    credentials: credentialsIn(null),
+  });
+  cleanups.push(async () => pool.close());
+  const isReused = async (n: number): Promise<boolean> => {
+    const where = {
+      protocol: 'SMTP',
+      host: '127.0.0.1',
+      port: peer.port,
+      tls: 'None',
+      tlsName: `mx.d${n}.example`,
+    } as const;
+    const lease = await pool.acquire(where, false);
+    if (lease instanceof Error) throw lease;
+    pool.release(where, lease);
+    return lease.reused;
+  };
+  for (let n = 0; n <= MOST_IDLE; n++) expect(await isReused(n)).toBe(false);
+  expect([await isReused(MOST_IDLE), await isReused(1), await isReused(0)]).toEqual([true, true, false]);
 });

@@ -25,6 +25,7 @@ import type { DeliveryResult, Route } from './events.ts';
 import { seeksHome } from './homes.ts';
 import type { Hop, OpenDelivery } from './hop.ts';
 import { Line } from './line.ts';
+import { isOutbound } from './open-deliveries.ts';
 import { settle, tellHolders } from './ownership.ts';
 import { begins, newPace, restMs, waitMs } from './pace.ts';
 import { isJustAwake } from './presence.ts';
@@ -134,6 +135,7 @@ export function pump(turn: Turn, key: string): void {
   const { maxConcurrentDeliveries = null, messagesPerMinute = null } = limitsOf(hop) ?? {};
   const limit = hop.failures > 0 ? 1 : (maxConcurrentDeliveries ?? maxConcurrentDeliveriesPerDestination);
   while (hop.active < limit && (hop.retryAtMs === null || hop.retryAtMs <= turn.nowMs)) {
+    if (isOutbound(hop) && server.deliveries.isFull) return server.deliveries.wait(key);
     if (messagesPerMinute !== null && hop.ready.size > 0)
       if (mustWait(turn, hop, waitMs(hop.pace, messagesPerMinute, turn.nowMs))) return;
     const id = hop.ready.take();
@@ -227,7 +229,14 @@ export function deliveryDone(turn: Turn, requestId: number, results: readonly De
     deliveryEnded(copy, open.recipients);
     recordResults(turn, copy, open, results);
   }
+  pumpWaiting(turn);
   if (hop !== undefined) pump(turn, hop.key);
+}
+
+/** There is room for one more to go out: who has waited longest for it comes first. */
+function pumpWaiting(turn: Turn): void {
+  const { deliveries } = turn.server;
+  for (let key = deliveries.next(); key !== null; key = deliveries.next()) pump(turn, key);
 }
 
 /**
@@ -253,10 +262,11 @@ export function deliveryWithheld(turn: Turn, requestId: number, results: readonl
   const hop = server.hops.get(open.hop);
   if (hop !== undefined) hop.active -= 1;
   const copy = server.copies.get(open.id);
-  if (copy === undefined) return;
+  if (copy === undefined) return pumpWaiting(turn);
   deliveryEnded(copy, open.recipients);
   recordResults(turn, copy, open, results);
   if (server.copies.get(open.id) === copy && copy.state.epoch.owner === server.me) enqueue(turn, copy);
+  pumpWaiting(turn);
   pump(turn, open.hop);
 }
 

@@ -7,6 +7,7 @@ import type { Recovered } from '../store/database.ts';
 import { latchOf } from './drain.ts';
 import { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
+import { OpenDeliveries } from './open-deliveries.ts';
 import { suspendedIn } from './orders.ts';
 import { Placings } from './placings.ts';
 import { newRisk, type RiskOptions } from './poison.ts';
@@ -92,7 +93,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     resolveWaiters: new Map(),
     hops: new Map(),
     suspendedQueues: suspendedIn(options.document),
-    deliveries: new Map(),
+    deliveries: new OpenDeliveries(),
     composing: new Map(),
     nextRequest: 0,
     nextAttempt: 0,

@@ -15,9 +15,10 @@ import { type KnownPaths, knownPaths } from './boundary-path.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, StepResult } from './events.ts';
-import type { Hop, OpenDelivery } from './hop.ts';
+import type { Hop } from './hop.ts';
 import type { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
+import type { OpenDeliveries } from './open-deliveries.ts';
 import type { Placings } from './placings.ts';
 import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
@@ -234,7 +235,7 @@ export interface Server {
   readonly hops: Map<string, Hop>;
   /** Next hops to which nothing is sent, by the word of a person in the document. */
   suspendedQueues: ReadonlySet<string>;
-  readonly deliveries: Map<number, OpenDelivery>;
+  readonly deliveries: OpenDeliveries;
   readonly composing: Map<CopyId, number>;
   nextRequest: number;
   /** Numbers of attempts are never used twice: an answer that comes late must not be taken for another's. */

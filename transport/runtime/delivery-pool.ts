@@ -1,7 +1,7 @@
 /**
  * Connections to next hops. Owns: every SMTP and LMTP client connection of this transport, idle or in use.
  * Promise: at most `maxPerDestination` connections to one destination, in order of asking; an idle one is reused until it has been idle
- * for `idleMs` or served `maxMessages`; a destination that cannot be reached answers all who wait for it at once. After `close` nothing
+ * for `idleMs`, served `maxMessages`, or is the oldest of more than `MOST_IDLE`; a destination that cannot be reached answers all who wait for it at once. After `close` nothing
  * is open and nobody waits.
  */
 import { createHash } from 'node:crypto';
@@ -51,6 +51,9 @@ export interface Lease {
   readonly reused: boolean;
 }
 
+/** Over all destinations: of ten thousand each would keep one for ten seconds. */
+export const MOST_IDLE = 256;
+
 interface Idle {
   readonly client: MailClient;
   readonly timer: Timer;
@@ -68,6 +71,8 @@ export class DeliveryPool {
   readonly #options: PoolOptions;
   readonly #places = new Map<string, Place>();
   readonly #served = new Map<MailClient, number>();
+  /** Oldest first. */
+  readonly #idle = new Map<Idle, Place>();
   readonly #abort = new AbortController();
 
   constructor(options: PoolOptions) {
@@ -81,6 +86,7 @@ export class DeliveryPool {
     if (fresh) for (const one of place.idle.splice(0)) this.#retire(place, one);
     const idle = place.idle.pop();
     if (idle !== undefined) {
+      this.#idle.delete(idle);
       idle.timer.cancel();
       return { client: idle.client, reused: true };
     }
@@ -112,8 +118,11 @@ export class DeliveryPool {
       timer: this.#options.clock.setTimer(this.#options.idleMs, () => this.#removeIdle(place, entry)),
     };
     place.idle.push(entry);
+    this.#idle.set(entry, place);
     // The next hop closes idle connections, too.
     client.onClosed(() => this.#removeIdle(place, entry));
+    const [oldest] = this.#idle;
+    if (this.#idle.size > MOST_IDLE && oldest !== undefined) this.#removeIdle(oldest[1], oldest[0]);
   }
 
   /** Cuts everything off. */
@@ -189,6 +198,7 @@ export class DeliveryPool {
   }
 
   #retire(place: Place, idle: Idle): void {
+    this.#idle.delete(idle);
     idle.timer.cancel();
     this.#forget(idle.client);
     this.#makeRoom(place);
