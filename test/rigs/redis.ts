@@ -203,7 +203,8 @@ function firstCommand(bytes: Buffer): { readonly args: readonly Buffer[]; readon
     return text;
   };
   const head = line();
-  if (head === null) return null;
+  // A TLS greeting may have an end of line anywhere in its random bytes, and is no command.
+  if (head === null || !/^\*\d+$/.test(head)) return null;
   const args: Buffer[] = [];
   for (let left = Number(head.slice(1)); left > 0; left--) {
     const size = line();
