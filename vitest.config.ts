@@ -13,8 +13,9 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     sequence: { sequencer: LongFirst },
-    testTimeout: 20_000,
-    hookTimeout: 60_000,
+    // Each wait in a test has a deadline of its own and says what it waited for; this is for what has none. Several such waits, or a machine that stood still, are more than 20 s.
+    testTimeout: 90_000,
+    hookTimeout: 90_000,
     teardownTimeout: 10_000,
     passWithNoTests: false,
     allowOnly: false,
@@ -25,7 +26,7 @@ export default defineConfig({
           name: 'api',
           include: ['test/api/**/*.test.ts', 'test/e2e/api/**/*.test.ts'],
           globalSetup: ['test/cluster/shared-cluster.ts'],
-          // Each wait in them has a deadline and says what it waited for; this is for what has none, on a machine that is four times slower.
+          // On a machine that is four times slower.
           testTimeout: 240_000,
           hookTimeout: 240_000,
         },

@@ -125,20 +125,24 @@ async function start(): Promise<Ready> {
     if (message.kind === 'ready') ready.push(message);
   });
   const first = await until(
-    'the front end is ready',
-    () => {
-      if (started.exitCode !== null) throw new Error(`exit ${started.exitCode}: ${output}`);
-      return ready[0] ?? null;
-    },
+    'the front end is ready, or has ended',
+    () => (started.exitCode === null ? (ready[0] ?? null) : 'ended'),
     { deadlineMs: 10_000 },
   );
+  if (first === 'ended') throw new Error(`exit ${started.exitCode}: ${output}`);
   const url = `http://127.0.0.1:${first.metricsPort}/readyz`;
   await until('it reached the transport', async () => (await fetch(url)).status === 200, { deadlineMs: 10_000 });
   return first;
 }
 
 const smtpOf = (ready: Ready): Promise<SmtpConnection> =>
-  SmtpConnection.open({ host: '127.0.0.1', port: ready.listeners[0]?.port ?? 0 });
+  SmtpConnection.open({ host: '127.0.0.1', port: ready.listeners[0]?.port ?? 0 }, 15_000);
+
+const refusesConnections = (ready: Ready): Promise<boolean> =>
+  smtpOf(ready).then(
+    () => false,
+    (error: Error) => error.message.includes('ECONNREFUSED'),
+  );
 
 async function say(connection: SmtpConnection, line: string): Promise<string> {
   connection.send(`${line}\r\n`);
@@ -211,15 +215,7 @@ describe('front end process', () => {
     await say(smtp, 'RCPT TO:<alpha-1@sim.example>');
     expect(await say(smtp, 'DATA')).toMatch(/^354/);
     child?.kill('SIGTERM');
-    await until(
-      'the port is closed',
-      async () =>
-        await smtpOf(ready).then(
-          () => false,
-          () => true,
-        ),
-      { deadlineMs: 5_000 },
-    );
+    await until('the port is closed', () => refusesConnections(ready), { deadlineMs: 5_000 });
     expect(await say(smtp, 'Subject: late\r\n\r\nbody\r\n.')).toMatch(/^250 2\.0\.0/);
     expect(transport.held.size).toBe(1);
     expect(await exitOf(child as ChildProcess)).toBe(0);

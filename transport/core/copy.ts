@@ -31,6 +31,8 @@ export interface Copy {
   registered: ReadonlyMap<string, number>;
   /** Monotonic time of the next delivery attempt per next hop. */
   retryAtMs: ReadonlyMap<string, number>;
+  /** Next hops in whose lines it stands, or stood since it left all of them (hop.ts). */
+  waitsAt: ReadonlySet<string>;
   /** Some recipient has no next hop, as far as was looked: for people (message-listing.ts). */
   isPathless: boolean;
   /** The owner that said, after its own commit, that it has this copy too (protocol.md 11). */
@@ -61,6 +63,7 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
     demoteTo: null,
     registered: NOTHING,
     retryAtMs: NOTHING,
+    waitsAt: NOWHERE,
     isPathless: false,
     vouchedBy: null,
   };
@@ -69,6 +72,7 @@ export function newCopy(facts: CopyFacts, state: CopyState): Copy {
 /** Most copies only wait: three empty collections each were a fifth of the memory of a queue. Replaced, never changed. */
 const NONE: ReadonlySet<number> = new Set();
 const NOTHING: ReadonlyMap<string, number> = new Map();
+export const NOWHERE: ReadonlySet<string> = new Set();
 
 /** `peer`: the session; copies that are registered on one session only share its map. */
 export function register(copy: Copy, member: string, peer: Registrar): void {

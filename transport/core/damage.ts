@@ -5,6 +5,7 @@
 import type { CopyId } from '../../common/message.ts';
 import { type Copy, roleOf } from './copy.ts';
 import { enqueue } from './delivery.ts';
+import { waitNowhere } from './hop.ts';
 import { commit, late, type Turn } from './state.ts';
 import { transition } from './transitions.ts';
 
@@ -32,7 +33,7 @@ export function bodyDamaged(turn: Turn, id: CopyId): void {
   transition(server.coverage, 'Quarantined', copy.state.queue, roleOf(copy.state, server.me), copy.state.queue);
   late(turn, { copy: null, kind: 'Count', what: 'quarantined' });
   late(turn, { copy: id, kind: 'Track', event: 'QUARANTINE', facts: copy.facts, id });
-  for (const hop of server.hops.values()) hop.ready.delete(id);
+  waitNowhere(server.hops, copy);
   askFor(turn, id, digest);
 }
 

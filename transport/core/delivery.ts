@@ -23,7 +23,7 @@ import {
 import { answerClaimant, demote, leaveFinal, obligations } from './demotion.ts';
 import type { DeliveryResult, Route } from './events.ts';
 import { seeksHome } from './homes.ts';
-import type { Hop, OpenDelivery } from './hop.ts';
+import { type Hop, type OpenDelivery, waitAt } from './hop.ts';
 import { Line } from './line.ts';
 import { isOutbound } from './open-deliveries.ts';
 import { settle, tellHolders } from './ownership.ts';
@@ -102,7 +102,7 @@ export function enqueue(turn: Turn, copy: Copy): void {
   const { server } = turn;
   if (copy.state.queue !== 'delivery' || isSuspended(copy.state) || copy.doubt !== null) return;
   if (server.damaged.has(copy.facts.id)) return;
-  const hops = new Set<string>();
+  const [hops, due] = [new Set<string>(), new Set<Hop>()];
   copy.isPathless = false;
   for (const [index, recipient] of (copy.state.recipients ?? []).entries()) {
     if (isFinal(recipient) || copy.delivering.has(index)) continue;
@@ -111,15 +111,16 @@ export function enqueue(turn: Turn, copy: Copy): void {
     if (resolution.kind !== 'route') continue;
     const hop = server.hops.get(resolution.hop) ?? newHop(turn, resolution.hop, resolution.route);
     hop.route = resolution.route;
-    if ((copy.retryAtMs.get(hop.key) ?? Number.NEGATIVE_INFINITY) <= turn.nowMs) hop.ready.add(copy.facts.id);
+    if ((copy.retryAtMs.get(hop.key) ?? Number.NEGATIVE_INFINITY) <= turn.nowMs) due.add(hop);
     hops.add(hop.key);
   }
+  waitAt(copy, [...due]);
   for (const key of hops) pump(turn, key);
 }
 
 function newHop(turn: Turn, key: string, route: Route): Hop {
   const rest = { active: 0, failures: 0, retryAtMs: null, lastError: null, lastDeferral: null };
-  const hop: Hop = { key, route, ready: new Line(), pace: newPace(), ...rest };
+  const hop: Hop = { key, route, ready: new Line(), alone: new Set([key]), pace: newPace(), ...rest };
   turn.server.hops.set(key, hop);
   return hop;
 }
@@ -409,7 +410,7 @@ function scheduleRetry(turn: Turn, copy: Copy, key: string, putOff: ReadonlyMap<
   for (const [detail, addresses] of putOff)
     late(turn, { copy: facts.id, kind: 'Track', event: 'DEFER', facts, id: facts.id, peer: key, detail, addresses });
   if (down) {
-    if (!isSuspended(copy.state)) hop?.ready.add(facts.id);
+    if (!isSuspended(copy.state) && hop !== undefined) waitAt(copy, [hop]);
     return;
   }
   if (hop !== undefined) hop.lastDeferral = [...putOff.keys()].at(-1) ?? null;

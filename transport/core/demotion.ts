@@ -2,11 +2,12 @@
  * How a copy of mine stops being mine (protocol.md 12): a higher owner was seen, or a member says that all is done. Owns: that nothing is lost on the way - it
  * becomes a shadow or goes to rest, its shadows and a front end that waits are told.
  */
-import { type CopyId, compareEpochs, type SharedState } from '../../common/message.ts';
+import { compareEpochs, type SharedState } from '../../common/message.ts';
 import type { Grant, Verdict } from '../../common/peer/messages.ts';
 import type { CopyState, Placement } from '../store/database.ts';
 import { answerIntake, answerOwned, answerWaiters } from './answers.ts';
 import { type Copy, isSuccess, merge, sharedState } from './copy.ts';
+import { waitNowhere } from './hop.ts';
 import { announceHeld, tellHolders, tombstoneState } from './ownership.ts';
 import { finish, otherHolders } from './placing.ts';
 import { restsAlone } from './rehome.ts';
@@ -72,7 +73,7 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
     commit(turn, { kind: 'remove', id });
     return true;
   }
-  forgetDelivery(turn, id);
+  forgetDelivery(turn, copy);
   answerOwned(turn, copy);
   setState(turn, copy, { ...base, queue: 'shadow', epoch: merged.epoch }, 'commit');
   announceHeld(turn, copy);
@@ -82,9 +83,10 @@ export function demote(turn: Turn, copy: Copy, remote: SharedState): boolean {
 }
 
 /** It is not mine to deliver any more. */
-export function forgetDelivery(turn: Turn, id: CopyId): void {
+export function forgetDelivery(turn: Turn, copy: Copy): void {
   const { server } = turn;
-  for (const hop of server.hops.values()) hop.ready.delete(id);
+  const { id } = copy.facts;
+  waitNowhere(server.hops, copy);
   server.single.delete(id);
   server.shadowless.delete(id);
   server.moving.delete(id);

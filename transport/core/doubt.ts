@@ -6,6 +6,7 @@ import type { CopyId, Epoch } from '../../common/message.ts';
 import type { Claim } from '../../common/peer/messages.ts';
 import type { Copy, Doubt } from './copy.ts';
 import { enqueue } from './delivery.ts';
+import { waitNowhere } from './hop.ts';
 import { settle } from './ownership.ts';
 import { DEADLINES, late, setTimer, type Turn, wrong } from './state.ts';
 
@@ -34,7 +35,7 @@ export function beginDoubt(turn: Turn, copy: Copy, who: 'all' | 'reachable'): vo
   // Behind all others: `doubtful` is in the order in which the waits end.
   server.doubtful.delete(id);
   server.doubtful.add(id);
-  for (const hop of server.hops.values()) hop.ready.delete(id);
+  waitNowhere(server.hops, copy);
   for (const member of waiting) if (server.peers.has(member)) claim(turn, member, id, copy.state.epoch);
 }
 

@@ -106,7 +106,7 @@ function resign(turn: Turn, copy: Copy, member: string, identity: Identity, deta
   const epoch: Epoch = { ...copy.state.epoch, term: copy.state.epoch.term + 1, owner: identity };
   const { registered } = copy;
   transition(server.coverage, 'Resigned', copy.state.queue, 'shadow', 'shadow');
-  forgetDelivery(turn, id);
+  forgetDelivery(turn, copy);
   server.moving.delete(id);
   const state: CopyState = { ...copy.state, queue: 'shadow', epoch, placements: [], unprotected: null };
   if (wrong(turn, 'resign-not-durable')) {

@@ -6,6 +6,7 @@ import type { CopyId, RecipientState } from '../../common/message.ts';
 import { ageOf, setAge } from './ages.ts';
 import { type Copy, isFinal, isSuspended } from './copy.ts';
 import { enqueue, finalNow, finishIfFinal, resolve } from './delivery.ts';
+import { waitNowhere } from './hop.ts';
 import { isPoison } from './poison.ts';
 import { trackEnd, whyPending } from './recipient-ends.ts';
 import { forkDsn } from './reports.ts';
@@ -90,7 +91,7 @@ function expire(turn: Turn, copy: Copy): void {
     ends.push({ address: recipient.address, why: whyPending(server, copy, recipient) });
     return finalNow(turn, recipient, 'expired', recipient.reply ?? '');
   });
-  for (const hop of server.hops.values()) hop.ready.delete(copy.facts.id);
+  waitNowhere(server.hops, copy);
   setState(turn, copy, { ...copy.state, queue: 'delivery', recipients }, 'commit');
   late(turn, { copy: null, kind: 'Count', what: 'expired' });
   for (const { address, why } of ends) trackEnd(turn, copy, 'EXPIRE', address, why ?? 'not delivered in time');

@@ -16,6 +16,7 @@ import { refetched } from './damage.ts';
 import { refetchAtRestOpened, refetchedAtRest } from './damage-at-rest.ts';
 import { demote } from './demotion.ts';
 import { takesNothing } from './drain.ts';
+import { waitNowhere } from './hop.ts';
 import { ask, askEverybody, everybody } from './inquiry.ts';
 import { noShadowReply } from './no-shadow.ts';
 import { announceHeld, promote, tellHolders, tombstoneState } from './ownership.ts';
@@ -138,7 +139,7 @@ const newState = (placing: Placing): CopyState =>
 function raiseTry(turn: Turn, existing: Copy, facts: CopyFacts, placing: Placing, stream: number): void {
   const { server } = turn;
   transition(server.coverage, 'TryRaised', existing.state.queue, 'primary', 'submission');
-  for (const hop of server.hops.values()) hop.ready.delete(facts.id);
+  waitNowhere(server.hops, existing);
   const state: CopyState = { ...existing.state, queue: 'submission', epoch: placing.epoch, placements: [] };
   server.held.get(existing.state.epoch.owner)?.delete(facts.id);
   const copy = newCopy(facts, state);

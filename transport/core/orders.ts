@@ -10,6 +10,7 @@ import { armAge } from './ages.ts';
 import { type Copy, IN_TRANSIT, isFinal, isSuspended, retryAt } from './copy.ts';
 import { enqueue, finalNow, finishIfFinal, hopDue, pump } from './delivery.ts';
 import { redirect } from './drain.ts';
+import { waitNowhere } from './hop.ts';
 import { tellHolders } from './ownership.ts';
 import { enterRisk, ORDERS_FACT } from './poison.ts';
 import { forkDsn } from './reports.ts';
@@ -129,7 +130,7 @@ function setSuspended(turn: Turn, copy: Copy, event: 'AdminSuspended' | 'AdminCo
   transition(server.coverage, event, state.queue, 'primary', state.queue);
   setState(turn, copy, { ...state, suspended: Number(state.suspended) + 1 }, 'commit');
   tellHolders(turn, facts, copy.state, copy.registered, 'pending');
-  if (event === 'AdminSuspended') for (const hop of server.hops.values()) hop.ready.delete(facts.id);
+  if (event === 'AdminSuspended') waitNowhere(server.hops, copy);
   else {
     enqueue(turn, copy);
     armAge(turn, copy);
@@ -159,7 +160,7 @@ const REMOVED_REPLY = '550 5.7.1 Removed by an administrator';
 
 /** Row 24: what is not final yet will not be delivered; the sender is told when it is wanted. While a store has it the order waits. */
 function remove(turn: Turn, copy: Copy, withNdr: boolean): boolean {
-  const { state, facts } = copy;
+  const { state } = copy;
   const isBusy =
     copy.delivering.size > 0 || copy.doubt !== null || copy.demoteTo !== null || state.standing === 'intake';
   if (isBusy || !IN_TRANSIT.has(state.queue)) return false;
@@ -172,7 +173,7 @@ function remove(turn: Turn, copy: Copy, withNdr: boolean): boolean {
       ? finalNow(turn, one, 'failed', REMOVED_REPLY)
       : finalNow(turn, one, 'removed', 'removed by an administrator');
   });
-  for (const hop of turn.server.hops.values()) hop.ready.delete(facts.id);
+  waitNowhere(turn.server.hops, copy);
   setState(turn, copy, { ...state, queue: 'delivery', crashCount: 0, recipients }, 'commit');
   if (withNdr) for (const index of open) forkDsn(turn, copy, 'failed', index);
   finishIfFinal(turn, copy);

@@ -9,6 +9,7 @@ import type { CopyState } from '../store/database.ts';
 import type { Copy } from './copy.ts';
 import { categorize } from './delivery.ts';
 import type { ComposeDsn } from './events.ts';
+import { waitNowhere } from './hop.ts';
 import { carryOut } from './orders.ts';
 import { tellHolders } from './ownership.ts';
 import { early, late, type Server, setState, type Turn, wrong } from './state.ts';
@@ -157,7 +158,7 @@ function putAside(turn: Turn, copy: Copy): void {
   const { server } = turn;
   const { id } = copy.facts;
   transition(server.coverage, 'CrashedRepeatedly', copy.state.queue, 'primary', 'poison');
-  for (const hop of server.hops.values()) hop.ready.delete(id);
+  waitNowhere(server.hops, copy);
   setState(turn, copy, { ...copy.state, queue: 'poison' }, 'commit', []);
   late(turn, { copy: null, kind: 'Count', what: 'poison' });
   late(turn, { copy: id, kind: 'Track', event: 'POISON', facts: copy.facts, id });

@@ -15,7 +15,7 @@ import { type KnownPaths, knownPaths } from './boundary-path.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, StepResult } from './events.ts';
-import type { Hop } from './hop.ts';
+import { type Hop, waitNowhere } from './hop.ts';
 import type { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
 import type { OpenDeliveries } from './open-deliveries.ts';
@@ -456,7 +456,7 @@ export function dropCopy(turn: Turn, copy: Copy): void {
   server.damaged.delete(id);
   server.doubtful.delete(id);
   endSearch(turn, id, null);
-  for (const hop of server.hops.values()) hop.ready.delete(id);
+  waitNowhere(server.hops, copy);
 }
 
 /** Ends the search for a shadow: streams that have no END out are dropped, the others may answer into the void. */

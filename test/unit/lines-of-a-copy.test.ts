@@ -1,0 +1,66 @@
+/** Which lines a copy stands in: it leaves those, and nobody looks through the ones of ten thousand other domains. */
+import { expect, test } from 'vitest';
+import type { MessageOrder } from '../../common/config.ts';
+import { CoreBench, copyId, type EffectOf, PEER } from './core-bench.ts';
+
+const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
+const DEFERRED = { index: 0, kind: 'deferred', reply: '450 later', host: true } as const;
+
+/** One delivery at a time to each domain. */
+function byDomain(): CoreBench {
+  const bench = new CoreBench({
+    document: (document) => ({
+      ...document,
+      policies: {
+        ...document.policies,
+        queues: { ...document.policies.queues, maxConcurrentDeliveriesPerDestination: 1 },
+      },
+      sendConnectors: document.sendConnectors.map((one) => ({ ...one, smartHosts: [], mx })),
+    }),
+  });
+  bench.join(PEER);
+  return bench;
+}
+
+/** Later orders of the document include the earlier ones. */
+function order(bench: CoreBench, action: MessageOrder['action'], message: string): void {
+  bench.topology((document) => {
+    const known = document.messageOrders ?? [];
+    const one: MessageOrder = { id: `order-${known.length}`, message: copyId(message), action, by: 'ann' };
+    return { ...document, messageOrders: [...known, one] };
+  });
+  bench.pass(1_100);
+}
+
+const waiting = (bench: CoreBench): Record<string, readonly string[]> =>
+  Object.fromEntries(
+    [...bench.server.hops.values()].map(({ route, ready }) => [
+      'domain' in route ? route.domain : route.kind,
+      [...ready],
+    ]),
+  );
+
+test('a message to several domains waits in each of their lines, and leaves all of them at once', () => {
+  const bench = byDomain();
+  for (const domain of ['a', 'b', 'c']) bench.accept(`FIRST-${domain}`, [`x@${domain}.example`]);
+  bench.accept('M1', ['x@a.example', 'x@b.example']);
+  bench.accept('M2', ['x@a.example']);
+  bench.accept('M3', ['x@c.example']);
+  expect(waiting(bench)).toEqual({ 'a.example': ['M1', 'M2'], 'b.example': ['M1'], 'c.example': ['M3'] });
+  order(bench, 'suspend', 'M1');
+  expect(waiting(bench)).toEqual({ 'a.example': ['M2'], 'b.example': [], 'c.example': ['M3'] });
+  order(bench, 'resume', 'M1');
+  order(bench, 'remove', 'M3');
+  expect(waiting(bench)).toEqual({ 'a.example': ['M2', 'M1'], 'b.example': ['M1'], 'c.example': [] });
+});
+
+test('who was put back after a failed connection leaves as well', () => {
+  const bench = byDomain();
+  bench.accept('M1', ['x@a.example']);
+  bench.delivered(bench.lastSeen('Deliver') as EffectOf<'Deliver'>, [DEFERRED]);
+  bench.pass(1_300);
+  bench.delivered(bench.lastSeen('Deliver') as EffectOf<'Deliver'>, [DEFERRED]);
+  expect(waiting(bench)).toEqual({ 'a.example': ['M1'] });
+  order(bench, 'suspend', 'M1');
+  expect(waiting(bench)).toEqual({ 'a.example': [] });
+});
