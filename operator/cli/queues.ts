@@ -1,4 +1,5 @@
 /** `mailcluster queue`: delivery queues of every transport, and those in which nothing is sent. Orders are in `queue-order.ts`. Exit 1 when a transport did not answer. */
+import { firstQueues } from '../../common/queue-order.ts';
 import { gather } from '../local/cluster.ts';
 import type { NextHopAnswer } from './answers.ts';
 import {
@@ -7,6 +8,7 @@ import {
   type CommandContext,
   openMembers,
   parse,
+  text,
   UsageError,
   warnUnreachable,
   wholeNumber,
@@ -19,14 +21,21 @@ import { REDIRECT_HELP, redirectMessages } from './redirect.ts';
 
 type Row = NextHopAnswer & { readonly member: string };
 
-async function rowsOf(
-  cluster: Members,
-): Promise<{ readonly rows: readonly Row[]; readonly unreachable: Readonly<Unreachable> }> {
-  const { answers, unreachable } = gather(
-    await cluster.askAll<{ nextHops: readonly NextHopAnswer[] }>('/v1/next-hops'),
-  );
+interface Rows {
+  readonly rows: readonly Row[];
+  /** Of note, and not told: a page of each member was asked for. */
+  readonly more: number;
+  readonly unreachable: Readonly<Unreachable>;
+}
+
+/** `limit` null: all of them. */
+async function rowsOf(cluster: Members, limit: number | null = null): Promise<Rows> {
+  const page = limit === null ? '' : `?limit=${limit}`;
+  // Older versions know no pages, and tell all.
+  const asked = await cluster.askAll<{ nextHops: readonly NextHopAnswer[]; more?: number }>(`/v1/next-hops${page}`);
+  const { answers, unreachable } = gather(asked);
   const rows = answers.flatMap(({ member, value }) => value.nextHops.map((hop) => ({ member, ...hop })));
-  return { rows, unreachable };
+  return { rows, more: answers.reduce((sum, { value }) => sum + (value.more ?? 0), 0), unreachable };
 }
 
 const retryText = ({ suspended, nextRetryMs }: Row, nowMs: number): string | null =>
@@ -45,12 +54,20 @@ const LINE = 120;
 const inShort = (text: string | null): string | null =>
   text === null || text.length <= LINE ? text : `${text.slice(0, LINE)}...`;
 
+const LISTED = 100;
+const MOST_LISTED = 1_000;
+
 async function list(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parse(args, context, {}, [0, 0]);
-  const { rows: all, unreachable } = await rowsOf(await openMembers(parsed, context));
-  const rows = all.filter((hop) => hop.messages > 0 || hop.lastError !== null || hop.suspended === true);
+  const parsed = parse(args, context, { limit: { type: 'string' } }, [0, 0]);
+  const isJson = parsed.common.format === 'json';
+  // A script gets all of them unless it says how many.
+  const limit = isJson && text(parsed, 'limit') === null ? null : wholeNumber(parsed, 'limit', LISTED, MOST_LISTED);
+  const told = await rowsOf(await openMembers(parsed, context), limit);
+  const { nextHops: rows, more: behind } = firstQueues(told.rows, limit ?? Number.POSITIVE_INFINITY);
+  const { unreachable } = told;
+  const more = told.more + behind;
   const nowMs = context.nowMs();
-  if (parsed.common.format === 'json') context.output.out(json({ nextHops: rows, unreachable }));
+  if (isJson) context.output.out(json({ nextHops: rows, more, unreachable }));
   else if (rows.length === 0) context.output.out('No messages are queued for delivery.\n');
   else {
     context.output.out(
@@ -67,6 +84,7 @@ async function list(args: readonly string[], context: CommandContext): Promise<n
         rows,
       ),
     );
+    if (more > 0) context.output.out(`${count(more, 'more queue')}; --limit shows more, -o json all.\n`);
   }
   warnUnreachable(context.output, unreachable);
   return unreachable.length === 0 ? 0 : 1;
@@ -160,11 +178,11 @@ function recipientTable(messages: readonly Message[], own: readonly Row[], nowMs
 }
 
 const LOOK_HELP = `
-"list" shows one line per transport, queue and next hop that has messages or an error. "show" says everything about one, by its next hop (or submission, unreachable,
+"list" shows one line per transport, queue and next hop that has messages or an error, or is suspended: those with which something is wrong first, then those with most messages. "show" says everything about one, by its next hop (or submission, unreachable,
 poison): the last error in full, and each recipient that waits with what was said about it. Exit code 1 when a transport did not answer, or none has that queue.`;
 
 const OPTIONS_HELP = `
-  --limit N              "show": at most N messages (default 20)
+  --limit N              "list": at most N queues (default 100, at most 1000; with -o json all of them); "show": at most N messages (default 20)
 ${COMMON_HELP}
 
 Examples:
@@ -172,7 +190,7 @@ Examples:
   mailcluster queue show mailbox:db01/east
   mailcluster queue list -o json`;
 
-const LOOK_USAGE = `Usage: mailcluster queue [list] [--state DIR] [-o json]
+const LOOK_USAGE = `Usage: mailcluster queue [list] [--limit N] [--state DIR] [-o json]
        mailcluster queue show QUEUE [--limit N] [--state DIR] [-o json]`;
 
 /** Null: it is no look. */

@@ -59,6 +59,8 @@ test('an operator is answered', async () => {
     status: 200,
     body: { nextHops: [{ nextHop: 'db01/sea' }] },
   });
+  expect(await get(port, '/v1/next-hops?limit=1', operator)).toMatchObject({ body: { more: 0 } });
+  expect(await get(port, '/v1/next-hops?limit=0', operator)).toMatchObject({ status: 400 });
   expect(await get(port, '/v1/messages', operator)).toMatchObject({ status: 200, body: { messages: [{ id: ID }] } });
   expect(await get(port, `/v1/messages/${ID}`, operator)).toMatchObject({
     status: 200,

@@ -64,6 +64,43 @@ ${ID}  delivery@a, shadow@b  ann@example.org  bob@contoso.com  4.0 KiB   9s
   });
 });
 
+test('queue list shows a page: what is wrong first, then the longest, of all members; a script gets all', async () => {
+  const hop = (nextHop: string, messages: number, more: Partial<NextHopView> = {}): NextHopView => ({
+    ...{ queue: 'delivery', nextHop, messages, active: 0, deferred: 0, suspended: false },
+    ...{ nextRetryMs: null, lastError: null, oldestAgeMs: 1_000 },
+    ...more,
+  });
+  const many = (at: string, count: number) => Array.from({ length: count }, (_, n) => hop(`mx:${at}${n}`, n + 1));
+  const world = await open();
+  const held = hop('mx:held', 0, { suspended: true });
+  const idle = hop('mx:idle', 0);
+  await world.cluster({
+    a: { ...CONTENTS.a, moreHops: [idle, ...many('a', 150)] },
+    b: { ...CONTENTS.b, nextHop: { lastError: null }, moreHops: [...many('b', 60), held] },
+  });
+  const listed = async (...args: readonly string[]) =>
+    (await run(queueCommand, world, 'list', ...args)).out.split('\n');
+  const [, ...first] = await listed('--limit', '4');
+  expect(first.map((line) => line.split(/ +/)).map(([member, , nextHop]) => `${member} ${nextHop}`)).toEqual([
+    'a db01/sea',
+    'b mx:held',
+    'a mx:a149',
+    'a mx:a148',
+    expect.anything(),
+    expect.anything(),
+  ]);
+  // 150 and 60 besides, db01/sea of both, and what is held.
+  expect(first.at(-2)).toBe('209 more queues; --limit shows more, -o json all.');
+  const page = await listed();
+  expect(page).toHaveLength(1 + 100 + 2);
+  expect(page.at(-2)).toMatch(/^113 more queues;/);
+  const all = JSON.parse((await listed('-o', 'json')).join('\n'));
+  expect(all).toMatchObject({ more: 0 });
+  expect(all.nextHops).toHaveLength(213);
+  const some = JSON.parse((await listed('-o', 'json', '--limit', '3')).join('\n'));
+  expect(some).toMatchObject({ more: 210, nextHops: [{ nextHop: 'db01/sea' }, { nextHop: 'mx:held' }, {}] });
+});
+
 test.each([
   ['an hour behind', -3_600_000],
   ['right', 0],

@@ -1,6 +1,6 @@
 /**
  * The admin API of a transport: HTTPS with client certificates, JSON, read only, over `TransportView` and the tracking files.
- *   GET /v1/status   /v1/next-hops   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the roles `operator` and `exporter`, logged with who asked)
+ *   GET /v1/status   /v1/next-hops[?limit=N]   /v1/messages/ID   /v1/messages/ID/body (message/rfc822, as stored; for the roles `operator` and `exporter`, logged with who asked)
  *       /v1/messages?queue=&nextHop=&sender=&recipient=&domain=&error=&attempt=&olderThanMs=&youngerThanMs=&minBytes=&maxBytes=&after=&limit=
  *       /v1/trace?id=ATTEMPT-OR-MESSAGE-ID&id=...&limit=   /v1/tracking?sender=&recipient=&domain=&messageId=&subjectHash=&event=&from=&to=&limit=   /v1/resubmit   /v1/lost   /v1/known?ids=A,B,...   /v1/outcomes?ids=A,B,...
  *       /v1/route?to=ADDRESS&size=BYTES
@@ -19,6 +19,7 @@ import type { SecureContextOptions, TLSSocket } from 'node:tls';
 import type { CopyId } from '../../common/message.ts';
 import type { Logger } from '../../common/platform/log.ts';
 import { type AdminClient, adminClientOfSubjectAltName } from '../../common/platform/peer-identity.ts';
+import { firstQueues } from '../../common/queue-order.ts';
 import type { Queue, SafetyNetPosition } from '../store/database.ts';
 import { TrackingBusy, type TrackingSearch } from './tracking.ts';
 import type { TrackingQuestion } from './tracking-find.ts';
@@ -277,7 +278,12 @@ async function lookUp(url: URL, client: AdminClient, options: AdminServerOptions
     case '/v1/status':
       return ok(view.status());
     case '/v1/next-hops':
-      return ok({ nextHops: view.nextHops() });
+      // Without a limit all, also those about which there is nothing to say.
+      return ok(
+        query.has('limit')
+          ? firstQueues(view.nextHops(), limitOf(query, DEFAULT_LIMIT, MAX_LIMIT))
+          : { nextHops: view.nextHops(), more: 0 },
+      );
     case '/v1/messages': {
       const after = query.get('after') as CopyId | null;
       return ok(view.messages(messageFilter(query), after, limitOf(query, DEFAULT_LIMIT, MAX_LIMIT)));
