@@ -116,6 +116,23 @@ describe('a success that is to be reported', () => {
     expect(isAtRest(bench)).toBe(true);
     expect(bench.seen('Deliver').map(({ facts }) => facts.id)).not.toContain('M1');
   });
+
+  test('a report of an earlier life finds its message, and looks through no others', () => {
+    const bench = accepted(ASKING);
+    served(bench, { kind: 'delivered' });
+    const id = composed(bench);
+    bench.restart();
+    expect(reports(bench)).toEqual([]);
+    bench.join(PEER);
+    bench.pass(6_000);
+    const open = bench.candidateOpened();
+    expect([open.id, isAtRest(bench)]).toEqual([id, false]);
+    bench.server.copies.values = () => {
+      throw new Error('all copies are looked through');
+    };
+    bench.candidateStored(open);
+    expect(isAtRest(bench)).toBe(true);
+  });
 });
 
 describe('a success of an owner that is gone', () => {

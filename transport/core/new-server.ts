@@ -1,9 +1,11 @@
 /** The memory of a core that has not made a step yet. Owns: what a start needs, and what a new core takes from the queue database. PURE. */
 import type { TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Identity } from '../../common/message.ts';
+import { assert } from '../../common/platform/assert.ts';
 import { Graves } from '../store/buried.ts';
 import { Compactor } from '../store/compact.ts';
 import type { Recovered } from '../store/database.ts';
+import { knownPaths } from './boundary-path.ts';
 import { latchOf } from './drain.ts';
 import { Line } from './line.ts';
 import type { Mutant } from './mutants.ts';
@@ -12,8 +14,9 @@ import { suspendedIn } from './orders.ts';
 import { Placings } from './placings.ts';
 import { newRisk, type RiskOptions } from './poison.ts';
 import { newRehoming } from './rehome.ts';
+import { ReportParents } from './report-parents.ts';
 import { newResubmissions } from './resubmission.ts';
-import { placeOf, type Server, TIMERS_BOUND } from './state.ts';
+import { type Server, TIMERS_BOUND } from './state.ts';
 import { voidWords } from './takeover.ts';
 import type { TransitionCoverage } from './transitions.ts';
 import { CLOCK_FACT, newTrusted, type SavedClock } from './trusted-time.ts';
@@ -85,6 +88,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     sessions: 0,
     held: new Map(),
     listedOnce: new Set(),
+    reportParents: new ReportParents(),
     single: new Set(),
     doubtful: new Set(),
     lastDoubt: null,
@@ -95,8 +99,7 @@ export function newServer(options: CoreOptions, now: Now): Server {
     suspendedQueues: suspendedIn(options.document),
     deliveries: new OpenDeliveries(),
     composing: new Map(),
-    nextRequest: 0,
-    nextAttempt: 0,
+    ...{ nextRequest: 0, nextAttempt: 0 },
     timers: [],
     timersBound: TIMERS_BOUND,
     ages: { due: new Map(), size: 0, bound: TIMERS_BOUND },
@@ -105,5 +108,21 @@ export function newServer(options: CoreOptions, now: Now): Server {
     coverage: options.coverage ?? new Map(),
     startedAtMs: now.monotonicMs,
     trusted: newTrusted(options.recovered.facts.get(CLOCK_FACT) as SavedClock | undefined, now),
+  };
+}
+
+/** Where this member stands in a document; a document without it was refused before. */
+export function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary' | 'paths'> {
+  const self = document.members.find((member) => member.name === name);
+  assert(self !== undefined, 'this transport is not in the topology document', {
+    name,
+    generation: document.generation,
+  });
+  return {
+    self,
+    boundary: document.members.filter(
+      (member) => member.boundary === self.boundary && member.name !== name && member.state !== 'gone',
+    ),
+    paths: knownPaths(document),
   };
 }

@@ -116,8 +116,10 @@ export function ownerHasReport(turn: Turn, dsn: Copy): void {
 
 /** The report is there already, made for an earlier try of the same message or by another member. */
 function dsnExists(turn: Turn, parent: Copy, id: CopyId, isSafe: boolean): void {
-  if (!parent.state.dsns.includes(id))
+  if (!parent.state.dsns.includes(id)) {
+    turn.server.reportParents.set(id, parent.facts.id);
     setState(turn, parent, { ...parent.state, dsns: [...parent.state.dsns, id] }, 'commit', []);
+  }
   if (isSafe) dsnSafe(turn, id);
 }
 
@@ -184,15 +186,12 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   if (index !== undefined) copy.reportOf = { parent: dsn.parent, index };
   createPrimary(turn, copy, dsn.stream);
   needsShadow(server, dsn.id);
-  if (parent !== undefined)
-    setState(
-      turn,
-      parent,
-      { ...parent.state, dsns: [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id] },
-      'commit',
-      // Of ten thousand recipients none has changed.
-      [],
-    );
+  if (parent !== undefined) {
+    server.reportParents.set(dsn.id, dsn.parent);
+    const dsns = [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id];
+    // Of ten thousand recipients none has changed.
+    setState(turn, parent, { ...parent.state, dsns }, 'commit', []);
+  }
   late(turn, { copy: null, kind: 'Count', what: 'dsn' });
   const { parent: about } = dsn;
   late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${about}`, parent: about });
@@ -208,22 +207,19 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
 
 /** Row 16: the DSN rests on two databases (or policy does not ask for it): the failure may be announced. */
 export function dsnSafe(turn: Turn, dsnId: CopyId, dsn = turn.server.copies.get(dsnId)): void {
-  const { copies, me } = turn.server;
+  const { copies, me, reportParents } = turn.server;
   const known = dsn?.reportOf;
-  for (const copy of known === undefined ? copies.values() : [copies.get(known.parent)]) {
-    // Who owns the message announces; a shadow hears of it (protocol.md 11).
-    if (copy === undefined || !copy.state.dsns.includes(dsnId) || copy.state.epoch.owner !== me) continue;
-    const isMeant = (index: number, recipient: RecipientState): boolean =>
-      dsnIdOf(turn, copy.facts.id, index, kindOf(recipient)) === dsnId;
-    const recipients = copy.state.recipients ?? [];
-    const indexes = known === undefined ? [...recipients.keys()] : [known.index];
-    announce(
-      turn,
-      copy,
-      indexes.filter((index) => recipients[index] !== undefined && isMeant(index, recipients[index])),
-    );
-    return;
-  }
+  const parent = known?.parent ?? reportParents.get(dsnId);
+  const copy = parent === undefined ? undefined : copies.get(parent);
+  // Who owns the message announces; a shadow hears of it (protocol.md 11).
+  if (copy === undefined || !copy.state.dsns.includes(dsnId) || copy.state.epoch.owner !== me) return;
+  const recipients = copy.state.recipients ?? [];
+  const indexes = known === undefined ? [...recipients.keys()] : [known.index];
+  const isMeant = (index: number): boolean => {
+    const recipient = recipients[index];
+    return recipient !== undefined && dsnIdOf(turn, copy.facts.id, index, kindOf(recipient)) === dsnId;
+  };
+  announce(turn, copy, indexes.filter(isMeant));
 }
 
 /** The report that its end brings, or would. */

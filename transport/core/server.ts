@@ -40,7 +40,7 @@ import {
   shadowOpened,
 } from './intake.ts';
 import { tellLoaded } from './loaded.ts';
-import { type CoreOptions, type Now, newServer } from './new-server.ts';
+import { type CoreOptions, type Now, newServer, placeOf } from './new-server.ts';
 import { carryOut, suspendedIn } from './orders.ts';
 import { listReceived, peerUp, settle, stateAcknowledged, stateReceived } from './ownership.ts';
 import {
@@ -92,7 +92,6 @@ import {
   addCopy,
   type CoreTimer,
   early,
-  placeOf,
   popTimer,
   type Server,
   setState,

@@ -5,13 +5,12 @@
 import type { MemberConfig, TopologyDocument } from '../../common/config.ts';
 import type { CopyId, Envelope, Epoch, Identity, Reply, SharedState } from '../../common/message.ts';
 import type { Load, TrackingEvent } from '../../common/peer/messages.ts';
-import { assert } from '../../common/platform/assert.ts';
 import type { Graves } from '../store/buried.ts';
 import { type Compactor, packedOf } from '../store/compact.ts';
 import type { CopyState, StoredCopy, Tombstone } from '../store/database.ts';
 import type { Ages } from './ages.ts';
 import type { ResolveWaiter } from './answers.ts';
-import { type KnownPaths, knownPaths } from './boundary-path.ts';
+import type { KnownPaths } from './boundary-path.ts';
 import type { Copy, Doubt } from './copy.ts';
 import type { Damage } from './damage.ts';
 import type { CoreWrite, EarlyEffect, LateEffect, StepResult } from './events.ts';
@@ -22,6 +21,7 @@ import type { OpenDeliveries } from './open-deliveries.ts';
 import type { Placings } from './placings.ts';
 import type { Risk } from './poison.ts';
 import type { Rehoming } from './rehome.ts';
+import type { ReportParents } from './report-parents.ts';
 import type { Resubmissions } from './resubmission.ts';
 import type { TransitionCoverage } from './transitions.ts';
 
@@ -222,6 +222,8 @@ export interface Server {
   readonly held: Map<Identity, Set<CopyId>>;
   /** Members that have told since our start what they hold; a session that ends does not take that back. */
   readonly listedOnce: Set<string>;
+  /** Of reports: about which message. */
+  readonly reportParents: ReportParents;
   /** Released in-transit copies without a confirmed shadow. */
   readonly single: Set<CopyId>;
   /** In the order in which their waits end. */
@@ -436,6 +438,7 @@ export function addCopy(server: Server, copy: Copy): void {
     if (recent.length >= 2 * RECENT) packOldest(server);
   }
   server.copies.set(facts.id, copy);
+  server.reportParents.add(copy);
   if (copy.state.epoch.owner !== server.me) reindex(server, copy, copy.state);
 }
 
@@ -450,6 +453,7 @@ export function dropCopy(turn: Turn, copy: Copy): void {
   const id = copy.facts.id;
   reindex(server, copy, null);
   server.copies.delete(id);
+  server.reportParents.remove(copy);
   server.single.delete(id);
   server.shadowless.delete(id);
   server.moving.delete(id);
@@ -481,20 +485,4 @@ export function needsShadow(server: Server, id: CopyId): void {
 export function memberWith(server: Server, identity: Identity): string | null {
   for (const [member, peer] of server.peers) if (peer.identity === identity) return member;
   return null;
-}
-
-/** Where this member stands in a document; a document without it was refused before. */
-export function placeOf(document: TopologyDocument, name: string): Pick<Server, 'self' | 'boundary' | 'paths'> {
-  const self = document.members.find((member) => member.name === name);
-  assert(self !== undefined, 'this transport is not in the topology document', {
-    name,
-    generation: document.generation,
-  });
-  return {
-    self,
-    boundary: document.members.filter(
-      (member) => member.boundary === self.boundary && member.name !== name && member.state !== 'gone',
-    ),
-    paths: knownPaths(document),
-  };
 }
