@@ -13,7 +13,7 @@ export interface ListedQueue {
 const needsSomebody = ({ lastError, suspended }: ListedQueue): boolean => lastError !== null || suspended === true;
 
 /** Nothing is to be said about the others. */
-export const isOfNote = (queue: ListedQueue): boolean => queue.messages > 0 || needsSomebody(queue);
+const isOfNote = (queue: ListedQueue): boolean => queue.messages > 0 || needsSomebody(queue);
 
 function compare(a: ListedQueue, b: ListedQueue): number {
   const byNeed = Number(needsSomebody(b)) - Number(needsSomebody(a));
