@@ -1,7 +1,7 @@
 /** Which lines a copy stands in: it leaves those, and nobody looks through the ones of ten thousand other domains. */
 import { expect, test } from 'vitest';
 import type { MessageOrder } from '../../common/config.ts';
-import { CoreBench, copyId, type EffectOf, PEER } from './core-bench.ts';
+import { CoreBench, copyId, PEER } from './core-bench.ts';
 
 const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
 const DEFERRED = { index: 0, kind: 'deferred', reply: '450 later', host: true } as const;
@@ -57,10 +57,24 @@ test('a message to several domains waits in each of their lines, and leaves all 
 test('who was put back after a failed connection leaves as well', () => {
   const bench = byDomain();
   bench.accept('M1', ['x@a.example']);
-  bench.delivered(bench.lastSeen('Deliver') as EffectOf<'Deliver'>, [DEFERRED]);
+  bench.delivered(bench.lastSeen('Deliver'), [DEFERRED]);
   bench.pass(1_300);
-  bench.delivered(bench.lastSeen('Deliver') as EffectOf<'Deliver'>, [DEFERRED]);
+  bench.delivered(bench.lastSeen('Deliver'), [DEFERRED]);
   expect(waiting(bench)).toEqual({ 'a.example': ['M1'] });
   order(bench, 'suspend', 'M1');
+  expect(waiting(bench)).toEqual({ 'a.example': [] });
+});
+
+test('who left while it was being delivered stands in the line again when that fails', () => {
+  const bench = byDomain();
+  bench.accept('M1', ['x@a.example']);
+  bench.delivered(bench.lastSeen('Deliver'), [DEFERRED]);
+  bench.pass(1_300);
+  const deliver = bench.lastSeen('Deliver');
+  order(bench, 'suspend', 'M1');
+  order(bench, 'resume', 'M1');
+  bench.delivered(deliver, [DEFERRED]);
+  expect(waiting(bench)).toEqual({ 'a.example': ['M1'] });
+  bench.event({ kind: 'BodyDamaged', id: copyId('M1') });
   expect(waiting(bench)).toEqual({ 'a.example': [] });
 });
