@@ -180,4 +180,29 @@ describe('a success of an owner that is gone', () => {
     });
     expect(isAtRest(bench)).toBe(true);
   });
+
+  test('a shadow announces nothing when the report is done: who owns the message does', () => {
+    const dsn = `dsn:M1/0/success`;
+    const shadow = { queue: 'shadow', epoch: epochOf(B) } as const;
+    const bench = new CoreBench({
+      stored: [
+        { facts, state: stateOf({ ...shadow, recipients: [delivered], dsns: [copyId(dsn)] }) },
+        {
+          facts: factsOf(dsn, { kind: 'dsn', envelope: envelopeFor([SENDER], '') }),
+          state: stateOf({ ...shadow, recipients: null }),
+        },
+      ],
+    });
+    bench.join(PEER);
+    bench.state(PEER, 'final', {
+      ...{ id: copyId(dsn), ancestor: null, kind: 'dsn', epoch: epochOf(B), standing: 'released', abortedThrough: 0 },
+      ...{ digest: DIGEST, sizeBytes: 10, final: true },
+      recipients: [{ address: SENDER, outcome: 'relayed', atMs: 2 }],
+    });
+    expect(bench.server.copies.has(copyId(dsn))).toBe(false);
+    expect(bench.copy('M1')).toMatchObject({
+      queue: 'shadow',
+      recipients: [{ outcome: 'delivered', announced: false }],
+    });
+  });
 });
