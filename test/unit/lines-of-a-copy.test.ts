@@ -1,26 +1,10 @@
 /** Which lines a copy stands in: it leaves those, and nobody looks through the ones of ten thousand other domains. */
 import { expect, test } from 'vitest';
 import type { MessageOrder } from '../../common/config.ts';
-import { CoreBench, copyId, PEER } from './core-bench.ts';
+import { byDomain } from './by-domain.ts';
+import { type CoreBench, copyId } from './core-bench.ts';
 
-const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
 const DEFERRED = { index: 0, kind: 'deferred', reply: '450 later', host: true } as const;
-
-/** One delivery at a time to each domain. */
-function byDomain(): CoreBench {
-  const bench = new CoreBench({
-    document: (document) => ({
-      ...document,
-      policies: {
-        ...document.policies,
-        queues: { ...document.policies.queues, maxConcurrentDeliveriesPerDestination: 1 },
-      },
-      sendConnectors: document.sendConnectors.map((one) => ({ ...one, smartHosts: [], mx })),
-    }),
-  });
-  bench.join(PEER);
-  return bench;
-}
 
 /** Later orders of the document include the earlier ones. */
 function order(bench: CoreBench, action: MessageOrder['action'], message: string): void {
@@ -41,7 +25,7 @@ const waiting = (bench: CoreBench): Record<string, readonly string[]> =>
   );
 
 test('a message to several domains waits in each of their lines, and leaves all of them at once', () => {
-  const bench = byDomain();
+  const bench = byDomain(1);
   for (const domain of ['a', 'b', 'c']) bench.accept(`FIRST-${domain}`, [`x@${domain}.example`]);
   bench.accept('M1', ['x@a.example', 'x@b.example']);
   bench.accept('M2', ['x@a.example']);
@@ -55,7 +39,7 @@ test('a message to several domains waits in each of their lines, and leaves all 
 });
 
 test('who was put back after a failed connection leaves as well', () => {
-  const bench = byDomain();
+  const bench = byDomain(1);
   bench.accept('M1', ['x@a.example']);
   bench.delivered(bench.lastSeen('Deliver'), [DEFERRED]);
   bench.pass(1_300);
@@ -66,7 +50,7 @@ test('who was put back after a failed connection leaves as well', () => {
 });
 
 test('who left while it was being delivered stands in the line again when that fails', () => {
-  const bench = byDomain();
+  const bench = byDomain(1);
   bench.accept('M1', ['x@a.example']);
   bench.delivered(bench.lastSeen('Deliver'), [DEFERRED]);
   bench.pass(1_300);

@@ -1,20 +1,8 @@
 /** How much goes out of a transport at once (Exchange: MaxOutboundConnections), and who comes next. */
 import { expect, test } from 'vitest';
 import { MOST_OUTBOUND } from '../../transport/core/open-deliveries.ts';
-import { CoreBench, type EffectOf, PEER } from './core-bench.ts';
-
-const mx = { port: 25, dnsServers: [], allowNetworks: [], ownNames: [] };
-
-function byDomain(): CoreBench {
-  const bench = new CoreBench({
-    document: (document) => ({
-      ...document,
-      sendConnectors: document.sendConnectors.map((one) => ({ ...one, smartHosts: [], mx })),
-    }),
-  });
-  bench.join(PEER);
-  return bench;
-}
+import { byDomain } from './by-domain.ts';
+import type { EffectOf } from './core-bench.ts';
 
 const domains = (delivers: readonly EffectOf<'Deliver'>[]): string[] =>
   delivers.flatMap(({ route }) => (route.kind === 'mx' ? [route.domain] : []));

@@ -114,12 +114,16 @@ export function ownerHasReport(turn: Turn, dsn: Copy): void {
   dsnSafe(turn, dsn.facts.id);
 }
 
+/** It has this report, from the next commit on. Of ten thousand recipients none has changed. */
+function listReport(turn: Turn, parent: Copy, id: CopyId): void {
+  turn.server.reportParents.set(id, parent.facts.id);
+  const dsns = [...parent.state.dsns.filter((one) => one !== id), id];
+  setState(turn, parent, { ...parent.state, dsns }, 'commit', []);
+}
+
 /** The report is there already, made for an earlier try of the same message or by another member. */
 function dsnExists(turn: Turn, parent: Copy, id: CopyId, isSafe: boolean): void {
-  if (!parent.state.dsns.includes(id)) {
-    turn.server.reportParents.set(id, parent.facts.id);
-    setState(turn, parent, { ...parent.state, dsns: [...parent.state.dsns, id] }, 'commit', []);
-  }
+  if (!parent.state.dsns.includes(id)) listReport(turn, parent, id);
   if (isSafe) dsnSafe(turn, id);
 }
 
@@ -186,12 +190,7 @@ export function dsnComposed(turn: Turn, dsn: ComposedDsn): void {
   if (index !== undefined) copy.reportOf = { parent: dsn.parent, index };
   createPrimary(turn, copy, dsn.stream);
   needsShadow(server, dsn.id);
-  if (parent !== undefined) {
-    server.reportParents.set(dsn.id, dsn.parent);
-    const dsns = [...parent.state.dsns.filter((id) => id !== dsn.id), dsn.id];
-    // Of ten thousand recipients none has changed.
-    setState(turn, parent, { ...parent.state, dsns }, 'commit', []);
-  }
+  if (parent !== undefined) listReport(turn, parent, dsn.id);
   late(turn, { copy: null, kind: 'Count', what: 'dsn' });
   const { parent: about } = dsn;
   late(turn, { copy: dsn.id, kind: 'Track', event: 'DSN', facts, id: dsn.id, detail: `about ${about}`, parent: about });
